@@ -1,0 +1,112 @@
+"""Example inputs, declared by shape: letters are sizes, small for checking and large for timing.
+
+A maker is a function (key, dtype, large) -> array. `rule.example(x="n d", labels=integers("n", below="k"))` names one
+for each array; a bare string of letters is a normal array of that shape. A number among the letters is itself.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import random
+
+# One legend for the whole library. Small sizes all differ, so that a transposed or mistaken axis cannot pass unseen.
+SIZES = {
+    "n": (5, 1024),      # examples of a batch
+    "m": (6, 256),       # a second batch
+    "t": (4, 128),       # time steps, tokens
+    "h": (9, 32),        # height
+    "w": (11, 32),       # width
+    "c": (2, 32),        # channels
+    "d": (8, 512),       # features in
+    "k": (7, 256),       # features out, classes
+    "p": (3, 4),         # pieces of a maxout
+    "l": (3, 16),        # layers of a stack
+}
+
+
+def shape(spec, large=False):
+    """The shape a string of letters stands for: `shape("n d") -> (5, 8)`, `""` is a scalar."""
+    if unknown := [s for s in spec.split() if s not in SIZES and not s.isdigit()]:
+        raise ValueError(f"{unknown[0]!r} in the shape {spec!r} is no size: write letters of {' '.join(SIZES)}, or numbers")
+    return tuple(int(s) if s.isdigit() else SIZES[s][large] for s in spec.split())
+
+
+def normal(spec, scale=1.0, shift=0.0):
+    """Normal numbers, N(shift, scale²)."""
+    return lambda key, dtype, large: random.normal(key, shape(spec, large), dtype) * scale + shift
+
+
+def positive(spec):
+    """Positive numbers, about 1: e to the power of half a normal number."""
+    return lambda key, dtype, large: jnp.exp(random.normal(key, shape(spec, large), dtype) / 2)
+
+
+def uniform(spec, low=0.0, high=1.0):
+    """Uniform numbers in (low, high), kept off both ends by 5 % of the width: for probabilities."""
+    margin = 0.05 * (high - low)
+    return lambda key, dtype, large: random.uniform(key, shape(spec, large), dtype, low + margin, high - margin)
+
+
+def apart(spec, gap=0.1):
+    """Numbers about 1 in size, each at least gap/2 away from 0 and gap away from every other: away from kinks and ties."""
+    def make(key, dtype, large):
+        size = math.prod(shape(spec, large))
+        if size * gap > 6:                  # too many to keep apart: only 0 is avoided
+            x = random.normal(key, shape(spec, large), dtype)
+            return x + jnp.where(x < 0, -gap / 2, gap / 2).astype(dtype)
+        places = (jnp.arange(size) - size // 2).astype(dtype) * gap + gap / 2
+        return random.permutation(key, places).reshape(shape(spec, large))
+    return make
+
+
+def distribution(spec):
+    """Positive numbers whose sums over the last axis are 1."""
+    return lambda key, dtype, large: jax.nn.softmax(random.normal(key, shape(spec, large), dtype), axis=-1)
+
+
+def integers(spec, *, below):
+    """Integers from 0 up to a size, given by its letter or as a number: class labels."""
+    return lambda key, dtype, large: random.randint(key, shape(spec, large), 0, shape(str(below), large)[0], "int32")
+
+
+def booleans(spec):
+    """True or False with equal chance: masks."""
+    return lambda key, dtype, large: random.bernoulli(key, 0.5, shape(spec, large))
+
+
+def key():
+    """A PRNG key."""
+    return lambda key, dtype, large: key
+
+
+def tree(**makers):
+    """A dictionary of arrays, for arguments that are parameter trees: `tree(w="d k", b="k")`."""
+    def make(key, dtype, large):
+        return {name: _maker(maker)(random.fold_in(key, i), dtype, large) for i, (name, maker) in enumerate(makers.items())}
+    return make
+
+
+def inputs(rule, example, *, seed=0, dtype=jnp.float32, large=False):
+    """The arrays and settings of one of a rule's examples. An array that the example leaves out has its default (None)."""
+    arrays = []
+    for i, name in enumerate(rule.arrays):
+        if name in example:
+            arrays.append(_maker(example[name])(random.fold_in(random.key(seed), i), dtype, large))
+        elif name in rule.defaults:
+            arrays.append(rule.defaults[name])
+        else:
+            raise TypeError(f"an example of {rule!r} leaves out {name}: write {rule.__name__}.example({name}='n d', ...)")
+    return arrays, {name: value for name, value in example.items() if name in rule.settings}
+
+
+def _maker(given):
+    """A maker from what an example says: letters, a maker, or the array itself."""
+    if isinstance(given, str):
+        return normal(given)
+    if callable(given):
+        return given
+
+    def constant(key, dtype, large):
+        return jax.tree.map(lambda a: jnp.asarray(a, dtype) if jnp.issubdtype(jnp.result_type(a), jnp.floating) else a, given)
+    return constant

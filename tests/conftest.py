@@ -1,0 +1,13 @@
+"""Strict on purpose: an implicit promotion, a silent broadcast or a warning in the library is a mistake."""
+
+import os
+
+# Eight devices on the CPU, so that meshes and shard_map are tested everywhere.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax  # noqa: E402
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
