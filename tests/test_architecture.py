@@ -1,0 +1,61 @@
+"""Who may import whom. A line of code should know its room."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "fnnet"
+PLAIN = {"jax", "numpy"}
+EXTRAS = {"sklearn", "matplotlib", "tqdm", "orbax"}         # only ever inside a function
+MAY_IMPORT = {
+    "rule": {"jax"},
+    "sample": {"jax"},
+    "ops": {"jax", "rule", "sample"},
+    "layers": {"jax", "ops", "rule"},
+    "optim": {"jax"},
+    "data": {"numpy"},
+    "train": {"jax", "numpy"},
+    "verify": {"jax", "numpy", "rule", "sample"},
+    "diagnostics": {"jax", "numpy", "layers", "rule"},
+    "cli": PLAIN | {"rule", "sample", "ops", "layers", "optim", "train", "data", "verify", "diagnostics"},
+    "__main__": {"cli"},
+    "__init__": {"rule", "ops", "layers", "optim", "train", "data", "verify", "diagnostics"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(node):
+    """The names of modules that an import statement brings in, `fnnet.x.y` as `x`."""
+    names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+    if isinstance(node, ast.ImportFrom) and node.module == "fnnet":
+        names = [f"fnnet.{a.name}" for a in node.names]
+    return {name.split(".")[1] if name.startswith("fnnet.") else name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_file_imports_only_what_its_room_may(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    tree = ast.parse(path.read_text())
+    standard = __import__("sys").stdlib_module_names
+    everywhere = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    at_import = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    for node in everywhere:
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"line {node.lineno}: import by full name"
+        for name in imported(node) - standard - {room}:
+            assert name in MAY_IMPORT[room] or (name in EXTRAS and node not in at_import), f"line {node.lineno} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_file_is_a_chapter_and_uses_public_jax(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 350, "outgrown: make it a folder of the same name"
+    assert "jax._src" not in text
+    assert "optax" not in {name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import | ast.ImportFrom)
+                           for name in imported(n)}
+
+
+def test_top_level_holds_nothing_else():
+    found = {p.name for p in PACKAGE.parent.iterdir() if not p.name.startswith(".") and p.name not in ("build", "runs")
+             and not p.name.endswith(".egg-info")}
+    assert found <= {"pyproject.toml", "README.md", "LICENSE", "fnnet", "tests", "examples", "bench"}

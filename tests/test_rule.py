@@ -1,0 +1,324 @@
+"""The machinery: a rule is right under every transformation, and every mistake in one is a sentence."""
+
+import copy
+import pickle
+import threading
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax, random
+from jax.sharding import AxisType
+
+from fnnet.rule import Rule, autodiff, rule
+
+
+@rule
+def affine(x, w, b):
+    """Y = X·W + b,   dX = dY·Wᵀ,   dW = Xᵀ·dY,   db = Σ dY"""
+    return x @ w + b[None, :]
+
+
+@affine.bwd
+def affine_bwd(dy, x, w):
+    return dy @ w.T, x.T @ dy, dy.sum(0)
+
+
+@rule
+def swell(x, *, alpha=1.0):
+    """y = α x²,   y′ = 2αx"""
+    return alpha * x * x
+
+
+@swell.slope
+def swell_slope(x, *, alpha):
+    return 2 * alpha * x
+
+
+@rule
+def mask(x, key, *, rate=0.5):
+    """y = x where kept"""
+    return jnp.where(random.bernoulli(key, 1 - rate, x.shape), x, 0) if rate else x
+
+
+@mask.bwd
+def mask_bwd(dy, key, *, rate):
+    # Calls the rule itself, and depends on the key even where y does not.
+    return mask(dy, key, rate=rate) + 0 * random.uniform(key, dy.shape, dy.dtype), None
+
+
+@rule
+def pick(x, labels):
+    """y = x[labels] along the last axis"""
+    return jnp.take_along_axis(x, labels[:, None], -1)[:, 0]
+
+
+@pick.bwd
+def pick_bwd(dy, x, labels):
+    return jnp.where(jnp.arange(x.shape[-1])[None, :] == labels[:, None], dy[:, None], 0), None
+
+
+def arrays(dtype=jnp.float64):
+    keys = random.split(random.key(0), 3)
+    return tuple(random.normal(k, s, dtype) for k, s in zip(keys, [(8, 4), (4, 3), (3,)], strict=True))
+
+
+def loss(x, w, b, key=None):
+    """Every kind of rule once: several arrays, pointwise, random, integer arguments."""
+    y = swell(affine(x, w, b), alpha=0.5)
+    y = mask(y, random.key(3) if key is None else key)
+    return (pick(y, jnp.arange(x.shape[0]) % y.shape[-1]) ** 2).sum()
+
+
+ALL = (0, 1, 2)
+close = partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-12)
+
+
+def grad(f):
+    return jax.grad(f, ALL)
+
+
+TRANSFORMED = {
+    "eager": grad,
+    "jit": lambda f: jax.jit(grad(f)),
+    "jit inside": lambda f: grad(jax.jit(f)),
+    "remat": lambda f: grad(jax.checkpoint(f)),
+    "scan": lambda f: grad(lambda x, w, b: lax.scan(lambda c, t: (c + f(x * t, w, b), None), 0.0, jnp.arange(3.0))[0]),
+    "cond": lambda f: grad(lambda x, w, b: lax.cond(x[0, 0] > 9, f, lambda x, w, b: f(2 * x, w, b), x, w, b)),
+    "map": lambda f: grad(lambda x, w, b: lax.map(lambda r: f(r[None], w, b), x).sum()),
+    "grad of grad": lambda f: grad(lambda x, w, b: sum((g**2).sum() for g in grad(f)(x, w, b))),
+    "ahead of time": lambda f: lambda *a: jax.jit(grad(f)).lower(*a).compile()(*a),
+    "hessian": lambda f: jax.hessian(f, ALL),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_a_rule_is_its_reference_under(name):
+    transform = TRANSFORMED[name]
+    close(transform(loss)(*arrays()), transform(autodiff(loss))(*arrays()))
+
+
+def test_while_runs_a_rule():
+    def doubled(x):
+        return lax.while_loop(lambda c: c.sum() < 100, lambda c: swell(c, alpha=2.0), x)
+    close(doubled(jnp.ones(3)), autodiff(doubled)(jnp.ones(3)))
+
+
+@pytest.mark.parametrize("mapped", [m for m in range(1, 8)], ids="{:03b}".format)
+def test_vmap_over_every_subset_of_arguments(mapped):
+    axes = tuple(0 if mapped >> i & 1 else None for i in ALL)
+    batch = [jnp.stack([a, 2 * a, -a]) if ax == 0 else a for a, ax in zip(arrays(), axes, strict=True)]
+
+    def total(f):
+        return grad(lambda *a: jax.vmap(f, axes)(*a).sum())(*batch)
+    close(total(loss), total(autodiff(loss)))
+    close(jax.vmap(grad(loss), axes)(*batch), jax.vmap(grad(autodiff(loss)), axes)(*batch))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_vmap_over_an_argument_that_the_output_does_not_depend_on(rate):
+    keys = random.split(random.key(0), 5)
+
+    def total(x):
+        return jax.vmap(partial(mask, rate=rate), (None, 0))(x, keys).sum()
+    close(jax.grad(total)(jnp.ones(3)), jax.grad(autodiff(total))(jnp.ones(3)))
+
+
+def test_the_tie_of_output_to_arguments_leaves_nothing_in_the_program():
+    program = jax.jit(grad(lambda x, w, b: affine(x, w, b).sum())).lower(*arrays()).compile().as_text()
+    assert "select" not in program and "compare" not in program
+
+
+@pytest.fixture(params=[AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+def mesh(request):
+    with jax.set_mesh(jax.make_mesh((8,), ("data",), axis_types=(request.param,))) as mesh:
+        yield mesh
+
+
+def test_on_a_mesh(mesh):
+    whole = arrays()
+    sharded = [jax.device_put(a, s) for a, s in zip(whole, [jax.P("data", None), jax.P(), jax.P()], strict=True)]
+    for f in (grad(loss), jax.jit(grad(loss))):
+        close(jax.device_get(f(*sharded)), jax.device_get(grad(autodiff(loss))(*whole)))
+    assert jax.jit(grad(loss)).lower(*sharded).compile().as_text().count(" all-reduce(") <= 2       # the loss is DCE'd
+
+
+def test_in_shard_map_each_sum_over_devices_is_one_all_reduce():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    x, w, b = arrays()
+
+    def total(w, b, x):
+        return lax.psum(swell(affine(x, w, b)).sum(), "data")
+
+    def sharded(total):
+        split = jax.shard_map(lambda w, b, x: jax.grad(total, (0, 1))(w, b, x), mesh=mesh,
+                              in_specs=(jax.P(), jax.P(), jax.P("data")), out_specs=jax.P())
+        return jax.jit(split)
+    close(sharded(total)(w, b, x), jax.grad(lambda w, b: autodiff(swell)(affine.reference(x, w, b)).sum(), (0, 1))(w, b))
+    count = [sharded(t).lower(w, b, x).compile().as_text().count(" all-reduce(") for t in (total, autodiff(total))]
+    assert count[0] <= count[1]
+    rows = jax.shard_map(jax.grad(lambda x: swell(affine(x, w, b)).sum()), mesh=mesh, in_specs=jax.P("data"),
+                         out_specs=jax.P("data"))
+    close(rows(x), jax.grad(lambda x: swell(affine(x, w, b)).sum())(x))
+
+
+def count(f, *args):
+    return str(jax.make_jaxpr(f)(*args)).count("custom_vjp_call")
+
+
+def test_autodiff_sets_rules_aside_on_functions_jitted_already_too():
+    jitted = jax.jit(loss)
+    jitted(*arrays())
+    assert [count(jitted, *arrays()), count(autodiff(jitted, swell), *arrays()), count(autodiff(jitted), *arrays())] == [4, 3, 0]
+    assert count(autodiff(autodiff(jitted, swell), mask), *arrays()) == 2
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jacfwd(loss)(*arrays())
+    close(jax.jacfwd(autodiff(loss))(*arrays()), jax.grad(loss)(*arrays()))
+
+
+def test_autodiff_holds_in_its_own_thread_only():
+    seen = []
+    with_rules = threading.Thread(target=lambda: seen.append(count(loss, *arrays())))
+    autodiff(lambda: (with_rules.start(), with_rules.join()))()
+    assert seen == [4]
+
+
+def test_a_differentiated_call_has_the_value_of_a_plain_one():
+    @rule
+    def square(x):
+        return x * x
+
+    @square.fwd
+    def _(x):
+        return x * x * (1 + 1e-9), (x,)
+
+    @square.bwd
+    def _(dy, x):
+        return 2 * x * dy
+    assert jax.value_and_grad(square)(3.0)[0] == square(3.0)
+
+
+def test_equal_calls_share_a_trace_and_an_eager_call_is_compiled():
+    traced = []
+
+    @rule
+    def noted(x, *, alpha=1.0):
+        traced.append(alpha)
+        return x * alpha
+    noted.slope(lambda x, *, alpha: alpha)
+    for _ in range(3):
+        noted(1.0, alpha=2.0)
+    assert traced == [2.0]
+    noted(1.0, alpha=2)                     # an integer is another setting than the equal float
+    assert len(traced) == 2
+
+
+def test_arrays_by_keyword_optional_arrays_and_trees():
+    x, w, b = arrays()
+    close(affine(x, b=b, w=w), affine(x, w, b))
+
+    @rule
+    def total(tree, scale=None):
+        s = sum(leaf.sum() for leaf in jax.tree.leaves(tree))
+        return s if scale is None else s * scale
+
+    @total.bwd
+    def _(dy, tree, scale):
+        one = dy if scale is None else dy * scale
+        ds = None if scale is None else dy * sum(leaf.sum() for leaf in jax.tree.leaves(tree))
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, one), tree), ds
+    tree = {"w": w, "b": [b]}
+    close(jax.grad(total)(tree), jax.tree.map(jnp.ones_like, tree))
+    close(jax.grad(total, (0, 1))(tree, 3.0), jax.grad(autodiff(total), (0, 1))(tree, 3.0))
+    assert count(total, tree) == 1
+
+
+def test_rules_pickle_and_copy_by_name():
+    assert pickle.loads(pickle.dumps(swell)) is swell and copy.deepcopy(swell) is swell
+    assert repr(swell) == "<rule swell(x, *, alpha=1.0)>" and isinstance(swell, Rule)
+
+
+@rule
+def product(x, y):
+    return x * y
+
+
+product.bwd(lambda dy, x, y: (dy * y, dy * x))
+x32 = jnp.ones(3, jnp.float32)
+
+
+@pytest.mark.parametrize("call, sentence", [
+    (lambda: swell(x32, beta=1), r"beta is not a setting of <rule swell\(x, \*, alpha=1.0\)>"),
+    (lambda: swell(x32, 0.5), r"swell takes x as arrays \(alpha: by keyword\), got 2 positional"),
+    (lambda: swell(x32, alpha=jnp.ones(3)), r"alpha is a setting of swell, fixed and hashable, and was given an array"),
+    (lambda: swell(x32, alpha=np.ones(3)), r"alpha is a setting of swell, .* was given an array"),
+    (lambda: swell(x32, alpha=[1]), r"alpha is a setting of swell, .* was given the list \[1\]"),
+    (lambda: jax.jit(lambda a: swell(x32, alpha=a))(1.0), r"to differentiate or trace alpha, make it an array argument"),
+    (lambda: affine(x32, x32), r"affine\(x, w, b\)> was called without b"),
+    (lambda: product(x32, x32, x=x32), r"product was given x twice"),
+    (lambda: autodiff(3), r"autodiff takes a function, got 3"),
+    (lambda: autodiff(loss, jnp.tanh), r"autodiff sets rules aside, and .* is none"),
+    (lambda: product.example(x="n", z="n"), r"z is neither an array nor a setting"),
+    (lambda: rule(lambda x, y: x)(1.0, 2.0), r"has no gradient yet: write a @<lambda>.bwd"),
+    (lambda: rule(lambda *x: x), r"name every array"),
+    (lambda: rule(lambda x: x).bwd(lambda dy, q: dy), r"has no q to save: write a @<lambda>.fwd that returns it"),
+    (lambda: rule(lambda x: x).bwd(lambda dy, *, eps: dy), r"the bwd of <lambda> asks for eps, which is not a setting"),
+    (lambda: rule(lambda x, y: x).slope(lambda x: x), r"takes x, y: a slope is for pointwise rules"),
+])
+def test_a_wrong_call_is_a_sentence(call, sentence):
+    with pytest.raises(TypeError, match=sentence):
+        call()
+
+
+@pytest.mark.parametrize("backward, sentence", [
+    (lambda dy, x, y: (dy * y,), r"takes x, y but its bwd returned 1 cotangent: give one for each, None where there is none"),
+    (lambda dy, x, y: dy, r"takes x, y but its bwd returned 1 cotangent"),
+    (lambda dy, x, y: (dy, dy, dy), r"takes x, y but its bwd returned 3 cotangents"),
+    (lambda dy, x, y: (dy * y, (dy * x).astype(jnp.float16)), r"for y a cotangent float16\[3\], where y is float32\[3\]"),
+    (lambda dy, x, y: ((dy * y).astype(jnp.complex64), dy * x), r"for x a cotangent complex64\[3\], where x is float32\[3\]"),
+    (lambda dy, x, y: (dy.astype(jnp.float64), dy * x), r"for x a cotangent float64\[3\]"),
+    (lambda dy, x, y: (dy * y, dy.sum()), r"for y a cotangent float32\[\], where y is float32\[3\]"),
+    (lambda dy, x, y: ({"x": dy, "z": dy}, dy), r"for x a cotangent of structure"),
+])
+def test_a_wrong_cotangent_is_a_sentence(backward, sentence):
+    wrong = rule(product.reference)
+    wrong.bwd(backward)
+    with pytest.raises(TypeError, match=f"product.*{sentence}"):
+        jax.grad(lambda *a: wrong(*a).sum(), (0, 1))(x32, x32)
+
+
+def test_a_forward_that_keeps_no_tuple_is_a_sentence():
+    wrong = rule(product.reference)
+    wrong.fwd(lambda x, y: x * y)
+    wrong.bwd(lambda dy: (dy, dy))
+    with pytest.raises(TypeError, match=r"the fwd of product must return y and a tuple of what is saved"):
+        wrong(x32, x32)
+
+
+def test_none_is_no_gradient_and_nothing_is_asked_of_integers_keys_and_flags():
+    @rule
+    def gate(x, y, labels, flags, key):
+        return x * flags * labels * random.uniform(key, x.shape, x.dtype).round() + y
+
+    gate.bwd(lambda dy: (dy, None, dy, 3.0, dy))         # whatever is given for the last three, there is none
+    args = x32, x32, jnp.arange(3), jnp.ones(3, bool), random.key(0)
+    strict = jax.numpy_dtype_promotion("standard")
+    with strict:
+        dx, dy = jax.grad(lambda *a: gate(*a).sum(), (0, 1))(*args)
+    close((dx, dy), (x32, 0 * x32))
+
+
+def test_a_check_runs_before_every_call_also_with_the_rule_set_aside():
+    checked = rule(product.reference)
+    checked.bwd(product.backward)
+
+    @checked.check
+    def _(x, y):
+        if jnp.shape(x) != jnp.shape(y):
+            raise ValueError(f"product of {jnp.shape(x)} and {jnp.shape(y)}: give two arrays of one shape")
+    for call in (checked, jax.jit(checked), autodiff(checked)):
+        with pytest.raises(ValueError, match=r"product of \(3,\) and \(2,\)"):
+            call(x32, x32[:2])
