@@ -165,6 +165,17 @@ def test_in_shard_map_each_sum_over_devices_is_one_all_reduce():
     close(rows(x), jax.grad(lambda x: swell(affine(x, w, b)).sum())(x))
 
 
+def test_a_cotangent_made_from_nothing_is_at_home_in_shard_map():
+    @rule
+    def second(x, y):
+        return 2 * y
+    second.bwd(lambda dy, x: (jnp.zeros(x.shape, x.dtype), 2 * dy))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    split = jax.shard_map(jax.grad(lambda x, y: second(x, y).sum(), (0, 1)), mesh=mesh, in_specs=jax.P("data"),
+                          out_specs=jax.P("data"))
+    close(split(jnp.ones(8), jnp.ones(8)), (jnp.zeros(8), jnp.full(8, 2.0)))
+
+
 def count(f, *args):
     return str(jax.make_jaxpr(f)(*args)).count("custom_vjp_call")
 
@@ -199,6 +210,22 @@ def test_a_differentiated_call_has_the_value_of_a_plain_one():
     def _(dy, x):
         return 2 * x * dy
     assert jax.value_and_grad(square)(3.0)[0] == square(3.0)
+
+
+def test_a_rule_inside_a_rule_is_its_reference():
+    @rule
+    def outer(x):
+        return swell(x, alpha=3.0)
+
+    @outer.fwd
+    def _(x):
+        return swell(x, alpha=3.0), (swell(x),)
+
+    @outer.bwd
+    def _(dy, square):
+        return 6 * jnp.sqrt(square) * dy
+    assert count(outer, 2.0) == 1
+    assert jax.grad(outer)(2.0) == 12 and jax.hessian(outer)(2.0) == 6
 
 
 def test_equal_calls_share_a_trace_and_an_eager_call_is_compiled():
