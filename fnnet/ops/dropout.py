@@ -1,0 +1,109 @@
+"""Noise that regularises. The mask is drawn again on the way back, never stored.
+
+The random bits are a hash of (key, index of the element), not threefry: two rounds of multiply and xor-shift with both words
+of the key entering, on 32 bits. That is fast, equal for equal keys wherever it is computed, and good enough for masks (bit
+balance and correlations over indices, keys and steps are tested); it is no source of randomness for anything else.
+Two elements whose indices differ by a multiple of 2³² draw the same bits.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fnnet import sample
+from fnnet.rule import rule
+
+
+def random_bits(key, shape):
+    """uint32 of the given shape, a function of the key and of each element's index in row-major order."""
+    words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    words = words.reshape(-1).astype(jnp.uint32)
+    first = second = jnp.uint32(0x9E3779B9)
+    for i in range(words.shape[0]):                     # all words of the key, each into two seeds
+        first, second = _mix(first ^ words[i]) + jnp.uint32(0x632BE59B), _mix(second + words[i] * jnp.uint32(0x85EBCA77))
+    index, stride = jnp.zeros(shape, jnp.uint32), 1
+    for axis in reversed(range(len(shape))):
+        index, stride = index + lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32), stride * shape[axis]
+    bits = _mix(index * jnp.uint32(0x9E3779B1) + first) ^ second
+    bits = bits * jnp.uint32(0x846CA68B)
+    return bits ^ (bits >> 16)
+
+
+def _mix(h):
+    h = (h ^ (h >> 16)) * jnp.uint32(0x7FEB352D)
+    h = (h ^ (h >> 15)) * jnp.uint32(0x846CA68B)
+    return h ^ (h >> 16)
+
+
+def _kept(key, shape, rate):
+    """True with chance 1 − rate; rate is between 0 and 1 exclusive, the ends need no chance."""
+    return random_bits(key, shape) < np.uint32(round((1 - rate) * 2**32) if rate > 2**-33 else 2**32 - 1)
+
+
+@rule
+def dropout(x, key, *, rate=0.5):
+    """y = x·m/(1 − p),   dx = dy·m/(1 − p),   m = 1 with chance 1 − p, else 0   [Srivastava et al. 2014]
+
+    x of any shape, key a PRNG key. p is the share that is dropped. The expectation of y is x, so the whole network is used as
+    it is when testing. Kept: the key.
+    """
+    return _masked(x, key, rate, x.shape)
+
+
+@dropout.bwd
+def _(dy, key, *, rate):
+    return _masked(dy, key, rate, dy.shape), None
+
+
+@rule
+def relu_dropout(x, key, *, rate=0.5):
+    """y = max(0, x)·m/(1 − p),   dx = dy/(1 − p) where y > 0
+
+    One rule for the pair: the output says both which units were active and which were kept.
+
+    Cost: y is kept, which the next layer keeps anyway, where autodiff keeps masks beside it.
+    """
+    return _masked(jnp.where(x <= 0, 0, x), key, rate, x.shape)
+
+
+@relu_dropout.bwd
+def _(dy, y, *, rate):
+    return jnp.where(y <= 0, 0, dy / (1 - rate) if rate < 1 else dy), None
+
+
+@rule
+def stochastic_depth(x, key, *, rate=0.5):
+    """y = x·m/(1 − p),   dx = dy·m/(1 − p),   one m for each example   [Huang et al. 2016]
+
+    x [n ...] is the branch of a residual block: x + stochastic_depth(branch(x), key) leaves the branch out with chance p.
+    """
+    return _masked(x, key, rate, x.shape[:1] + (1,) * (x.ndim - 1))
+
+
+@stochastic_depth.bwd
+def _(dy, key, *, rate):
+    return _masked(dy, key, rate, dy.shape[:1] + (1,) * (dy.ndim - 1)), None
+
+
+def _masked(x, key, rate, shape):
+    if rate == 0:
+        return x
+    if rate == 1:
+        return jnp.zeros_like(x)
+    return jnp.where(jnp.broadcast_to(_kept(key, shape, rate), x.shape), x / (1 - rate), 0)
+
+
+def _check(x, key, *, rate):
+    if not 0 <= rate <= 1:
+        raise ValueError(f"a dropout rate is the share that is dropped, from 0 to 1, and was given as {rate}")
+    if not (jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key) or jnp.result_type(key) == jnp.uint32):
+        raise TypeError(f"dropout draws its mask from a PRNG key, and was given {jnp.result_type(key)}{list(jnp.shape(key))}: "
+                        "write jax.random.key(0)")
+
+
+for noise in (dropout, relu_dropout, stochastic_depth):
+    noise.check(_check)
+    noise.example(x=sample.apart("n d"), key=sample.key())
+    noise.example(x=sample.apart("n t d"), key=sample.key(), rate=0.2)
+    noise.example(x=sample.apart("n d"), key=sample.key(), rate=0.0)

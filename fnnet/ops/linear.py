@@ -1,0 +1,70 @@
+"""Linear maps."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet.rule import rule
+
+
+@rule
+def dense(x, w, b=None):
+    """Y = X·W + b,   dX = dY·Wᵀ,   dW = Xᵀ·dY,   db = Σ dY
+
+    x [... d], w [d k], b [k] or None → y [... k]
+    """
+    y = x @ w
+    return y if b is None else y + jnp.broadcast_to(b, y.shape)
+
+
+@dense.bwd
+def _(dy, x, w, b):
+    rows, drows = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    dw = transposed_product(rows, drows).astype(w.dtype)
+    return (dy @ w.T).astype(x.dtype), dw, None if b is None else drows.sum(0).astype(b.dtype)
+
+
+@dense.check
+def _(x, w, b):
+    (*_, d), (rows, k) = jnp.shape(x) or (1,), jnp.shape(w) if jnp.ndim(w) == 2 else (0, 0)
+    if jnp.ndim(w) != 2 or d != rows or not jnp.ndim(x):
+        raise ValueError(f"dense takes x [... d] and w [d k]: x is {list(jnp.shape(x))} and w is {list(jnp.shape(w))}, "
+                         f"so x has {d} features where w wants {jnp.shape(w)[0] if jnp.ndim(w) else 'a matrix'}")
+    if b is not None and jnp.shape(b) != (k,):
+        raise ValueError(f"dense takes a bias b [{k}] for w {[rows, k]}: b is {list(jnp.shape(b))}")
+
+
+def transposed_product(x, g):
+    """xᵀ·g, x [n d], g [n k] → [d k], in the order of operations that is fastest on the device it is compiled for.
+
+    On a CPU the compiler folds a transpose into the product, which then misses the fast routine for some shapes.
+    A barrier keeps the transpose apart.
+    """
+    form = cpu_form(*x.shape, g.shape[1])
+    if form == "plain":
+        return x.T @ g
+    return lax.platform_dependent(x, g, cpu=FORMS[form], default=FORMS["plain"])
+
+
+FORMS = {
+    "plain": lambda x, g: x.T @ g,
+    "from the right": lambda x, g: lax.optimization_barrier(g.T @ x).T,
+    "transpose first": lambda x, g: lax.optimization_barrier(x.T) @ g,
+}
+
+
+def cpu_form(n, d, k):
+    """Which form is fastest, by shape. Measured with `python -m bench` on x86 CPUs of 1 to 4 cores, JAX 0.10 and 0.12:
+    few columns 3 to 20 times, up to 512 columns 1.1 to 1.6 times as fast as the plain product."""
+    if n * d * k <= 100_000:
+        return "plain"
+    if k <= 64 and d >= 2 * k:
+        return "from the right"
+    if d >= 256 and (k <= 256 or (k <= 512 and d % 512 == 0)):
+        return "transpose first"
+    return "plain"
+
+
+dense.example(x="n d", w="d k", b="k")
+dense.example(x="n t d", w="d k", b="k")
+dense.example(x="n d", w="d k")

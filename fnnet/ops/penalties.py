@@ -1,0 +1,68 @@
+"""Penalties on the weights. Each takes a parameter tree and sums over all its arrays: give it `weights_of(params)` to leave
+the biases out, as in `penalty=lambda params: 0.01 * ops.l2(ops.weights_of(params))`."""
+
+import jax
+import jax.numpy as jnp
+
+from fnnet.ops.numeric import wide
+from fnnet.rule import rule
+from fnnet.sample import apart, tree
+
+
+@rule
+def l2(params):
+    """R = Σ w²,   dw = 2w"""
+    return _total(lambda w: w * w, params)
+
+
+@l2.bwd
+def _(dy, params):
+    return _each(lambda w: 2 * w * dy.astype(w.dtype), params)
+
+
+@rule
+def l1(params):
+    """R = Σ |w|,   dw = sign(w), 0 at 0"""
+    return _total(jnp.abs, params)
+
+
+@l1.bwd
+def _(dy, params):
+    return _each(lambda w: jnp.sign(w) * dy.astype(w.dtype), params)
+
+
+@rule
+def elastic_net(params, *, beta=1.0):
+    """R = Σ βw² + |w|,   dw = 2βw + sign(w)   [Zou & Hastie 2005]"""
+    return _total(lambda w: beta * w * w + jnp.abs(w), params)
+
+
+@elastic_net.bwd
+def _(dy, params, *, beta):
+    return _each(lambda w: (2 * beta * w + jnp.sign(w)) * dy.astype(w.dtype), params)
+
+
+def weights_of(params):
+    """The same tree with None in the place of every array of less than two axes: the weights without the biases."""
+    return jax.tree.map(lambda w: w if jnp.ndim(w) >= 2 else None, params)
+
+
+def _real(w):
+    return jnp.issubdtype(jnp.result_type(w), jnp.floating)
+
+
+def _total(f, params):
+    """Summed in at least float32; integer arrays are no weights."""
+    sums = [f(w).sum(dtype=wide(w.dtype)) for w in map(jnp.asarray, jax.tree.leaves(params)) if _real(w)]
+    widest = max((s.dtype for s in sums), key=lambda d: d.itemsize, default=jnp.float32)
+    return sum((s.astype(widest) for s in sums), jnp.zeros((), widest))
+
+
+def _each(f, params):
+    return jax.tree.map(lambda w: f(w) if _real(w) else None, params)
+
+
+for penalty in (l2, l1, elastic_net):
+    penalty.example(params=tree(w=apart("d k"), b=apart("k")))
+    penalty.example(params=apart("n d"))
+elastic_net.example(params=apart("d k"), beta=0.3)
