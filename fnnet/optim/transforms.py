@@ -1,0 +1,54 @@
+"""What is done to gradients before, and to updates after, a method. Each is an optimizer, for a chain."""
+
+import jax
+import jax.numpy as jnp
+
+from fnnet.optim.optimizer import Stage, like, at, check, counted, lift
+
+
+def clip_by_value(limit):
+    """g ← min(max(g, −c), c), element by element. NaN stays NaN."""
+    check("clip_by_value", "limit", limit, 0)
+
+    return lift(lambda g, limit: (jnp.clip(g, -limit, limit),), lambda step: (at(limit, step),))
+
+
+def clip_by_global_norm(limit):
+    """g ← g·min(1, c/‖g‖), ‖g‖² = Σ g² over all arrays together   [Pascanu et al. 2013]
+
+    A gradient of 0 stays 0. A gradient that is not finite stays so (NaN): clipping must not hide it.
+    """
+    check("clip_by_global_norm", "limit", limit, 0)
+
+    def update(grads, inner, params, step):
+        squares = [jnp.sum(jnp.square(g.astype(_wide(g)))) for g in jax.tree.leaves(grads)]
+        norm = jnp.sqrt(sum(s.astype(float) for s in squares))
+        scale = jnp.where(norm <= at(limit, step), 1, at(limit, step) / norm)
+        scale = jnp.where(jnp.isfinite(norm), scale, jnp.nan)
+        return jax.tree.map(lambda g: g * scale.astype(g.dtype), grads), inner
+    return counted(Stage(lambda params: (), update))
+
+
+def matrices(params):
+    """The mask that is True for arrays of at least two axes: the weights and not the biases."""
+    return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
+
+
+def weight_decay(decay, mask=matrices, *, sign=1):
+    """g ← g + λθ for the arrays that the mask names (a tree of booleans, or a function of the parameters that gives one).
+
+    Before gradient descent this is the gradient of ½λΣθ². For the decay apart from Adam's moments see adamw.
+    """
+    check("weight_decay", "decay", decay, 0)
+
+    def update(grads, inner, params, step):
+        if params is None:
+            raise ValueError("weight_decay needs the parameters: call update(grads, state, params)")
+        scale = sign * at(decay, step)
+        which = mask(params) if callable(mask) else mask
+        return jax.tree.map(lambda g, p, yes: g + (like(p, [scale])[0] * p).astype(g.dtype) if yes else g, grads, params, which), inner
+    return counted(Stage(lambda params: (), update))
+
+
+def _wide(g):
+    return g.dtype if jnp.finfo(g.dtype).bits >= 32 else jnp.float32

@@ -1,0 +1,178 @@
+"""Each method against its formula written out, and against Optax where it is installed."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnnet import optim
+
+PARAMS = {"w": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "b": jnp.array([0.1, -0.2])}
+GRADS = [jax.tree.map(lambda p, i=i: jnp.sin(p * (i + 1)) + 0.1 * i, PARAMS) for i in range(5)]
+close = partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-14)
+
+
+def run(optimizer, grads=GRADS, params=PARAMS):
+    state = optimizer.init(params)
+    for g in grads:
+        updates, state = optimizer.update(g, state, params)
+        params = optim.apply_updates(params, updates)
+    return params
+
+
+def by_hand(method, *memories):
+    """The same path with plain arithmetic: `method(theta, g, t, *memories) -> theta, *memories`."""
+    out = {}
+    for name, theta in PARAMS.items():
+        kept = [np.zeros(theta.shape) for _ in range(len(memories) or method.__code__.co_argcount - 3)]
+        theta = np.asarray(theta)
+        for t, g in enumerate(GRADS, 1):
+            theta, *kept = method(theta, np.asarray(g[name]), t, *kept)
+        out[name] = jnp.asarray(theta)
+    return out
+
+
+def adam_by_hand(theta, g, t, v, s, eps=1e-8, eps_root=0.0):
+    v, s = 0.9 * v + 0.1 * g, 0.999 * s + 0.001 * g**2
+    return theta - 0.1 * (v / (1 - 0.9**t)) / (np.sqrt(s / (1 - 0.999**t) + eps_root) + eps), v, s
+
+
+FORMULAS = {
+    "gradient descent": (optim.gradient_descent(0.1), lambda th, g, t: (th - 0.1 * g,), 0),
+    "momentum": (optim.momentum(0.1, 0.8), lambda th, g, t, v: (th - 0.1 * (0.8 * v + g), 0.8 * v + g), 1),
+    "momentum as an average": (optim.momentum(0.1, 0.8, average=True),
+                               lambda th, g, t, v: (th - 0.1 * (0.8 * v + 0.2 * g), 0.8 * v + 0.2 * g), 1),
+    "nesterov": (optim.nesterov(0.1, 0.8), lambda th, g, t, v: (th - 0.1 * (g + 0.8 * (0.8 * v + g)), 0.8 * v + g), 1),
+    "rmsprop": (optim.rmsprop(0.1, 0.9),
+                lambda th, g, t, s: (th - 0.1 * g / (np.sqrt(0.9 * s + 0.1 * g**2) + 1e-8), 0.9 * s + 0.1 * g**2), 1),
+    "rmsprop of the lectures": (optim.rmsprop(0.1, 0.999, eps=0.0, eps_root=1e-8),
+                                lambda th, g, t, s: (th - 0.1 * g / np.sqrt(0.999 * s + 0.001 * g**2 + 1e-8),
+                                                     0.999 * s + 0.001 * g**2), 1),
+    "adam": (optim.adam(0.1), adam_by_hand, 2),
+    "adam of the lectures": (optim.adam(0.1, eps=0.0, eps_root=1e-8), partial(adam_by_hand, eps=0, eps_root=1e-8), 2),
+    "a schedule": (optim.gradient_descent(lambda step: 0.1 / (1 + step.astype(float))), lambda th, g, t: (th - 0.1 / t * g,), 0),
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_method_is_its_formula(name):
+    optimizer, formula, memories = FORMULAS[name]
+    close(run(optimizer), by_hand(formula, *range(memories)) if memories else by_hand(formula))
+
+
+def test_adamw_decays_the_weights_beside_the_moments_and_not_the_biases():
+    def formula(decay):
+        def method(theta, g, t, v, s):
+            after, v, s = adam_by_hand(theta, g, t, v, s)
+            return after - 0.1 * decay * theta, v, s
+        return by_hand(method, 0, 1)
+    got = run(optim.adamw(0.1, decay=0.5))
+    close(got, {"w": formula(0.5)["w"], "b": formula(0.0)["b"]})
+    close(run(optim.adamw(0.1, decay=0.5, mask={"w": False, "b": True})), {"w": formula(0.0)["w"], "b": formula(0.5)["b"]})
+
+
+def test_clipping():
+    g = {"w": jnp.array([3.0, -4.0]), "b": jnp.array([12.0])}
+    close(optim.clip_by_global_norm(6.5).update(g, optim.clip_by_global_norm(6.5).init(g))[0], jax.tree.map(lambda a: a / 2, g))
+    for limit in (13.0, 20.0):
+        close(run(optim.chain(optim.clip_by_global_norm(limit), optim.sgd(1.0)), [g], g), jax.tree.map(jnp.zeros_like, g))
+    zero = jax.tree.map(jnp.zeros_like, g)
+    close(optim.clip_by_global_norm(1.0).update(zero, optim.clip_by_global_norm(1.0).init(g))[0], zero)
+    bad = {**g, "b": jnp.array([jnp.inf])}
+    assert all(jnp.isnan(leaf).all() for leaf in jax.tree.leaves(run(optim.clip_by_global_norm(1.0), [bad], g)))
+    by_value = optim.clip_by_value(3.5)
+    close(by_value.update(g, by_value.init(g))[0], {"w": jnp.array([3.0, -3.5]), "b": jnp.array([3.5])})
+
+
+def test_weight_decay_is_the_gradient_of_the_penalty():
+    close(run(optim.chain(optim.weight_decay(0.3), optim.sgd(0.1)), GRADS[:1]),
+          {"w": PARAMS["w"] - 0.1 * (GRADS[0]["w"] + 0.3 * PARAMS["w"]), "b": PARAMS["b"] - 0.1 * GRADS[0]["b"]})
+
+
+def test_one_counter_serves_the_chain():
+    optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.chain(optim.weight_decay(0.1), optim.adam(optim.cosine(1e-3, steps=9))))
+    counters = [leaf for leaf in jax.tree.leaves(optimizer.init(PARAMS)) if jnp.issubdtype(leaf.dtype, jnp.integer)]
+    assert len(counters) == 1
+
+
+SCHEDULES = [
+    (optim.constant(0.3), {0: 0.3, 100: 0.3}),
+    (optim.inverse_time_decay(0.2, 1.0), {0: 0.2, 1: 0.1, 2: 0.2 / 3, 3: 0.05}),
+    (optim.inverse_time_decay(0.2, 1.0, steps_per_epoch=10), {0: 0.2, 9: 0.2, 10: 0.1, 29: 0.2 / 3, 30: 0.05}),
+    (optim.exponential_decay(1.0, 0.25, steps=2), {0: 1.0, 1: 0.5, 2: 0.25}),
+    (optim.step_decay(1.0, 0.1, steps=3), {0: 1.0, 2: 1.0, 3: 0.1, 6: 0.01}),
+    (optim.cosine(2.0, steps=110, warmup=10, final=1.0), {0: 0.0, 5: 1.0, 10: 2.0, 60: 1.5, 110: 1.0, 500: 1.0}),
+]
+
+
+@pytest.mark.parametrize("schedule, values", SCHEDULES)
+def test_a_schedule_at_its_corners(schedule, values):
+    for step, value in values.items():
+        for s in (step, jnp.asarray(step, jnp.int32)):
+            assert jax.jit(schedule)(s) == pytest.approx(value, rel=1e-12)
+
+
+def test_a_sweep_is_a_vmap_and_a_rate_given_as_an_array_does_not_recompile():
+    def final(rate, beta, decay):
+        return run(optim.chain(optim.weight_decay(decay), optim.momentum(rate, beta)))
+    rates, betas, decays = jnp.array([0.1, 0.2]), jnp.array([0.5, 0.9]), jnp.array([0.0, 0.3])
+    swept = jax.vmap(final)(rates, betas, decays)
+    for i in range(2):
+        close(jax.tree.map(lambda leaf, i=i: leaf[i], swept), final(float(rates[i]), float(betas[i]), float(decays[i])))
+    adam = jax.jit(chex.assert_max_traces(lambda rate: run(optim.adam(rate)), n=1))
+    close(adam(jnp.asarray(0.1)), run(optim.adam(0.1)))
+    adam(jnp.asarray(0.2))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float64])
+@pytest.mark.parametrize("name", ["adam", "adamw", "momentum", "rmsprop", "chain"])
+def test_dtypes_and_types_of_the_state_stay(dtype, name):
+    make = {"chain": lambda rate: optim.chain(optim.clip_by_global_norm(1.0), optim.adam(optim.cosine(rate, steps=9)))}
+    optimizer = make.get(name, getattr(optim, name, None))(0.1)
+    params = jax.tree.map(lambda p: p.astype(dtype), PARAMS)
+    state = optimizer.init(params)
+    updates, after = jax.jit(optimizer.update)(params, state, params)
+    assert jax.tree.map(jax.typeof, state) == jax.tree.map(jax.typeof, after)       # weak types too: no second compilation
+    assert {u.dtype for u in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
+    assert {p.dtype for p in jax.tree.leaves(optim.apply_updates(params, updates))} == {jnp.dtype(dtype)}
+
+
+def optax_pairs(optax):
+    return {
+        "sgd": (optim.sgd(0.1), optax.sgd(0.1)),
+        "momentum": (optim.momentum(0.1, 0.8), optax.sgd(0.1, 0.8)),
+        "nesterov": (optim.nesterov(0.1, 0.8), optax.sgd(0.1, 0.8, nesterov=True)),
+        "adam": (optim.adam(0.1, eps_root=1e-6), optax.adam(0.1, eps_root=1e-6)),
+        "adamw": (optim.adamw(0.1, decay=0.2), optax.adamw(0.1, weight_decay=0.2, mask=optim.matrices)),
+        "chain": (optim.chain(optim.clip_by_global_norm(0.5), optim.adam(0.1)),
+                  optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.1))),
+        "theirs in ours": (optim.chain(optax.clip_by_global_norm(0.5), optim.adam(0.1)),
+                           optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.1))),
+        "ours in theirs": (optax.chain(optim.clip_by_global_norm(0.5), optim.adam(0.1)),
+                           optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.1))),
+    }
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw", "chain", "theirs in ours", "ours in theirs"])
+def test_against_optax(name):
+    optax = pytest.importorskip("optax", reason="Optax is not a dependency; where it is installed, the two must agree")
+    ours, theirs = optax_pairs(optax)[name]
+    with jax.numpy_dtype_promotion("standard"):                                     # which Optax relies on
+        chex.assert_trees_all_close(run(ours), run(theirs), rtol=1e-6, atol=1e-7)  # it corrects the bias in float32
+
+
+@pytest.mark.parametrize("call, sentence", [
+    (lambda: optim.adam(-1), r"the rate of adam is a number at least 0 .*given as -1"),
+    (lambda: optim.momentum(0.1, 1.5), r"the beta of momentum is a number from 0 to 1 .*1.5"),
+    (lambda: optim.cosine(1e-3, steps=100, warmup=100), r"cosine warms up for 100 of 100 steps"),
+    (lambda: optim.step_decay(1.0, 0.1, steps=0), r"step_decay counts steps, and was given 0"),
+    (lambda: optim.weight_decay(0.1).update(PARAMS, optim.weight_decay(0.1).init(PARAMS)), r"call update\(grads, state, params\)"),
+    (lambda: optim.chain(0.1), r"chain takes optimizers, .* was given 0.1"),
+    (lambda: optim.adam(0.1).update({"w": PARAMS["w"]}, optim.adam(0.1).init(PARAMS)), r"the gradients have the structure .*init"),
+])
+def test_a_wrong_call_is_a_sentence(call, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        call()
