@@ -107,7 +107,7 @@ def test_while_runs_a_rule():
     close(doubled(jnp.ones(3)), autodiff(doubled)(jnp.ones(3)))
 
 
-@pytest.mark.parametrize("mapped", [m for m in range(1, 8)], ids="{:03b}".format)
+@pytest.mark.parametrize("mapped", range(1, 8), ids="{:03b}".format)
 def test_vmap_over_every_subset_of_arguments(mapped):
     axes = tuple(0 if mapped >> i & 1 else None for i in ALL)
     batch = [jnp.stack([a, 2 * a, -a]) if ax == 0 else a for a, ax in zip(arrays(), axes, strict=True)]

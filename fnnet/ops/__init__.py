@@ -1,11 +1,17 @@
 """Every operation, hand-differentiated: one file, one chapter. This namespace is the registry."""
 
-from fnnet.ops.activations import (elu, identity, leaky_relu, log_softmax, maxout, prelu, relu, sigmoid, softmax, tanh)
+from fnnet.ops.activations import elu, identity, leaky_relu, log_softmax, maxout, prelu, relu, sigmoid, softmax, tanh
 from fnnet.ops.dropout import dropout, relu_dropout, stochastic_depth
 from fnnet.ops.fused import dense_stack
 from fnnet.ops.linear import dense
-from fnnet.ops.losses import (binary_cross_entropy, binary_cross_entropy_with_logits, multiclass_hinge, softmax_cross_entropy,
-                              squared_error, triplet)
+from fnnet.ops.losses import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    multiclass_hinge,
+    softmax_cross_entropy,
+    squared_error,
+    triplet,
+)
 from fnnet.ops.norm import batch_norm, batch_norm_inference
 from fnnet.ops.penalties import elastic_net, l1, l2, weights_of
 from fnnet.rule import Rule

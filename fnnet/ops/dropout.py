@@ -8,7 +8,6 @@ Two elements whose indices differ by a multiple of 2³² draw the same bits.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from fnnet import sample
@@ -38,7 +37,7 @@ def _mix(h):
 
 def _kept(key, shape, rate):
     """True with chance 1 − rate; rate is between 0 and 1 exclusive, the ends need no chance."""
-    return random_bits(key, shape) < np.uint32(round((1 - rate) * 2**32) if rate > 2**-33 else 2**32 - 1)
+    return random_bits(key, shape) < jnp.uint32(round((1 - rate) * 2**32) if rate > 2**-33 else 2**32 - 1)
 
 
 @rule

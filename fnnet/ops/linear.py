@@ -1,6 +1,5 @@
 """Linear maps."""
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from fnnet.optim.optimizer import Stage, like, at, check, counted, lift
+from fnnet.optim.optimizer import Stage, at, check, counted, lift, like
 
 
 def clip_by_value(limit):
