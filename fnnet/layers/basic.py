@@ -1,0 +1,187 @@
+"""Layers with one operation each. Parameters are of the dtype of the example given to init (float32 for integers); apply follows
+the parameters it is given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from fnnet import ops
+from fnnet.layers.initializers import he, zeros
+from fnnet.layers.layer import Layer, shape_and_dtype
+
+
+@dataclass(frozen=True, repr=False)
+class Dense(Layer):
+    """y = x·W + b
+
+    x [... d] → y [... features]; params w [d features], b [features]. Weights are He-normal unless said otherwise.
+    """
+    features: int
+    bias: bool = True
+    weights: Callable = he()
+    biases: Callable = zeros()
+
+    def __post_init__(self):
+        _count(self, "features", self.features)
+
+    def init(self, key, x):
+        shape, dtype = shape_and_dtype(x)
+        if not shape:
+            raise ValueError(f"{self!r} takes x [... d], and was given a scalar")
+        params = {"w": self.weights(key, (shape[-1], self.features), dtype)}
+        if self.bias:
+            params["b"] = self.biases(jax.random.fold_in(key, 1), (self.features,), dtype)
+        return params, {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        w = _given(self, params, "w")
+        if jnp.ndim(x) < 1 or jnp.shape(x)[-1] != w.shape[0]:
+            hint = ": flatten it first, with Flatten()" if x.ndim > 2 and x[0].size == w.shape[0] else ""
+            raise ValueError(f"{self!r} was initialised for {w.shape[0]} features, and was given x {list(jnp.shape(x))}{hint}")
+        return ops.dense(x, w, params.get("b")), state
+
+
+@dataclass(frozen=True, repr=False)
+class DenseStack(Layer):
+    """hⁱ = g(hⁱ⁻¹·Wⁱ + bⁱ) for i = 1 … depth: equal dense layers as one rule
+
+    x [n d] → y [n d]; params w [depth d d], b [depth d]. activation is "relu", "tanh", "sigmoid" or "identity".
+    """
+    depth: int
+    activation: str = "relu"
+    weights: Callable = he()
+
+    def __post_init__(self):
+        _count(self, "depth", self.depth)
+
+    def init(self, key, x):
+        (*_, d), dtype = shape_and_dtype(x)
+        return {"w": self.weights(key, (self.depth, d, d), dtype), "b": jnp.zeros((self.depth, d), dtype)}, {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.dense_stack(x, _given(self, params, "w"), params["b"], activation=self.activation), state
+
+
+@dataclass(frozen=True, repr=False)
+class Dropout(Layer):
+    """y = x·m/(1 − p) when training, y = x when testing. `rate` is the share p that is dropped."""
+    rate: float
+
+    def __post_init__(self):
+        _share(self, self.rate)
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return (ops.dropout(x, _key(self, key), rate=self.rate) if train and self.rate else x), state
+
+
+@dataclass(frozen=True, repr=False)
+class StochasticDepth(Layer):
+    """The layer at the end of a residual branch that leaves the branch out, example by example, with chance `rate` when training:
+    `Residual(Serial(Dense(64), ops.relu, StochasticDepth(0.2)))`."""
+    rate: float
+
+    def __post_init__(self):
+        _share(self, self.rate)
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return (ops.stochastic_depth(x, _key(self, key), rate=self.rate) if train and self.rate else x), state
+
+
+@dataclass(frozen=True, repr=False)
+class BatchNorm(Layer):
+    """y = γ(x − μ)/√(v + ε) + β, with the statistics of the batch when training and running ones when testing
+
+    running ← m·running + (1 − m)·batch, m = momentum (Flax's and Keras's convention; PyTorch's momentum is 1 − m, and its running
+    variance unbiased, where this one is the biased v). params gamma, beta [d]; state mean, var [d].
+    """
+    momentum: float = 0.9
+    eps: float = 1e-5
+
+    def __post_init__(self):
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"the momentum of {self!r} is from 0 to 1")
+
+    def init(self, key, x):
+        (*_, d), dtype = shape_and_dtype(x)
+        one, zero = jnp.ones(d, dtype), jnp.zeros(d, dtype)
+        return {"gamma": one, "beta": zero}, {"mean": zero, "var": one}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        gamma, beta = _given(self, params, "gamma"), params["beta"]
+        if not train:
+            return ops.batch_norm_inference(x, gamma, beta, state["mean"], state["var"], eps=self.eps), state
+        y, mean, var = ops.batch_norm(x, gamma, beta, eps=self.eps)
+        m = self.momentum
+        keep = jax.lax.stop_gradient
+        return y, {"mean": m * state["mean"] + (1 - m) * keep(mean), "var": m * state["var"] + (1 - m) * keep(var)}
+
+
+@dataclass(frozen=True, repr=False)
+class PReLU(Layer):
+    """y = x if x ≥ 0 else ax, a learned: one for each channel, or one for all (shared=True). Starts at `start`."""
+    start: float = 0.25
+    shared: bool = False
+
+    def init(self, key, x):
+        shape, dtype = shape_and_dtype(x)
+        return {"a": jnp.full(() if self.shared else shape[-1:], self.start, dtype)}, {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.prelu(x, _given(self, params, "a")), state
+
+
+@dataclass(frozen=True, repr=False)
+class Maxout(Layer):
+    """y = maxᵢ (x·Wᵢ + bᵢ) over i = 1 … pieces
+
+    x [... d] → y [... features]; params w [d pieces·features], b [pieces·features]: one product makes all pieces.
+    """
+    features: int
+    pieces: int = 2
+    weights: Callable = he()
+
+    def __post_init__(self):
+        _count(self, "features", self.features)
+        _count(self, "pieces", self.pieces)
+
+    def init(self, key, x):
+        (*_, d), dtype = shape_and_dtype(x)
+        w = self.weights(key, (self.pieces, d, self.features), dtype)
+        return {"w": jnp.moveaxis(w, 0, 1).reshape(d, -1), "b": jnp.zeros(self.pieces * self.features, dtype)}, {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        z = ops.dense(x, _given(self, params, "w"), params["b"])
+        return ops.maxout(z.reshape(*z.shape[:-1], self.pieces, self.features), axis=-2), state
+
+
+@dataclass(frozen=True, repr=False)
+class Flatten(Layer):
+    """x [n ...] → y [n d], all axes but the first made one"""
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return x.reshape(x.shape[0], -1), state
+
+
+def _given(layer, params, name):
+    if not isinstance(params, dict) or name not in params:
+        got = f"those with {', '.join(params) or 'nothing'}" if isinstance(params, dict) else f"a {type(params).__name__}"
+        raise ValueError(f"{layer!r} takes the parameters its init made, with {name!r} among them, and was given {got}")
+    return params[name]
+
+
+def _key(layer, key):
+    if key is None:
+        raise ValueError(f"{layer!r} draws a mask: call apply(..., key=key, train=True)")
+    return key
+
+
+def _count(layer, what, n):
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"the {what} of {type(layer).__name__} are a whole number above 0, and were given as {n!r}")
+
+
+def _share(layer, rate):
+    if not 0 <= rate <= 1:
+        raise ValueError(f"the rate of {type(layer).__name__} is the share that is dropped, from 0 to 1, and was given as {rate!r}")

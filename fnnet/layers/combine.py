@@ -1,0 +1,116 @@
+"""Networks of layers. Params and state are tuples with one entry for each part."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from fnnet import ops
+from fnnet.layers.layer import Layer, as_layer, code, output, subkey
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Serial(Layer):
+    """h⁰ = x,   hⁱ = fⁱ(hⁱ⁻¹, Wⁱ): layers one after another. Functions are layers: `Serial(Dense(128), ops.relu, Dense(10))`."""
+    parts: tuple
+
+    def __init__(self, *layers):
+        object.__setattr__(self, "parts", tuple(as_layer(layer) for layer in layers))
+
+    def init(self, key, x):
+        params, state = [], []
+        for i, layer in enumerate(self.parts):
+            p, s = layer.init(subkey(key, i), x)
+            x = output(layer, p, s, x)
+            params.append(p)
+            state.append(s)
+        return tuple(params), tuple(state)
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        _as_many(self, params)
+        after = []
+        for i, (layer, p, s) in enumerate(zip(self.parts, params, state)):
+            x, s = layer.apply(p, s, x, key=subkey(key, i), train=train)
+            after.append(s)
+        return x, tuple(after)
+
+    def __repr__(self):
+        return _written("Serial", map(repr, self.parts))
+
+
+@dataclass(frozen=True, repr=False)
+class Residual(Layer):
+    """y = x + f(x)   [He et al. 2016]. A `shortcut`, where shapes differ, is a layer in the place of the first x."""
+    body: Layer
+    shortcut: Layer = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "body", as_layer(self.body))
+        object.__setattr__(self, "shortcut", as_layer(self.shortcut or ops.identity))
+
+    @property
+    def parts(self):
+        return self.body, self.shortcut
+
+    def init(self, key, x):
+        made = [layer.init(subkey(key, i), x) for i, layer in enumerate(self.parts)]
+        shapes = [output(layer, *m, x).shape for layer, m in zip(self.parts, made)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"Residual adds the body's output {list(shapes[0])} to {list(shapes[1])}: "
+                             "give a shortcut that makes them alike, Residual(body, shortcut=Dense(...))")
+        return tuple(p for p, _ in made), tuple(s for _, s in made)
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        _as_many(self, params)
+        (y, body), (z, shortcut) = (layer.apply(p, s, x, key=subkey(key, i), train=train)
+                                    for i, (layer, p, s) in enumerate(zip(self.parts, params, state)))
+        return y + z, (body, shortcut)
+
+    def __repr__(self):
+        plain = self.shortcut == as_layer(ops.identity)
+        return _written("Residual", [repr(self.body)] + ([] if plain else [f"shortcut={self.shortcut!r}"]))
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Parallel(Layer):
+    """y = join(f¹(x), f²(x), …). join is "concat" (along the last axis), "sum", or a function of the list of outputs."""
+    parts: tuple
+    join: str | Callable
+
+    def __init__(self, *layers, join="concat"):
+        if join not in ("concat", "sum") and not callable(join):
+            raise ValueError(f"Parallel joins its outputs by 'concat', 'sum' or a function of their list, and was given {join!r}")
+        object.__setattr__(self, "parts", tuple(as_layer(layer) for layer in layers))
+        object.__setattr__(self, "join", join)
+
+    def init(self, key, x):
+        made = [layer.init(subkey(key, i), x) for i, layer in enumerate(self.parts)]
+        return tuple(p for p, _ in made), tuple(s for _, s in made)
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        _as_many(self, params)
+        outs = [layer.apply(p, s, x, key=subkey(key, i), train=train)
+                for i, (layer, p, s) in enumerate(zip(self.parts, params, state))]
+        ys = [y for y, _ in outs]
+        y = jnp.concatenate(ys, -1) if self.join == "concat" else sum(ys[1:], ys[0]) if self.join == "sum" else self.join(ys)
+        return y, tuple(s for _, s in outs)
+
+    def __repr__(self):
+        return _written("Parallel", [*map(repr, self.parts)] + ([] if self.join == "concat" else [f"join={code(self.join)}"]))
+
+
+def _as_many(net, params):
+    if not isinstance(params, tuple | list) or len(params) != len(net.parts):
+        got = f"{len(params)} entries" if isinstance(params, tuple | list) else f"a {type(params).__name__} of {jax.tree.structure(params)}"
+        raise ValueError(f"this {type(net).__name__} has {len(net.parts)} parts and takes the parameters its init made, "
+                         f"one entry for each, and was given {got}")
+
+
+def _written(name, parts):
+    """On one line where it is short, else a line for each part."""
+    parts = list(parts)
+    line = f"{name}({', '.join(parts)})"
+    if len(line) <= 80 and "\n" not in line:
+        return line
+    return f"{name}(\n" + "".join("    " + part.replace("\n", "\n    ") + ",\n" for part in parts) + ")"

@@ -1,0 +1,92 @@
+"""The protocol.
+
+    init(key, x)                                        -> params, state      x: anything with a shape and a dtype
+    apply(params, state, x, *, key=None, train=False)   -> y, state
+
+Layers are frozen dataclasses, so equal nets compare and hash equal and share a compiled program. What changes lives in
+`params` (differentiated) and `state` (not); a layer without either gives empty dictionaries.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+class Layer:
+    """The base of all layers. A layer of your own: a frozen dataclass with `init` where it has parameters, and `apply`."""
+
+    def init(self, key, x):
+        return {}, {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        raise TypeError(f"{type(self).__name__} has no apply: define apply(self, params, state, x, *, key=None, train=False) -> y, state")
+
+    def name_of(self, path):
+        """The part a parameter belongs to, in words, from the parameter's path in the tree: "layer 2, Dense(10)"."""
+        words, layer = [], self
+        for step in path:
+            parts, index = getattr(layer, "parts", None), getattr(step, "idx", None)
+            if parts is None or index is None:
+                break
+            layer = parts[index]
+            words.append(f"layer {index}")
+        return ", ".join([*words, " ".join(repr(layer).split())])
+
+    def __repr__(self):
+        """The code that builds it: settings that have their default are left out, the leading one goes without its name."""
+        parts = []
+        for i, field in enumerate(fields(self)):                    # of the dataclass that a subclass is
+            value = getattr(self, field.name)
+            if value != field.default:
+                parts.append(code(value) if i == 0 and field.name not in ("rate",) else f"{field.name}={code(value)}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Function(Layer):
+    """y = f(x): any function of one array, a rule for instance."""
+    f: Callable[[Any], Any]
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return self.f(x), state
+
+    def __repr__(self):
+        return code(self.f)
+
+
+def as_layer(thing):
+    """A layer as it is, a function as a layer."""
+    if isinstance(thing, type) and issubclass(thing, Layer):
+        raise TypeError(f"{thing.__name__} is a class: write {thing.__name__}(...)")
+    if hasattr(thing, "init") and hasattr(thing, "apply"):
+        return thing
+    if callable(thing):
+        return Function(thing)
+    raise TypeError(f"a network is made of layers and functions, and {thing!r} is neither: write Dense(10), ops.relu or Serial(...)")
+
+
+def code(value):
+    """A setting as one would write it."""
+    return value.__name__ if callable(value) and hasattr(value, "__name__") else repr(value)
+
+
+def shape_and_dtype(x):
+    """x as a shape and a dtype; parameters follow the dtype of a real x and are float32 for any other."""
+    if not (hasattr(x, "shape") and hasattr(x, "dtype")):
+        raise TypeError(f"init takes an example of the input, or its jax.ShapeDtypeStruct, and was given {x!r}")
+    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32
+    return tuple(x.shape), jnp.dtype(dtype)
+
+
+def output(layer, params, state, x):
+    """The shape and dtype of a layer's output; nothing is computed."""
+    x = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return jax.eval_shape(lambda p, s, x: layer.apply(p, s, x)[0], params, state, x)
+
+
+def subkey(key, i):
+    """The key of the i-th part of a layer, None for None: every part draws its own mask."""
+    return None if key is None else jax.random.fold_in(key, i)
