@@ -1,5 +1,11 @@
-"""A functional neural-network library on JAX in which every operation carries a hand-derived gradient."""
+"""A functional neural-network library on JAX in which every operation carries a hand-derived gradient.
 
+    import fnnet as fn
+    net = fn.layers.Serial(fn.layers.Dense(128), fn.ops.relu, fn.layers.Dense(10))
+"""
+
+from fnnet import data, diagnostics, layers, ops, optim, train, verify
 from fnnet.rule import autodiff, rule
+from fnnet.verify import audit, compare, gradient_check
 
-__all__ = ["autodiff", "rule"]
+__all__ = ["audit", "autodiff", "compare", "data", "diagnostics", "gradient_check", "layers", "ops", "optim", "rule", "train", "verify"]

@@ -240,11 +240,12 @@ def _checked(rule, cotangents, types):
         if cotangent is None:
             parts = [None] * treedef.num_leaves
         else:
-            parts, got = jax.tree.flatten(cotangent, is_leaf=lambda leaf: leaf is None)
-            if len(parts) != treedef.num_leaves:
-                raise TypeError(f"the bwd of {rule.__name__} returned for {name} a cotangent of structure {got}, "
-                                f"where {name} has {treedef}")
-        found += [_as(rule, name, part, t) for part, t in zip(parts, wanted) if _real(t)] if treedef.num_leaves else []
+            try:
+                parts = treedef.flatten_up_to(cotangent)
+            except ValueError:
+                raise TypeError(f"the bwd of {rule.__name__} returned for {name} a cotangent of structure "
+                                f"{jax.tree.structure(cotangent)}, where {name} has {treedef}") from None
+        found += [_as(rule, name, part, t) for part, t in zip(parts, wanted) if _real(t)]
     return tuple(found)
 
 

@@ -1,0 +1,6 @@
+"""Data from local files as numpy arrays, and what is done to them before training."""
+
+from fnnet.data.batch import Standardised, batches, one_hot, split, standardise
+from fnnet.data.read import Table, digits, read_csv, read_npz
+
+__all__ = ["Standardised", "Table", "batches", "digits", "one_hot", "read_csv", "read_npz", "split", "standardise"]

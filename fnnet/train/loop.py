@@ -1,0 +1,145 @@
+"""Epochs: one compiled program over shuffled data, a generator for a loop of one's own, and fit for the usual one."""
+
+import itertools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnnet.train.finite import all_finite, explain
+from fnnet.train.step import TrainState
+
+
+class Fit(NamedTuple):
+    """What training gave: the best state where something is monitored (else the last), a dictionary for each epoch, and why it ended."""
+    run: TrainState
+    history: list[dict[str, Any]]
+    stopped: str
+
+
+def make_epoch(step, batch_size=128, *, shuffle=True):
+    """(run, data) -> run, metrics: every example once, in batches, as one compiled scan. Metrics are means over the steps.
+
+    data is a tuple or dictionary of arrays with one leading axis of examples. They are shuffled anew by the run's key and step;
+    the examples that fill no batch at the end are left out, others each time. A list or iterator of batches is walked
+    through with the same step, compiled by itself.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"the batch size is a whole number above 0, and was given as {batch_size!r}")
+
+    @jax.jit
+    def scanned(run, data):
+        def body(run, rows):
+            return step(run, rows_of(data, rows))
+        run, metrics = jax.lax.scan(body, run, order(run, data, batch_size, shuffle))
+        return run, jax.tree.map(lambda m: m.mean(0), metrics)
+    one = jax.jit(step)
+
+    def epoch(run, data):
+        if is_arrays(data):
+            check_data(data, batch_size)
+            return scanned(run, jax.tree.map(jnp.asarray, data))
+        seen = []
+        for batch in data:
+            run, metrics = one(run, jax.tree.map(jnp.asarray, batch))
+            seen.append(metrics)
+        if not seen:
+            raise ValueError("the data are an iterable that gave no batch: give arrays, a list, or a new iterator for each epoch")
+        return run, jax.tree.map(lambda *m: jnp.stack(m).mean(), *seen)
+    epoch.step, epoch.batch_size, epoch.shuffle = step, batch_size, shuffle
+    return epoch
+
+
+def order(run, data, batch_size, shuffle):
+    """The rows of each batch of the epoch that starts at this state, [batches batch_size]."""
+    n = jax.tree.leaves(data)[0].shape[0]
+    key = jax.random.fold_in(jax.random.fold_in(run.key, 0xFFFFFFFF), run.step)     # no step has that number
+    rows = jax.random.permutation(key, n) if shuffle else jnp.arange(n)
+    return rows[:n // batch_size * batch_size].reshape(-1, batch_size)
+
+
+def rows_of(data, rows):
+    return jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), data)
+
+
+def is_arrays(data):
+    """Arrays with a leading axis of examples, rather than an iterable of batches."""
+    return isinstance(data, tuple | dict) and all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(data))
+
+
+def check_data(data, batch_size=1):
+    sizes = {jax.tree_util.keystr(path): leaf.shape[0] if leaf.shape else None
+             for path, leaf in jax.tree_util.tree_leaves_with_path(data)}
+    if not sizes or len(set(sizes.values())) > 1 or None in sizes.values():
+        raise ValueError("data are arrays with one leading axis of examples, and were given with "
+                         + ", ".join(f"{size} at data{path}" for path, size in sizes.items()))
+    n = next(iter(sizes.values()))
+    if n == 0:
+        raise ValueError("the data are empty: 0 examples")
+    if batch_size > n:
+        raise ValueError(f"the batch size {batch_size} is larger than the data, {n} examples: make_epoch(step, batch_size={n}) or less")
+
+
+def epochs(run, epoch, data, *, evaluate=None, epochs=None):
+    """A generator of (run, log) after each epoch, without end unless `epochs` is given: leave the loop when you like.
+
+    log holds epoch, step, the metrics of training and those that evaluate(run) returns, as Python numbers. Where anything is
+    not finite it stops with a FloatingPointError that names the step and the layer.
+    """
+    if evaluate is not None and not callable(evaluate):
+        raise TypeError(f"evaluate is a function run -> dictionary, train.make_evaluate(objective, data), and was given as {evaluate!r}")
+    for i in itertools.count(1) if epochs is None else range(1, epochs + 1):
+        before = run
+        run, metrics = epoch(before, data)
+        metrics = {name: float(value) for name, value in metrics.items()}
+        if not (all(map(math.isfinite, metrics.values())) and bool(all_finite(run.params))):
+            raise FloatingPointError(explain(before, epoch, data))
+        log = {"epoch": i, "step": int(run.step), **metrics}
+        if evaluate is not None:
+            log |= {name: float(value) for name, value in evaluate(run).items()}
+        yield run, log
+
+
+def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=None, mode=None, min_delta=0.0, progress=False):
+    """Trains for `epochs`, or until the quantity `monitor` of the log has not improved for `patience` epochs.
+
+    monitor is "valid_loss" by default where evaluate gives it. mode is "min" or "max"; by default "max" for a name with
+    "accuracy" in it, else "min". An improvement is one by more than min_delta. progress=True shows a bar (tqdm).
+    """
+    bar = _bar(epochs) if progress else None
+    best, history = None, []
+    stopped = f"ran all {epochs} epochs"
+    last = run
+    for last, log in _epochs(run, epoch, data, evaluate=evaluate, epochs=epochs):
+        history.append(log)
+        if bar is not None:
+            bar.set_postfix({k: f"{v:.4g}" for k, v in log.items() if k not in ("epoch", "step")}, refresh=False)
+            bar.update()
+        if monitor is None and ("valid_loss" in log or patience is not None):
+            monitor = "valid_loss"
+        if monitor is None:
+            continue
+        if monitor not in log:
+            raise ValueError(f"there is no {monitor!r} to monitor: the log has {', '.join(log)}"
+                             + ("" if evaluate else "; for validation give evaluate=train.make_evaluate(objective, data)"))
+        sign = -1 if (mode or ("max" if "accuracy" in monitor else "min")) == "max" else 1
+        if best is None or sign * log[monitor] < sign * best[1][monitor] - min_delta:
+            best = last, log
+        elif patience is not None and log["epoch"] - best[1]["epoch"] >= patience:
+            stopped = f"{monitor} has not improved for {patience} epochs since epoch {best[1]['epoch']}, {best[1][monitor]:.6g}"
+            break
+    if bar is not None:
+        bar.close()
+    return Fit(last if best is None else best[0], history, stopped)
+
+
+_epochs = epochs            # fit has an argument of that name
+
+
+def _bar(total):
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        raise ImportError("progress=True shows a bar with tqdm, which is not installed: pip install 'fnnet[progress]'") from None
+    return tqdm(total=total, unit="epoch", dynamic_ncols=True)
