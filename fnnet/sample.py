@@ -32,9 +32,15 @@ def shape(spec, large=False):
     return tuple(int(s) if s.isdigit() else SIZES[s][large] for s in spec.split())
 
 
+def _any_number(make):
+    """Says of a maker that any real number may stand where its numbers do: a harness may try corners there."""
+    make.any_number = True
+    return make
+
+
 def normal(spec, scale=1.0, shift=0.0):
     """Normal numbers, N(shift, scale²)."""
-    return lambda key, dtype, large: random.normal(key, shape(spec, large), dtype) * scale + shift
+    return _any_number(lambda key, dtype, large: random.normal(key, shape(spec, large), dtype) * scale + shift)
 
 
 def positive(spec):
@@ -57,7 +63,7 @@ def apart(spec, gap=0.1):
             return x + jnp.where(x < 0, -gap / 2, gap / 2).astype(dtype)
         places = (jnp.arange(size) - size // 2).astype(dtype) * gap + gap / 2
         return random.permutation(key, places).reshape(shape(spec, large))
-    return make
+    return _any_number(make)
 
 
 def distribution(spec):

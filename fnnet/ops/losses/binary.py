@@ -1,5 +1,6 @@
 """Losses for yes or no."""
 
+import jax
 import jax.numpy as jnp
 
 from fnnet.ops.losses.reduction import check_alike, concrete, example_like, over_features, reduce, spread, to_features
@@ -69,7 +70,7 @@ def at_least_tiny(p):
 @binary_cross_entropy.check
 def _(probability, target, weights, *, features, reduction):
     check_alike("binary_cross_entropy", "probabilities and targets", probability, target, weights, features, reduction)
-    if concrete(probability) and bool(jnp.any((probability < 0) | (probability > 1))):
+    if concrete(probability) and not ((p := jax.device_get(probability)) >= 0).all() & (p <= 1).all():
         raise ValueError("binary_cross_entropy takes probabilities in [0, 1], and was given numbers outside: "
                          "for scores write binary_cross_entropy_with_logits")
 

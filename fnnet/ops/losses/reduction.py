@@ -93,7 +93,8 @@ def check_labels(name, scores, labels, weights, reduction, distributions=False):
     if not scores_shape or shape != (scores_shape[:-1] if whole else scores_shape) or not (whole or distributions):
         raise ValueError(f"{name} with scores {list(scores_shape)} takes {wanted}, and was given {jnp.result_type(labels)}{list(shape)}")
     if whole and concrete(labels) and jnp.size(labels):
-        low, high = int(jnp.min(labels)), int(jnp.max(labels))
+        on_host = jax.device_get(labels)                # jax.numpy would trace it under a jit around
+        low, high = int(on_host.min()), int(on_host.max())
         if low < 0 or high >= scores_shape[-1]:
             raise ValueError(f"{name} with {scores_shape[-1]} classes takes labels 0 to {scores_shape[-1] - 1}, and was given the label "
                              f"{low if low < 0 else high}: count from 0, or give the last layer more features")

@@ -1,0 +1,44 @@
+"""Learning curves."""
+
+from pathlib import Path
+
+
+def learning_curve(history, path="learning_curve.png", *, metric="loss", monitor=None, mode=None, title=None):
+    """Draws `metric` in training and validation against the epoch, with the best epoch of `monitor` marked; writes and returns `path`.
+
+    history is a list of dictionaries, one for each epoch, as train.fit returns it; the validation curve is "valid_" + metric.
+    monitor is "valid_" + metric by default, and mode "max" where its name has "accuracy" in it, else "min".
+    """
+    if not history:
+        raise ValueError("a learning curve needs a history of at least one epoch, and was given an empty one")
+    curves = [name for name in (metric, f"valid_{metric}") if name in history[0]]
+    if not curves:
+        raise ValueError(f"the history has no {metric!r}: it has {', '.join(history[0])}")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("a learning curve is drawn by matplotlib, which is not installed: pip install 'fnnet[plot]'") from None
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    epochs = [log["epoch"] for log in history]
+    # Blue and orange of the Okabe-Ito palette, told apart also by their dashes.
+    for name, color, style in zip(curves, ("#0072B2", "#D55E00"), ("-", "--"), strict=False):
+        axes.plot(epochs, [log[name] for log in history], style, color=color, linewidth=2, marker="." if len(epochs) < 60 else None,
+                  label="validation" if name.startswith("valid_") else "training")
+    monitor = monitor or f"valid_{metric}"
+    if monitor in history[0]:
+        choose = max if (mode or ("max" if "accuracy" in monitor else "min")) == "max" else min
+        best = choose(history, key=lambda log: log[monitor])
+        axes.axvline(best["epoch"], color="0.4", linewidth=1, linestyle=":")
+        axes.plot([best["epoch"]], [best[curves[-1]]], "o", color="black", markersize=8, fillstyle="none", markeredgewidth=2,
+                  label=f"best epoch {best['epoch']}: {monitor.replace('_', ' ')} {best[monitor]:.4g}")
+    values = [log[name] for log in history for name in curves]
+    if min(values) > 0 and max(values) / min(values) > 50:
+        axes.set_yscale("log")
+    axes.set(xlabel="epoch", ylabel=metric.replace("_", " "), title=title or "Learning curve")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return path

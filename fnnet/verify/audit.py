@@ -1,0 +1,258 @@
+"""Audit a rule: its value and its gradients, on its own examples, against everything that they must agree with."""
+
+import functools
+import itertools
+import json
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from fnnet import sample
+from fnnet.verify.gradient import numeric_gradient, relative_error, worst_element
+from fnnet.verify.table import table
+
+# In float64. Autodiff of the reference is exact but for rounding; differences are not.
+LIMITS = {"value": 1e-13, "gradient": 1e-12, "differences": 1e-7, "second order": 1e-10, "eager": 1e-12, "vmap": 1e-12, "scan": 1e-12,
+          "remat": 1e-12}
+WORSE_THAN_AUTODIFF = 40        # in float32: how many times autodiff's own error a rule may err
+CORNERS = {"zeros": 0.0, "minus zeros": -0.0, "ones": 1.0, "large": 1e4, "large negative": -1e4, "saturated": 80.0, "tiny": 1e-30}
+
+
+class Check(NamedTuple):
+    """One thing looked at: the error found, the most it may be, and where."""
+    example: int
+    name: str
+    error: float
+    limit: float
+    note: str = ""
+
+    @property
+    def ok(self):
+        return self.error <= self.limit
+
+
+class Audit(NamedTuple):
+    """What an audit found."""
+    rule: str
+    checks: list
+
+    @property
+    def failures(self):
+        return [check for check in self.checks if not check.ok]
+
+    @property
+    def ok(self):
+        return not self.failures
+
+    def worst(self, name):
+        """The largest error of the checks of that name, None where there was none."""
+        return max((check.error for check in self.checks if check.name == name), default=None)
+
+    @property
+    def notes(self):
+        return sorted({check.note for check in self.checks if check.ok and check.note})
+
+    def __str__(self):
+        names = list(dict.fromkeys(check.name for check in self.checks))
+        rows = [(name, f"{self.worst(name):.1e}", f"{max(c.limit for c in self.checks if c.name == name):.0e}",
+                 "; ".join(f"FAILED on example {c.example}: {c.note}" for c in self.failures if c.name == name) or "ok") for name in names]
+        head = f"{self.rule}: {'passed' if self.ok else 'FAILED'}, {len(self.checks)} checks"
+        return "\n".join([head, table(("check", "error", "limit", ""), rows), *(f"note: {note}" for note in self.notes)])
+
+    def to_json(self):
+        return json.dumps({"rule": self.rule, "ok": self.ok, "checks": [{**c._asdict(), "ok": c.ok} for c in self.checks]})
+
+    def raise_if_failed(self):
+        if not self.ok:
+            raise AssertionError(str(self))
+
+
+def audit(rule, *, seed=0):
+    """Every example of a rule, in float64: value and gradient against the reference, autodiff and central differences, with random
+    cotangents; second derivatives; eager, vmap over every subset of arguments, scan and remat; float32 against float64; corners.
+    """
+    if not (hasattr(rule, "reference") and hasattr(rule, "examples")):
+        raise TypeError(f"audit takes a rule, made by @rule, and was given {rule!r}: for a function of your own use gradient_check")
+    if not rule.examples:
+        raise ValueError(f"{rule!r} has no example to audit: write {rule.__name__}.example({rule.arrays[0]}='n d', ...)")
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        checks = []
+        for i, example in enumerate(rule.examples):
+            checks += [Check(i, *found) for found in _example(rule, example, seed, thorough=i == 0)]
+        return Audit(rule.__name__, checks)
+
+
+class _Case(NamedTuple):
+    """A function of its real arrays alone, and a scalar made of it by a random cotangent."""
+    f: object
+    arrays: list
+    real: tuple             # the positions of the arrays with a gradient
+
+    def of(self, *floats):
+        """The real outputs, as a tuple."""
+        full = list(self.arrays)
+        for i, a in zip(self.real, floats):
+            full[i] = a
+        return tuple(leaf for leaf in jax.tree.leaves(self.f(*full)) if jnp.issubdtype(leaf.dtype, jnp.floating))
+
+    @property
+    def floats(self):
+        return [self.arrays[i] for i in self.real]
+
+
+def _cases(rule, example, seed, dtype):
+    arrays, settings = sample.inputs(rule, example, seed=seed, dtype=dtype)
+    real = tuple(i for i, a in enumerate(arrays) if a is not None and all(map(_real, jax.tree.leaves(a))))
+    return [_Case(functools.partial(f, **settings), arrays, real) for f in (rule, rule.reference)]
+
+
+def _example(rule, example, seed, thorough):
+    hand, plain = _cases(rule, example, seed, jnp.float64)
+    cotangents = _like(jax.eval_shape(hand.of, *hand.floats), seed + 1)
+    directions = _like(hand.floats, seed + 2)
+
+    def first(case, *floats):
+        y, pull = jax.vjp(case.of, *floats)
+        return y, pull(cotangents)
+
+    def everything(case):
+        def both(*floats):
+            y, g = first(case, *floats)
+            second = jax.grad(lambda floats, c: _dot(jax.vjp(case.of, *floats)[1](c), tuple(directions)), (0, 1))(floats, cotangents)
+            return y, g, second
+        return jax.jit(both)(*case.floats)
+    got, want = everything(hand), everything(plain)
+    for name, a, b in zip(("value", "gradient", "second order"), got, want):
+        yield _agree(name, a, b)
+    numeric = numeric_gradient(lambda floats: _dot(plain.of(*floats), cotangents), tuple(hand.floats))
+    yield _agree("differences", got[1], [d.reshape(leaf.shape) for (_, d), leaf in zip(numeric, jax.tree.leaves(hand.floats))])
+    if not thorough:
+        return
+    yield _agree("eager", first(hand, *hand.floats), got[:2])
+    yield from _transforms(hand, plain, cotangents)
+    yield _single(rule, example, seed)
+    yield from _corners(rule, hand, plain, example, cotangents)
+
+
+def _transforms(hand, plain, cotangents):
+    """vmap over every subset of the arrays, scan, and remat, each as one program for the rule and one for the reference."""
+    def scalar(case):
+        return lambda *floats: _dot(case.of(*floats), cotangents)
+    n = len(hand.floats)
+    subsets = [s for k in range(1, n + 1) for s in itertools.combinations(range(n), k)] if n <= 3 else [*((i,) for i in range(n)), tuple(range(n))]
+
+    def batched(case):
+        def all_subsets(*floats):
+            out = []
+            for subset in subsets:
+                axes = tuple(0 if i in subset else None for i in range(n))
+                stacked = [jax.tree.map(lambda a: jnp.stack([a, 0.5 * a]), a) if i in subset else a for i, a in enumerate(floats)]
+                out.append(jax.grad(lambda *a, axes=axes: jax.vmap(scalar(case), axes)(*a).sum(), tuple(range(n)))(*stacked))
+            return out
+        return jax.jit(all_subsets)(*case.floats)
+    yield _agree("vmap", batched(hand), batched(plain))
+
+    def scanned(*floats, case=hand):
+        def total(*floats):
+            return jax.lax.scan(lambda c, t: (c + scalar(case)(*jax.tree.map(lambda a: a * t, floats)), None), 0.0, jnp.array([1.0, 0.5]))[0]
+        return jax.grad(total, tuple(range(n)))(*floats)
+    yield _agree("scan", jax.jit(scanned)(*hand.floats), jax.jit(functools.partial(scanned, case=plain))(*hand.floats))
+    grad = jax.grad(scalar(hand), tuple(range(n)))
+    yield _agree("remat", jax.jit(jax.grad(jax.checkpoint(scalar(hand)), tuple(range(n))))(*hand.floats), jax.jit(grad)(*hand.floats))
+
+
+def _single(rule, example, seed):
+    """float32: the rule may err as much as autodiff does, some times over, and by the rounding of what it is given."""
+    errors = []
+    truth = None
+    cases = _cases(rule, example, seed, jnp.float32)
+    cotangents = _like(jax.eval_shape(cases[0].of, *cases[0].floats), seed + 1)
+    for case, dtype in ((cases[1], jnp.float64), *((case, jnp.float32) for case in cases)):
+        case = case._replace(arrays=_cast(case.arrays, dtype))
+        got = jax.jit(lambda *a, case=case, dtype=dtype: jax.vjp(case.of, *a)[1](_cast(cotangents, dtype)))(*case.floats)
+        got = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(got)]
+        if truth is None:
+            truth = got
+        else:
+            errors.append([np.abs(a - b) for a, b in zip(got, truth)])
+    eps, worst = float(jnp.finfo(jnp.float32).eps), 0.0
+    for ours, theirs, exact in zip(*errors, truth):
+        allowed = np.maximum(theirs, eps * np.abs(exact).max(initial=0)) + 1e-37
+        worst = max(worst, float((ours / allowed).max(initial=0)))
+    return "float32", worst, float(WORSE_THAN_AUTODIFF), "times autodiff's own error"[: 0 if worst <= WORSE_THAN_AUTODIFF else None]
+
+
+def _corners(rule, hand, plain, example, cotangents):
+    """Arrays that may be any real number, set to corners: nothing may be infinite or NaN that the reference's is not, and where
+    the gradients differ (kinks, ties) the rule's must lie among those found around the point."""
+    free = [i for i in hand.real if _any_number(example.get(rule.arrays[i]))]
+    if not free:
+        return
+
+    @jax.jit
+    def gradients(case_floats):
+        return [(case.of(*case_floats), jax.vjp(case.of, *case_floats)[1](cotangents)) for case in (hand, plain)]
+    around = jax.jit(jax.vmap(lambda floats: jax.vjp(plain.of, *floats)[1](cotangents)))
+    bad, differing = [], []
+    for name, value in CORNERS.items():
+        floats = [jax.tree.map(lambda a: jnp.full_like(a, value), a) if i in free else a for i, a in zip(hand.real, hand.floats)]
+        (y, g), (y0, g0) = gradients(floats)
+        keys = random.split(random.key(11), 24)
+        near = around([jax.tree.map(lambda a, j=j: a[None] + 1e-6 * jnp.maximum(1e-3, jnp.abs(a[None]))
+                                    * jax.vmap(lambda k: random.normal(random.fold_in(k, j), a.shape))(keys), leaf)
+                       for j, leaf in enumerate(floats)])
+        for what, a, b, n in [*((f"value at {name}", a, b, None) for a, b in zip(y, y0)),
+                              *((f"gradient at {name}", a, b, n) for a, b, n in zip(*map(jax.tree.leaves, (g, g0, near))))]:
+            a, b = np.asarray(a), np.asarray(b)
+            if (~np.isfinite(a) & np.isfinite(b)).any():
+                bad.append(f"{what} is not finite")
+            elif n is not None and np.isfinite(a).all():
+                spread = np.concatenate([np.asarray(n), b[None]])
+                spread = np.where(np.isfinite(spread), spread, a)
+                low, high = spread.min(0), spread.max(0)
+                slack = 1e-5 * (np.abs(a) + np.maximum(np.abs(low), np.abs(high))) + 1e-9
+                if ((a < low - slack) | (a > high + slack)).any():
+                    bad.append(f"{what} is none of those around it")
+                elif (np.isfinite(b) & (np.abs(a - b) > slack)).any():
+                    differing.append(f"{what.replace('gradient ', '')}: the convention differs from autodiff's of the reference")
+    yield "corners", float(len(bad)), 0.0, "; ".join(bad or differing[:1])
+
+
+def _any_number(maker):
+    return isinstance(maker, str) or getattr(maker, "any_number", False)
+
+
+def _agree(name, a, b):
+    """The worse of the two measures over all arrays: ‖a − b‖/(‖a‖ + ‖b‖), and the worst element."""
+    worst, note = 0.0, ""
+    for i, (x, y) in enumerate(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)):
+        x, y = np.asarray(x), np.asarray(y)
+        if np.abs(y).max(initial=0) < 1e-11 and np.abs(x).max(initial=0) < 1e-11:
+            continue                                    # both are rounding around 0: a sum that cancels
+        element, place = worst_element(x, y)
+        error = max(relative_error(x, y), element)
+        if not error <= worst:
+            worst, note = error, f"output {i} at {place}: {x[place]:.6g} where {y[place]:.6g} is right"
+    return name, worst if worst == worst else float("inf"), LIMITS[name], note if not worst <= LIMITS[name] else ""
+
+
+def _like(tree, seed):
+    """Random numbers in the shape of a tree, not those its arrays were drawn from."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef.unflatten([random.normal(random.fold_in(random.key(1000 + seed), i), leaf.shape, leaf.dtype)
+                              for i, leaf in enumerate(leaves)])
+
+
+def _dot(a, b):
+    return sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def _cast(tree, dtype):
+    return jax.tree.map(lambda a: a.astype(dtype) if _real(a) else a, tree)
+
+
+def _real(a):
+    return hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.floating)

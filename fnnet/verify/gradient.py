@@ -1,0 +1,131 @@
+"""Gradients from values alone, in float64, to hold a hand-derived one against."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnet.verify.table import table
+
+STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+
+
+class GradientCheck(NamedTuple):
+    """A row (path, elements, checked, relative error, worst element, its place) for each array of the parameters."""
+    rows: list
+    limit: float
+
+    @property
+    def failures(self):
+        return [row for row in self.rows if not row[3] <= self.limit]
+
+    @property
+    def ok(self):
+        return not self.failures
+
+    def __str__(self):
+        body = [(path, n, checked, f"{error:.1e}", f"{worst:.1e} at {place}", "ok" if error <= self.limit else "FAILED")
+                for path, n, checked, error, worst, place in self.rows]
+        head = f"gradient check {'passed' if self.ok else 'FAILED'}: ‖a − b‖/(‖a‖ + ‖b‖) ≤ {self.limit:.0e} in float64"
+        return head + "\n" + table(("array", "elements", "checked", "error", "worst element", ""), body)
+
+    def raise_if_failed(self):
+        if not self.ok:
+            raise AssertionError(str(self))
+
+
+def relative_error(a, b):
+    """‖a − b‖/(‖a‖ + ‖b‖), 0 where both are 0: the measure of the lectures, for one array."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    top, bottom = np.linalg.norm(a - b), np.linalg.norm(a) + np.linalg.norm(b)
+    return float(top / bottom) if bottom else float(top)
+
+
+def worst_element(a, b):
+    """The largest |a − b| against the largest |b|, and where."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if not a.size:
+        return 0.0, ()
+    off = np.abs(a - b)
+    off = np.where(np.isnan(off), np.inf, off)
+    place = np.unravel_index(np.argmax(off), off.shape)
+    return float(off[place] / max(np.abs(b).max(), 1e-300)), tuple(int(i) for i in place)
+
+
+def forward_difference(f, w, h=1e-4):
+    """(f(w + h) − f(w))/h for every element of one array, as the first definition of a derivative has it."""
+    w = jnp.asarray(w)
+    steps = h * jnp.eye(w.size, dtype=w.dtype).reshape(w.size, *w.shape)
+    return jnp.stack([(f(w + step) - f(w)) / h for step in steps]).reshape(w.shape)
+
+
+def difference(f, x, places):
+    """Central differences (f(x + h) − f(x − h))/2h of a scalar f at some elements of one array, given by flat index.
+
+    Taken with several h; of these that which agrees best with its neighbour is kept, so that neither rounding (h too small) nor
+    curvature and kinks (h too large) decide.
+    """
+    hs = jnp.asarray(STEPS, x.dtype)
+    flat = x.reshape(-1)
+
+    def at(place):
+        size = jnp.maximum(1, jnp.abs(flat[place]))
+
+        def central(h):
+            step = (h * size).astype(x.dtype)
+            up, down = (f(flat.at[place].add(sign * step).reshape(x.shape)) for sign in (1, -1))
+            return (up - down) / (2 * step)
+        d = jax.lax.map(central, hs)
+        return d[1:][jnp.argmin(jnp.abs(d[1:] - d[:-1]))]
+    return jax.lax.map(at, places)
+
+
+def numeric_gradient(f, tree, samples=None, seed=0):
+    """(flat places, differences) for each array of a tree: all elements, or `samples` of them at random where there are more."""
+    leaves, treedef = jax.tree.flatten(tree)
+    draw, out = np.random.default_rng(seed), []
+    for i, leaf in enumerate(leaves):
+        n = leaf.size
+        places = np.arange(n) if samples is None or n <= samples else np.sort(draw.choice(n, samples, replace=False))
+
+        def of_one(x, i=i):
+            return f(treedef.unflatten([*leaves[:i], x, *leaves[i + 1:]]))
+        out.append((places, np.asarray(jax.jit(lambda x, p, g=of_one: difference(g, x, p))(leaf, jnp.asarray(places, jnp.int32)))))
+    return out
+
+
+def gradient_check(f, params, *, samples=50, limit=1e-7, seed=0):
+    """Holds jax.grad(f)(params) against central differences in float64, array by array: the lectures' gradient checking.
+
+    f is a function of the parameters alone that returns a scalar, or (scalar, anything): for a network
+    `gradient_check(lambda p: objective(p, state, batch, key=key), params)`. Of large arrays `samples` random elements are checked.
+    """
+    with jax.enable_x64(True):
+        params = jax.tree.map(_double, params)
+        if not (leaves := jax.tree_util.tree_leaves_with_path(params)):
+            raise ValueError("gradient_check was given parameters without arrays")
+        for path, leaf in leaves:
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise TypeError(f"gradient_check differentiates real arrays, and params{jax.tree_util.keystr(path)} is {leaf.dtype}")
+
+        def value(p):
+            out = f(p)
+            out = out[0] if isinstance(out, tuple) else out
+            if jnp.shape(out) != ():
+                raise ValueError(f"gradient_check takes a function with a scalar value, and f returned {list(jnp.shape(out))}: sum it")
+            return out
+        exact = jax.tree.leaves(jax.jit(jax.grad(value))(params))
+        rows = []
+        for (path, _), g, (places, d) in zip(leaves, exact, numeric_gradient(value, params, samples, seed)):
+            g = np.asarray(g)
+            chosen = g.reshape(-1)[places]
+            worst, at = worst_element(chosen, d)
+            place = tuple(int(i) for i in np.unravel_index(places[at[0]], g.shape)) if at else ()
+            rows.append((jax.tree_util.keystr(path) or "params", g.size, len(places), relative_error(chosen, d), worst, place))
+        return GradientCheck(rows, limit)
+
+
+def _double(leaf):
+    leaf = jnp.asarray(leaf)
+    return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf

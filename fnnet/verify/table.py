@@ -1,0 +1,32 @@
+"""Tables as plain text, as markdown, and figures as one would say them."""
+
+
+def table(header, rows, *, markdown=False):
+    """Rows of cells under a header, columns aligned: text to the left, figures to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
+    right = [bool(cells) and all(_figure(row[i]) for row in cells) and any(row[i] for row in cells) for i in range(len(header))]
+
+    def line(row):
+        padded = [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right)]
+        return "| " + " | ".join(padded) + " |" if markdown else "  ".join(padded).rstrip()
+    rule = ("|" + "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right)) + "|" if markdown
+            else "  ".join("─" * w for w in widths))
+    return "\n".join([line(header), rule, *map(line, cells)])
+
+
+def size(n):
+    """Bytes, as 3, 1.5k, 2.1M or 4G."""
+    for unit in ("", "k", "M", "G"):
+        if n < 1000:
+            return f"{n:.0f}{unit}" if not unit or n >= 10 else f"{n:.1f}{unit}"
+        n /= 1024
+    return f"{n:.1f}T"
+
+
+def milliseconds(seconds):
+    return f"{1e3 * seconds:.3g}"
+
+
+def _figure(cell):
+    return not cell or cell[0] in "0123456789.-<≤∞" or cell in ("nan", "inf")
