@@ -30,23 +30,17 @@ def sigmoid(x):
     return 1 / (1 + jnp.exp(-x))
 
 
-@sigmoid.fwd
+@sigmoid.slope
 def _(x):
-    a = jnp.exp(-jnp.abs(x))                    # never overflows
-    return jnp.where(x >= 0, 1, a) / (1 + a), (x,)
-
-
-@sigmoid.bwd
-def _(dy, x):
-    a = jnp.exp(-jnp.abs(x))
-    return dy * (a / ((1 + a) * (1 + a)))
+    a = _decay(x)
+    return a / ((1 + a) * (1 + a))
 
 
 @rule
 def tanh(x):
     """y = (eˣ − e⁻ˣ)/(eˣ + e⁻ˣ),   y′ = 1 − y²
 
-    Computed as y′ = 4e/(1 + e)² with e = e^−2|x|, which is right where 1 − y² is not: in float32 that is 0 from |x| = 9 on.
+    Computed as y′ = (2a/(1 + a²))² with a = e^−|x|, which is right where 1 − y² is not: in float32 that is 0 from |x| = 9 on.
 
     Cost: an exponential on the way back, for a derivative exact to the last bits; x, which the layer before made, is kept.
     """
@@ -55,8 +49,8 @@ def tanh(x):
 
 @tanh.slope
 def _(x):
-    e = jnp.exp(-2 * jnp.abs(x))
-    return 4 * (e / ((1 + e) * (1 + e)))
+    a = _decay(x)                               # e^−2|x| would be subnormal, and so 0, before y′ is
+    return jnp.square(2 * a / (1 + a * a))
 
 
 @rule
@@ -101,7 +95,7 @@ def prelu(x, a):
 @prelu.bwd
 def _(dy, x, a):
     da = jnp.where(x < 0, dy * x, 0).sum(tuple(range(x.ndim - a.ndim)))
-    return jnp.where(x < 0, jnp.broadcast_to(a, x.shape) * dy, dy), da.astype(a.dtype)
+    return jnp.where(x < 0, jnp.broadcast_to(a, x.shape) * dy, dy).astype(x.dtype), da.astype(a.dtype)
 
 
 @prelu.check
@@ -140,57 +134,69 @@ def maxout(x, *, axis=-1):
 @maxout.fwd
 def _(x, *, axis):
     pieces = x.shape[axis]
-    small = jnp.uint8 if pieces <= 256 else jnp.int32
-    y = lax.index_in_dim(x, 0, axis, keepdims=False)
-    winner = jnp.zeros(y.shape, small)
-    for i in range(1, pieces):
-        other = lax.index_in_dim(x, i, axis, keepdims=False)
-        winner = jnp.where(other > y, small(i), winner)
-        y = jnp.maximum(y, other)
-    return y, (winner, jnp.zeros((pieces, 0), bool))        # the number of pieces, as a shape: it weighs nothing
+    winner = jnp.argmax(x, axis).astype(jnp.uint8 if pieces <= 256 else jnp.int32)
+    return jnp.max(x, axis), (winner, jnp.zeros((pieces, 0), bool))     # the number of pieces, as a shape: it weighs nothing
 
 
 @maxout.bwd
 def _(dy, winner, pieces, *, axis):
-    return jnp.stack([jnp.where(winner == i, dy, 0) for i in range(pieces.shape[0])], axis)
+    where = axis % (dy.ndim + 1)
+    piece = lax.broadcasted_iota(winner.dtype, dy.shape[:where] + pieces.shape[:1] + dy.shape[where:], where)
+    return jnp.where(piece == jnp.expand_dims(winner, axis), jnp.expand_dims(dy, axis), 0)
+
+
+@maxout.check
+def _(x, *, axis):
+    shape = jnp.shape(x)
+    if not -len(shape) <= axis < len(shape) or not shape[axis]:
+        raise ValueError(f"maxout takes the largest of the pieces along axis={axis}: x is {list(shape)}, "
+                         "give an axis of at least one piece")
 
 
 @rule
 def softmax(x, *, axis=-1):
-    """yⱼ = eˣʲ/Σₖeˣᵏ,   ∂yⱼ/∂xₖ = yⱼ(δⱼₖ − yₖ),   so dx = y·(dy − Σ dy·y)"""
-    return jnp.exp(_log_softmax(x, axis))
+    """yⱼ = eˣʲ/Σₖeˣᵏ,   ∂yⱼ/∂xₖ = yⱼ(δⱼₖ − yₖ),   so dx = y·(dy − Σ dy·y)
 
-
-@softmax.fwd
-def _(x, *, axis):
-    e = jnp.exp(x - x.max(axis, keepdims=True))
-    y = e / e.sum(axis, keepdims=True)
-    return y, (y,)
+    x of any shape → y of the same. −∞ among numbers gives 0; +∞, or a row of −∞, gives NaN as in jax.nn.
+    Where one y rounds to 1, its own dx is a difference of equal numbers: from scores to a loss, softmax_cross_entropy is exact.
+    """
+    e = jnp.exp(_shifted(x, axis))
+    return (e / e.sum(axis, keepdims=True)).astype(x.dtype)
 
 
 @softmax.bwd
 def _(dy, y, *, axis):
-    return y * (dy - (dy * y).sum(axis, keepdims=True))
+    p, dp = y.astype(wide(y.dtype)), dy.astype(wide(y.dtype))
+    return (p * (dp - (dp * p).sum(axis, keepdims=True))).astype(y.dtype)
 
 
 @rule
 def log_softmax(x, *, axis=-1):
     """yⱼ = xⱼ − log Σₖeˣᵏ,   ∂yⱼ/∂xₖ = δⱼₖ − eʸᵏ,   so dx = dy − eʸ·Σ dy
 
-    Cost: y is kept, one array of the size of x; the sum is made in at least float32, so that wide float16 rows stay finite.
+    x of any shape → y of the same, with the sums in at least float32, so that wide float16 rows stay finite. −∞ among numbers
+    stays −∞. Where one eʸ rounds to 1, its own dx is a difference of equal numbers: softmax_cross_entropy is exact there too.
     """
-    return _log_softmax(x, axis)
+    shifted = _shifted(x, axis)
+    return (shifted - jnp.log(jnp.exp(shifted).sum(axis, keepdims=True))).astype(x.dtype)
 
 
 @log_softmax.bwd
 def _(dy, y, *, axis):
-    return dy - jnp.exp(y) * dy.sum(axis, keepdims=True)
+    z, dz = y.astype(wide(y.dtype)), dy.astype(wide(y.dtype))
+    return (dz - jnp.exp(z) * dz.sum(axis, keepdims=True)).astype(y.dtype)
 
 
-def _log_softmax(x, axis):
-    z = x.astype(wide(x.dtype))
-    shifted = z - lax.stop_gradient(z.max(axis, keepdims=True))
-    return (shifted - jnp.log(jnp.exp(shifted).sum(axis, keepdims=True))).astype(x.dtype)
+def _decay(x):
+    """e^−|x|, which never overflows. Its derivative at 0 is taken from the right (that of jnp.abs would be 0 there, and the
+    third derivatives of sigmoid and tanh wrong)."""
+    return jnp.exp(jnp.where(x < 0, x, -x))
+
+
+def _shifted(x, axis):
+    """x − max x, in at least float32."""
+    x = x.astype(wide(x.dtype))
+    return x - lax.stop_gradient(x.max(axis, keepdims=True))
 
 
 for pointwise in (identity, sigmoid, tanh):
