@@ -58,7 +58,7 @@ def apart(spec, gap=0.1):
     """Numbers about 1 in size, each at least gap/2 away from 0 and gap away from every other: away from kinks and ties."""
     def make(key, dtype, large):
         size = math.prod(shape(spec, large))
-        if size * gap > 6:                  # too many to keep apart: only 0 is avoided
+        if size * gap > 13:                 # too many to keep apart, also in bfloat16: only 0 is avoided
             x = random.normal(key, shape(spec, large), dtype)
             return x + jnp.where(x < 0, -gap / 2, gap / 2).astype(dtype)
         places = (jnp.arange(size) - size // 2).astype(dtype) * gap + gap / 2

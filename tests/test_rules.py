@@ -1,0 +1,138 @@
+"""THE test: every rule, on every one of its examples, against everything it must agree with."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fnnet import ops, sample, verify
+from fnnet.rule import rule
+
+RULES = pytest.mark.parametrize("op", ops.rules(), ids=lambda op: op.__name__)
+EXAMPLES = pytest.mark.parametrize("op, example", [pytest.param(op, example, id=f"{op.__name__}-{i}")
+                                                   for op in ops.rules() for i, example in enumerate(op.examples)])
+
+
+@RULES
+def test_audit(op):
+    verify.audit(op).raise_if_failed()
+
+
+@RULES
+def test_is_documented_and_has_examples(op):
+    first = op.__doc__.splitlines()[0]
+    assert "=" in first and ("′" in first or "d" in first or "∂" in first), "the first line is the formula and its derivative"
+    assert len(op.examples) >= 2
+
+
+def real_arguments(arrays):
+    return tuple(i for i, a in enumerate(arrays) if a is not None and
+                 all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(a)))
+
+
+def total(f, cotangents):
+    """A scalar of the outputs of f, by fixed random cotangents."""
+    return lambda *args: sum(jnp.vdot(y, c) for y, c in zip(jax.tree.leaves(f(*args)), cotangents, strict=True))
+
+
+def cotangents_of(f, arrays):
+    leaves = jax.tree.leaves(jax.eval_shape(f, *arrays))
+    return [jax.random.normal(jax.random.key(i), leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
+
+
+@EXAMPLES
+def test_on_an_explicit_mesh_with_the_examples_sharded(op, example):
+    arrays, settings = sample.inputs(op, example, dtype=jnp.float64)
+    f, n = partial(op, **settings), sample.SIZES["n"][0]
+    over = real_arguments(arrays)
+    if not any(jnp.ndim(leaf) and leaf.shape[0] == n for leaf in jax.tree.leaves(arrays)):
+        return                                          # a scalar or a penalty: there is nothing to shard
+    scalar = total(f, cotangents_of(f, arrays))
+    want = jax.grad(scalar, over)(*arrays)
+    mesh = jax.make_mesh((n,), ("data",), devices=jax.devices()[:n])
+    with jax.set_mesh(mesh):
+        def place(leaf):
+            return jax.device_put(leaf, jax.P("data") if jnp.ndim(leaf) and leaf.shape[0] == n else jax.P())
+        sharded = [a if a is None else jax.tree.map(place, a) for a in arrays]
+        got = jax.jit(jax.grad(scalar, over))(*sharded)
+    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(want), rtol=1e-11, atol=1e-13)
+
+
+@RULES
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_low_precision_is_no_worse_than_autodiff(op, dtype):
+    """Against float64 at the same (rounded) inputs; the cotangents come back in the dtype of their arguments."""
+    arrays, settings = sample.inputs(op, op.examples[0], dtype=dtype)
+    over, errors, truth = real_arguments(arrays), [], None
+    cotangents = cotangents_of(partial(op, **settings), arrays)
+    for f, wide in (op.reference, True), (op, False), (op.reference, False):
+        def widen(tree, wide=wide):
+            return jax.tree.map(lambda a: a.astype(jnp.float64) if wide and jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+        given = [a if a is None else widen(a) for a in arrays]
+        grads = jax.jit(jax.grad(total(partial(f, **settings), [widen(c) for c in cotangents]), over))(*given)
+        assert jax.tree.map(jnp.result_type, grads) == jax.tree.map(jnp.result_type, tuple(given[i] for i in over))
+        leaves = [jax.device_get(g).astype("float64") for g in jax.tree.leaves(grads)]
+        truth = leaves if truth is None else truth
+        errors.append(max(abs(a - b).max() / max(abs(b).max(), 1e-30) for a, b in zip(leaves, truth, strict=True)))
+    _, ours, theirs = errors
+    assert ours <= 2 * max(theirs, float(jnp.finfo(dtype).eps)), f"{ours:.1e} against autodiff's {theirs:.1e}"
+
+
+def broken(op, change):
+    """A rule with a mistake in its backward pass."""
+    copy = rule(op.reference)
+    forward, backward = op.forward, op.backward
+    copy.fwd(lambda *arrays, **settings: forward(*arrays, **settings))
+    copy.bwd(lambda dy, *saved, **settings: change(backward(dy, *saved, **settings), dy, saved))
+    copy.examples = op.examples
+    return copy
+
+
+def first(f):
+    return lambda cotangents, dy, saved: (f(cotangents[0], dy), *cotangents[1:]) if isinstance(cotangents, tuple) else f(cotangents, dy)
+
+
+MISTAKES = {
+    "sign": first(lambda g, dy: -g),
+    "factor of two": first(lambda g, dy: 2 * g),
+    "a thousandth off": first(lambda g, dy: 1.001 * g),
+    "one element": first(lambda g, dy: g.at[(0,) * g.ndim].multiply(1 + 1e-6)),
+    "nothing": first(lambda g, dy: 0 * g),
+    "upside down": first(lambda g, dy: g[::-1]),
+    "second argument dropped": lambda c, dy, saved: (c[0], 0 * c[1], *c[2:]),
+    "cotangent used twice": first(lambda g, dy: g * (1 + 0.01 * dy.mean())),
+    "half precision": first(lambda g, dy: g.astype(jnp.float16).astype(g.dtype)),
+    "detached from the cotangent": first(lambda g, dy: jax.lax.stop_gradient(g)),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_rule_broken_on_purpose_is_caught(name):
+    report = verify.audit(broken(ops.dense, MISTAKES[name]))
+    assert not report.ok, report
+    assert "FAILED" in str(report)
+    with pytest.raises(AssertionError, match="FAILED"):
+        report.raise_if_failed()
+
+
+def test_an_intact_copy_passes():
+    assert verify.audit(broken(ops.dense, lambda c, dy, saved: c)).ok
+
+
+def test_a_mask_drawn_anew_on_the_way_back_is_caught():
+    def other_mask(cotangents, dy, saved):
+        return ops.dropout.backward(dy, jax.random.fold_in(saved[0], 1), rate=0.5)
+    assert not verify.audit(broken(ops.dropout, other_mask)).ok
+
+
+def test_nan_at_the_ends_is_caught():
+    @rule
+    def soft(x):
+        """y = log(1 + eˣ)"""
+        return jnp.logaddexp(x, 0)
+    soft.slope(lambda x: jnp.exp(x) / (1 + jnp.exp(x)))
+    soft.example(x="n d")
+    report = verify.audit(soft)
+    assert [check.name for check in report.failures] == ["corners"] and "not finite" in str(report)
