@@ -1,5 +1,6 @@
 """Penalties on the weights. Each takes a parameter tree and sums over all its arrays: give it `weights_of(params)` to leave
-the biases out, as in `penalty=lambda params: 0.01 * ops.l2(ops.weights_of(params))`."""
+the biases out, as in `penalty=lambda params: 0.01 * ops.l2(ops.weights_of(params))`. Squares and sums are taken in at least
+float32; None and arrays of integers are no weights."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ def l2(params):
 
 @l2.bwd
 def _(dy, params):
-    return _each(lambda w: 2 * w * dy.astype(w.dtype), params)
+    return _each(lambda w: 2 * w, params, dy)
 
 
 @rule
@@ -28,18 +29,18 @@ def l1(params):
 
 @l1.bwd
 def _(dy, params):
-    return _each(lambda w: jnp.sign(w) * dy.astype(w.dtype), params)
+    return _each(jnp.sign, params, dy)
 
 
 @rule
 def elastic_net(params, *, beta=1.0):
-    """R = Σ βw² + |w|,   dw = 2βw + sign(w)   [Zou & Hastie 2005]"""
+    """R = Σ βw² + |w|,   dw = 2βw + sign(w), 0 at 0   [Zou & Hastie 2005]"""
     return _total(lambda w: beta * w * w + jnp.abs(w), params)
 
 
 @elastic_net.bwd
 def _(dy, params, *, beta):
-    return _each(lambda w: (2 * beta * w + jnp.sign(w)) * dy.astype(w.dtype), params)
+    return _each(lambda w: 2 * beta * w + jnp.sign(w), params, dy)
 
 
 def weights_of(params):
@@ -52,14 +53,16 @@ def _real(w):
 
 
 def _total(f, params):
-    """Summed in at least float32; integer arrays are no weights."""
-    sums = [f(w).sum(dtype=wide(w.dtype)) for w in map(jnp.asarray, jax.tree.leaves(params)) if _real(w)]
-    widest = max((s.dtype for s in sums), key=lambda d: d.itemsize, default=jnp.float32)
+    sums = [f(w.astype(wide(w.dtype))).sum() for w in map(jnp.asarray, jax.tree.leaves(params)) if _real(w)]
+    widest = max((s.dtype for s in sums), key=lambda dtype: dtype.itemsize, default=jnp.dtype(jnp.float32))
     return sum((s.astype(widest) for s in sums), jnp.zeros((), widest))
 
 
-def _each(f, params):
-    return jax.tree.map(lambda w: f(w) if _real(w) else None, params)
+def _each(slope, params, dy):
+    def cotangent(w):
+        # Integers have no gradient, and what stands in their place is not looked at; None here would be one leaf less.
+        return (slope(w.astype(wide(w.dtype))) * dy.astype(wide(w.dtype))).astype(w.dtype) if _real(w) else w
+    return jax.tree.map(cotangent, params),
 
 
 for penalty in (l2, l1, elastic_net):

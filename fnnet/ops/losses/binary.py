@@ -1,9 +1,8 @@
 """Losses for yes or no."""
 
-import jax
 import jax.numpy as jnp
 
-from fnnet.ops.losses.reduction import check_alike, concrete, example_like, over_features, reduce, spread, to_features
+from fnnet.ops.losses.reduction import check_alike, example_like, extremes, like, over_features, reduce, reduced, spread, to_features, widen
 from fnnet.rule import rule
 from fnnet.sample import apart, positive, uniform
 
@@ -12,9 +11,10 @@ from fnnet.sample import apart, positive, uniform
 def binary_cross_entropy(probability, target, weights=None, *, features="mean", reduction="mean"):
     """ℓ = −⟨t log p + (1 − t) log(1 − p)⟩,   ∂ℓ/∂p = −t/p + (1 − t)/(1 − p),   ∂ℓ/∂t = log(1 − p) − log p
 
-    probability, target [n ...] in [0, 1]. No logarithm is taken of less than the smallest normal number (10⁻³⁸ in float32),
-    so that a certain and wrong prediction costs 87 and not infinity. From scores use binary_cross_entropy_with_logits,
-    whose gradient p − t is exact where p has rounded to 0 or 1.
+    probability, target [n ...] in [0, 1]. Of less than the smallest normal number (10⁻³⁸ in float32) no logarithm is taken and
+    by less nothing is divided: a certain and wrong prediction costs 87 and not infinity, and its gradient is as large as
+    numbers go (that of the clamped logarithm would be 0, and nothing learned). Certain and right costs 0, with gradient ±1.
+    From scores use binary_cross_entropy_with_logits, whose gradient p − t is exact where p has rounded to 0 or 1.
     """
     p, q = at_least_tiny(probability), at_least_tiny(1 - probability)
     return reduce(-over_features(target * jnp.log(p) + (1 - target) * jnp.log(q), features), weights, reduction)
@@ -22,17 +22,19 @@ def binary_cross_entropy(probability, target, weights=None, *, features="mean", 
 
 @binary_cross_entropy.fwd
 def _(probability, target, weights, *, features, reduction):
-    p, q = at_least_tiny(probability), at_least_tiny(1 - probability)
-    loss = -over_features(target * jnp.log(p) + (1 - target) * jnp.log(q), features)
-    return reduce(loss, weights, reduction), (probability, target, loss if weights is not None else None, weights)
+    p, t = widen(probability, target)
+    loss = -over_features(t * jnp.log(at_least_tiny(p)) + (1 - t) * jnp.log(at_least_tiny(1 - p)), features)
+    y = reduced(loss, weights, reduction, probability, target)
+    return y, (probability, target, loss if weights is not None else None, weights)
 
 
 @binary_cross_entropy.bwd
 def _(dy, probability, target, loss, weights, *, features, reduction):
-    p, q = at_least_tiny(probability), at_least_tiny(1 - probability)
+    p, t = widen(probability, target)
+    p, q = at_least_tiny(p), at_least_tiny(1 - p)
     dloss, dweights = spread(dy, example_like(p) if loss is None else loss, weights, reduction)
     d = to_features(dloss, p, features)
-    return d * ((1 - target) / q - target / p), d * (jnp.log(q) - jnp.log(p)), dweights
+    return like((d * ((1 - t) / q - t / p), probability), (d * (jnp.log(q) - jnp.log(p)), target), (dweights, weights))
 
 
 @rule
@@ -46,21 +48,24 @@ def binary_cross_entropy_with_logits(logits, target, weights=None, *, features="
 
 @binary_cross_entropy_with_logits.fwd
 def _(logits, target, weights, *, features, reduction):
-    softplus = jnp.maximum(logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    # (1 − t)·softplus(z) + t·softplus(−z): softplus(z) − tz would lose the small loss of a confident and right prediction.
-    other = jnp.maximum(-logits, 0) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    loss = over_features((1 - target) * softplus + target * other, features)
-    return reduce(loss, weights, reduction), (logits, target, loss if weights is not None else None, weights)
+    z, t = widen(logits, target)
+    # Three terms, none negative: log(1 + eᶻ) − tz would lose the small loss of a confident and right prediction.
+    loss = (1 - t) * jnp.maximum(z, 0) + t * jnp.maximum(-z, 0) + jnp.log1p(jnp.exp(-jnp.abs(z)))
+    loss = over_features(loss, features)
+    y = reduced(loss, weights, reduction, logits, target)
+    return y, (logits, target, loss if weights is not None else None, weights)
 
 
 @binary_cross_entropy_with_logits.bwd
 def _(dy, logits, target, loss, weights, *, features, reduction):
-    dloss, dweights = spread(dy, example_like(logits) if loss is None else loss, weights, reduction)
-    a = jnp.exp(-jnp.abs(logits))
-    larger, smaller = 1 / (1 + a), a / (1 + a)
-    p, q = jnp.where(logits >= 0, larger, smaller), jnp.where(logits >= 0, smaller, larger)
-    d = to_features(dloss, logits, features)
-    return d * ((1 - target) * p - target * q), -d * logits, dweights
+    z, t = widen(logits, target)
+    dloss, dweights = spread(dy, example_like(z) if loss is None else loss, weights, reduction)
+    a = jnp.exp(-jnp.abs(z))
+    larger = 1 / (1 + a)
+    smaller = a * larger
+    d = to_features(dloss, z, features)
+    dz = d * jnp.where(z >= 0, (1 - t) * larger - t * smaller, (1 - t) * smaller - t * larger)
+    return like((dz, logits), (-d * z, target), (dweights, weights))
 
 
 def at_least_tiny(p):
@@ -70,8 +75,9 @@ def at_least_tiny(p):
 @binary_cross_entropy.check
 def _(probability, target, weights, *, features, reduction):
     check_alike("binary_cross_entropy", "probabilities and targets", probability, target, weights, features, reduction)
-    if concrete(probability) and not ((p := jax.device_get(probability)) >= 0).all() & (p <= 1).all():
-        raise ValueError("binary_cross_entropy takes probabilities in [0, 1], and was given numbers outside: "
+    low, high = extremes(probability)
+    if low < 0 or high > 1:
+        raise ValueError(f"binary_cross_entropy takes probabilities in [0, 1], and was given numbers from {low:g} to {high:g}: "
                          "for scores write binary_cross_entropy_with_logits")
 
 

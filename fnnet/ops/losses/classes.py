@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
-from fnnet.ops.losses.reduction import check_labels, integers, one_hot, reduce, spread, valid
+from fnnet.ops.losses.reduction import check_labels, integers, like, one_hot, reduce, reduced, spread, valid, widen
 from fnnet.ops.numeric import wide
 from fnnet.rule import rule
 
@@ -26,45 +26,56 @@ def softmax_cross_entropy(logits, labels, weights=None, *, reduction="mean"):
         loss = -jnp.where(one_hot(labels, logits), log_p, 0).sum(-1)
         loss = jnp.where(valid(labels, logits), loss, jnp.nan)
     else:
-        loss = -jnp.where(labels == 0, 0, labels * log_p).sum(-1)
+        loss = -(labels * jnp.where((labels == 0) & (log_p == -jnp.inf), 0, log_p)).sum(-1)     # 0·log 0 = 0
     return reduce(loss, weights, reduction)
 
 
 @softmax_cross_entropy.fwd
 def _(logits, labels, weights, *, reduction):
     z = logits.astype(wide(logits.dtype))
-    top = z.max(-1)
-    e = jnp.exp(z - top[..., None])
-    # The sum over all classes but one, beside that one: 1 + tiny would lose the tiny.
-    one = one_hot(labels, logits) if integers(labels) else one_hot(jnp.argmax(logits, -1), logits)
-    others = jnp.where(one, 0, e).sum(-1)
+    top = lax.stop_gradient(z.max(-1))          # which number is subtracted changes nothing, differentiated twice neither
+    shifted = z - top[..., None]
+    e = jnp.exp(shifted)
+    # The sum over all classes but one is kept beside that one: 1 + tiny would lose the tiny.
     if integers(labels):
-        score = jnp.where(one, z, 0).sum(-1) - top
-        total = others + jnp.exp(score)
-        loss = jnp.where(score == 0, jnp.log1p(others), jnp.log(total) - score)
+        true = one_hot(labels, logits)
+        others = jnp.where(true, 0, e).sum(-1)
+        score = jnp.where(true, shifted, 0).sum(-1)
+        loss = jnp.log1p(others + jnp.expm1(score)) - score
         loss = jnp.where(valid(labels, logits), loss, jnp.nan)
+        given = (logits,)
     else:
-        total = 1 + others
-        loss = jnp.where(labels == 0, 0, labels.astype(z.dtype) * (jnp.log1p(others)[..., None] - (z - top[..., None]))).sum(-1)
-    loss = loss.astype(logits.dtype)
-    return reduce(loss, weights, reduction), (logits, labels, top, others, total, loss if weights is not None else None, weights)
+        score, others = None, _without_one(shifted, e)
+        lost = jnp.log1p(others)[..., None] - shifted
+        loss = (labels.astype(z.dtype) * jnp.where((labels == 0) & (lost == jnp.inf), 0, lost)).sum(-1)     # 0·log 0 = 0
+        given = logits, labels
+    kept = loss if weights is not None else None
+    return reduced(loss, weights, reduction, *given), (logits, labels, top, others, score, kept, weights)
 
 
 @softmax_cross_entropy.bwd
-def _(dy, logits, labels, top, others, total, loss, weights, *, reduction):
-    dloss, dweights = spread(dy, jnp.zeros(top.shape, logits.dtype) if loss is None else loss, weights, reduction)
-    dloss = dloss.astype(top.dtype)
+def _(dy, logits, labels, top, others, score, loss, weights, *, reduction):
+    dloss, dweights = spread(dy, jnp.zeros_like(top) if loss is None else loss, weights, reduction)
     shifted = logits.astype(top.dtype) - top[..., None]
+    e = jnp.exp(shifted)
     if integers(labels):
-        scale = jnp.where(valid(labels, logits), dloss / total, jnp.nan)       # one division a row
-        d = jnp.where(one_hot(labels, logits), -(others * scale)[..., None], jnp.exp(shifted) * scale[..., None])
-        return d.astype(logits.dtype), None, dweights
+        scale = jnp.where(valid(labels, logits), dloss / (others + jnp.exp(score)), jnp.nan)        # one division a row
+        dz = jnp.where(one_hot(labels, logits), -(others * scale)[..., None], e * scale[..., None])
+        return like((dz, logits), (None, labels), (dweights, weights))
     t = labels.astype(top.dtype)
-    p = jnp.exp(shifted) / total[..., None]
-    rest = jnp.where(one_hot(jnp.argmax(logits, -1), logits), (others / total)[..., None], 1 - p)       # 1 − p, exact
-    d = (p * (t.sum(-1, keepdims=True) - t) - t * rest) * dloss[..., None]
+    scale = (dloss / (1 + others))[..., None]
+    rest = (others + 1)[..., None] - e          # Σ over the other classes: of the greatest class it is `others`, see below
+    rest = jnp.where(shifted == 0, others[..., None] - (e - 1), rest)
+    dz = (e * (t.sum(-1, keepdims=True) - t) - t * rest) * scale
     dlabels = (jnp.log1p(others)[..., None] - shifted) * dloss[..., None]
-    return d.astype(logits.dtype), dlabels.astype(labels.dtype), dweights
+    return like((dz, logits), (dlabels, labels), (dweights, weights))
+
+
+def _without_one(shifted, e):
+    """Σ eᶻ over all classes but one of the greatest, whose eᶻ is 1 exactly: each of those counts as eᶻ − 1, and all but one of
+    the ones are added again."""
+    greatest = shifted == 0
+    return jnp.where(greatest, e - 1, e).sum(-1) + (greatest.sum(-1, dtype=e.dtype) - 1)
 
 
 @rule
@@ -73,23 +84,29 @@ def multiclass_hinge(scores, labels, weights=None, *, margin=1.0, reduction="mea
 
     scores [... k], labels [...] integers → ℓ [...]. At the margin exactly the derivative is 0.
     """
-    return reduce(jnp.where(one_hot(labels, scores), 0, jnp.maximum(_excess(scores, labels, margin), 0)).sum(-1), weights, reduction)
+    return reduce(_hinge(scores, labels, margin), weights, reduction)
 
 
 @multiclass_hinge.fwd
 def _(scores, labels, weights, *, margin, reduction):
-    loss = jnp.where(one_hot(labels, scores), 0, jnp.maximum(_excess(scores, labels, margin), 0)).sum(-1)
-    return reduce(loss, weights, reduction), (scores, labels, loss if weights is not None else None, weights)
+    loss = _hinge(*widen(scores), labels, margin)
+    return reduced(loss, weights, reduction, scores), (scores, labels, loss if weights is not None else None, weights)
 
 
 @multiclass_hinge.bwd
 def _(dy, scores, labels, loss, weights, *, margin, reduction):
-    dloss, dweights = spread(dy, jnp.zeros(labels.shape, scores.dtype) if loss is None else loss, weights, reduction)
-    dloss = jnp.where(valid(labels, scores), dloss, jnp.nan)
-    true = one_hot(labels, scores)
-    violated = ~true & (_excess(scores, labels, margin) > 0)
-    count = violated.sum(-1, dtype=scores.dtype)
-    return jnp.where(true, -(count * dloss)[..., None], jnp.where(violated, dloss[..., None], 0)), None, dweights
+    s, = widen(scores)
+    dloss, dweights = spread(dy, jnp.zeros(labels.shape, s.dtype) if loss is None else loss, weights, reduction)
+    dloss = jnp.where(valid(labels, s), dloss, jnp.nan)
+    true = one_hot(labels, s)
+    violated = ~true & (_excess(s, labels, margin) > 0)
+    count = violated.sum(-1, dtype=s.dtype)
+    ds = jnp.where(true, -(count * dloss)[..., None], jnp.where(violated, dloss[..., None], 0))
+    return like((ds, scores), (None, labels), (dweights, weights))
+
+
+def _hinge(scores, labels, margin):
+    return jnp.where(one_hot(labels, scores), 0, jnp.maximum(_excess(scores, labels, margin), 0)).sum(-1)
 
 
 def _excess(scores, labels, margin):
@@ -113,5 +130,6 @@ softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"))
 softmax_cross_entropy.example(logits="n t k", labels=sample.integers("n t", below="k"), weights=sample.positive("n t"))
 softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"), weights=sample.positive("n"), reduction="sum")
 softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k"), reduction="none")
-multiclass_hinge.example(scores=sample.apart("n k"), labels=sample.integers("n", below="k"))
-multiclass_hinge.example(scores=sample.apart("n k"), labels=sample.integers("n", below="k"), weights=sample.positive("n"), margin=0.47, reduction="sum")
+multiclass_hinge.example(scores="n k", labels=sample.integers("n", below="k"))
+multiclass_hinge.example(scores="n k", labels=sample.integers("n", below="k"), weights=sample.positive("n"), margin=0.3, reduction="sum")
+multiclass_hinge.example(scores="n t k", labels=sample.integers("n t", below="k"), reduction="none")

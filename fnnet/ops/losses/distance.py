@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 
-from fnnet.ops.losses.reduction import check_reduction, reduce, spread
+from fnnet.ops.losses.reduction import check_real, check_reduction, like, reduce, reduced, spread, widen
 from fnnet.rule import rule
+from fnnet.sample import normal
 from fnnet.sample import positive as positive_numbers
 
 
@@ -18,15 +19,16 @@ def triplet(anchor, positive, negative, weights=None, *, margin=1.0, reduction="
 
 @triplet.fwd
 def _(anchor, positive, negative, weights, *, margin, reduction):
-    loss = jnp.maximum(_closeness(anchor, positive, negative, margin), 0)
-    return reduce(loss, weights, reduction), (anchor, positive, negative, loss, weights)
+    loss = jnp.maximum(_closeness(*widen(anchor, positive, negative), margin), 0)
+    return reduced(loss, weights, reduction, anchor, positive, negative), (anchor, positive, negative, loss, weights)
 
 
 @triplet.bwd
 def _(dy, anchor, positive, negative, loss, weights, *, reduction):
+    a, p, n = widen(anchor, positive, negative)
     dloss, dweights = spread(dy, loss, weights, reduction)
     d = 2 * jnp.where(loss > 0, dloss, 0)[..., None]
-    return d * (negative - positive), d * (positive - anchor), d * (anchor - negative), dweights
+    return like((d * (n - p), anchor), (d * (p - a), positive), (d * (a - n), negative), (dweights, weights))
 
 
 def _closeness(a, p, n, margin):
@@ -35,11 +37,12 @@ def _closeness(a, p, n, margin):
 
 @triplet.check
 def _(anchor, positive, negative, weights, *, reduction):
+    check_real("triplet", "arrays", anchor)
     shapes = [list(jnp.shape(a)) for a in (anchor, positive, negative)]
     if shapes[0] != shapes[1] or shapes[0] != shapes[2] or not shapes[0]:
         raise ValueError(f"triplet takes three arrays of one shape [... d], and was given {shapes[0]}, {shapes[1]} and {shapes[2]}")
     check_reduction("triplet", weights, jnp.shape(anchor)[:-1], reduction)
 
 
-triplet.example(anchor="n d", positive="n d", negative="n d")
-triplet.example(anchor="n d", positive="n d", negative="n d", weights=positive_numbers("n"), margin=0.3, reduction="none")
+for settings in {}, {"weights": positive_numbers("n"), "margin": 0.3, "reduction": "none"}:
+    triplet.example(anchor=normal("n d", 0.3), positive=normal("n d", 0.3), negative=normal("n d", 0.3), **settings)

@@ -2,11 +2,17 @@
 
     reduction   "mean" (default) Σ wℓ / Σ w,  "sum" Σ wℓ,  "none" wℓ     w = 1 where no weights are given
     weights     [n] or None, one for each example. Weights that are all 0 give a mean of 0
+
+Rules compute in at least float32 and answer in the dtypes they were given.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from fnnet.ops.numeric import wide
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -22,20 +28,38 @@ def reduce(loss, weights, reduction):
     return loss.mean() if weights is None else loss.sum() / _nonzero(weights.sum())
 
 
+def reduced(loss, weights, reduction, *arrays):
+    """`reduce` for a forward: of losses in the dtype of computing, to the dtype the reference would give."""
+    given = arrays if weights is None else (*arrays, weights)
+    return reduce(loss, None if weights is None else weights.astype(loss.dtype), reduction).astype(jnp.result_type(*given))
+
+
 def spread(dy, loss, weights, reduction):
-    """The way back through `reduce`: dℓ for each example, and dweights. Of the losses only the shape is used without weights."""
+    """The way back through `reduce`: dℓ for each example, and dweights, in the dtype of the losses.
+    Of these only the shape is used where there are no weights."""
+    dy = dy.astype(loss.dtype)
     if weights is None:
         return jnp.broadcast_to(dy / loss.size if reduction == "mean" else dy, loss.shape), None
-    if reduction == "none":
-        return dy * weights, dy * loss
-    if reduction == "sum":
+    weights = weights.astype(loss.dtype)
+    if reduction != "mean":
         return dy * weights, dy * loss
     total = _nonzero(weights.sum())
-    return dy * weights / total, dy * (loss - (loss * weights).sum() / total) / total
+    dy = dy / total
+    return dy * weights, dy * (loss - (loss * weights).sum() / total)
+
+
+def like(*pairs):
+    """Each cotangent in the dtype of its argument."""
+    return tuple(d if d is None else d.astype(a.dtype) for d, a in pairs)
 
 
 def _nonzero(total):
     return jnp.where(total == 0, 1, total)
+
+
+def widen(*arrays):
+    """The arrays in the dtype of computing, which is the first one's if that is not narrower than float32."""
+    return [a.astype(wide(arrays[0].dtype)) for a in arrays]
 
 
 def over_features(a, features):
@@ -44,21 +68,26 @@ def over_features(a, features):
 
 
 def example_like(prediction):
-    return jnp.zeros(prediction.shape[:1], prediction.dtype)
+    """Zeros for losses that were not kept, one for each example."""
+    return jnp.zeros(prediction.shape[:1], wide(prediction.dtype))
 
 
 def to_features(dloss, prediction, features):
     """dℓ of an example, for each of its features."""
-    d = jnp.broadcast_to(jnp.expand_dims(dloss, tuple(range(1, prediction.ndim))), prediction.shape)
-    return d / max(1, prediction[:1].size) if features == "mean" and prediction.ndim > 1 else d
+    if features == "mean":
+        dloss = dloss / max(1, math.prod(prediction.shape[1:]))
+    return jnp.expand_dims(dloss, tuple(range(1, prediction.ndim)))
 
 
 def one_hot(labels, scores):
     """True at the label: compared, never gathered, so that it may be sharded, and never a matrix of numbers."""
-    return lax.broadcasted_iota(labels.dtype, scores.shape, scores.ndim - 1) == labels[..., None]
+    labels = _index(labels)
+    classes = lax.broadcasted_iota(labels.dtype, (1,) * labels.ndim + scores.shape[-1:], labels.ndim)
+    return classes == labels[..., None]
 
 
 def valid(labels, scores):
+    labels = _index(labels)
     return (labels >= 0) & (labels < scores.shape[-1])
 
 
@@ -66,8 +95,22 @@ def integers(labels):
     return jnp.issubdtype(labels.dtype, jnp.integer)
 
 
-def concrete(a):
-    return not isinstance(a, jax.core.Tracer)
+def _index(labels):
+    """Labels kept in a byte could not be compared with the 300th class."""
+    return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
+
+
+def extremes(a):
+    """The least and the greatest number of an array; 0 and 0 where its values are not known yet, or not here."""
+    if isinstance(a, jax.core.Tracer) or not jnp.size(a) or not getattr(a, "is_fully_addressable", True):
+        return 0, 0
+    with jax.ensure_compile_time_eval():        # an array from outside is concrete inside a jit too
+        return jnp.min(a).item(), jnp.max(a).item()
+
+
+def check_real(name, what, a):
+    if not jnp.issubdtype(jnp.result_type(a), jnp.floating):
+        raise TypeError(f"{name} takes real {what}, and was given {jnp.result_type(a)}: write .astype(jnp.float32)")
 
 
 def check_reduction(name, weights, shape, reduction):
@@ -78,6 +121,7 @@ def check_reduction(name, weights, shape, reduction):
 
 
 def check_alike(name, what, a, b, weights, features, reduction):
+    check_real(name, what.split()[0], a)
     if jnp.shape(a) != jnp.shape(b):
         raise ValueError(f"{name} takes {what} of one shape, and was given {list(jnp.shape(a))} and {list(jnp.shape(b))}: "
                          "reshape one, nothing is broadcast")
@@ -87,15 +131,15 @@ def check_alike(name, what, a, b, weights, features, reduction):
 
 
 def check_labels(name, scores, labels, weights, reduction, distributions=False):
+    check_real(name, "scores", scores)
     scores_shape, shape = jnp.shape(scores), jnp.shape(labels)
     wanted = f"integer labels {list(scores_shape[:-1])}" + (f" or distributions {list(scores_shape)}" if distributions else "")
-    whole = integers(jnp.asarray(labels))
-    if not scores_shape or shape != (scores_shape[:-1] if whole else scores_shape) or not (whole or distributions):
+    whole = jnp.issubdtype(jnp.result_type(labels), jnp.integer)
+    real = jnp.issubdtype(jnp.result_type(labels), jnp.floating)
+    if not scores_shape or shape != (scores_shape[:-1] if whole else scores_shape) or not (whole or (real and distributions)):
         raise ValueError(f"{name} with scores {list(scores_shape)} takes {wanted}, and was given {jnp.result_type(labels)}{list(shape)}")
-    if whole and concrete(labels) and jnp.size(labels):
-        on_host = jax.device_get(labels)                # jax.numpy would trace it under a jit around
-        low, high = int(on_host.min()), int(on_host.max())
-        if low < 0 or high >= scores_shape[-1]:
-            raise ValueError(f"{name} with {scores_shape[-1]} classes takes labels 0 to {scores_shape[-1] - 1}, and was given the label "
-                             f"{low if low < 0 else high}: count from 0, or give the last layer more features")
+    low, high = extremes(labels) if whole else (0, 0)
+    if low < 0 or high >= scores_shape[-1]:
+        raise ValueError(f"{name} with {scores_shape[-1]} classes takes labels 0 to {scores_shape[-1] - 1}, and was given the label "
+                         f"{low if low < 0 else high}: count from 0, or give the last layer more features")
     check_reduction(name, weights, scores_shape[:-1], reduction)

@@ -1,6 +1,6 @@
 """Losses for numbers."""
 
-from fnnet.ops.losses.reduction import check_alike, example_like, over_features, reduce, spread, to_features
+from fnnet.ops.losses.reduction import check_alike, example_like, like, over_features, reduce, reduced, spread, to_features, widen
 from fnnet.rule import rule
 from fnnet.sample import positive
 
@@ -18,16 +18,18 @@ def squared_error(prediction, target, weights=None, *, scale=1.0, features="mean
 
 @squared_error.fwd
 def _(prediction, target, weights, *, scale, features, reduction):
-    loss = scale * over_features((prediction - target) ** 2, features)
-    return reduce(loss, weights, reduction), (prediction, target, loss if weights is not None else None, weights)
+    p, t = widen(prediction, target)
+    loss = scale * over_features((p - t) ** 2, features)
+    y = reduced(loss, weights, reduction, prediction, target)
+    return y, (prediction, target, loss if weights is not None else None, weights)
 
 
 @squared_error.bwd
 def _(dy, prediction, target, loss, weights, *, scale, features, reduction):
-    loss = example_like(prediction) if loss is None else loss
-    dloss, dweights = spread(dy, loss, weights, reduction)
-    d = 2 * scale * to_features(dloss, prediction, features) * (prediction - target)
-    return d, -d, dweights
+    p, t = widen(prediction, target)
+    dloss, dweights = spread(dy, example_like(p) if loss is None else loss, weights, reduction)
+    d = to_features(2 * scale * dloss, p, features) * (p - t)
+    return like((d, prediction), (-d, target), (dweights, weights))
 
 
 @squared_error.check
