@@ -38,20 +38,27 @@ def _any_number(make):
     return make
 
 
-def normal(spec, scale=1.0, shift=0.0):
-    """Normal numbers, N(shift, scale²)."""
-    return _any_number(lambda key, dtype, large: random.normal(key, shape(spec, large), dtype) * scale + shift)
+def normal(spec):
+    """Normal numbers, N(0, 1)."""
+    return _any_number(lambda key, dtype, large: _draw(random.normal, key, shape(spec, large), dtype))
 
 
 def positive(spec):
     """Positive numbers, about 1: e to the power of half a normal number."""
-    return lambda key, dtype, large: jnp.exp(random.normal(key, shape(spec, large), dtype) / 2)
+    return lambda key, dtype, large: jnp.exp(normal(spec)(key, dtype, large) / 2)
 
 
-def uniform(spec, low=0.0, high=1.0):
-    """Uniform numbers in (low, high), kept off both ends by 5 % of the width: for probabilities."""
-    margin = 0.05 * (high - low)
-    return lambda key, dtype, large: random.uniform(key, shape(spec, large), dtype, low + margin, high - margin)
+def uniform(spec):
+    """Uniform numbers in (0, 1), kept off both ends by 5 %: for probabilities."""
+    return lambda key, dtype, large: 0.05 + 0.9 * _draw(random.uniform, key, shape(spec, large), dtype)
+
+
+def _draw(numbers, key, shape, dtype):
+    """Small arrays are cut from one drawn at a fixed size, since every new shape would be a program to compile."""
+    size, enough = math.prod(shape), 1024
+    if size > enough:
+        return numbers(key, shape, dtype)
+    return jnp.asarray(jax.device_get(numbers(key, (enough,), dtype))[:size].reshape(shape))
 
 
 def apart(spec, gap=0.1):
@@ -59,7 +66,7 @@ def apart(spec, gap=0.1):
     def make(key, dtype, large):
         size = math.prod(shape(spec, large))
         if size * gap > 13:                 # too many to keep apart, also in bfloat16: only 0 is avoided
-            x = random.normal(key, shape(spec, large), dtype)
+            x = normal(spec)(key, dtype, large)
             return x + jnp.where(x < 0, -gap / 2, gap / 2).astype(dtype)
         places = (jnp.arange(size) - size // 2).astype(dtype) * gap + gap / 2
         return random.permutation(key, places).reshape(shape(spec, large))
@@ -68,7 +75,7 @@ def apart(spec, gap=0.1):
 
 def distribution(spec):
     """Positive numbers whose sums over the last axis are 1."""
-    return lambda key, dtype, large: jax.nn.softmax(random.normal(key, shape(spec, large), dtype), axis=-1)
+    return lambda key, dtype, large: jax.nn.softmax(normal(spec)(key, dtype, large), axis=-1)
 
 
 def integers(spec, *, below):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import random
 
 from fnnet import sample
 from fnnet.verify.gradient import numeric_gradient, relative_error, worst_element
@@ -198,12 +197,11 @@ def _corners(rule, hand, plain, example, cotangents):
     around = jax.jit(jax.vmap(lambda floats: jax.vjp(plain.of, *floats)[1](cotangents)))
     bad, differing = [], []
     for name, value in CORNERS.items():
-        floats = [jax.tree.map(lambda a: jnp.full_like(a, value), a) if i in free else a for i, a in zip(hand.real, hand.floats)]
+        floats = [jax.tree.map(lambda a: jnp.asarray(np.full(a.shape, value)), a) if i in free else a for i, a in zip(hand.real, hand.floats)]
         (y, g), (y0, g0) = gradients(floats)
-        keys = random.split(random.key(11), 24)
-        near = around([jax.tree.map(lambda a, j=j: a[None] + 1e-6 * jnp.maximum(1e-3, jnp.abs(a[None]))
-                                    * jax.vmap(lambda k: random.normal(random.fold_in(k, j), a.shape))(keys), leaf)
-                       for j, leaf in enumerate(floats)])
+        draw = np.random.default_rng(11)
+        near = around([jax.tree.map(lambda a: a[None] + 1e-6 * np.maximum(1e-3, np.abs(a))[None] * draw.normal(size=(24, *a.shape)),
+                                    jax.device_get(leaf)) for leaf in floats])
         for what, a, b, n in [*((f"value at {name}", a, b, None) for a, b in zip(y, y0)),
                               *((f"gradient at {name}", a, b, n) for a, b, n in zip(*map(jax.tree.leaves, (g, g0, near))))]:
             a, b = np.asarray(a), np.asarray(b)
@@ -241,9 +239,8 @@ def _agree(name, a, b):
 
 def _like(tree, seed):
     """Random numbers in the shape of a tree, not those its arrays were drawn from."""
-    leaves, treedef = jax.tree.flatten(tree)
-    return treedef.unflatten([random.normal(random.fold_in(random.key(1000 + seed), i), leaf.shape, leaf.dtype)
-                              for i, leaf in enumerate(leaves)])
+    draw = np.random.default_rng(1000 + seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape), leaf.dtype), tree)
 
 
 def _dot(a, b):
