@@ -38,9 +38,9 @@ def _any_number(make):
     return make
 
 
-def normal(spec):
-    """Normal numbers, N(0, 1)."""
-    return _any_number(lambda key, dtype, large: _draw(random.normal, key, shape(spec, large), dtype))
+def normal(spec, scale=1.0):
+    """Normal numbers, N(0, scale²)."""
+    return _any_number(lambda key, dtype, large: _draw(random.normal, key, shape(spec, large), dtype) * scale)
 
 
 def positive(spec):
