@@ -1,10 +1,11 @@
-"""Normalisation."""
+"""Normalisation. Rules compute in at least float32 and answer in the dtypes they were given."""
 
 import math
 
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.ops.numeric import wide
 from fnnet.rule import rule
 from fnnet.sample import positive
 
@@ -15,32 +16,42 @@ def batch_norm(x, gamma, beta, *, eps=1e-5):
 
     dx = γ/σ·(dy − ⟨dy⟩ − z⟨dy·z⟩) + dμ/n + 2dv(x − μ)/n,   dγ = Σ dy·z,   dβ = Σ dy
 
-    x [... d], gamma, beta [d] → y [... d], μ [d], v [d]; v is the biased variance. The way back is affine in dy and x, with
-    three numbers for each channel, and those are all that is kept beside the arguments.
+    x [... d], gamma, beta [d] → y [... d], μ [d], v [d] over all axes but the last; v is the biased variance (÷ n). A channel that
+    does not vary has z = 0 and dx = γ/√ε·(dy − ⟨dy⟩). The way back is affine in dy and x, with three numbers for each channel,
+    and three are what is kept beside the arguments.
     """
-    mean, var = _moments(x)
+    mean = _mean(x)
+    var = _mean((x - _rows(mean, x)) ** 2)
     return _rows(gamma, x) * (x - _rows(mean, x)) / jnp.sqrt(_rows(var, x) + eps) + _rows(beta, x), mean, var
 
 
 @batch_norm.fwd
 def _(x, gamma, beta, *, eps):
-    mean, var = _moments(x)
+    # ⟨x²⟩ − ⟨x⟩² would lose the variance of anything far from 0. The mean rounds too, at 3000 by 10⁻⁴: what the differences
+    # to it sum to is its error, kept beside it.
+    wider = x.astype(wide(x.dtype))
+    near = _mean(wider)
+    d = wider - _rows(near, x)
+    off = _mean(d)
+    var = jnp.maximum(_mean(d * d) - off * off, 0)
     rstd = lax.rsqrt(var + eps)
-    y = (x - _rows(mean, x)) * _rows(gamma * rstd, x) + _rows(beta, x)
-    return (y, mean, var), (x, gamma, mean, rstd)
+    y = (d - _rows(off, x)) * _rows(gamma.astype(d.dtype) * rstd, x) + _rows(beta.astype(d.dtype), x)
+    dtypes = jnp.result_type(x, gamma, beta), x.dtype, x.dtype
+    return tuple(a.astype(t) for a, t in zip((y, near + off, var), dtypes, strict=True)), (x, gamma, beta, near, off, rstd)
 
 
 @batch_norm.bwd
-def _(dy, x, gamma, mean, rstd):
-    dy, dmean, dvar = dy
-    n = x.size // x.shape[-1]
-    centred = x - _rows(mean, x)
+def _(dy, x, gamma, beta, near, off, rstd):
+    dy, dmean, dvar = (a.astype(rstd.dtype) for a in dy)
+    n = math.prod(x.shape[:-1])
+    d = x.astype(rstd.dtype) - _rows(near, x)
     dbeta = _sum(dy)
-    dgamma = _sum(dy * centred) * rstd
-    a = gamma * rstd
-    slope = (2 * dvar - a * rstd * dgamma) / n
-    dx = _rows(a, x) * dy + _rows(slope, x) * centred + _rows((dmean - a * dbeta) / n, x)
-    return dx, dgamma, dbeta
+    dgamma = (_sum(dy * d) - off * dbeta) * rstd
+    a = gamma.astype(rstd.dtype) * rstd
+    b = (2 * dvar - a * rstd * dgamma) / n
+    c = (dmean - a * dbeta) / n - b * off
+    dx = _rows(a, x) * dy + _rows(b, x) * d + _rows(c, x)
+    return dx.astype(x.dtype), dgamma.astype(gamma.dtype), dbeta.astype(beta.dtype)
 
 
 @rule
@@ -52,17 +63,20 @@ def batch_norm_inference(x, gamma, beta, mean, var, *, eps=1e-5):
     return _rows(gamma, x) * (x - _rows(mean, x)) / jnp.sqrt(_rows(var, x) + eps) + _rows(beta, x)
 
 
+@batch_norm_inference.fwd
+def _(x, gamma, beta, mean, var, *, eps):
+    wider, g, b, m, v = (a.astype(wide(x.dtype)) for a in (x, gamma, beta, mean, var))
+    y = (wider - _rows(m, x)) * _rows(g * lax.rsqrt(v + eps), x) + _rows(b, x)
+    return y.astype(jnp.result_type(x, gamma, beta, mean, var)), (x, gamma, beta, mean, var)
+
+
 @batch_norm_inference.bwd
-def _(dy, x, gamma, mean, var, *, eps):
-    rstd = lax.rsqrt(var + eps)
-    dbeta, along = _sum(dy), _sum(dy * (x - _rows(mean, x)))
-    return _rows(gamma * rstd, x) * dy, along * rstd, dbeta, -gamma * rstd * dbeta, -gamma * rstd**3 * along / 2
-
-
-def _moments(x):
-    """Two passes: ⟨x²⟩ − ⟨x⟩² would lose the variance of anything far from 0."""
-    mean = _mean(x)
-    return mean, _mean((x - _rows(mean, x)) ** 2)
+def _(dy, x, gamma, beta, mean, var, *, eps):
+    dy, wider, g, m, v = (a.astype(wide(x.dtype)) for a in (dy, x, gamma, mean, var))
+    rstd = lax.rsqrt(v + eps)
+    dbeta, along = _sum(dy), _sum(dy * (wider - _rows(m, x)))
+    cotangents = _rows(g * rstd, x) * dy, along * rstd, dbeta, -g * rstd * dbeta, -g * rstd**3 * along / 2
+    return tuple(d.astype(a.dtype) for d, a in zip(cotangents, (x, gamma, beta, mean, var), strict=True))
 
 
 def _mean(x):
@@ -80,7 +94,7 @@ def _rows(a, x):
 
 def _check(x, *channels):
     shape = jnp.shape(x)
-    if len(shape) < 2 or math.prod(shape[:-1]) == 0 or any(jnp.shape(c) != shape[-1:] for c in channels):
+    if len(shape) < 2 or math.prod(shape) == 0 or any(jnp.shape(c) != shape[-1:] for c in channels):
         raise ValueError(f"batch norm takes x [... d] with at least one example, and one number for each channel: x is {list(shape)}, "
                          f"the others are {', '.join(str(list(jnp.shape(c))) for c in channels)}")
 
