@@ -15,9 +15,8 @@ def softmax_cross_entropy(logits, labels, weights=None, *, reduction="mean"):
 
     logits [... k], labels [...] integers, or [... k] distributions → ℓ [...].
     For the true class p − 1 is computed as minus the sum of the other probabilities, which does not cancel when p rounds to 1.
+    Distributions need not sum to 1: ∂ℓ/∂z = softmax(z)·Σt − t. 0·log 0 is 0, so that classes may be masked by scores of −∞.
     Kept beside the arguments: three numbers a row. A label outside 0 … k − 1 gives NaN where it cannot be refused.
-
-    Cost: with distributions, a second pass over the row, for gradients exact where p rounds to 1.
     """
     z = logits.astype(wide(logits.dtype))
     shifted = z - lax.stop_gradient(z.max(-1, keepdims=True))
@@ -34,48 +33,39 @@ def softmax_cross_entropy(logits, labels, weights=None, *, reduction="mean"):
 def _(logits, labels, weights, *, reduction):
     z = logits.astype(wide(logits.dtype))
     top = lax.stop_gradient(z.max(-1))          # which number is subtracted changes nothing, differentiated twice neither
-    shifted = z - top[..., None]
-    e = jnp.exp(shifted)
-    # The sum over all classes but one is kept beside that one: 1 + tiny would lose the tiny.
+    e = jnp.exp(z - top[..., None])
+    # Σ eᶻ over all classes but one is kept beside that one: 1 + tiny would lose the tiny.
     if integers(labels):
         true = one_hot(labels, logits)
-        others = jnp.where(true, 0, e).sum(-1)
-        score = jnp.where(true, shifted, 0).sum(-1)
-        loss = jnp.log1p(others + jnp.expm1(score)) - score
-        loss = jnp.where(valid(labels, logits), loss, jnp.nan)
+        others, about = jnp.where(true, 0, e).sum(-1), jnp.where(true, z, 0).sum(-1) - top
+        loss = jnp.where(valid(labels, logits), jnp.log1p(others + jnp.expm1(about)) - about, jnp.nan)
         given = (logits,)
     else:
-        score, others = None, _without_one(shifted, e)
-        lost = jnp.log1p(others)[..., None] - shifted
-        loss = (labels.astype(z.dtype) * jnp.where((labels == 0) & (lost == jnp.inf), 0, lost)).sum(-1)     # 0·log 0 = 0
+        # Of several greatest classes only one is left out; but then the sum is 2 or more, and less one is exact enough.
+        total, shifted, t = e.sum(-1), z - top[..., None], labels.astype(z.dtype)
+        others = jnp.where(total < 1.5, jnp.where(shifted == 0, e - 1, e).sum(-1), total - 1)
+        about = t.sum(-1)
+        shifted = jnp.where((t == 0) & (shifted == -jnp.inf), 0, shifted)           # 0·log 0 = 0
+        loss = about * jnp.log1p(others) - (t * shifted).sum(-1)
         given = logits, labels
     kept = loss if weights is not None else None
-    return reduced(loss, weights, reduction, *given), (logits, labels, top, others, score, kept, weights)
+    return reduced(loss, weights, reduction, *given), (logits, labels, top, others, about, kept, weights)
 
 
 @softmax_cross_entropy.bwd
-def _(dy, logits, labels, top, others, score, loss, weights, *, reduction):
+def _(dy, logits, labels, top, others, about, loss, weights, *, reduction):
     dloss, dweights = spread(dy, jnp.zeros_like(top) if loss is None else loss, weights, reduction)
     shifted = logits.astype(top.dtype) - top[..., None]
     e = jnp.exp(shifted)
-    if integers(labels):
-        scale = jnp.where(valid(labels, logits), dloss / (others + jnp.exp(score)), jnp.nan)        # one division a row
+    if integers(labels):                        # about: the score of the true class
+        scale = jnp.where(valid(labels, logits), dloss / (others + jnp.exp(about)), jnp.nan)        # one division a row
         dz = jnp.where(one_hot(labels, logits), -(others * scale)[..., None], e * scale[..., None])
         return like((dz, logits), (None, labels), (dweights, weights))
-    t = labels.astype(top.dtype)
-    scale = (dloss / (1 + others))[..., None]
-    rest = (others + 1)[..., None] - e          # Σ over the other classes: of the greatest class it is `others`, see below
-    rest = jnp.where(shifted == 0, others[..., None] - (e - 1), rest)
-    dz = (e * (t.sum(-1, keepdims=True) - t) - t * rest) * scale
+    # about: Σ t. For the greatest class e is 1, and e·Σt − t exact.
+    scale, t = dloss / (1 + others), labels.astype(top.dtype)
+    dz = (e * about[..., None] - t - t * others[..., None]) * scale[..., None]
     dlabels = (jnp.log1p(others)[..., None] - shifted) * dloss[..., None]
     return like((dz, logits), (dlabels, labels), (dweights, weights))
-
-
-def _without_one(shifted, e):
-    """Σ eᶻ over all classes but one of the greatest, whose eᶻ is 1 exactly: each of those counts as eᶻ − 1, and all but one of
-    the ones are added again."""
-    greatest = shifted == 0
-    return jnp.where(greatest, e - 1, e).sum(-1) + (greatest.sum(-1, dtype=e.dtype) - 1)
 
 
 @rule
@@ -100,7 +90,7 @@ def _(dy, scores, labels, loss, weights, *, margin, reduction):
     dloss = jnp.where(valid(labels, s), dloss, jnp.nan)
     true = one_hot(labels, s)
     violated = ~true & (_excess(s, labels, margin) > 0)
-    count = violated.sum(-1, dtype=s.dtype)
+    count = jnp.where(violated, jnp.ones((), s.dtype), 0).sum(-1)
     ds = jnp.where(true, -(count * dloss)[..., None], jnp.where(violated, dloss[..., None], 0))
     return like((ds, scores), (None, labels), (dweights, weights))
 

@@ -28,7 +28,8 @@ def _(dy, anchor, positive, negative, loss, weights, *, reduction):
     a, p, n = widen(anchor, positive, negative)
     dloss, dweights = spread(dy, loss, weights, reduction)
     d = 2 * jnp.where(loss > 0, dloss, 0)[..., None]
-    return like((d * (n - p), anchor), (d * (p - a), positive), (d * (a - n), negative), (dweights, weights))
+    dp, dn = -d * (a - p), d * (a - n)          # the differences of the forward: read once
+    return like((-dp - dn, anchor), (dp, positive), (dn, negative), (dweights, weights))
 
 
 def _closeness(a, p, n, margin):
