@@ -1,0 +1,1 @@
+"""Measurements: `python -m bench` times every rule and whole training steps, here and beside other libraries."""

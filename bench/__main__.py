@@ -1,0 +1,97 @@
+"""python -m bench [rules|steps|all] [--quick] [--targets] [--only NAME ...] [--out DIR]
+
+rules    every rule: hand : autodiff, time, saved and temporary bytes
+steps    whole training steps of the workloads a, b, c, g, h: plain JAX, fnnet per step and in a compiled epoch, other libraries
+         where they are installed
+
+On Linux CPUs arrays above 32 MB are by default given back to the system and faulted in again at every step, which then is most
+of the time. So the bench starts itself once more with MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ set; training with
+large arrays profits from the same two settings. Set them yourself, or give --as-it-is, to measure otherwise.
+"""
+
+import argparse
+import os
+import sys
+import time
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", default="all", choices=("rules", "steps", "all"))
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, one example of each rule: under 5 minutes on 2 cores")
+    parser.add_argument("--targets", action="store_true", help="only the five promises about steps, PASS or FAIL")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these workloads (a b c g h) or rules")
+    parser.add_argument("--out", metavar="DIR", help="where results go (bench/results; a narrowed run keeps none unless told where)")
+    parser.add_argument("--markdown", action="store_true", help="tables as markdown")
+    parser.add_argument("--as-it-is", action="store_true", help="leave malloc alone")
+    args = parser.parse_args()
+    if not args.as_it_is and sys.platform == "linux" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        tuned = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+        os.execve(sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]], {**os.environ, **tuned})
+    try:
+        measure(args)
+    except (ImportError, ValueError) as error:
+        sys.exit(str(error))
+
+
+def measure(args):
+    from bench import results, steps  # JAX starts here, after malloc has been told
+    from bench.workloads import WORKLOADS
+    from fnnet import ops
+
+    names = {"steps": [w.name for w in WORKLOADS], "rules": [rule.__name__ for rule in ops.rules()]}
+    known = names["steps"] if args.targets else [name for part in names if args.what in (part, "all") for name in names[part]]
+    if unknown := set(args.only or ()) - set(known):
+        raise ValueError(f"there is no {', '.join(sorted(unknown))} to measure: write some of {', '.join(known)}")
+    about, start = results.machine(), time.perf_counter()
+    print(f"{about['device']}, {about['cores']} cores, JAX {about['versions']['jax']}, Python {about['python']}"
+          + ("" if about["malloc tuned"] or about["platform"] != "cpu" else ", malloc as it is"), flush=True)
+    if args.targets:
+        for line in steps.targets(only=args.only):
+            print(line, flush=True)
+        return
+    parts = {part: found for part, measured in (("steps", measure_steps), ("rules", measure_rules))
+             if args.what in (part, "all") and (found := measured(args))}
+    if args.out or not args.only:
+        print(f"\n{results.save(args.out or results.HERE, **parts)}   {time.perf_counter() - start:.0f} s")
+
+
+def measure_steps(args):
+    from bench import steps
+    from bench.workloads import WORKLOADS
+    from fnnet.verify.table import table
+
+    found, missing = [], []
+    for workload in WORKLOADS:
+        if args.only and workload.name not in args.only:
+            continue
+        rows, missing = steps.run(workload, **({"rounds": 7, "least": 0.015, "check": 5} if args.quick else {}))
+        found += rows
+        cells = [(row["contender"], f"{row['ms']:.3f}", f"{row['ratio']:.2f}") for row in rows]
+        print(f"\n{workload.title}\n" + table(("", "ms a step", ": plain JAX step"), cells, markdown=args.markdown), flush=True)
+    if found:
+        print("\nlosses agree" + (f"; not installed: {', '.join(missing)}" if missing else ""), flush=True)
+    return found
+
+
+def measure_rules(args):
+    from bench import rules
+    from fnnet.verify.table import milliseconds, size, table
+
+    found = []
+    for row in rules.run(quick=args.quick, only=args.only):
+        found.append(row)
+        print(".", end="", flush=True)
+
+    def pair(row, what, write, scale=1.0):
+        return f"{write(row[f'hand {what}'] * scale)} : {write(row[f'autodiff {what}'] * scale)}"
+    cells = [(row["rule"], row["shapes"], pair(row, "ms", milliseconds, 1e-3), f"{row['gain']:.2f}", pair(row, "saved", size),
+              pair(row, "temp", size), row["reason"]) for row in found]
+    header = ("rule", "sizes", "ms hand : auto", "gain", "saved bytes", "temp bytes", "reason")
+    if found:
+        print("\n\n" + table(header, cells, markdown=args.markdown))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Where figures are kept: one JSON file for each machine and day, named by its processor or accelerator."""
+
+import datetime
+import json
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+HERE = Path(__file__).parent / "results"
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+
+
+def machine():
+    """What the figures depend on. No names of hosts or people."""
+    device = jax.devices()[0]
+    packages = {}
+    for name in ("jax", "jaxlib", "numpy", "optax", "flax", "equinox", "torch"):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"device": processor() if device.platform == "cpu" else device.device_kind, "platform": device.platform,
+            "devices": jax.device_count(), "cpu": processor(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+            else os.cpu_count(), "system": platform.system(), "python": platform.python_version(), "versions": packages,
+            "malloc tuned": all(os.environ.get(name) == value for name, value in MALLOC.items())}
+
+
+def processor():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def save(folder, **parts):
+    """Adds the parts to today's file of this machine, and says where."""
+    about = machine()
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    name = re.sub(r"[^a-z0-9]+", "-", f"{about['device']} {about['cores']} cores" .lower()).strip("-") \
+        if about["platform"] == "cpu" else re.sub(r"[^a-z0-9]+", "-", about["device"].lower()).strip("-")
+    path = Path(folder) / f"{name}-{today}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**kept, "date": today, "machine": about, **parts}, indent=1, ensure_ascii=False) + "\n")
+    return path

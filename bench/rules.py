@@ -1,0 +1,17 @@
+"""Every rule at large sizes: its hand-derived gradient against autodiff of its reference."""
+
+import fnnet as fn
+
+
+def run(*, quick=False, only=None):
+    """Rows {"rule", "shapes", "hand ms", "autodiff ms", "gain", saved and temporary bytes of both, "reason"}: of every example,
+    or of each rule's first."""
+    for rule in fn.ops.rules():
+        if only and rule.__name__ not in only:
+            continue
+        for i in range(1 if quick else len(rule.examples)):
+            found = fn.compare(rule, example=i, seconds=0.15 if quick else 0.5)
+            hand, auto = found.figures["hand"], found.figures["autodiff"]
+            yield {"rule": found.title, "shapes": found.shapes, "hand ms": 1e3 * hand["seconds"], "autodiff ms": 1e3 * auto["seconds"],
+                   "gain": auto["seconds"] / hand["seconds"], "hand saved": hand["saved"], "autodiff saved": auto["saved"],
+                   "hand temp": hand["temp"], "autodiff temp": auto["temp"], "reason": found.row()[-1]}

@@ -1,0 +1,51 @@
+"""Whole training steps: everyone on the same job, in turn, in one process."""
+
+import jax
+
+from bench import clock, ours, peers, plain
+from bench.contender import job
+from bench.workloads import WORKLOADS
+
+BASE = "plain JAX step"
+
+
+def run(workload, *, rounds=15, least=0.03, only=None, check=20):
+    """Rows of one workload: {"contender", "ms", "ratio" to plain JAX per step}, and what is missing.
+
+    The first `check` losses of everyone that takes one step at a time must agree, in float64 and without dropout.
+    """
+    found, missing = peers.available() if only is None else ({}, [])
+    builds = plain.contenders(workload) | ours.contenders(workload) | found
+    if only is not None:
+        builds = {name: build for name, build in builds.items() if name in only}
+    if check:
+        agree(workload, builds, check)
+    this = job(workload)
+    contenders = {name: build(this) for name, build in builds.items()}
+    times = clock.interleaved({name: c.runner() for name, c in contenders.items()}, rounds=rounds, least=least)
+    times = {name: [t / contenders[name].steps for t in taken] for name, taken in times.items()}
+    return [{"workload": workload.title, "contender": name, "ms": 1e3 * clock.median(taken), "ratio": clock.ratio(taken, times[BASE])}
+            for name, taken in times.items()], missing
+
+
+def agree(workload, builds, steps, tolerance=1e-8):
+    """Raises where somebody does not do the same mathematics."""
+    with jax.enable_x64(True):
+        this = job(workload._replace(dropout=0.0), "float64")
+        losses = {name: c.losses(steps) for name, build in builds.items() if (c := build(this)).steps == 1}
+    for name, found in losses.items():
+        worst = max(abs(a - b) for a, b in zip(found, losses[BASE], strict=True))
+        if not worst <= tolerance:
+            raise AssertionError(f"{workload.title}: the losses of {name} differ from those of {BASE} by {worst:.2g} "
+                                 f"within {steps} steps: {found} and {losses[BASE]}")
+
+
+def targets(*, rounds=25, only=None):
+    """A line for each workload: what was promised, what was measured."""
+    for workload in WORKLOADS:
+        if only and workload.name not in only:
+            continue
+        form, limit = workload.target
+        (base, mine), _ = run(workload, rounds=rounds, only={BASE, form}, check=0)
+        yield (f"{'PASS' if mine['ratio'] <= limit else 'FAIL'}  {workload.title}: {form} {mine['ms']:.3f} ms : {BASE} {base['ms']:.3f} ms "
+               f"= {mine['ratio']:.2f}, at most {limit:.2f}")

@@ -1,0 +1,107 @@
+"""The bench times what it says it times."""
+
+import json
+import platform
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from bench import clock, ours, peers, plain, results, rules, steps
+from bench.contender import job
+from bench.workloads import WORKLOADS, Workload
+
+SMALL = Workload("s", (6, 5, 5, 3), 4, "momentum", 0.05, dropout=0.5, batches=3)
+
+
+@pytest.fixture(autouse=True)
+def ordinary():
+    """The baseline is written as users write it, under JAX's defaults."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.mark.parametrize("optimizer", ["descent", "momentum", "adam"])
+def test_everyone_does_the_same_mathematics(optimizer):
+    workload = SMALL._replace(optimizer=optimizer)
+    steps.agree(workload, plain.contenders(workload) | ours.contenders(workload), 6)
+
+
+def test_deep_networks_are_the_same_stacked():
+    workload = SMALL._replace(sizes=(6, *[5] * 5, 3))
+    builds = plain.contenders(workload) | ours.contenders(workload)
+    assert "plain JAX step, layers scanned" in builds
+    steps.agree(workload, builds, 6)
+
+
+def test_who_does_something_else_is_refused():
+    def other(job):
+        return plain.per_step(job._replace(workload=job.workload._replace(rate=0.06)))
+    with pytest.raises(AssertionError, match="losses of other differ"):
+        steps.agree(SMALL, {steps.BASE: plain.per_step, "other": other}, 6)
+
+
+def test_an_epoch_goes_once_through_the_data():
+    this = job(SMALL._replace(rate=0.0, dropout=0.0), "float64")
+    mean = sum(plain.per_step(this).losses(3)) / 3
+    for build in (plain.per_epoch, ours.per_epoch):
+        contender = build(this)
+        assert contender.steps == 3
+        assert contender.losses(2) == pytest.approx([mean, mean], rel=1e-6)      # the second epoch in another order
+
+
+@pytest.mark.parametrize("name", peers.PEERS)
+def test_a_peer_is_timed_or_named(name):
+    found, missing = peers.available()
+    assert (name in found) != (name in missing)
+    if name in missing:
+        pytest.skip(f"{name} is not installed")
+    steps.agree(SMALL, {steps.BASE: plain.per_step, name: found[name]}, 6)
+
+
+def test_a_ratio_is_of_times_side_by_side():
+    units = {"one": 0, "two": 0}
+
+    def run(name):
+        def spend(n):
+            units[name] += n
+            end = clock.time.perf_counter() + n * (0.002 if name == "one" else 0.004)
+            while clock.time.perf_counter() < end:
+                pass
+        return spend
+    times = clock.interleaved({name: run(name) for name in units}, rounds=5, least=0.01)
+    assert 1.5 < clock.ratio(times["two"], times["one"]) < 2.5
+    assert 0.002 <= clock.median(times["one"]) < 0.003
+    assert units["one"] > units["two"]                  # turns of equal length
+
+
+def test_a_row_for_each_form():
+    rows, missing = steps.run(SMALL, rounds=2, least=0.001, only={steps.BASE, "fnnet step", "fnnet epoch"}, check=0)
+    assert [row["contender"] for row in rows] == [steps.BASE, "fnnet step", "fnnet epoch"] and missing == []
+    assert rows[0]["ratio"] == 1 and all(row["ms"] > 0 for row in rows)
+
+
+def test_each_workload_has_a_target_among_its_forms():
+    assert [w.name for w in WORKLOADS] == ["a", "b", "c", "g", "h"]
+    assert all(w.target[0] in ours.contenders(w) for w in WORKLOADS)
+
+
+def test_a_row_for_a_rule():
+    (row,) = rules.run(quick=True, only={"relu"})
+    assert row["rule"] == "relu" and row["hand ms"] > 0 and row["gain"] == row["autodiff ms"] / row["hand ms"]
+
+
+def test_results_of_a_day_are_kept_together_and_name_no_host(tmp_path):
+    results.save(tmp_path, steps=[1])
+    path = results.save(tmp_path, rules=[2])
+    kept = json.loads(path.read_text())
+    assert kept["steps"] == [1] and kept["rules"] == [2] and kept["machine"]["versions"]["jax"] == jax.__version__
+    assert list(tmp_path.iterdir()) == [path]
+    assert platform.node() not in path.read_text() or len(platform.node()) < 3
+
+
+def test_an_unknown_name_is_one_sentence():
+    got = subprocess.run([sys.executable, "-m", "bench", "steps", "--only", "z"], capture_output=True, text=True)
+    assert got.returncode == 1
+    assert "there is no z to measure: write some of a, b, c, g, h" in got.stderr and "Traceback" not in got.stderr
