@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from fnnet.train.finite import all_finite, explain
 from fnnet.train.step import TrainState
 
+COPIED = 2**22          # data of at most so many bytes, which a cache holds, are put in order for the whole epoch at once
+
 
 class Fit(NamedTuple):
     """What training gave: the best state where something is monitored (else the last), a dictionary for each epoch, and why it ended."""
@@ -30,9 +32,11 @@ def make_epoch(step, batch_size=128, *, shuffle=True):
 
     @jax.jit
     def scanned(run, data):
-        def body(run, rows):
-            return step(run, rows_of(data, rows))
-        run, metrics = jax.lax.scan(body, run, order(run, data, batch_size, shuffle))
+        rows = order(run, data, batch_size, shuffle)
+        if sum(leaf.nbytes for leaf in jax.tree.leaves(data)) <= COPIED:
+            run, metrics = jax.lax.scan(step, run, rows_of(data, rows))
+        else:
+            run, metrics = jax.lax.scan(lambda run, rows: step(run, rows_of(data, rows)), run, rows)
         return run, jax.tree.map(lambda m: m.mean(0), metrics)
     one = jax.jit(step)
 
@@ -55,8 +59,24 @@ def order(run, data, batch_size, shuffle):
     """The rows of each batch of the epoch that starts at this state, [batches batch_size]."""
     n = jax.tree.leaves(data)[0].shape[0]
     key = jax.random.fold_in(jax.random.fold_in(run.key, 0xFFFFFFFF), run.step)     # no step has that number
-    rows = jax.random.permutation(key, n) if shuffle else jnp.arange(n)
+    rows = permutation(key, n) if shuffle else jnp.arange(n)
     return rows[:n // batch_size * batch_size].reshape(-1, batch_size)
+
+
+def permutation(key, n):
+    """The numbers 0 … n − 1 in random order, as jax.random.permutation: by sorting random bits, as often as makes ties too rare to
+    matter (3 log₂ n bits). Here the number is carried in the low bits of what is sorted, which sorts ten times as fast on a CPU.
+    """
+    low = max(1, (n - 1).bit_length())
+    rounds = -(-3 * low // (32 - low))
+    if rounds > 4:                              # above 2¹⁸ too few bits are left
+        return jax.random.permutation(key, n)
+    places, rows = jnp.arange(n, dtype=jnp.uint32), None
+    mask = jnp.uint32(2**low - 1)
+    for bits in jax.random.bits(key, (rounds, n)):
+        moved = jax.lax.sort((bits & ~mask) | places, is_stable=False) & mask
+        rows = moved if rows is None else rows[moved]
+    return rows.astype(jnp.int32)
 
 
 def rows_of(data, rows):
