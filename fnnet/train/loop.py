@@ -73,7 +73,7 @@ def permutation(key, n):
         return jax.random.permutation(key, n)
     places, rows = jnp.arange(n, dtype=jnp.uint32), None
     mask = jnp.uint32(2**low - 1)
-    for bits in jax.random.bits(key, (rounds, n)):
+    for bits in jax.random.bits(key, (rounds, n), jnp.uint32):
         moved = jax.lax.sort((bits & ~mask) | places, is_stable=False) & mask
         rows = moved if rows is None else rows[moved]
     return rows.astype(jnp.int32)
