@@ -1,0 +1,158 @@
+"""The command line: what it prints, and one sentence for everything a user can get wrong."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from fnnet import cli, ops
+
+
+def run(capsys, *argv):
+    """status, stdout, stderr of a command in this process, as from a shell: warnings and strictness of the tests aside."""
+    try:
+        status = cli.main(list(argv))
+    except SystemExit as exit:                                  # argparse
+        status = exit.code
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def shell(*argv, **environment):
+    return subprocess.run([sys.executable, "-m", "fnnet", *argv], capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "XLA_FLAGS": "", **environment})
+
+
+def test_rules_lists_every_rule_with_its_formula(capsys):
+    status, out, _ = run(capsys, "rules")
+    assert status == 0
+    for rule in ops.rules():
+        assert re.search(rf"^{rule.__name__} +{re.escape(rule.__doc__.splitlines()[0][:20])}", out, re.MULTILINE)
+
+
+def test_explain_shows_the_three_functions_and_a_fresh_audit(capsys):
+    status, out, _ = run(capsys, "explain", "batch_norm")
+    assert status == 0
+    for piece in ("reference", "forward", "backward", "@batch_norm.fwd", "@batch_norm.bwd", "batch_norm: passed"):
+        assert piece in out
+    assert "what the backward's arguments name is kept" in run(capsys, "explain", "relu")[1]
+
+
+def test_audit_and_compare_of_chosen_rules(capsys):
+    status, out, _ = run(capsys, "audit", "relu", "l2")
+    assert status == 0 and re.search(r"^relu .* ok", out, re.MULTILINE) and "l2" in out
+    status, out, _ = run(capsys, "compare", "multiclass_hinge")
+    assert "multiclass_hinge" in out and "saved bytes" in out
+
+
+def test_a_failing_audit_is_a_failing_command(capsys, monkeypatch):
+    backward = ops.relu.backward
+    monkeypatch.setattr(ops.relu, "backward", lambda dy, y: 2 * backward(dy, y))
+    ops.relu._built.clear()
+    status, out, _ = run(capsys, "audit", "relu")
+    ops.relu._built.clear()
+    assert status == 1 and "FAILED" in out
+
+
+QUICK = ("--hidden", "32", "--epochs", "3", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("csv") / "points.csv"
+    rows = [f"{i % 7},{(i * 3) % 5},{'hot' if i % 7 + (i * 3) % 5 > 5 else 'cold'},{i % 7 + 0.5}" for i in range(120)]
+    path.write_text("a,b,kind,size\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_train_digits_writes_the_curve_and_the_accuracy(tmp_path):
+    done = shell("train", "digits", "--check", "--quiet", "--out", str(tmp_path / "curve.png"))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"audited dense +against autodiff", done.stdout) and "gradient check passed" in done.stdout
+    assert float(re.search(r"test accuracy ([\d.]+) %", done.stdout).group(1)) >= 97.5
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_train_digits_is_the_same_with_autodiff(tmp_path):
+    out = [shell("train", "digits", *QUICK, "--out", str(tmp_path / "c.png"), *more).stdout for more in ((), ("--autodiff",))]
+    scores = [re.search(r"test accuracy ([\d.]+) %, loss ([\d.]+)", text).groups() for text in out]
+    assert scores[0][0] == scores[1][0] and abs(float(scores[0][1]) - float(scores[1][1])) <= 1e-4
+
+
+def test_train_on_a_table(table, tmp_path):
+    for column, word in (("kind", "test accuracy"), ("size", "test mean squared error")):
+        done = shell("train", str(table), "--target", column, *QUICK, "--out", str(tmp_path / "c.png"))
+        assert done.returncode == 0 and word in done.stdout, done.stderr
+
+
+def wrong(name, text):
+    def make(tmp_path):
+        path = tmp_path / name
+        path.write_text(text)
+        return str(path)
+    return make
+
+
+WRONG = [
+    (("explain", "rely"), "there is no rule 'rely': did you mean 'relu'?"),
+    (("audit", "relu", "nothing_like_it"), "there is no rule 'nothing_like_it'"),
+    (("train", "digit"), "there is no data set 'digit': did you mean 'digits'?"),
+    (("train", "absent.csv", "--target", "y"), "there is no file absent.csv"),
+    (("train", "digits", "--target", "y"), "digits have their own target"),
+    (("train", "digits", "--rate", "-1"), "--rate is at least 0, and was given as -1.0"),
+    (("train", "digits", "--batch-size", "5000"), "--batch-size 5000 is larger than the 1258 examples"),
+    (("train", "digits", "--hidden", "a,b"), "--hidden is numbers of units"),
+    (("train", "digits", "--dropout", "1.5"), "the rate of Dropout is the share that is dropped, from 0 to 1"),
+    (("train", wrong("t.csv", "a,y\n1,2\n")), "which column of"),
+    (("train", wrong("t.csv", "a,b\n1,2\n"), "--target", "y"), "has no column 'y': it has a, b"),
+    (("train", wrong("t.csv", "a,y\n1,2\nred,3\n"), "--target", "y"), "line 3, column 'a': 'red' where a number is wanted"),
+    (("train", wrong("t.csv", "a,y\n1,2\nnan,3\n"), "--target", "y"), "line 3, column 'a': nan is not a finite number"),
+    (("train", wrong("t.csv", "a,b,y\n1,2,3\n1,2"), "--target", "y"), "line 3: 2 cells where the header has 3 (is the file cut short?)"),
+    (("train", wrong("t.csv", ""), "--target", "y"), "is empty"),
+    (("train", wrong("t.csv", "a,y\n"), "--target", "y"), "has a header and no rows"),
+    (("train", wrong("t.csv", "a,y\n1,0\n2,1\n"), "--target", "y"), "too few for the fractions"),
+]
+
+
+@pytest.mark.parametrize("argv, sentence", WRONG, ids=lambda v: v if isinstance(v, str) else None)
+def test_a_wrong_command_is_one_sentence(capsys, tmp_path, argv, sentence):
+    status, _, err = run(capsys, *(a(tmp_path) if callable(a) else a for a in argv))
+    assert status == 1 and sentence in err and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_an_unknown_command_or_option_is_a_usage_error(capsys):
+    for argv in (("trian",), (), ("train", "digits", "--epoch"), ("train", "digits", "--epochs", "many")):
+        status, _, err = run(capsys, *argv)
+        assert status == 2 and "usage: fnnet" in err
+
+
+BLOCKED = """
+import sys
+for name in {blocked!r}:
+    sys.modules[name] = None
+import fnnet as fn
+{code}
+"""
+
+
+@pytest.mark.parametrize("blocked, code, sentence", [
+    (["sklearn", "matplotlib", "tqdm", "chex", "optax"], "print(fn.ops.relu(-1.0))", None),
+    (["sklearn"], "fn.data.digits()", "pip install 'fnnet[data]'"),
+    (["matplotlib"], "fn.diagnostics.learning_curve([{'epoch': 1, 'loss': 1.0}])", "pip install 'fnnet[plot]'"),
+    (["tqdm"], "fn.train.fit(None, None, None, progress=True)", "pip install 'fnnet[progress]'"),
+], ids=["jax alone", "data", "plot", "progress"])
+def test_jax_alone_is_enough_and_a_missing_extra_is_a_sentence(blocked, code, sentence):
+    program = BLOCKED.format(blocked=blocked, code=code)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""})
+    if sentence is None:
+        assert done.returncode == 0, done.stderr
+    else:
+        assert sentence in done.stderr.strip().splitlines()[-1]
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    done = subprocess.run(f"{sys.executable} -m fnnet rules | head -1; exit ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash",
+                          capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""})
+    assert done.returncode == 0 and not done.stderr
