@@ -90,8 +90,8 @@ def _(dy, scores, labels, loss, weights, *, margin, reduction):
     dloss = jnp.where(valid(labels, s), dloss, jnp.nan)
     true = one_hot(labels, s)
     violated = ~true & (_excess(s, labels, margin) > 0)
-    count = jnp.where(violated, jnp.ones((), s.dtype), 0).sum(-1)
-    ds = jnp.where(true, -(count * dloss)[..., None], jnp.where(violated, dloss[..., None], 0))
+    steps = jnp.where(violated, jnp.ones((), s.dtype), 0)
+    ds = jnp.where(true, -steps.sum(-1, keepdims=True), steps) * dloss[..., None]
     return like((ds, scores), (None, labels), (dweights, weights))
 
 

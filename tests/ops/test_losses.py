@@ -1,0 +1,287 @@
+"""Losses: the lectures' numbers, fifty digits, the ends, the reductions, and what is refused. What all rules share is in test_rules.py."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+from fnnet import ops
+
+TINY = float(np.finfo(np.float32).tiny)
+f32, f64 = jnp.float32, jnp.float64
+
+
+# The lectures' numbers
+
+SCORES, LABELS = f64([[3.2, 5.1, -1.7], [1.3, 4.9, 2.0], [2.2, 2.5, -3.1]]), jnp.int32([0, 1, 2])
+
+
+def test_hinge_of_the_cat_the_car_and_the_frog():
+    chex.assert_trees_all_close(ops.multiclass_hinge(SCORES, LABELS, reduction="none"), f64([2.9, 0, 12.9]), rtol=1e-14)
+    chex.assert_trees_all_close(ops.multiclass_hinge(SCORES, LABELS), f64(15.8 / 3), rtol=1e-14)
+    slope = jax.grad(lambda s: ops.multiclass_hinge(s, LABELS, reduction="sum"))(SCORES)
+    chex.assert_trees_all_equal(slope, f64([[-1, 1, 0], [0, 0, 0], [1, 1, -2]]))
+
+
+def test_hinge_that_is_0_stays_so_for_twice_the_weights():
+    for scale in 1.0, 2.0:
+        assert ops.multiclass_hinge(scale * SCORES[1:2], LABELS[1:2]) == 0
+
+
+def test_one_neuron():
+    value, slope = jax.value_and_grad(lambda w: ops.squared_error(w * 3.0, f64(1)))(f64(0.1))
+    chex.assert_trees_all_close((value, slope, 0.1 - slope), (f64(0.49), f64(-4.2), f64(4.3)), rtol=1e-14)
+
+
+def test_each_of_the_lectures_squared_errors():
+    p, t = jax.random.normal(jax.random.key(0), (2, 5, 3), f64)
+    whole = ((p - t) ** 2).sum()
+    for settings, want in [({}, whole / 15), ({"scale": 0.5}, whole / 30), ({"scale": 0.5, "features": "sum"}, whole / 10),
+                           ({"scale": 0.5, "features": "sum", "reduction": "sum"}, whole / 2)]:
+        chex.assert_trees_all_close(ops.squared_error(p, t, **settings), want, rtol=1e-14)
+
+
+def test_delta_of_softmax_and_of_sigmoid_is_prediction_less_target():
+    z, t = jax.random.normal(jax.random.key(0), (4, 3), f64), jnp.int32([0, 2, 1, 1])
+    delta = jax.grad(lambda z: ops.softmax_cross_entropy(z, t, reduction="sum"))(z)
+    chex.assert_trees_all_close(delta, jax.nn.softmax(z) - jax.nn.one_hot(t, 3, dtype=f64), rtol=1e-13)
+    y = (z > 0.3).astype(f64)
+    delta = jax.grad(lambda z: ops.binary_cross_entropy_with_logits(z, y, features="sum", reduction="sum"))(z)
+    chex.assert_trees_all_close(delta, jax.nn.sigmoid(z) - y, rtol=1e-13)
+    through = jax.grad(lambda z: ops.binary_cross_entropy(ops.sigmoid(z), y, features="sum", reduction="sum"))(z)
+    chex.assert_trees_all_close(through, delta, rtol=1e-12)
+
+
+def test_triplet_by_hand():
+    a, p, n = f64([[0, 0], [0, 0]]), f64([[1, 0], [1, 0]]), f64([[0, 1], [0, 3]])
+    chex.assert_trees_all_equal(ops.triplet(a, p, n, reduction="none"), f64([1, 0]))
+    slopes = jax.grad(lambda *args: ops.triplet(*args, reduction="sum"), (0, 1, 2))(a, p, n)
+    chex.assert_trees_all_equal(slopes, (f64([[-2, 2], [0, 0]]), f64([[2, 0], [0, 0]]), f64([[0, -2], [0, 0]])))
+    assert jnp.isfinite(jax.grad(lambda a: ops.triplet(a, a, a))(a)).all()
+
+
+# Fifty digits
+
+LOGITS = np.concatenate([np.linspace(-80, 80, 161), [1e-4, -1e-20, 0.0]]).astype(np.float32)
+
+
+def largest_error(got, exact):
+    """Relative, where the truth is a normal float32 number; elsewhere what was got must not be larger than that."""
+    assert all(abs(float(a)) <= 2 * TINY for a, b in zip(got, exact, strict=True) if abs(b) <= TINY)
+    return max((float(abs((float(a) - b) / b)) for a, b in zip(got, exact, strict=True) if abs(b) > TINY), default=0)
+
+
+@pytest.mark.parametrize("target", [0, 1])
+def test_binary_cross_entropy_in_float32_against_fifty_digits(target):
+    loss = lambda z: ops.binary_cross_entropy_with_logits(z, jnp.full_like(z, target), reduction="none")
+    value, slope = jax.jit(lambda z: (loss(z), jax.grad(lambda z: loss(z).sum())(z)))(LOGITS)
+    sign = 1 - 2 * target
+    with mpmath.workdps(50):
+        z = [sign * mpmath.mpf(float(z)) for z in LOGITS]
+        assert largest_error(value, [mpmath.log1p(mpmath.exp(v)) for v in z]) < 1e-6
+        assert largest_error(slope, [sign / (1 + mpmath.exp(-v)) for v in z]) < 1e-6
+
+
+def exact_cross_entropy(row, t):
+    """The loss of one row of scores, its gradient, and that of the distribution t."""
+    z, t = ([mpmath.mpf(float(v)) for v in a] for a in (row, t))
+    e = [mpmath.exp(v - max(z)) for v in z]
+    log_p = [v - max(z) - mpmath.log(mpmath.fsum(e)) for v in z]
+    return ([-mpmath.fsum(a * b for a, b in zip(t, log_p, strict=True))],
+            [a / mpmath.fsum(e) * mpmath.fsum(t) - b for a, b in zip(e, t, strict=True)], [-a for a in log_p])
+
+
+ROWS = [[margin, 0, -1, 0] for margin in (0, 0.3, 1, 10, 15, 17, 40, 80, -17, -80)]
+ROWS += [[offset + 5, offset, offset - 20, offset + 5] for offset in (1e3, -1e4, 1e6)] + [[20, 20, 20, -60], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("kind", ["integers", "distributions", "smoothed"])
+def test_softmax_cross_entropy_in_float32_against_fifty_digits(kind):
+    """Confident and right, confident and wrong, tied, and far from 0: each row with each of its classes as the true one."""
+    rows, labels = np.repeat(np.float32(ROWS), 4, 0), np.tile(np.arange(4, dtype="int32"), len(ROWS))
+    t = np.eye(4, dtype=np.float32)[labels] * np.float32(0.75 if kind == "smoothed" else 1) + np.float32(kind == "smoothed") / 16
+    over = 0 if kind == "integers" else (0, 1)
+    loss = lambda *args: ops.softmax_cross_entropy(*args, reduction="none")
+    args = jnp.asarray(rows), jnp.asarray(labels if kind == "integers" else t)
+    slopes = jax.tree.leaves(jax.jit(jax.grad(lambda *args: loss(*args).sum(), over))(*args))
+    with mpmath.workdps(50):
+        for i, value in enumerate(loss(*args)):
+            for got, exact in zip([value[None], *(s[i] for s in slopes)], exact_cross_entropy(rows[i], t[i]), strict=False):
+                if kind == "smoothed":          # p − t passes through 0: measured against the largest
+                    assert max(abs(float(a) - b) for a, b in zip(got, exact, strict=True)) < 1e-6 * max(map(abs, exact)), rows[i]
+                else:
+                    assert largest_error(got, exact) < 1e-6, (rows[i], labels[i])
+
+
+def test_autodiff_of_the_plain_form_is_not_that_accurate():
+    """The reason for the rule."""
+    z, t = f32([[20, 0]]), jnp.int32([0])
+    assert jax.grad(ops.softmax_cross_entropy.reference)(z, t)[0, 0] == 0 != jax.grad(ops.softmax_cross_entropy)(z, t)[0, 0]
+
+
+# The ends
+
+@pytest.mark.parametrize("size", [1e4, 1e30])
+def test_large_scores_give_no_nan(size):
+    z, one_hot = f32([[size, -size, 0], [-size, size, size], [0, 0, 0]]), jnp.eye(3, dtype=f32)
+    for loss, *targets in [(ops.softmax_cross_entropy, one_hot, jnp.arange(3)), (ops.binary_cross_entropy_with_logits, one_hot),
+                           (ops.multiclass_hinge, jnp.arange(3))]:
+        for t in targets:
+            assert not any(jnp.isnan(a).any() for a in jax.jit(jax.value_and_grad(loss))(z, t))
+
+
+@pytest.mark.parametrize("t", [0.0, 0.25, 1.0])
+def test_slope_of_binary_cross_entropy_at_logit_0(t):
+    assert jax.grad(ops.binary_cross_entropy_with_logits)(f32(0), f32(t)) == 0.5 - t
+
+
+def test_certain_probabilities():
+    """Right: 0, and a slope of ±1. Wrong: the cost of the smallest normal number, and a slope that is large, not 0 and not NaN."""
+    p, t = f32([0, 1, 0, 1]), f32([0, 1, 1, 0])
+    chex.assert_trees_all_close(ops.binary_cross_entropy(p, t, reduction="none"), -jnp.log(f32([1, 1, TINY, TINY])))
+    slope, of_target = jax.jit(jax.grad(lambda p, t: ops.binary_cross_entropy(p, t, reduction="sum"), (0, 1)))(p, t)
+    chex.assert_trees_all_close(slope, f32([1, -1, -1 / TINY, 1 / TINY]), rtol=1e-6)
+    assert jnp.isfinite(of_target).all()
+
+
+def test_masked_classes():
+    """Scores of −∞ are classes that cannot be: they have no part in the loss, whether labels are integers or distributions."""
+    z, t = f64([[1, 2, -jnp.inf], [0.5, -jnp.inf, 0.1]]), jnp.int32([1, 0])
+    want, slope = jax.value_and_grad(ops.softmax_cross_entropy)(f64([[1, 2], [0.5, 0.1]]), t)
+    for labels in t, jax.nn.one_hot(t, 3, dtype=f64):
+        value, found = jax.value_and_grad(ops.softmax_cross_entropy)(z, labels)
+        chex.assert_trees_all_close(value, want, rtol=1e-14)
+        chex.assert_trees_all_close(found, f64([[slope[0, 0], slope[0, 1], 0], [slope[1, 0], 0, slope[1, 1]]]), rtol=1e-13)
+    for impossible in jnp.int32([2, 0]), f64([[0, 0.5, 0.5], [1, 0, 0]]):
+        assert ops.softmax_cross_entropy(z, impossible, reduction="none")[0] == jnp.inf
+
+
+def test_a_distribution_need_not_sum_to_1_and_may_have_zeros():
+    z, t = f64([[0.3, -1, 2]]), f64([[0, 0.5, 2]])
+    slope, of_labels = jax.grad(ops.softmax_cross_entropy, (0, 1))(z, t)
+    chex.assert_trees_all_close(slope, jax.nn.softmax(z) * 2.5 - t, rtol=1e-14)
+    chex.assert_trees_all_close(of_labels, -jax.nn.log_softmax(z), rtol=1e-14)
+
+
+@pytest.mark.parametrize("labels", [[0, 2], [[0.2, 0.8, 0], [0, 0, 1]]], ids=["integers", "distributions"])
+def test_second_derivatives_at_ties_with_weights(labels):
+    """The weights see the loss of the forward, so that too must be differentiable where two classes are the greatest."""
+    z, w = f64([[1, 1, 0], [2, 2, 2]]), f64([0.5, 2])
+    second = lambda f: jax.jacobian(jax.grad(lambda z, w: f(z, jnp.array(labels), w), (0, 1)), (0, 1))(z, w)
+    chex.assert_trees_all_close(second(ops.softmax_cross_entropy), second(ops.softmax_cross_entropy.reference), rtol=1e-12, atol=1e-14)
+
+
+# Labels
+
+WITH_LABELS = pytest.mark.parametrize("loss", [ops.softmax_cross_entropy, ops.multiclass_hinge], ids=lambda op: op.__name__)
+
+
+@WITH_LABELS
+@pytest.mark.parametrize("bad", [4, -1])
+def test_a_label_that_is_no_class(loss, bad):
+    """A sentence where the label is known, NaN for that example where it is traced; never a number."""
+    z, labels = jnp.zeros((3, 4)), jnp.int32([0, bad, 1])
+    for call in (lambda z: loss(z, labels)), jax.jit(lambda z: loss(z, labels)):
+        with pytest.raises(ValueError, match=rf"labels 0 to 3, and was given the label {bad}"):
+            call(z)
+    each, slope = jax.jit(lambda z, t: (loss(z, t, reduction="none"), jax.grad(lambda z: loss(z, t, reduction="sum"))(z)))(z, labels)
+    for found in each, slope:
+        assert jnp.isnan(found[1]).all() and jnp.isfinite(found[jnp.array([0, 2])]).all()
+
+
+@WITH_LABELS
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32", "int64"])
+def test_labels_of_every_integer_dtype(loss, dtype):
+    """300 classes are more than a byte counts: class 5 must not be taken for class 261."""
+    z, labels = jax.random.normal(jax.random.key(0), (4, 300)), np.array([5, 44, 0, 127])
+    for f in loss, jax.jit(loss), loss.reference:
+        chex.assert_trees_all_equal(jax.grad(f)(z, jnp.asarray(labels, dtype)), jax.grad(f)(z, jnp.asarray(labels, "int32")))
+
+
+def test_arrays_closed_over_by_a_jit_are_looked_at_too():
+    z, t, p = jax.random.normal(jax.random.key(0), (4, 3)), jnp.int32([0, 1, 2, 0]), jnp.full(4, 0.3)
+    for closed, given in (lambda z: ops.softmax_cross_entropy(z, t), z), (lambda t: ops.binary_cross_entropy(p, t), p):
+        chex.assert_trees_all_close(jax.jit(closed)(given), closed(given), rtol=1e-14)
+    scores = 5 * p
+    with pytest.raises(ValueError, match="from 1.5 to 1.5: for scores"):
+        jax.jit(lambda t: ops.binary_cross_entropy(scores, t))(p)
+
+
+# Reductions and weights
+
+def arguments():
+    z, t = jax.random.normal(jax.random.key(0), (6, 3), f64), jax.nn.softmax(jax.random.normal(jax.random.key(1), (6, 3), f64) * 2)
+    labels = jnp.int32([0, 1, 2, 2, 1, 0])
+    return {ops.squared_error: (z, t), ops.binary_cross_entropy: (jax.nn.sigmoid(z), t), ops.binary_cross_entropy_with_logits: (z, t),
+            ops.softmax_cross_entropy: (z, labels), ops.multiclass_hinge: (z, labels), ops.triplet: (z, z + 0.3 * t, z - t)}
+
+
+LOSSES = pytest.mark.parametrize("loss", arguments(), ids=lambda op: op.__name__)
+
+
+@LOSSES
+def test_reductions_and_weights(loss):
+    args, w = arguments()[loss], f64([1, 0, 2.5, 0.1, 1, 3])
+    each = loss(*args, reduction="none")
+    assert each.shape == (6,)
+    for got, want in [(loss(*args), each.mean()), (loss(*args, reduction="mean"), each.mean()), (loss(*args, reduction="sum"), each.sum()),
+                      (loss(*args, w), each @ w / w.sum()), (loss(*args, w, reduction="sum"), each @ w),
+                      (loss(*args, w, reduction="none"), each * w),
+                      (jax.grad(lambda w: loss(*args, w))(w), (each - each @ w / w.sum()) / w.sum())]:
+        chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-15)
+    # a weight of 2 is the example twice, and a weight of 0 no example
+    twice = jnp.array([0, 0, 2, 3, 4, 5])
+    chex.assert_trees_all_close(loss(*args, f64([2, 0, 1, 1, 1, 1])), loss(*(a[twice] for a in args)), rtol=1e-13)
+
+
+@LOSSES
+def test_weights_that_are_all_0(loss):
+    args = arguments()[loss]
+    value, slope = jax.value_and_grad(loss)(*args, jnp.zeros(6))
+    assert value == 0 and not slope.any()
+    assert jnp.isfinite(jax.grad(lambda w: loss(*args, w))(jnp.zeros(6))).all()
+
+
+@LOSSES
+def test_arrays_of_different_dtypes(loss):
+    """Scores in half precision, targets and weights not: the loss is as in the reference, the gradient has the dtype of the scores."""
+    def cast(a, dtype):
+        return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+    first, *rest = arguments()[loss]
+    given = [cast(first, jnp.bfloat16), *(cast(a, f32) for a in rest), jnp.ones(6, f32)]
+    with jax.numpy_dtype_promotion("standard"):
+        value, slope = jax.value_and_grad(loss)(*given)
+        assert value.dtype == loss.reference(*given).dtype and slope.dtype == jnp.bfloat16
+        exact = jax.grad(loss)(*(cast(a, f64) for a in given))
+        chex.assert_trees_all_close(slope.astype(f64), exact, rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["squared_error", "binary_cross_entropy", "binary_cross_entropy_with_logits"])
+def test_targets_that_are_whole_numbers(name):
+    loss, p, t = getattr(ops, name), f32([0.3, 0.9, 1]), np.array([0, 1, 1])
+    with jax.numpy_dtype_promotion("standard"):
+        chex.assert_trees_all_equal(jax.grad(loss)(p, t), jax.grad(loss)(p, f32(t)))
+
+
+# What is refused
+
+@pytest.mark.parametrize("call, sentence", [
+    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros(2, int)), r"integer labels \[3\] or distributions \[3, 4\]"),
+    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros(3)), r"was given float64\[3\]"),
+    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros((3, 4), int)), r"was given int64\[3, 4\]"),
+    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros((3, 4), bool)), r"was given bool\[3, 4\]"),
+    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4), int), jnp.zeros(3, int)), r"real scores, and was given int64"),
+    (lambda: ops.multiclass_hinge(jnp.zeros((3, 4)), jnp.zeros((3, 4))), r"takes integer labels \[3\], and was given float64\[3, 4\]"),
+    (lambda: ops.squared_error(jnp.zeros((3, 1)), jnp.zeros(3)), "nothing is broadcast"),
+    (lambda: ops.squared_error(jnp.zeros(3), jnp.zeros(3), features="max"), "write 'mean' or 'sum'"),
+    (lambda: ops.squared_error(jnp.zeros(3), jnp.zeros(3), jnp.zeros(2)), r"one weight for each example, \[3\], .* \[2\]"),
+    (lambda: ops.squared_error(jnp.zeros(3), jnp.zeros(3), reduction="avg"), "'avg' is no reduction of squared_error"),
+    (lambda: ops.binary_cross_entropy(f32([0.5, 1.5]), f32([0, 1])), "from 0.5 to 1.5: for scores write binary_cross_entropy_with_logits"),
+    (lambda: ops.triplet(jnp.zeros((3, 2)), jnp.zeros((3, 2)), jnp.zeros((2, 2))), "three arrays of one shape"),
+])
+def test_what_is_refused_and_how(call, sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence) as caught:
+        call()
+    assert "\n" not in str(caught.value)
