@@ -82,8 +82,10 @@ def test_train_digits_is_the_same_with_autodiff(tmp_path):
 
 
 def test_train_on_a_table(table, tmp_path):
-    for column, word in (("kind", "test accuracy"), ("size", "test mean squared error")):
-        done = shell("train", str(table), "--target", column, *QUICK, "--out", str(tmp_path / "c.png"))
+    numbers = tmp_path / "numbers.csv"                       # the same without the column of text
+    numbers.write_text("\n".join(",".join(line.split(",")[:2] + line.split(",")[3:]) for line in table.read_text().splitlines()))
+    for path, column, word in ((table, "kind", "test accuracy"), (numbers, "size", "test mean squared error")):
+        done = shell("train", str(path), "--target", column, *QUICK, "--out", str(tmp_path / "c.png"))
         assert done.returncode == 0 and word in done.stdout, done.stderr
 
 

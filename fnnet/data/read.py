@@ -3,6 +3,7 @@
 import csv
 import math
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,11 +66,11 @@ def read_npz(path, x="x", y="y"):
     """Arrays x [n ...] and y [n ...] of a numpy archive, under these names."""
     path = _existing(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if missing := [name for name in (x, y) if name not in archive]:
                 raise ValueError(f"{path} has no array {missing[0]!r}: it has {', '.join(archive)}")
             xs, ys = archive[x], archive[y]
-    except (zipfile.BadZipFile, EOFError, OSError) as problem:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as problem:
         raise ValueError(f"{path} is no complete .npz archive ({problem}): is the file cut short?") from None
     if len(xs) != len(ys):
         raise ValueError(f"{path} has {len(xs)} examples in {x!r} and {len(ys)} in {y!r}")

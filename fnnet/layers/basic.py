@@ -40,7 +40,7 @@ class Dense(Layer):
         if jnp.ndim(x) < 1 or jnp.shape(x)[-1] != w.shape[0]:
             hint = ": flatten it first, with Flatten()" if x.ndim > 2 and x[0].size == w.shape[0] else ""
             raise ValueError(f"{self!r} was initialised for {w.shape[0]} features, and was given x {list(jnp.shape(x))}{hint}")
-        return ops.dense(x, w, params.get("b")), state
+        return ops.dense(_as_real(x, w), w, params.get("b")), state
 
 
 @dataclass(frozen=True, repr=False)
@@ -152,7 +152,8 @@ class Maxout(Layer):
         return {"w": jnp.moveaxis(w, 0, 1).reshape(d, -1), "b": jnp.zeros(self.pieces * self.features, dtype)}, {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        z = ops.dense(x, _given(self, params, "w"), params["b"])
+        w = _given(self, params, "w")
+        z = ops.dense(_as_real(x, w), w, params["b"])
         return ops.maxout(z.reshape(*z.shape[:-1], self.pieces, self.features), axis=-2), state
 
 
@@ -162,6 +163,11 @@ class Flatten(Layer):
 
     def apply(self, params, state, x, *, key=None, train=False):
         return x.reshape(x.shape[0], -1), state
+
+
+def _as_real(x, w):
+    """Integers (pixels, counts) as numbers of the dtype of the weights."""
+    return x if jnp.issubdtype(jnp.result_type(x), jnp.floating) else jnp.asarray(x).astype(w.dtype)
 
 
 def _given(layer, params, name):

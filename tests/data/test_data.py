@@ -1,0 +1,105 @@
+"""Reading, splitting, scaling, and a sentence for every file that is not as it should be."""
+
+import numpy as np
+import pytest
+
+from fnnet import data
+
+
+def test_digits():
+    table = data.digits()
+    assert table.x.shape == (1797, 64) and table.x.dtype == np.float32 and table.y.dtype == np.int32
+    assert table.x.min() == 0 and table.x.max() == 1 and set(table.y) == set(range(10)) and len(table.classes) == 10
+
+
+def written(tmp_path, text):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    return path
+
+
+def test_csv_with_classes_by_name(tmp_path):
+    table = data.read_csv(written(tmp_path, "a,kind,b\n1,red,2\n3,blue,4.5\n\n5,red,-1e3\n"), "kind")
+    np.testing.assert_array_equal(table.x, np.array([[1, 2], [3, 4.5], [5, -1000]], np.float32))
+    assert table.y.tolist() == [1, 0, 1] and table.classes == ("blue", "red") and table.features == ("a", "b")
+
+
+@pytest.mark.parametrize("answers, y, classes", [
+    ("10 9 10", [1, 0, 1], ("9", "10")), ("0.5 1 2", [0.5, 1, 2], ()), ("x y x", [0, 1, 0], ("x", "y")),
+])
+def test_csv_targets(tmp_path, answers, y, classes):
+    table = data.read_csv(written(tmp_path, "a,y\n" + "".join(f"1,{a}\n" for a in answers.split())), "y")
+    assert table.y.tolist() == y and table.classes == classes
+
+
+@pytest.mark.parametrize("text, target, sentence", [
+    ("", "y", "is empty"),
+    ("a,y\n", "y", "no rows"),
+    ("a,b\n1,2\n", "y", "has no column 'y': it has a, b"),
+    ("a,y\n1,2\nx,3\n", "y", "line 3, column 'a': 'x' where a number is wanted"),
+    ("a,y\n1,2\n,3\n", "y", "line 3, column 'a': nothing where a number is wanted"),
+    ("a,y\n1,2\ninf,3\n", "y", "line 3, column 'a': inf is not a finite number"),
+    ("a,y\n1,2\n4,\n", "y", "line 3: no value in column 'y'"),
+    ("a,b,y\n1,2,3\n1,2\n", "y", "line 3: 2 cells where the header has 3"),
+    ("y\n1\n", "y", "nothing to learn from"),
+])
+def test_a_wrong_table_is_a_sentence(tmp_path, text, target, sentence):
+    with pytest.raises(ValueError, match=sentence.replace("(", r"\(")):
+        data.read_csv(written(tmp_path, text), target)
+
+
+def test_npz(tmp_path):
+    path = tmp_path / "t.npz"
+    np.savez(path, x=np.ones((4, 2)), y=np.array([0, 2, 1, 0]))
+    table = data.read_npz(path)
+    assert table.x.dtype == np.float32 and table.y.dtype == np.int32 and table.classes == ("0", "1", "2")
+    with pytest.raises(ValueError, match="has no array 'z': it has x, y"):
+        data.read_npz(path, x="z")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="no complete .npz archive"):
+        data.read_npz(path)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        data.read_npz(tmp_path / "absent.npz")
+
+
+def test_split_is_disjoint_exhaustive_stratified_and_by_its_seed():
+    x, y = np.arange(1000)[:, None], np.repeat([0, 1, 2], [700, 200, 100])
+    parts = data.split(x, y)
+    assert [len(p) for p, _ in parts] == [700, 150, 150]
+    assert sorted(np.concatenate([p.ravel() for p, _ in parts])) == list(range(1000))
+    for _, labels in parts:
+        np.testing.assert_allclose(np.bincount(labels) / len(labels), [0.7, 0.2, 0.1], atol=2 / len(labels))
+    again, other = data.split(x, y), data.split(x, y, seed=1)
+    assert (again[0][0] == parts[0][0]).all() and (other[0][0] != parts[0][0]).any()
+    for px, py in parts:
+        assert (y[px.ravel()] == py).all()
+
+
+def test_standardise_learns_from_the_training_part_only():
+    train, other = np.array([[1.0, 5.0], [3.0, 5.0]], np.float32), np.array([[100.0, 6.0]], np.float32)
+    scaled = data.standardise(train, other)
+    np.testing.assert_allclose(scaled.parts[0], [[-1, 0], [1, 0]])
+    np.testing.assert_allclose(scaled.parts[1], [[98, 1]])
+    assert scaled.parts[1].dtype == np.float32
+
+
+def test_one_hot_and_batches():
+    np.testing.assert_array_equal(data.one_hot([0, 2], 3), [[1, 0, 0], [0, 0, 1]])
+    x, y = np.arange(10), np.arange(10) * 2
+    got = list(data.batches(x, y, 4))
+    assert [len(b[0]) for b in got] == [4, 4, 2] and (np.concatenate([b[1] for b in got]) == y).all()
+    shuffled = list(data.batches(x, y, 4, seed=0, drop_last=True))
+    assert [len(b[0]) for b in shuffled] == [4, 4] and all((b[1] == 2 * b[0]).all() for b in shuffled)
+
+
+@pytest.mark.parametrize("call, sentence", [
+    (lambda: data.one_hot([3], 3), "takes labels 0 to 2"),
+    (lambda: list(data.batches(np.ones(3), np.ones(3), 4)), "from 1 to the 3 examples"),
+    (lambda: data.split(np.ones(3), np.ones(2)), "3 examples and 2 labels"),
+    (lambda: data.split(np.ones(0), np.ones(0)), "no examples"),
+    (lambda: data.split(np.ones(9), np.ones(9), fractions=(0.5, 0.6)), "sum to 1"),
+    (lambda: data.standardise(np.ones((0, 2))), "no examples"),
+])
+def test_a_wrong_call_is_a_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
