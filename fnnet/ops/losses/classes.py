@@ -89,9 +89,8 @@ def _(dy, scores, labels, loss, weights, *, margin, reduction):
     dloss, dweights = spread(dy, jnp.zeros(labels.shape, s.dtype) if loss is None else loss, weights, reduction)
     dloss = jnp.where(valid(labels, s), dloss, jnp.nan)
     true = one_hot(labels, s)
-    violated = ~true & (_excess(s, labels, margin) > 0)
-    steps = jnp.where(violated, jnp.ones((), s.dtype), 0)
-    ds = jnp.where(true, -steps.sum(-1, keepdims=True), steps) * dloss[..., None]
+    violated = jnp.where(~true & (_excess(s, labels, margin) > 0), jnp.ones((), s.dtype), 0)
+    ds = jnp.where(true, -(violated.sum(-1) * dloss)[..., None], violated * dloss[..., None])
     return like((ds, scores), (None, labels), (dweights, weights))
 
 
