@@ -40,7 +40,8 @@ def supervised(net, loss, penalty=None, metrics=None):
         value = loss(prediction, y, *weights)
         measured = {"loss": value}
         if jnp.issubdtype(y.dtype, jnp.integer) and prediction.ndim == y.ndim + 1:
-            measured["accuracy"] = _mean(jnp.argmax(prediction, -1) == y, *weights)
+            chosen = jnp.argmax(prediction, -1)
+            measured["accuracy"] = _mean(chosen == y.astype(chosen.dtype), *weights)
         measured |= {name: metric(prediction, y) for name, metric in (metrics or {}).items()}
         if penalty is not None:
             value = value + jnp.asarray(penalty(params)).astype(value.dtype)
