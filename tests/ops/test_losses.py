@@ -134,7 +134,11 @@ def test_large_scores_give_no_nan(size):
 
 @pytest.mark.parametrize("t", [0.0, 0.25, 1.0])
 def test_slope_of_binary_cross_entropy_at_logit_0(t):
-    assert jax.grad(ops.binary_cross_entropy_with_logits)(f32(0), f32(t)) == 0.5 - t
+    slope = jax.grad(ops.binary_cross_entropy_with_logits)
+    assert slope(f32(0), f32(t)) == 0.5 - t
+    assert jax.grad(slope)(f32(0), f32(t)) == 0.25          # σ(1 − σ)
+    each = lambda z, w: ops.binary_cross_entropy_with_logits(z[None], f32([t]), w[None], reduction="sum")
+    assert jax.grad(jax.grad(each, 1))(f32(0), f32(2)) == 0.5 - t      # the weights see the loss of the forward
 
 
 def test_certain_probabilities():
