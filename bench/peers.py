@@ -1,6 +1,5 @@
 """Other libraries on the same jobs, each as its own documentation would write the step. What is not installed is named, not timed."""
 
-import os
 from importlib import import_module
 from itertools import pairwise
 
@@ -10,8 +9,7 @@ import numpy as np
 
 from bench import clock, plain
 from bench.contender import Contender, cycle
-
-CORES = os.cpu_count() or 1
+from bench.results import cores
 
 
 def available():
@@ -182,7 +180,7 @@ def torch_step(job, torch):
     def seconds(threads):
         torch.set_num_threads(threads)
         return min(clock.timed(contender.runner(), 2) for _ in range(3))
-    torch.set_num_threads(min(sorted({1, max(1, CORES // 2), CORES}), key=seconds))
+    torch.set_num_threads(min(sorted({1, max(1, cores() // 2), cores()}), key=seconds))
     return contender
 
 

@@ -24,9 +24,14 @@ def machine():
         except metadata.PackageNotFoundError:
             continue
     return {"device": processor() if device.platform == "cpu" else device.device_kind, "platform": device.platform,
-            "devices": jax.device_count(), "cpu": processor(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
-            else os.cpu_count(), "system": platform.system(), "python": platform.python_version(), "versions": packages,
+            "devices": jax.device_count(), "cpu": processor(), "cores": cores(), "system": platform.system(),
+            "python": platform.python_version(), "versions": packages,
             "malloc tuned": all(os.environ.get(name) == value for name, value in MALLOC.items())}
+
+
+def cores():
+    """Those this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor():

@@ -10,7 +10,8 @@ BASE = "plain JAX step"
 
 
 def run(workload, *, rounds=15, least=0.03, only=None, check=20):
-    """Rows of one workload: {"contender", "ms", "ratio" to plain JAX per step}, and what is missing.
+    """Rows of one workload: {"contender", "ms" a step, "ratio" to plain JAX per step, "first s": the first call, which compiles},
+    and who is missing.
 
     The first `check` losses of everyone that takes one step at a time must agree, in float64 and without dropout.
     """
@@ -22,9 +23,12 @@ def run(workload, *, rounds=15, least=0.03, only=None, check=20):
         agree(workload, builds, check)
     this = job(workload)
     contenders = {name: build(this) for name, build in builds.items()}
-    times = clock.interleaved({name: c.runner() for name, c in contenders.items()}, rounds=rounds, least=least)
+    runners = {name: c.runner() for name, c in contenders.items()}
+    first = {name: clock.timed(runner, 1) for name, runner in runners.items()}
+    times = clock.interleaved(runners, rounds=rounds, least=least)
     times = {name: [t / contenders[name].steps for t in taken] for name, taken in times.items()}
-    return [{"workload": workload.title, "contender": name, "ms": 1e3 * clock.median(taken), "ratio": clock.ratio(taken, times[BASE])}
+    return [{"workload": workload.title, "contender": name, "ms": 1e3 * clock.median(taken), "ratio": clock.ratio(taken, times[BASE]),
+             "first s": first[name]}
             for name, taken in times.items()], missing
 
 
