@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.ops.linear import transposed_product
 from fnnet.rule import rule
 
 # The activations of a stack and their derivatives as functions of y: the outputs are kept as the next layer's inputs anyway.
@@ -19,8 +20,8 @@ def dense_stack(x, w, b, *, activation="relu"):
     """hⁱ = g(hⁱ⁻¹·Wⁱ + bⁱ),   δⁱ = dhⁱ·g′,   dhⁱ⁻¹ = δⁱ·Wⁱᵀ,   dWⁱ = hⁱ⁻¹ᵀ·δⁱ,   dbⁱ = Σ δⁱ   for i = 1 … l
 
     x [n d], w [l d d], b [l d] → y [n d]. g is "relu", "tanh", "sigmoid" or "identity".
-    Only the deltas need a loop on the way back: all weight gradients are one batched product after it. Each activation is
-    kept once; autodiff keeps it as the output of one layer and the input of the next.
+    One loop forward, one back: the program does not grow with the depth, and each activation is kept once, where autodiff keeps
+    it as the output of one layer and the input of the next.
     """
     act, _ = ACTIVATIONS[activation]
     for i in range(w.shape[0]):
@@ -47,10 +48,9 @@ def _(dy, y, hs, w, *, activation):
         dh, y = carry
         w, h = kept
         delta = back(dh, y)
-        return (delta @ w.T, h), delta
-    (dx, _), deltas = lax.scan(layer, (dy, y), (w, hs), reverse=True)
-    dw = lax.dot_general(hs, deltas, (((1,), (1,)), ((0,), (0,))))
-    return dx, dw, deltas.sum(1)
+        return (delta @ w.T, h), (transposed_product(h, delta), delta.sum(0))
+    (dx, _), (dw, db) = lax.scan(layer, (dy, y), (w, hs), reverse=True)
+    return dx, dw, db
 
 
 @dense_stack.check

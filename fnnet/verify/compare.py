@@ -50,7 +50,7 @@ class Comparison(NamedTuple):
 HEADER = ("rule", "example", "ms hand : auto", "gain", "saved bytes", "temp bytes", "reason")
 
 
-def compare(what, *args, example=0, rounds=20, seconds=0.5):
+def compare(what, *args, example=0, rounds=200, seconds=0.5):
     """A rule against autodiff of its reference at the large sizes of an example; or any functions of `args`, {"name": f, …}.
 
     Each is differentiated with respect to all its real arrays, in one compiled program, and timed in turn: the medians are of
