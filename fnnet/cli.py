@@ -55,7 +55,7 @@ def _parser():
     sub.add_argument("--batch-size", type=int, default=32, metavar="N", help="(default: %(default)s)")
     sub.add_argument("--rate", type=float, default=1e-3, help="the learning rate at its highest (default: %(default)s)")
     sub.add_argument("--dropout", type=float, default=0.4, metavar="SHARE", help="share of hidden units dropped (default: %(default)s)")
-    sub.add_argument("--decay", type=float, default=3e-4, metavar="LAMBDA", help="λ of the L2 penalty on the weights (default: %(default)s)")
+    sub.add_argument("--decay", type=float, default=3e-4, metavar="LAMBDA", help="λ of the L2 penalty (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="of the weights, the masks and the order (default: %(default)s)")
     sub.add_argument("--out", default="learning_curve.png", metavar="PNG", help="the learning curve (default: %(default)s)")
     sub.add_argument("--autodiff", action="store_true", help="the very same with every rule set aside")
@@ -85,7 +85,7 @@ def _explain(args):
 
 def _audit(args):
     chosen = [_find(name) for name in args.rules] or ops.rules()
-    rows, failed, notes = [], [], []
+    rows, failed = [], []
     for rule in chosen:
         report = verify.audit(rule)
         names = ("value", "gradient", "differences", "second order", "float32")
@@ -177,7 +177,8 @@ def _load(args):
         return data.digits()
     if not Path(args.data).exists() and not Path(args.data).suffix:
         close = difflib.get_close_matches(args.data, ["digits"], 1)
-        raise ValueError(f"there is no data set {args.data!r}: " + (f"did you mean {close[0]!r}?" if close else "write digits, or a CSV file"))
+        hint = f"did you mean {close[0]!r}?" if close else "write digits, or a CSV file"
+        raise ValueError(f"there is no data set {args.data!r}: {hint}")
     if Path(args.data).exists() and not args.target:
         raise ValueError(f"which column of {args.data} is to be predicted? write --target COLUMN")
     return data.read_csv(args.data, args.target)

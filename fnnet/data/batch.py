@@ -25,7 +25,8 @@ def split(x, y, *, fractions=(0.7, 0.15, 0.15), seed=0, stratify=True):
     if min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"the fractions of a split are above 0 and sum to 1, and were given as {tuple(fractions)}")
     draw = np.random.default_rng(seed)
-    classes = [np.flatnonzero(y == label) for label in np.unique(y)] if stratify and np.issubdtype(y.dtype, np.integer) else [np.arange(len(y))]
+    by_class = stratify and np.issubdtype(y.dtype, np.integer)
+    classes = [np.flatnonzero(y == label) for label in np.unique(y)] if by_class else [np.arange(len(y))]
     # Each class is spread evenly over [0, 1) and all are cut at the same places: proportions hold, and so do the sizes of the whole.
     place = np.empty(len(y))
     for members in classes:

@@ -29,7 +29,8 @@ class _Scaled:
 
     def __post_init__(self):
         if self.distribution not in ("normal", "uniform"):
-            raise ValueError(f"{type(self).__name__} draws from a 'normal' or a 'uniform' distribution, and was given {self.distribution!r}")
+            raise ValueError(f"{type(self).__name__} draws from a 'normal' or a 'uniform' distribution, "
+                             f"and was given {self.distribution!r}")
 
     def __call__(self, key, shape, dtype=jnp.float32):
         std = math.sqrt(self.variance(*fans(shape)))

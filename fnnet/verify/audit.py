@@ -141,7 +141,8 @@ def _transforms(hand, plain, cotangents):
     def scalar(case):
         return lambda *floats: _dot(case.of(*floats), cotangents)
     n = len(hand.floats)
-    subsets = [s for k in range(1, n + 1) for s in itertools.combinations(range(n), k)] if n <= 3 else [*((i,) for i in range(n)), tuple(range(n))]
+    sizes = range(1, n + 1) if n <= 3 else (1, n)
+    subsets = [s for k in sizes for s in itertools.combinations(range(n), k)]
 
     def batched(case):
         def all_subsets(*floats):
@@ -156,7 +157,8 @@ def _transforms(hand, plain, cotangents):
 
     def scanned(*floats, case=hand):
         def total(*floats):
-            return jax.lax.scan(lambda c, t: (c + scalar(case)(*jax.tree.map(lambda a: a * t, floats)), None), 0.0, jnp.array([1.0, 0.5]))[0]
+            body = lambda c, t: (c + scalar(case)(*jax.tree.map(lambda a: a * t, floats)), None)
+            return jax.lax.scan(body, 0.0, jnp.array([1.0, 0.5]))[0]
         return jax.grad(total, tuple(range(n)))(*floats)
     yield _agree("scan", jax.jit(scanned)(*hand.floats), jax.jit(functools.partial(scanned, case=plain))(*hand.floats))
     grad = jax.grad(scalar(hand), tuple(range(n)))
@@ -197,7 +199,8 @@ def _corners(rule, hand, plain, example, cotangents):
     around = jax.jit(jax.vmap(lambda floats: jax.vjp(plain.of, *floats)[1](cotangents)))
     bad, differing = [], []
     for name, value in CORNERS.items():
-        floats = [jax.tree.map(lambda a: jnp.asarray(np.full(a.shape, value)), a) if i in free else a for i, a in zip(hand.real, hand.floats)]
+        floats = [jax.tree.map(lambda a: jnp.asarray(np.full(a.shape, value)), a) if i in free else a
+                  for i, a in zip(hand.real, hand.floats)]
         (y, g), (y0, g0) = gradients(floats)
         draw = np.random.default_rng(11)
         near = around([jax.tree.map(lambda a: a[None] + 1e-6 * np.maximum(1e-3, np.abs(a))[None] * draw.normal(size=(24, *a.shape)),

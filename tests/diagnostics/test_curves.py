@@ -25,7 +25,8 @@ def test_the_best_epoch_is_marked(tmp_path, monkeypatch):
     assert seen[0].axes[0].get_xlabel() == "epoch" and seen[0].axes[0].get_ylabel() == "loss"
 
 
-@pytest.mark.parametrize("history, metric, sentence", [([], "loss", "at least one epoch"), (HISTORY, "error", "has no 'error': it has epoch, loss")])
+@pytest.mark.parametrize("history, metric, sentence", [([], "loss", "at least one epoch"),
+                                                       (HISTORY, "error", "has no 'error': it has epoch, loss")])
 def test_a_wrong_history_is_a_sentence(tmp_path, history, metric, sentence):
     with pytest.raises(ValueError, match=sentence):
         diagnostics.learning_curve(history, tmp_path / "c.png", metric=metric)
