@@ -1,0 +1,178 @@
+"""Activations at the ends, at the corners, and as accurate as their docstrings say. What all rules share is in test_rules.py."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+from fnnet import ops, verify
+
+TINY = float(np.finfo(np.float32).tiny)
+EVERYWHERE = np.concatenate([np.linspace(-80, 80, 1601), np.linspace(-1, 1, 201), np.linspace(43, 44.4, 57), -np.linspace(43, 44.4, 57),
+                             [1e-5, -1e-20]]).astype(np.float32)
+
+
+def value_and_slope(f, x):
+    return jax.jit(lambda x: (f(x), jax.grad(lambda x: f(x).sum())(x)))(x)
+
+
+TRUTH = {        # value and derivative, in 50 digits
+    ops.sigmoid: (lambda x: 1 / (1 + mpmath.exp(-x)), lambda x: mpmath.exp(-x) / (1 + mpmath.exp(-x)) ** 2),
+    ops.tanh: (mpmath.tanh, lambda x: mpmath.sech(x) ** 2),
+    ops.elu: (lambda x: x if x > 0 else mpmath.expm1(x), lambda x: mpmath.mpf(1) if x > 0 else mpmath.exp(x)),
+}
+
+
+@pytest.mark.parametrize("op", TRUTH, ids=lambda op: op.__name__)
+def test_float32_against_fifty_digits(op):
+    for got, truth in zip(value_and_slope(op, EVERYWHERE), TRUTH[op], strict=True):
+        with mpmath.workdps(50):
+            exact = [truth(mpmath.mpf(float(x))) for x in EVERYWHERE]
+            errors = [abs(mpmath.mpf(float(a)) - b) / abs(b) if abs(b) > TINY else 0 for a, b in zip(got, exact, strict=True)]
+        assert max(errors) < 1e-6, f"at {EVERYWHERE[int(np.argmax(errors))]}"
+
+
+def test_the_forms_in_y_are_not_that_accurate():
+    """The reason to keep x."""
+    x = jnp.float32(20)
+    for op, from_y in (ops.sigmoid, lambda y: y * (1 - y)), (ops.tanh, lambda y: 1 - y * y):
+        assert from_y(op(x)) == 0 < jax.grad(op)(x)
+
+
+INF, NAN = jnp.inf, jnp.nan
+CORNERS = jnp.float32([1e4, -1e4, INF, -INF, 0.0, -0.0])
+
+
+@pytest.mark.parametrize("op, y, slope", [
+    (ops.identity, CORNERS, [1, 1, 1, 1, 1, 1]),
+    (ops.sigmoid, [1, 0, 1, 0, 0.5, 0.5], [0, 0, 0, 0, 0.25, 0.25]),
+    (ops.tanh, [1, -1, 1, -1, 0, 0], [0, 0, 0, 0, 1, 1]),
+    (ops.relu, [1e4, 0, INF, 0, 0, 0], [1, 0, 1, 0, 0, 0]),
+    (ops.leaky_relu, [1e4, -100, INF, -INF, 0, 0], [1, 0.01, 1, 0.01, 1, 1]),
+    (ops.elu, [1e4, -1, INF, -1, 0, 0], [1, 0, 1, 0, 1, 1]),
+], ids=lambda op: getattr(op, "__name__", ""))
+def test_the_ends_and_zero(op, y, slope):
+    got, grad = value_and_slope(op, CORNERS)
+    np.testing.assert_allclose(got, jnp.float32(y), rtol=1e-6)
+    np.testing.assert_allclose(grad, jnp.float32(slope), rtol=1e-6)
+    assert jnp.isnan(op(jnp.float32(NAN))), "what is not a number stays so, that training may stop"
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "relu", "leaky_relu", "elu", "softmax", "log_softmax"])
+def test_conventions_are_those_of_jax_nn(name):
+    x = jnp.concatenate([CORNERS[:2], jnp.linspace(-3, 3, 13, dtype=jnp.float32)])       # 0 is among them
+    c = jnp.cos(jnp.arange(x.size, dtype=jnp.float32))
+    ours, theirs = getattr(ops, name), getattr(jax.nn, name)
+    for f in (lambda f: f(x)), (lambda f: jax.grad(lambda x: jnp.vdot(f(x), c))(x)):
+        np.testing.assert_allclose(f(ours), f(theirs), rtol=2e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("op", [ops.sigmoid, ops.tanh], ids=lambda op: op.__name__)
+def test_third_derivatives_at_zero(op):
+    """e^−|x| has a kink where they have none."""
+    third = jax.grad(jax.grad(jax.grad(op)))
+    for x in (0.0, 0.3, -0.7):
+        np.testing.assert_allclose(third(x), jax.grad(jax.grad(jax.grad(op.reference)))(x), rtol=1e-12)
+
+
+def test_the_derivative_of_sigmoid_vanishes():
+    """σ′ ≤ ¼, so a gradient shrinks by four at least with every layer."""
+    slope = jax.vmap(jax.grad(ops.sigmoid))(jnp.arange(-8.0, 8.5, 0.5))
+    assert slope.max() == slope[16] == 0.25
+    assert jnp.all(slope > 0)
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.1, 0.0, -0.5, 1.0, 2.0])
+def test_leaky_relu_with_any_slope(alpha):
+    """Below 0 and above 1 the sign of y, or max(αx, x), would give the wrong branch."""
+    y, slope = value_and_slope(lambda x: ops.leaky_relu(x, alpha=alpha), jnp.array([-2.0, -0.5, 0.5, 2.0]))
+    chex.assert_trees_all_close(y, jnp.array([-2 * alpha, -0.5 * alpha, 0.5, 2.0]), rtol=1e-15)
+    chex.assert_trees_all_close(slope, jnp.array([alpha, alpha, 1.0, 1.0]), rtol=1e-15)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5, 0.0, -1.0])
+def test_elu_with_any_alpha(alpha):
+    x = jnp.array([-30.0, -10.0, -0.1, 0.0, 3.0])
+    y, slope = value_and_slope(lambda x: ops.elu(x, alpha=alpha), x)
+    chex.assert_trees_all_close(y, jnp.where(x > 0, x, alpha * jnp.expm1(x)), rtol=1e-15)
+    chex.assert_trees_all_close(slope, jnp.where(x > 0, 1, alpha * jnp.exp(x)), rtol=1e-15)
+
+
+def test_prelu_learns_one_slope_or_one_for_each_channel():
+    x = jnp.array([[[-1.0, 2.0], [-3.0, -4.0]]])
+    for a, da in (jnp.array(0.1), -8.0), (jnp.array([0.1, 0.2]), jnp.array([-4.0, -4.0])):
+        dx, found = jax.grad(lambda x, a: ops.prelu(x, a).sum(), (0, 1))(x, a)
+        slope = jnp.broadcast_to(a, (2,))
+        chex.assert_trees_all_close(found, jnp.asarray(da), rtol=1e-15)
+        chex.assert_trees_all_close(dx[0], jnp.stack([jnp.array([slope[0], 1.0]), slope]), rtol=1e-15)
+    with pytest.raises(ValueError, match=r"x is \[1, 2, 2\] and a is \[3\], give a of shape \[\] or \[2\]"):
+        ops.prelu(x, jnp.ones(3))
+
+
+def test_prelu_gives_back_the_dtype_of_each_argument():
+    with jax.numpy_dtype_promotion("standard"):
+        x, a = jnp.array([[-1.0, 2.0]], jnp.bfloat16), jnp.float32(0.25)
+        grads = jax.grad(lambda x, a: ops.prelu(x, a).sum(), (0, 1))(x, a)
+    assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.float32]
+
+
+def test_maxout_gives_all_to_the_first_of_equal_pieces():
+    x = jnp.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]])
+    dx = jax.grad(lambda x: ops.maxout(x).sum())(x)
+    chex.assert_trees_all_equal(dx, jnp.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))
+
+
+def test_maxout_is_the_larger_of_two_linear_maps():
+    """max(w₁ᵀx + b₁, w₂ᵀx + b₂), as the course defines it."""
+    x, w, b = jnp.array([1.0, -2.0]), jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0.5, 3.0])
+    y, (dw, db) = jax.value_and_grad(lambda w, b: ops.maxout(w @ x + b), (0, 1))(w, b)
+    assert y == 1.5
+    chex.assert_trees_all_equal((dw, db), (jnp.array([[1.0, -2.0], [0.0, 0.0]]), jnp.array([1.0, 0.0])))
+
+
+def test_maxout_keeps_one_byte_for_each_output():
+    x = jax.random.normal(jax.random.key(0), (64, 32, 4))
+    assert verify.saved_bytes(ops.maxout, x) == 64 * 32
+    assert verify.saved_bytes(ops.maxout.reference, x) >= 4 * 64 * 32
+
+
+@pytest.mark.parametrize("pieces", [1, 256, 257])
+def test_maxout_of_few_and_of_many_pieces(pieces):
+    x = jax.random.normal(jax.random.key(0), (3, pieces, 5))
+    got, want = (jax.grad(lambda x, f=f: jnp.sin(f(x, axis=1)).sum())(x) for f in (ops.maxout, ops.maxout.reference))
+    chex.assert_trees_all_close(got, want, rtol=1e-15)
+
+
+def test_maxout_refuses_no_pieces():
+    with pytest.raises(ValueError, match=r"axis=1: x is \[2, 0\]"):
+        ops.maxout(jnp.ones((2, 0)), axis=1)
+    with pytest.raises(ValueError, match="axis=2"):
+        ops.maxout(jnp.ones((2, 3)), axis=2)
+
+
+@pytest.mark.parametrize("axis", [-1, 0])
+def test_softmax_has_the_derivative_of_the_course(axis):
+    """∂aⱼ/∂zₖ = aⱼ(δⱼₖ − aₖ)"""
+    z = jnp.array([1.0, -0.5, 2.0])
+    a = ops.softmax(z, axis=axis)
+    chex.assert_trees_all_close(jax.jacrev(ops.softmax)(z), jnp.diag(a) - jnp.outer(a, a), rtol=1e-14, atol=1e-17)
+    chex.assert_trees_all_close(jax.jacrev(ops.log_softmax)(z), jnp.eye(3) - a[None, :], rtol=1e-14)
+
+
+def test_softmax_of_large_scores_and_of_minus_infinity():
+    for row, y in ([1e4, -1e4, 0], [1, 0, 0]), ([-INF, 0, 0], [0, 0.5, 0.5]), ([-1e4, -1e4, -1e4], [1 / 3, 1 / 3, 1 / 3]):
+        x = jnp.float32(row)
+        chex.assert_trees_all_close(ops.softmax(x), jnp.float32(y), rtol=1e-6)
+        chex.assert_trees_all_close(jnp.exp(ops.log_softmax(x)), jnp.float32(y), rtol=1e-6)
+        chex.assert_tree_all_finite(jax.jacrev(ops.softmax)(x))
+        chex.assert_tree_all_finite(jax.jacrev(ops.log_softmax)(x))
+
+
+def test_softmax_of_a_wide_row_in_float16():
+    """70000 ones sum to more than float16 holds."""
+    x = jnp.zeros((70_000,), jnp.float16)
+    np.testing.assert_allclose(ops.softmax(x)[0], 1 / 70_000, rtol=1e-2)
+    np.testing.assert_allclose(ops.log_softmax(x)[0], -np.log(70_000), rtol=1e-3)
+    chex.assert_tree_all_finite(jax.grad(lambda x: ops.log_softmax(x)[3])(x))

@@ -1,0 +1,154 @@
+"""The linear map: its errors, its dtypes, and the forms of its product. What all rules share is in test_rules.py."""
+
+import math
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType
+
+from fnnet import autodiff, ops, verify
+from fnnet.ops.linear import FORMS, cpu_form, transposed_product
+
+SHAPES = {"plain": (5, 8, 7), "from the right": (6, 24, 10), "transpose first": (4, 256, 128)}        # n, d, k
+EVERY_FORM = pytest.mark.parametrize("form", SHAPES)
+
+
+def xwb(n, d, k, dtype=jnp.float64):
+    keys = jax.random.split(jax.random.key(0), 3)
+    return tuple(jax.random.normal(key, shape, dtype) for key, shape in zip(keys, ((n, d), (d, k), (k,)), strict=True))
+
+
+def loss(x, w, b):
+    return jnp.sin(ops.dense(x, w, b) / math.sqrt(w.shape[0])).sum()
+
+
+gradient = jax.grad(loss, (0, 1, 2))
+close = partial(chex.assert_trees_all_close, rtol=1e-11, atol=1e-12)
+
+
+def test_every_form_is_some_shape_s_choice():
+    assert set(SHAPES) == set(FORMS)
+    assert {form: cpu_form(*shape) for form, shape in SHAPES.items()} == {form: form for form in SHAPES}
+
+
+@EVERY_FORM
+def test_every_form_is_the_product_under_every_transformation(form):
+    _, w, b = arrays = xwb(*SHAPES[form])
+    plain = autodiff(gradient)
+    want = plain(*arrays)
+    for f in gradient, jax.jit(gradient), jax.grad(jax.checkpoint(loss), (0, 1, 2)):
+        close(f(*arrays), want)
+    stacked = [jnp.stack([a, 0.5 * a, 2 * a]) for a in arrays]
+    for batched in ((0, 1, 2), (0,), (1,), (2,), (0, 1)):
+        axes = tuple(0 if i in batched else None for i in range(3))
+        given = [stacked[i] if i in batched else arrays[i] for i in range(3)]
+        close(jax.vmap(gradient, axes)(*given), jax.vmap(plain, axes)(*given))
+
+    def scanned(f):
+        return lax.scan(lambda w, x: (w - f(x, w, b)[1], None), w, stacked[0])[0]
+    close(scanned(gradient), scanned(plain))
+
+
+@EVERY_FORM
+def test_every_form_can_be_differentiated_again(form):
+    arrays = xwb(*SHAPES[form])
+
+    def length(f):
+        return jax.grad(lambda *a: sum(jnp.vdot(g, jnp.cos(g)) for g in f(*a)), (0, 1, 2))
+    close(length(gradient)(*arrays), length(autodiff(gradient))(*arrays))
+    tangents = tuple(jnp.cos(a) for a in arrays)
+    close(jax.jvp(gradient, arrays, tangents)[1], jax.jvp(autodiff(gradient), arrays, tangents)[1])
+
+
+@EVERY_FORM
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_every_form_on_a_mesh(form, kind):
+    """Examples over one axis, the columns of w over the other."""
+    arrays = xwb(*SHAPES[form])
+    mesh = jax.make_mesh((SHAPES[form][0] if form == "plain" else 2, 1), ("data", "model"), axis_types=(kind,) * 2,
+                         devices=jax.devices()[: SHAPES[form][0] if form == "plain" else 2])
+    with jax.set_mesh(mesh):
+        specs = jax.P("data", None), jax.P(None, "model"), jax.P("model")
+        placed = [jax.device_put(a, jax.sharding.NamedSharding(mesh, spec)) for a, spec in zip(arrays, specs, strict=True)]
+        got = jax.jit(gradient)(*placed)
+    assert [g.shape for g in got] == [a.shape for a in arrays]
+    close(jax.device_get(got), jax.device_get(autodiff(gradient)(*arrays)))
+
+
+@EVERY_FORM
+def test_every_form_inside_shard_map(form):
+    x, w, b = xwb(*SHAPES[form])
+    x = jnp.concatenate([x, -x])
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    split = jax.P("data"), jax.P(), jax.P()
+
+    def local(x, w, b):
+        return lax.psum(loss(x, w, b), "data")
+    total = jax.shard_map(local, mesh=mesh, in_specs=split, out_specs=jax.P(), check_vma=True)
+    inside = jax.shard_map(gradient, mesh=mesh, in_specs=split, out_specs=split, check_vma=True)
+    want = autodiff(gradient)(x, w, b)
+    close(jax.jit(jax.grad(total, (0, 1, 2)))(x, w, b), want)
+    close(jax.jit(inside)(x, w, b), want)
+
+
+@EVERY_FORM
+def test_the_form_chosen_is_the_one_compiled_on_a_cpu_and_no_branch_is_left(form):
+    n, d, k = SHAPES[form]
+    program = jax.jit(transposed_product).lower(*xwb(n, d, k)[:1], jnp.ones((n, k))).compile()
+    if jax.default_backend() == "cpu":
+        assert "conditional" not in program.as_text()
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3), (0,)])
+def test_any_number_of_leading_axes(shape):
+    x, w, b = jnp.ones((*shape, 3)), jnp.arange(6.0).reshape(3, 2), jnp.array([1.0, -1.0])
+    chex.assert_shape(ops.dense(x, w, b), (*shape, 2))
+    close(gradient(x, w, b), autodiff(gradient)(x, w, b))
+
+
+def test_no_features_in_or_out():
+    for d, k in (0, 2), (3, 0):
+        arrays = jnp.ones((4, d)), jnp.ones((d, k)), jnp.ones(k)
+        want = jnp.full((4, d), float(k)), jnp.full((d, k), 4.0), jnp.full(k, 4.0)
+        close(jax.grad(lambda *a: ops.dense(*a).sum(), (0, 1, 2))(*arrays), want)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_sums_of_low_precision_are_made_in_float32(dtype):
+    """8192 summands: added up in the dtype itself they would lose two digits."""
+    x, w, b = xwb(8192, 32, 8, dtype)
+    grads = jax.jit(jax.grad(lambda *a: ops.dense(*a).sum(), (1, 2)))(x, w, b)
+    exact = np.repeat(np.asarray(x, np.float64).sum(0)[:, None], 8, 1), np.full(8, 8192.0)
+    for g, truth in zip(grads, exact, strict=True):
+        assert g.dtype == dtype
+        assert np.abs(np.asarray(g, np.float64) - truth).max() <= float(jnp.finfo(dtype).eps) * np.abs(truth).max()
+
+
+def test_cotangents_come_back_in_the_dtypes_of_the_arguments():
+    with jax.numpy_dtype_promotion("standard"):
+        x, w, b = xwb(4, 24, 3, jnp.float32)
+        grads = gradient(x.astype(jnp.bfloat16), w, b)
+    assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.float32, jnp.float32]
+
+
+def test_nothing_but_the_arguments_is_kept():
+    x, w, b = xwb(64, 32, 16)
+    assert verify.saved_bytes(ops.dense, x, w, b) == 0
+
+
+@pytest.mark.parametrize("shapes, message", [
+    (((4, 3), (2, 5), (5,)), r"x is \[4, 3\] and w is \[2, 5\], so x has 3 features where w wants 2"),
+    (((4, 8, 8), (64, 5), (5,)), r"x is \[4, 8, 8\] and w is \[64, 5\]"),
+    (((4, 3), (3,), (3,)), r"w is \[3\]"),
+    (((), (3, 2), (2,)), r"x is \[\]"),
+    (((4, 3), (3, 5), (4,)), r"takes a bias b \[5\] for w \[3, 5\]: b is \[4\]"),
+    (((4, 3), (3, 5), (1, 5)), r"takes a bias b \[5\] for w \[3, 5\]: b is \[1, 5\]"),
+])
+def test_wrong_shapes_are_one_sentence(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        ops.dense(*map(jnp.ones, shapes))
