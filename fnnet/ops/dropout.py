@@ -37,7 +37,7 @@ def _mix(h):
 
 def _kept(key, shape, rate):
     """True with chance 1 − rate; rate is between 0 and 1 exclusive, the ends need no chance."""
-    return random_bits(key, shape) < jnp.uint32(round((1 - rate) * 2**32) if rate > 2**-33 else 2**32 - 1)
+    return random_bits(key, shape) < jnp.uint32(min(round((1 - rate) * 2**32), 2**32 - 1))
 
 
 @rule
@@ -86,6 +86,7 @@ def _(dy, key, *, rate):
 
 
 def _masked(x, key, rate, shape):
+    rate = float(rate)                                  # a NumPy number would widen x
     if rate == 0:
         return x
     if rate == 1:
@@ -96,9 +97,11 @@ def _masked(x, key, rate, shape):
 def _check(x, key, *, rate):
     if not 0 <= rate <= 1:
         raise ValueError(f"a dropout rate is the share that is dropped, from 0 to 1, and was given as {rate}")
-    if not (jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key) or jnp.result_type(key) == jnp.uint32):
-        raise TypeError(f"dropout draws its mask from a PRNG key, and was given {jnp.result_type(key)}{list(jnp.shape(key))}: "
-                        "write jax.random.key(0)")
+    given = "nothing" if key is None else f"{jnp.result_type(key)}{list(jnp.shape(key))}"
+    typed = key is not None and jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key)
+    if not ((typed and jnp.ndim(key) == 0) or given in ("uint32[2]", "uint32[4]")):
+        raise TypeError(f"dropout draws its mask from one PRNG key, and was given {given}: write jax.random.key(0), "
+                        "or jax.vmap over several keys")
 
 
 for noise in (dropout, relu_dropout, stochastic_depth):
