@@ -242,9 +242,12 @@ def _checked(rule, cotangents, types):
         else:
             try:
                 parts = treedef.flatten_up_to(cotangent)
+                alike = all(part is None or jax.tree_util.treedef_is_leaf(jax.tree.structure(part)) for part in parts)
             except ValueError:
+                alike = False
+            if not alike:
                 raise TypeError(f"the bwd of {rule.__name__} returned for {name} a cotangent of structure "
-                                f"{jax.tree.structure(cotangent)}, where {name} has {treedef}") from None
+                                f"{jax.tree.structure(cotangent)}, where {name} has {treedef}")
         found += [_as(rule, name, part, t) for part, t in zip(parts, wanted) if _real(t)]
     return tuple(found)
 
