@@ -21,7 +21,8 @@ def dense_stack(x, w, b, *, activation="relu"):
 
     x [n d], w [l d d], b [l d] → y [n d]. g is "relu", "tanh", "sigmoid" or "identity".
     One loop forward, one back: the program does not grow with the depth, and each activation is kept once, where autodiff keeps
-    it as the output of one layer and the input of the next.
+    it as the output of one layer and the input of the next. The slopes are functions of y: in float32 that of tanh is 0 from
+    |z| = 9 on and that of sigmoid from z = 17 on, where the rules of those names are still exact.
     """
     act, _ = ACTIVATIONS[activation]
     for i in range(w.shape[0]):
@@ -61,6 +62,9 @@ def _(x, w, b, *, activation):
     if jnp.ndim(x) != 2 or jnp.ndim(w) != 3 or jnp.shape(w)[1:] != (d, d) or jnp.shape(b) != (jnp.shape(w)[0], d):
         raise ValueError(f"dense_stack takes x [n d], w [l d d] and b [l d]: x is {list(jnp.shape(x))}, w is {list(jnp.shape(w))} "
                          f"and b is {list(jnp.shape(b))}")
+    dtypes = [jnp.result_type(a) for a in (x, w, b)]
+    if len(set(dtypes)) > 1:
+        raise TypeError(f"dense_stack takes arrays of one dtype: x is {dtypes[0]}, w is {dtypes[1]} and b is {dtypes[2]}, cast them alike")
 
 
 for name in ACTIVATIONS:

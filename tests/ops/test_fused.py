@@ -1,0 +1,82 @@
+"""A stack of layers as one rule: the same as its layers one by one, in a program that does not grow. What all rules share is in
+test_rules.py."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fnnet import ops, verify
+from fnnet.ops.fused import ACTIVATIONS
+
+
+def arrays(layers, n=5, d=8, dtype=jnp.float64):
+    keys = jax.random.split(jax.random.key(0), 3)
+    return tuple(jax.random.normal(key, shape, dtype) * scale for key, shape, scale in
+                 zip(keys, ((n, d), (layers, d, d), (layers, d)), (1, d**-0.5, 0.1), strict=True))
+
+
+def one_by_one(x, w, b, *, activation):
+    for i in range(w.shape[0]):
+        x = getattr(ops, activation)(ops.dense(x, w[i], b[i]))
+    return x
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("layers", [0, 1, 2, 12])
+def test_a_stack_is_its_layers_one_by_one(activation, layers):
+    given = arrays(layers)
+    target = jnp.cos(given[0])
+
+    def value_and_grad(f):
+        return jax.jit(jax.value_and_grad(lambda *a: ((f(*a, activation=activation) - target) ** 2).sum(), (0, 1, 2)))(*given)
+    chex.assert_trees_all_close(value_and_grad(ops.dense_stack), value_and_grad(one_by_one), rtol=1e-12, atol=1e-14)
+
+
+def test_the_program_does_not_grow_with_the_depth():
+    def size(layers):
+        return len(str(jax.make_jaxpr(jax.grad(lambda *a: ops.dense_stack(*a).sum(), (0, 1, 2)))(*arrays(layers))).splitlines())
+    assert size(2) == size(50)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_each_activation_is_kept_once(activation):
+    layers, n, d = 6, 16, 8
+    x, w, b = arrays(layers, n, d)
+    one = n * d * 8
+
+    def layer_by_layer_in_a_scan(x, w, b):
+        return jax.lax.scan(lambda h, wb: (getattr(jax.nn, activation)(h @ wb[0] + wb[1][None, :]), None), x, (w, b))[0]
+    # The inputs of the layers, and the output of the last.
+    assert verify.saved_bytes(lambda *a: ops.dense_stack(*a, activation=activation), x, w, b) <= (layers + 1) * one
+    if activation in ("tanh", "sigmoid"):
+        assert verify.saved_bytes(layer_by_layer_in_a_scan, x, w, b) >= 2 * layers * one
+
+
+def test_a_saturated_unit_has_no_gradient_and_a_nan_is_not_hidden():
+    x, w, b = jnp.full((1, 1), 1e4), jnp.ones((2, 1, 1)), jnp.zeros((2, 1))
+    for activation in "tanh", "sigmoid":
+        grads = jax.grad(lambda *a, g=activation: ops.dense_stack(*a, activation=g).sum(), (0, 1, 2))(x, w, b)
+        chex.assert_tree_all_finite(grads)
+        assert grads[0] == 0
+    for activation in ACTIVATIONS:
+        assert jnp.isnan(ops.dense_stack(x * jnp.nan, w, b, activation=activation)).all()
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda x, w, b: (x[0], w, b), r"x \[n d\], w \[l d d\] and b \[l d\]: x is \[8\], w is \[3, 8, 8\] and b is \[3, 8\]"),
+    (lambda x, w, b: (x[:, :4], w, b), r"x is \[5, 4\]"),
+    (lambda x, w, b: (x, w[:, :4], b), r"w is \[3, 4, 8\]"),
+    (lambda x, w, b: (x, w, b[:2]), r"b is \[2, 8\]"),
+])
+def test_wrong_shapes_are_one_sentence(change, message):
+    with pytest.raises(ValueError, match=message):
+        ops.dense_stack(*change(*arrays(3)))
+
+
+def test_wrong_activations_and_dtypes_are_one_sentence():
+    x, w, b = arrays(3)
+    with pytest.raises(ValueError, match="'gelu' is no activation of dense_stack: write one of identity, relu, tanh, sigmoid"):
+        ops.dense_stack(x, w, b, activation="gelu")
+    with pytest.raises(TypeError, match="one dtype: x is float32, w is float64 and b is float64, cast them alike"):
+        ops.dense_stack(x.astype(jnp.float32), w, b)
