@@ -61,10 +61,10 @@ def measure(args):
             print(line, flush=True)
             kept &= line.startswith("PASS")
         return 0 if kept else 1
-    parts = {part: found for part, measured in (("steps", measure_steps), ("rules", measure_rules))
-             if args.what in (part, "all") and (found := measured(args))}
-    if args.out or not args.only:
-        print(f"\n{results.save(args.out or results.HERE, **parts)}   {time.perf_counter() - start:.0f} s")
+    for part, measured in (("steps", measure_steps), ("rules", measure_rules)):
+        if args.what in (part, "all") and (found := measured(args)) and (args.out or not args.only):
+            print(f"\n{results.save(args.out or results.HERE, **{part: found})}   {time.perf_counter() - start:.0f} s", flush=True)
+    return 0
 
 
 def measure_steps(args):
