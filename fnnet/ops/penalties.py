@@ -60,8 +60,7 @@ def _total(f, params):
 
 def _each(slope, params, dy):
     def cotangent(w):
-        # Integers have no gradient, and what stands in their place is not looked at; None here would be one leaf less.
-        return (slope(w.astype(wide(w.dtype))) * dy.astype(wide(w.dtype))).astype(w.dtype) if _real(w) else w
+        return (slope(w.astype(wide(w.dtype))) * dy.astype(wide(w.dtype))).astype(w.dtype) if _real(w) else None
     return jax.tree.map(cotangent, params),
 
 
