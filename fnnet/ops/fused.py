@@ -25,9 +25,7 @@ def dense_stack(x, w, b, *, activation="relu"):
     |z| = 9 on and that of sigmoid from z = 17 on, where the rules of those names are still exact.
     """
     act, _ = ACTIVATIONS[activation]
-    for i in range(w.shape[0]):
-        x = act(x @ w[i] + b[i][None, :])
-    return x
+    return lax.scan(lambda h, weights: (act(h @ weights[0] + weights[1][None, :]), None), x, (w, b))[0]
 
 
 @dense_stack.fwd

@@ -107,7 +107,10 @@ def _medians(calls, rounds, seconds):
             t = time.perf_counter()
             jax.block_until_ready(call())
             taken[name].append(time.perf_counter() - t)
-    return {name: statistics.median(times) for name, times in taken.items()}
+    first, *others = taken
+    base = statistics.median(taken[first])
+    # By the ratios within a round: what slows the machine for a while slows both sides of a ratio.
+    return {first: base} | {name: base * statistics.median(t / b for t, b in zip(taken[name], taken[first])) for name in others}
 
 
 def _value_and_grad(f, real):
