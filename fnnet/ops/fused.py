@@ -8,10 +8,10 @@ from fnnet.rule import rule
 
 # The activations of a stack and their derivatives as functions of y: the outputs are kept as the next layer's inputs anyway.
 ACTIVATIONS = {
-    "identity": (lambda z: z, lambda dy, y: dy),
     "relu": (lambda z: jnp.where(z <= 0, 0, z), lambda dy, y: jnp.where(y <= 0, 0, dy)),
     "tanh": (jnp.tanh, lambda dy, y: dy * ((1 - y) * (1 + y))),
     "sigmoid": (lambda z: 1 / (1 + jnp.exp(-z)), lambda dy, y: dy * (y * (1 - y))),
+    "identity": (lambda z: z, lambda dy, y: dy),
 }
 
 

@@ -76,7 +76,7 @@ def test_wrong_shapes_are_one_sentence(change, message):
 
 def test_wrong_activations_and_dtypes_are_one_sentence():
     x, w, b = arrays(3)
-    with pytest.raises(ValueError, match="'gelu' is no activation of dense_stack: write one of identity, relu, tanh, sigmoid"):
+    with pytest.raises(ValueError, match="'gelu' is no activation of dense_stack: write one of relu, tanh, sigmoid, identity"):
         ops.dense_stack(x, w, b, activation="gelu")
     with pytest.raises(TypeError, match="one dtype: x is float32, w is float64 and b is float64, cast them alike"):
         ops.dense_stack(x.astype(jnp.float32), w, b)
