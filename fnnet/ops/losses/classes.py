@@ -79,7 +79,8 @@ def multiclass_hinge(scores, labels, weights=None, *, margin=1.0, reduction="mea
 
 @multiclass_hinge.fwd
 def _(scores, labels, weights, *, margin, reduction):
-    loss = _hinge(*widen(scores), labels, margin)
+    s, = widen(scores)
+    loss = _hinge(s, labels, margin)
     return reduced(loss, weights, reduction, scores), (scores, labels, loss if weights is not None else None, weights)
 
 

@@ -19,7 +19,8 @@ def triplet(anchor, positive, negative, weights=None, *, margin=1.0, reduction="
 
 @triplet.fwd
 def _(anchor, positive, negative, weights, *, margin, reduction):
-    loss = jnp.maximum(_closeness(*widen(anchor, positive, negative), margin), 0)
+    a, p, n = widen(anchor, positive, negative)
+    loss = jnp.maximum(_closeness(a, p, n, margin), 0)
     return reduced(loss, weights, reduction, anchor, positive, negative), (anchor, positive, negative, loss, weights)
 
 

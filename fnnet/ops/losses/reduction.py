@@ -11,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from fnnet.ops.numeric import wide
 
@@ -102,7 +103,7 @@ def _index(labels):
 
 def extremes(a):
     """The least and the greatest number of an array; 0 and 0 where its values are not known yet, or not here."""
-    if isinstance(a, jax.core.Tracer) or not jnp.size(a) or not getattr(a, "is_fully_addressable", True):
+    if isinstance(a, Tracer) or not jnp.size(a) or not getattr(a, "is_fully_addressable", True):
         return 0, 0
     with jax.ensure_compile_time_eval():        # an array from outside is concrete inside a jit too
         return jnp.min(a).item(), jnp.max(a).item()
