@@ -1,0 +1,168 @@
+"""A guess at the cause, from the pattern of a failure."""
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones):
+    """One sentence, or nothing. all_right: the right gradients of all arguments; truth_of_ones: those for a cotangent of ones."""
+    got, want = fault.given, fault.right
+    if got.shape != want.shape:
+        return ""
+    if not np.isfinite(got).all():
+        return "an overflow, a 0/0 or ∞ − ∞ that autodiff of the reference does not have" if np.isfinite(want).all() else ""
+    if context.startswith("vmap"):
+        return "wrong only under vmap: a rule of its own for batching, or an axis counted from the front"
+    wrong = ~np.isclose(got, want, rtol=1e-6, atol=1e-12 * max(np.abs(want).max(initial=0), 1e-300))
+    n = int(wrong.sum())
+    if n == 0:
+        return ""
+    for guess in (_constant, _rearranged, _cotangent, _other, _factor, _precision, _mask, _region):
+        if text := guess(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
+            return text
+    return ""
+
+
+def _near(a, b, tight=1e-6):
+    top = np.abs(b).max(initial=0)
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=tight, atol=tight * top)) and top > 0
+
+
+def _sizes(leaves):
+    named = {}
+    for leaf in leaves:
+        for a, s in enumerate(np.shape(leaf)):
+            named.setdefault(s, "the batch size" if a == 0 else "a size")
+        named.setdefault(int(np.size(leaf)) if hasattr(leaf, "shape") else -1, "the number of elements")
+    return {s: name for s, name in named.items() if s > 1}
+
+
+def _constant(p, got, want, wrong, leaves, cts, *_):
+    if not np.abs(got).max(initial=0):
+        return "the gradient of this argument is dropped: it is 0 everywhere"
+    if _near(got, -want):
+        return "the sign"
+    some = np.abs(want) > 1e-9 * np.abs(want).max(initial=0)
+    if not some.any():
+        return "a gradient where there is none"
+    ratio = np.where(some, got / np.where(some, want, 1), np.nan)
+    r = float(np.nanmedian(ratio))
+    if np.nanmax(np.abs(ratio - r)) < 1e-6 * max(abs(r), 1):
+        for s, name in _sizes([leaves[i] for i in range(len(leaves)) if hasattr(leaves[i], "shape")]).items():
+            if abs(r - s) < 1e-6 * s:
+                return f"{s} times too large: off by {name} {s}"
+            if abs(r * s - 1) < 1e-6:
+                return f"{s} times too small: off by {name} {s}"
+        for name, value in p.settings.items():
+            if isinstance(value, float) and value and (abs(r - value) < 1e-6 * abs(value) or abs(r * value - 1) < 1e-6):
+                return f"a factor of {name} {'too many' if abs(r - value) < 1e-6 * abs(value) else 'missing'}"
+        return f"a constant factor of {r:.6g}"
+    rest = got - want
+    if wrong.all() and got.size > 1 and np.ptp(rest) < 1e-6 * np.abs(rest).max():
+        return f"a constant {rest.flat[0]:.6g} is added"
+    return ""
+
+
+def _rearranged(p, got, want, *_):
+    if got.ndim >= 2 and got.size > 1:
+        if got.shape[-1] == got.shape[-2] and _near(got, np.swapaxes(want, -1, -2)):
+            return "transposed"
+        if _near(got, np.swapaxes(want, -1, -2).reshape(want.shape)):
+            return "transposed, and reshaped to fit"
+    for axis in range(got.ndim):
+        if got.shape[axis] > 1 and _near(got, np.flip(want, axis)):
+            return f"reversed along axis {axis}"
+        for shift in (1, -1):
+            if got.shape[axis] > 2 and _near(got, np.roll(want, shift, axis)):
+                return f"shifted by one along axis {axis}"
+    for axis in range(got.ndim):
+        if got.shape[axis] > 1:
+            for word, total in (("summed", want.sum(axis, keepdims=True)), ("averaged", want.mean(axis, keepdims=True))):
+                if _near(got, np.broadcast_to(total, want.shape)):
+                    return f"{word} over axis {axis}"
+            if _near(got - got.mean(axis, keepdims=True), want - want.mean(axis, keepdims=True)):
+                return f"a term constant along axis {axis} is missing"
+    return ""
+
+
+def _cotangent(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
+    ones = truth_of_ones[fault.array] if truth_of_ones is not None and fault.array < len(truth_of_ones) else None
+    if ones is None or ones.shape != got.shape:
+        return ""
+    if _near(got, ones):
+        return "the cotangent is ignored"
+    if _near(got, np.abs(want)) and not _near(want, np.abs(want)):
+        return "the sign of the cotangent or of the gradient is lost: it is the absolute value"
+    for word, c in (("first element", cts[0].reshape(-1)[:1]), ("mean", np.array([cts[0].mean()])), ("sum", np.array([cts[0].sum()]))):
+        if c.size and _near(got, ones * c[0]):
+            return f"only the {word} of the cotangent is used"
+    return ""
+
+
+def _other(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
+    for j, other in enumerate(all_right):
+        if j != fault.array and _near(got, other):
+            return f"this is the gradient of {p.names[p.real[j]]}: exchanged"
+    return ""
+
+
+def _factor(p, got, want, wrong, leaves, *_):
+    for name, leaf in zip(p.names, leaves):
+        if not hasattr(leaf, "dtype") or not np.issubdtype(np.asarray(leaf).dtype if not hasattr(leaf, "aval") else np.dtype(object), np.floating):
+            continue
+        for shape in (leaf, np.asarray(leaf)[..., None]):
+            try:
+                times = np.broadcast_to(shape, want.shape)
+            except ValueError:
+                continue
+            if _near(got * times, want):
+                return f"a factor {name} is missing"
+            if _near(got, want * times):
+                return f"a factor {name} too many"
+    return ""
+
+
+def _precision(p, got, want, wrong, *_):
+    error = np.abs(got - want)[wrong] / np.maximum(np.abs(want)[wrong], 1e-300)
+    if wrong.mean() > 0.5 and np.median(error) > 1e-9 and error.max() < 0.1:
+        if np.median(error) < 1e-5:
+            return "float32 somewhere inside"
+        for name, dtype in (("float16", np.dtype(jnp.float16)), ("bfloat16", np.dtype(jnp.bfloat16))):
+            with np.errstate(over="ignore"):
+                if (got.astype(dtype).astype(np.float64) == got).all():
+                    return f"{name}: every number is one"
+        return "float16 or bfloat16 accumulation" if np.median(error) > 2e-5 else ""
+    return ""
+
+
+def _mask(p, got, want, wrong, leaves, *_):
+    if any(d.kind == "key" for d in p.domains) and ((got == 0) != (want == 0)).any():
+        return "the mask differs between forward and backward"
+    return ""
+
+
+def _region(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
+    """Wrong only where the argument itself has some property, or only in some rows."""
+    x = leaves[p.real[fault.array]] if fault.array < len(p.real) else None
+    if wrong.all():
+        return ""
+    if x is not None and x.shape == wrong.shape and wrong.size > 1:
+        for text, where in ((f"where {p.names[p.real[fault.array]]} < 0", x < 0), ("where it is > 0", x > 0), ("where it is 0", x == 0)):
+            if (where == wrong).all():
+                return f"wrong only {text}"
+        if np.abs(x)[wrong].min() > np.abs(x)[~wrong].max():
+            return f"wrong only where |{p.names[p.real[fault.array]]}| is large, from about {np.abs(x)[wrong].min():.3g}"
+        if np.abs(x)[wrong].max() < np.abs(x)[~wrong].min():
+            return f"wrong only where |{p.names[p.real[fault.array]]}| is small, up to about {np.abs(x)[wrong].max():.3g}"
+    for axis in range(wrong.ndim):
+        along = wrong.any(tuple(a for a in range(wrong.ndim) if a != axis))
+        if 0 < along.sum() < along.size and wrong.shape[axis] > 1:
+            first = int(np.argmax(along))
+            if along[first:].all():
+                return f"wrong only from index {first} of axis {axis} on"
+            if along.sum() == 1:
+                return f"wrong only at index {first} of axis {axis}"
+    half = np.abs(got[wrong])
+    if half.size and (half == 0).all():
+        return "some elements of the gradient are lost"
+    return ""

@@ -1,0 +1,201 @@
+"""A function to check, its arguments as a flat list of arrays, and the programs that evaluate it beside its reference."""
+
+import functools
+import inspect
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnet.rule import Rule
+from fnnet.verify.spec import Domain, derive, parse
+
+# The harness runs many small programs once or twice each: compiling them quickly is worth more than that they run quickly.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+class Problem(NamedTuple):
+    """f and its reference, functions of the same positional arguments; the arguments' leaves as numpy arrays, floats in float64."""
+    f: object
+    reference: object
+    leaves: list
+    treedef: object
+    names: tuple            # of the leaves: "x", "params['w']"
+    dtypes: tuple           # as given
+    domains: tuple
+    real: tuple             # the leaves to differentiate
+    settings: dict
+    constants: tuple = ()   # numbers written in the programs
+    forward: bool = False   # the reference has only forward mode (a while loop)
+    title: str = ""
+
+    @property
+    def fixed(self):
+        """Leaves that are no arrays: strings, functions, Python integers."""
+        return [i for i, d in enumerate(self.domains) if d.kind == "static"]
+
+    def with_settings(self, settings):
+        return self._replace(settings={**self.settings, **settings})
+
+    def call(self, f, leaves, settings=None):
+        args = self.treedef.unflatten(leaves)
+        return f(*args, **(self.settings if settings is None else settings))
+
+    def outputs(self, f, leaves):
+        return [leaf for leaf in jax.tree.leaves(self.call(f, leaves)) if hasattr(leaf, "dtype") or isinstance(leaf, float | int)]
+
+    def split(self, leaves):
+        """The leaves to differentiate, and the other arrays."""
+        return ([leaves[i] for i in self.real], [leaves[i] for i in self.rest])
+
+    @property
+    def rest(self):
+        return [i for i in range(len(self.leaves)) if i not in self.real and self.domains[i].kind != "static"]
+
+    def merge(self, xs, others):
+        full = list(self.leaves)
+        for i, a in zip(self.real, xs):
+            full[i] = a
+        for i, a in zip(self.rest, others):
+            full[i] = a
+        return full
+
+    def of_real(self, f, others):
+        """f as a function of the leaves to differentiate: its real outputs as a list, the others aside."""
+        def g(*xs):
+            outs = [jnp.asarray(o) for o in self.outputs(f, self.merge(xs, others))]
+            return [o for o in outs if is_real(o)], [o for o in outs if not is_real(o)]
+        return g
+
+    def show(self, leaves=None):
+        return ", ".join(f"{n} {short(d)}{list(np.shape(v))}" for n, d, v, m in
+                         zip(self.names, self.dtypes, leaves or self.leaves, self.domains) if m.kind not in ("static",))
+
+
+def problem(f, args, reference, settings, spec, argnums, domains=None):
+    """Reads the call, so that what follows knows nothing but arrays."""
+    leaves, treedef = jax.tree.flatten(args)
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(args)]
+    arguments = argument_names(f, len(args))
+    names = tuple(arguments[p[0].idx] + jax.tree_util.keystr(p[1:]) for p in paths)
+    static = nondiff(f)
+    said = parse(spec, arguments) if spec else {}
+    values, dtypes, found = [], [], []
+    for leaf, path in zip(leaves, paths):
+        i = path[0].idx
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            value, domain, dtype = leaf, Domain("key"), leaf.dtype
+        elif i in static or not (isinstance(leaf, float) or (hasattr(leaf, "dtype") and hasattr(leaf, "shape"))):
+            value, domain, dtype = leaf, Domain("static"), None
+        else:
+            dtype = jnp.asarray(leaf).dtype
+            value = np.asarray(leaf, np.float64) if jnp.issubdtype(dtype, jnp.floating) else np.asarray(leaf, dtype)
+            domain = derive(value)
+            if domain.kind == "int" and dtype == np.uint32 and value.shape == (2,):
+                domain = Domain("static", word="key") if domain.high < 0 else Domain("int", 0, 2**31 - 2)
+            given = domains[len(values)] if domains else said.get(arguments[i])
+            if given and given.kind != domain.kind and given.kind != "key":
+                raise ValueError(f"the spec says that {names[len(values)]} is of kind {given.kind}, and it was given as {dtype}")
+            if given and given.kind != "key":
+                high = given.high if given.kind != "int" or given.high < np.inf else domain.high
+                domain = given._replace(high=high) if given.kind == "int" else given
+        values.append(value), dtypes.append(dtype), found.append(domain)
+    wanted = range(len(args)) if argnums is None else {a % len(args) for a in ((argnums,) if isinstance(argnums, int) else argnums)}
+    real = tuple(i for i, d in enumerate(found) if d.kind == "float" and paths[i][0].idx in wanted)
+    if not real:
+        raise ValueError(f"check differentiates real arrays, and found none among {', '.join(names) or 'no arguments'}: "
+                         "give an array of floats, or argnums")
+    title = getattr(f, "__name__", None) or getattr(getattr(f, "func", None), "__name__", None) or type(f).__name__
+    return Problem(f, reference, values, treedef, names, tuple(dtypes), tuple(found), real, dict(settings), title=title)
+
+
+def argument_names(f, count):
+    """The names of the positional arguments, arg0, arg1 … where there are none."""
+    try:
+        params = [p.name for p in inspect.signature(f).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    except (TypeError, ValueError):
+        params = []
+    return [params[i] if i < len(params) else f"arg{i}" for i in range(count)]
+
+
+def nondiff(f):
+    """Positions that a custom_vjp declares to be no arrays."""
+    while not hasattr(f, "nondiff_argnums") and not isinstance(f, functools.partial | Rule) and hasattr(f, "__wrapped__"):
+        f = f.__wrapped__
+    return {i for i in getattr(f, "nondiff_argnums", ()) or ()} if not isinstance(f, Rule) else set()
+
+
+def is_real(a):
+    return hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.floating)
+
+
+def short(dtype):
+    return str(dtype).replace("bfloat", "bf").replace("float", "f").replace("uint", "u").replace("int", "i") if dtype is not None else ""
+
+
+def pullback(p, f, xs, others, cts, forward=False):
+    """(real outputs, other outputs, cotangents of xs), by forward mode where there is no other."""
+    g = p.of_real(f, others)
+    if forward:
+        y, aux = g(*xs)
+        jacobians = jax.jacfwd(lambda *xs: g(*xs)[0], tuple(range(len(xs))))(*xs)
+        grads = [sum(jnp.tensordot(c, j[i], c.ndim) for c, j in zip(cts, jacobians)) for i in range(len(xs))]
+        return y, aux, grads
+    y, pull, aux = jax.vjp(g, *xs, has_aux=True)
+    return y, aux, list(pull([jnp.asarray(c, o.dtype) for c, o in zip(cts, y)]))
+
+
+def both(p):
+    """The program of everything of first order: the plain value of f; value and gradient of f; value and gradient of the reference."""
+    def run(xs, others, cts):
+        plain = [jnp.asarray(o) for o in p.outputs(p.f, p.merge(xs, others))]
+        return ([o for o in plain if is_real(o)], [o for o in plain if not is_real(o)], pullback(p, p.f, xs, others, cts),
+                pullback(p, p.reference, xs, others, cts, p.forward))
+    return run
+
+
+def second(p):
+    """The derivative of the pullback, with respect to the arguments and to the cotangent, along given directions; f, then reference."""
+    def of(f):
+        def run(xs, others, cts, directions):
+            def first(xs, cts):
+                return pullback(p, f, xs, others, cts)[2]
+            _, pull = jax.vjp(first, xs, cts)
+            return jax.tree.leaves(pull(list(directions)))
+        return run
+    return lambda *args: (of(p.f)(*args), of(p.reference)(*args))
+
+
+class Failed(NamedTuple):
+    """A program that could not be made."""
+    error: Exception
+
+    def __call__(self, *args):
+        raise self.error
+
+
+def build(jobs):
+    """Traces (function, arguments[, x64]) by name one after the other, and compiles them side by side."""
+    lowered = {}
+    for name, (function, args, *wide) in jobs.items():
+        try:
+            with jax.enable_x64(wide[0] if wide else True):
+                lowered[name] = jax.jit(function).lower(*args)
+        except Exception as error:                      # whatever the function under test raises is a finding
+            lowered[name] = Failed(error)
+
+    def finish(program):
+        if isinstance(program, Failed):
+            return program
+        try:
+            return program.compile(compiler_options=QUICK if jax.default_backend() == "cpu" else None)
+        except Exception:
+            try:
+                return program.compile()
+            except Exception as error:
+                return Failed(error)
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+        return dict(zip(lowered, pool.map(finish, lowered.values())))

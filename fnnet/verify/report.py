@@ -1,0 +1,70 @@
+"""What a check found: a row for each property, and for each failure where, with what, how much, why, and how to repeat it."""
+
+import json
+from typing import NamedTuple
+
+from fnnet.verify.table import table
+
+
+class Check(NamedTuple):
+    """One property: how often it was looked at, the worst error and its limit, and where it failed."""
+    name: str
+    error: float
+    limit: float
+    ok: bool
+    note: str = ""
+    tried: int = 1
+    where: str = ""         # argument and element
+    inputs: str = ""        # which of the inputs tried
+    looks_like: str = ""
+    reproduce: str = ""     # a program of two lines
+
+
+class Report(NamedTuple):
+    """What fnnet.verify.check found."""
+    title: str
+    arguments: str
+    checks: list
+    figures: dict           # saved and temp bytes, ulp, seconds
+    seconds: float
+    notes: list
+
+    @property
+    def failures(self):
+        return [check for check in self.checks if not check.ok]
+
+    @property
+    def ok(self):
+        return not self.failures
+
+    def worst(self, name):
+        """The error of the check of that name, None where it was not made."""
+        return next((check.error for check in self.checks if check.name == name), None)
+
+    def __str__(self):
+        head = (f"{self.title}({self.arguments}): {'passed' if self.ok else 'FAILED'}, {len(self.checks) - len(self.failures)} of {len(self.checks)} "
+                f"checks, {sum(c.tried for c in self.checks)} looks, {self.seconds:.1f} s")
+        rows = [(c.name, c.tried, f"{c.error:.1e}", f"{c.limit:.0e}" if c.limit else "", "ok" + (f": {c.note}" if c.note else "") if c.ok else "FAILED")
+                for c in self.checks]
+        parts = [head, table(("check", "looks", "error", "limit", ""), rows)]
+        for c in self.failures:
+            lines = [f"FAILED {c.name}: {c.note}"]
+            lines += [f"  {label:<11}{text}" for label, text in (("where", c.where), ("with", c.inputs), ("looks like", c.looks_like)) if text]
+            lines += ["  to repeat", *("    " + line for line in c.reproduce.splitlines())] if c.reproduce else []
+            parts.append("\n".join(lines))
+        parts += [f"note: {note}" for note in self.notes]
+        if self.figures:
+            parts.append(", ".join(f"{name} {value}" for name, value in self.figures.items()))
+        return "\n".join(parts)
+
+    def to_json(self):
+        return json.dumps({"title": self.title, "arguments": self.arguments, "ok": self.ok, "seconds": self.seconds, "notes": self.notes,
+                           "figures": self.figures, "checks": [{**c._asdict(), "error": _plain(c.error), "limit": _plain(c.limit)} for c in self.checks]})
+
+    def raise_if_failed(self):
+        if not self.ok:
+            raise AssertionError(str(self))
+
+
+def _plain(number):
+    return number if number == number and abs(number) != float("inf") else str(number)

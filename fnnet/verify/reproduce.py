@@ -1,0 +1,214 @@
+"""A failure made small, told in words, and written as a program of two lines; and what a rule keeps."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from fnnet.verify import looks, shapes
+from fnnet.verify.diagnose import looks_like
+from fnnet.verify.problem import Failed, both, build
+from fnnet.verify.report import Check
+from fnnet.verify.table import size
+
+PATIENCE = 2.0          # seconds to spend on making failures small
+FIRST_ORDER = ("gradient", "cotangents", "kinks", "extremes", "inputs", "shapes", "settings", "differences")
+
+
+def row(book, name, at):
+    """One row of the report."""
+    look = book.faults.get(name)
+    limit = book.limits.get(name, 0.0)
+    if look is None:
+        return Check(name, book.errors.get(name, 0.0), limit, True, "; ".join(t[:60] for t in book.notes.get(name, [])[:1]), book.looks[name])
+    tried = book.looks[name]
+    if look.fault is None:
+        return Check(name, float("inf"), limit, False, look.message, tried, inputs=look.label)
+    look = smaller(look, at)
+    f, p = look.fault, look.problem
+    if f.array < 0 and look.message:
+        return Check(name, f.error, limit, False, look.message, tried, inputs=look.label)
+    array = p.names[p.real[f.array]] if name != "value" and 0 <= f.array < len(p.real) else f"output {max(f.array, 0)}"
+    what = f"d {array}" if name != "value" else array
+    ulp = abs(f.got - f.want) / max(np.spacing(abs(f.want)), 1e-320) if np.isfinite(f.got) else np.inf
+    note = f"{what}: {f.wrong} of {f.size} elements wrong, worst {f.error:.2g}" + (f" = {ulp:.1e} ulp" if np.isfinite(ulp) and not look.dtype else "")
+    right = f"{f.want:.8g}" if abs(f.want) < 1e299 else "NaN"
+    where = f"{what} at {list(f.place)}: the rule gives {f.got:.8g}, and {right} is right"
+    inputs = look.label + (f" ({p.show(look.leaves)})" if ":" not in look.label else "")
+    return Check(name, f.error, limit, False, note, tried, where, inputs, _guess(look, at), program(look))
+
+
+def _guess(look, at):
+    p, f = look.problem, look.fault
+    try:
+        ones = right = None
+        if at is not None and isinstance(at, looks.First) and look.check in FIRST_ORDER:
+            here = _evaluate(p, look.leaves, look.cts, at)
+            if here is not None:
+                ones = here.grads(look.leaves, [np.ones(np.shape(c)) for c in look.cts], 3)
+                right = here.grads(look.leaves, look.cts, 3)
+        said = looks_like(p, f, look.check, look.leaves, look.cts, right or [], ones)
+    except Exception:                                   # a guess must never stand in the way of the finding
+        said = ""
+    if look.check == "settings" and at is not None:
+        said = (said + "; " if said else "") + f"right at the settings given, wrong at {look.label.split(':')[0]}"
+    if look.check == "shapes":
+        said = (said + "; " if said else "") + "right at the shapes given, wrong at others"
+    return said
+
+
+def _evaluate(p, leaves, cts, at):
+    """The program of first order at these shapes and settings."""
+    if p.settings == at.p.settings and [np.shape(v) for v in leaves] == [np.shape(v) for v in at.p.leaves]:
+        return at
+    made = build({"first": (both(p), (*p.split(leaves), cts))})["first"]
+    return None if isinstance(made, Failed) else looks.first(p._replace(leaves=list(leaves)), made, cts, at.gradients.eps, at.rng)
+
+
+_spent = [0.0]
+
+
+def smaller(look, at):
+    """The same failure at the smallest shapes, and the roundest numbers, at which it is still one."""
+    if look.check not in FIRST_ORDER or not isinstance(at, looks.First) or look.dtype or look.fault is None:
+        return look
+    until = time.perf_counter() + PATIENCE
+    best = look
+    shrinking = True
+    while shrinking and time.perf_counter() < until:
+        shrinking = False
+        for q in shapes.simpler(best.problem, best.leaves):
+            if time.perf_counter() > until:
+                break
+            try:
+                found = _still(q, best, at)
+            except Exception:
+                continue
+            if found is not None:
+                best, shrinking = found, True
+                break
+    return _rounder(best, at, until)
+
+
+def _still(q, look, at):
+    out = jax.eval_shape(lambda *xs: q.of_real(q.reference, q.split(q.leaves)[1])(*xs)[0], *q.split(q.leaves)[0])
+    rng = np.random.default_rng(1)
+    cts = [c[tuple(slice(0, s) for s in t.shape)] if c.ndim == len(t.shape) and all(a >= b for a, b in zip(c.shape, t.shape)) else rng.normal(size=t.shape)
+           for c, t in zip(map(np.asarray, look.cts), out)]
+    here = _evaluate(q, q.leaves, cts, at)
+    return None if here is None else _failing(here, q.leaves, cts, look)
+
+
+def _failing(here, leaves, cts, look):
+    book = looks.book()
+    here = here._replace(rng=np.random.default_rng(2))
+    looks.look(book, look.check, look.label, here, leaves, cts, values=False)
+    found = book.faults.get(look.check)
+    return found._replace(problem=here.p) if found is not None else None
+
+
+def _rounder(look, at, until):
+    try:
+        here = _evaluate(look.problem, look.leaves, look.cts, at)
+    except Exception:
+        return look
+    if here is None or time.perf_counter() > until + PATIENCE:
+        return look
+    for digits in (0, 1, 2):
+        for i in look.problem.real:
+            if not look.problem.domains[i].free:
+                continue
+            simple = [np.round(v, digits) + 0.0 if j == i else v for j, v in enumerate(look.leaves)]
+            if np.array_equal(simple[i], look.leaves[i]):
+                continue
+            found = _failing(here, simple, look.cts, look)
+            look = found if found is not None else look
+        found = _failing(here, look.leaves, [np.round(c, digits) + 0.0 for c in look.cts], look)
+        if found is not None and any(np.any(c) for c in found.cts):
+            look = found
+    return look
+
+
+def program(look):
+    """Two lines: the arguments; and the rule's gradient, with what is right beside it. `f` is the function checked."""
+    p, f = look.problem, look.fault
+    if f is None or any(v.size > 300 for v in look.leaves if isinstance(v, np.ndarray)) or p.fixed:
+        return ""
+    dtype = look.dtype or "float64"
+    args = p.treedef.unflatten([_Text(_written(v, dtype)) for v in look.leaves])
+    settings = "".join(f", {k}={v!r}" for k, v in p.settings.items())
+    cts = ", ".join(_written(np.asarray(c), dtype) for c in look.cts)
+    call = f"lambda *a: f(*a{settings})" if settings else "f"
+    right = f"{f.want:.8g}" if abs(f.want) < 1e299 else "nan"
+    return (f"import jax, numpy as np, jax.numpy as jnp; jax.config.update('jax_enable_x64', True); args = {args!r}; cts = [{cts}]\n"
+            f"y, pull = jax.vjp({call}, *args); print(pull(jax.tree.unflatten(jax.tree.structure(y), cts)))"
+            f"    # {p.names[p.real[f.array]] if 0 <= f.array < len(p.real) else ''}{list(f.place)}: {f.got:.8g}, and {right} is right")
+
+
+class _Text(str):
+    """A string whose repr is itself, so that the repr of a tree of them is a program."""
+    def __repr__(self):
+        return str(self)
+
+
+def _written(v, dtype):
+    if isinstance(v, jax.Array):
+        return f"jax.random.wrap_key_data(jnp.array({np.asarray(jax.random.key_data(v)).tolist()}, 'uint32'))"
+    v = np.asarray(v)
+    kind = dtype if np.issubdtype(v.dtype, np.floating) else str(v.dtype)
+    text = repr(v.tolist()).replace("nan", "np.nan").replace("inf", "np.inf")
+    return f"jnp.array({text}, '{kind}')" + ("" if v.size else f".reshape{v.shape}")
+
+
+def kept(p, f):
+    """Bytes that f keeps for its backward pass, and how many of these are arguments: read from the program, nothing is run."""
+    leaves = [v if d.kind in ("static", "key") else jnp.asarray(v, t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
+    xs, others = p.split(leaves)
+
+    def residuals(xs, others):
+        return [r for r in jax.tree.leaves(jax.vjp(lambda *xs: p.of_real(f, others)(*xs)[0], *xs)[1]) if hasattr(r, "dtype")]
+    jaxpr = jax.make_jaxpr(residuals)(xs, others).jaxpr
+    seen = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
+    arguments = seen & set(jaxpr.invars)
+
+    def weigh(found):
+        return sum(int(np.prod(v.aval.shape)) * getattr(v.aval.dtype, "itemsize", 8) for v in found)
+    return weigh(seen - arguments), weigh(arguments)
+
+
+def memory(book, figures, p, args, budget, thorough):
+    """Saved bytes, reported beside autodiff's; temporaries and time where a budget asks for them."""
+    try:
+        mine, theirs = kept(p, p.f), kept(p, p.reference)
+    except Exception:
+        return
+    figures["saved bytes"] = f"{size(mine[0])} (autodiff {size(theirs[0])}), besides {size(mine[1])} of arguments"
+    found = {"saved": mine[0]}
+    if "temp" in budget or "seconds" in budget or thorough:
+        leaves = [v if d.kind in ("static", "key") else jnp.asarray(v, t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
+        xs, others = p.split(leaves)
+
+        def run(xs, others):
+            y, pull, _ = jax.vjp(p.of_real(p.f, others), *xs, has_aux=True)
+            return y, pull([jnp.ones_like(o) for o in y])
+        made = jax.jit(run).lower(xs, others).compile()
+        analysis = made.memory_analysis()
+        found["temp"] = int(analysis.temp_size_in_bytes) if analysis else 0
+        figures["temp bytes"] = size(found["temp"])
+        if "seconds" in budget:
+            times = []
+            for _ in range(12):
+                start = time.perf_counter()
+                jax.block_until_ready(made(xs, others))
+                times.append(time.perf_counter() - start)
+            found["seconds"] = float(np.median(times))
+            figures["seconds"] = found["seconds"]
+    unknown = budget.keys() - {"saved", "temp", "seconds", "ulp"}
+    if unknown:
+        raise ValueError(f"a budget limits saved, temp, seconds or ulp, not {', '.join(sorted(unknown))}")
+    for name in budget.keys() - {"ulp"}:
+        book.saw("budget", 0.0, 0.0)
+        if found[name] > budget[name]:
+            book.wrong(looks.Look("budget", "", None, p, [], [], message=f"{name}: {found[name]:g}, more than the {budget[name]:g} allowed"))

@@ -1,0 +1,155 @@
+"""Other shapes of the same arguments: which axes go together is found by asking the reference."""
+
+import itertools
+import math
+
+import jax
+import numpy as np
+
+from fnnet.verify.inputs import draw
+from fnnet.verify.spec import Domain
+
+TRIALS = 60             # how often the reference may be asked
+LIMIT = 40_000          # elements of an array
+
+
+def groups(p):
+    """Sets of axes, [(leaf, axis), …], that can change their size together: from the spec's letters, or by trying."""
+    if any(d.dims for d in p.domains):
+        return _declared(p)
+    axes = [(i, a) for i, d in enumerate(p.domains) if d.kind in ("float", "int", "bool") for a in range(np.ndim(p.leaves[i]))]
+    found, left, trials = [], list(axes), 0
+    while left:
+        first, alike = left[0], [x for x in left[1:] if _size(p, x) == _size(p, left[0])]
+        group = None
+        for size in range(len(alike) + 1):
+            for others in itertools.combinations(alike, size):
+                trials += 1
+                if trials > TRIALS:
+                    return found
+                if _runs(p, {x: _size(p, first) + 2 for x in (first, *others)}):
+                    group = (first, *others)
+                    break
+            if group or (size > 3 and size < len(alike)):
+                break
+        if group and _size(p, first) > 1:
+            found.append(group)
+        left = [x for x in left if x != first and x not in (group or ())]
+    return found
+
+
+def _declared(p):
+    letters = {}
+    for i, d in enumerate(p.domains):
+        named = list(d.dims or ())
+        lead = np.ndim(p.leaves[i]) - sum(not n.startswith("*") for n in named)
+        spread = [m for n in named for m in ([f"{n}{k}" for k in range(lead)] if n.startswith("*") else [n])]
+        if len(spread) != np.ndim(p.leaves[i]) and d.dims is not None:
+            raise ValueError(f"the spec gives {p.names[i]} {len(named)} axes, [{', '.join(named)}], and it has the shape {list(np.shape(p.leaves[i]))}")
+        for axis, name in enumerate(spread):
+            if not name.isdigit():
+                letters.setdefault(name, []).append((i, axis))
+    for name, axes in letters.items():
+        if len({_size(p, x) for x in axes}) > 1:
+            raise ValueError(f"the spec says that {' and '.join(f'axis {a} of {p.names[i]}' for i, a in axes)} are of one size {name}, "
+                             f"and they are {', '.join(str(_size(p, x)) for x in axes)}")
+    return [tuple(axes) for axes in letters.values()]
+
+
+def _size(p, axis):
+    return np.shape(p.leaves[axis[0]])[axis[1]]
+
+
+def _shapes(p, sizes):
+    return [tuple(sizes.get((i, a), s) for a, s in enumerate(np.shape(leaf))) if p.domains[i].kind in ("float", "int", "bool") else None
+            for i, leaf in enumerate(p.leaves)]
+
+
+def _runs(p, sizes):
+    """Whether the reference takes these shapes, asked without computing anything."""
+    shapes = _shapes(p, sizes)
+    kinds = [i for i, s in enumerate(shapes) if s is not None]
+
+    def f(*arrays):
+        full = list(p.leaves)
+        for i, a in zip(kinds, arrays):
+            full[i] = a
+        return [o for o in p.outputs(p.reference, full) if hasattr(o, "dtype")]
+    try:
+        return bool(jax.eval_shape(f, *(jax.ShapeDtypeStruct(shapes[i], p.leaves[i].dtype) for i in kinds)))
+    except Exception:                                   # any complaint is an answer: these shapes do not go together
+        return False
+
+
+def variants(p, found, thorough=True):
+    """(label, problem) at other shapes."""
+    n = len(found)
+    if not n:
+        return
+    primes = itertools.cycle((3, 5, 7, 2, 11, 13))
+    distinct = [next(primes) for _ in range(n)]
+    old = [_size(p, g[0]) for g in found]
+    plans = [("all sizes different", distinct), ("batch of one", [1, *old[1:]]), ("all sizes different, the other way", [6 - i % 4 + i // 4 for i in range(n)])]
+    if thorough:
+        plans += [("large and odd", _large(p, found, [129, 33, 17, 5])), ("a size more", [s + 1 for s in old]), ("all sizes 4", [4] * n),
+                  ("large and even", _large(p, found, [16, 136, 8, 6]))]
+        plans += [(f"axis {g[0][1]} of {p.names[g[0][0]]} of size 1", [1 if k == j else s for k, s in enumerate(old)])
+                  for j, g in enumerate(found) if j][:3]
+    tried = [old]
+    for label, sizes in plans:
+        changed = {axis: s for g, s in zip(found, sizes) for axis in g}
+        if sizes in tried or not _runs(p, changed):
+            continue
+        tried.append(sizes)
+        yield label, resized(p, changed)
+
+
+def _large(p, found, sizes):
+    """Sizes to catch what is right only for small arrays, or for multiples of something."""
+    chosen = [*sizes, *[3] * len(found)][:len(found)]
+    while chosen and max(math.prod(s or ()) for s in _shapes(p, {x: s for g, s in zip(found, chosen) for x in g}) if s is not None) > LIMIT:
+        k = int(np.argmax(chosen))
+        chosen[k] = chosen[k] // 2 + 1
+    return chosen
+
+
+def resized(p, changed, seed=5):
+    rng = np.random.default_rng(seed)
+    shapes, domains = _shapes(p, changed), list(p.domains)
+    smaller = {}
+    for (i, a), s in changed.items():
+        old = np.shape(p.leaves[i])[a]
+        if p.domains[i].kind == "float":
+            smaller[old] = min(s, smaller.get(old, s))
+    for i, d in enumerate(domains):
+        if d.kind == "int":                             # a label stays below the number of classes
+            high = min([d.high, *(s - 1 for old, s in smaller.items() if s < old and d.high < old)])
+            if d.below:
+                sizes = {n: s for j, e in enumerate(domains) if e.dims for (n, s) in zip(e.dims, shapes[j] or ()) if not n.startswith("*")}
+                high = sizes.get(d.below, high + 1) - 1
+            domains[i] = d._replace(high=max(high, d.low))
+        elif d.word in ("sorted", "fixed") and shapes[i] != np.shape(p.leaves[i]):
+            domains[i] = d._replace(word="sorted" if d.word == "sorted" else "")
+    leaves = [draw(d, s, rng, leaf, 1.0) if s is not None and (s != np.shape(leaf) or d.kind in ("int", "bool")) else leaf
+              for d, s, leaf in zip(domains, shapes, p.leaves)]
+    return p._replace(leaves=leaves, domains=tuple(domains))
+
+
+def simpler(p, leaves, cts_shapes=None):
+    """Smaller problems to try a failure on: each group of axes cut to 1, 2 or a half."""
+    base = p._replace(leaves=list(leaves))
+    found = groups(base)
+    for k, g in enumerate(found):
+        old = _size(base, g[0])
+        for s in (1, 2, old // 2):
+            if 0 < s < old and _runs(base, dict.fromkeys(g, s)):
+                cut = list(leaves)
+                for i, a in g:
+                    cut[i] = np.take(cut[i], range(s), a)
+                domains = [d._replace(high=min(d.high, s - 1)) if d.kind == "int" and _bounded(base, d, g, k) else d for d in base.domains]
+                cut = [np.minimum(c, int(d.high)).astype(c.dtype) if d.kind == "int" else c for c, d in zip(cut, domains)]
+                yield base._replace(leaves=cut, domains=tuple(domains))
+
+
+def _bounded(p, domain, group, _):
+    return isinstance(domain, Domain) and domain.high < max(_size(p, x) for x in group)

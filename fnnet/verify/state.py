@@ -1,0 +1,76 @@
+"""What is kept between calls, and the types of what comes out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnet.verify import judge, looks
+
+
+def state(book, at, another, cts, session):
+    """Without jit, two pullbacks alive at once, pulled twice: nothing may be kept between calls."""
+    p = at.p
+    points = [[jnp.asarray(x) for x in p.split(leaves)[0]] for leaves in (p.leaves, another)]
+    others = [[jnp.asarray(o) if not isinstance(o, jax.Array) else o for o in p.split(leaves)[1]] for leaves in (p.leaves, another)]
+    try:
+        alive = [jax.vjp(p.of_real(p.f, o), *x, has_aux=True) for x, o in zip(points, others)]
+        seed = [jnp.asarray(c, y.dtype) for c, y in zip(cts, alive[0][0])]
+        one, two, again = alive[0][1](seed), alive[1][1](seed), alive[0][1](seed)
+        anew = jax.vjp(p.of_real(p.f, others[0]), *points[0], has_aux=True)
+        last = anew[1](seed)
+    except Exception as error:
+        return book.raised("state", error, "value and gradient without jit")
+    truths = [at.grads(leaves, cts, 3) for leaves in (p.leaves, another)]
+    limit = 10 * judge.ROUNDINGS * at.gradients.eps
+    for label, got, want in (("two pullbacks alive: the first", one, truths[0]), ("two pullbacks alive: the second", two, truths[1]),
+                             ("the first pullback again", again, truths[0]), ("a new call at the first point", last, truths[0])):
+        got = judge.numbers(got)
+        book.saw("state", judge.measure(got, want), limit)
+        for i, (g, w) in enumerate(zip(got, want)):
+            off = judge._off(g, w, np.full(w.shape, 10 * at.gradients.allowance(w, i)))
+            if off.any():
+                book.wrong(looks.Look("state", label + ", without jit", judge.fault(i, g, w, off), p, p.leaves if want is truths[0] else another, cts))
+    if any(not np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in zip(one, again)):
+        i = next(i for i, (a, b) in enumerate(zip(one, again)) if not np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True))
+        a, b = np.asarray(again[i], np.float64), np.asarray(one[i], np.float64)
+        book.wrong(looks.Look("state", "the same pullback twice gives different bits", judge.fault(i, a, b, a != b), p, p.leaves, cts))
+    book.saw("value", judge.measure(anew[0], alive[0][0]), judge.ROUNDINGS * at.values.eps)
+
+
+def structure(book, p, args):
+    """Dtypes, weak types and float0 of what comes out, at the dtypes given."""
+    leaves = [v if d.kind in ("static", "key") else jnp.asarray(v, t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
+    arrays = [i for i, d in enumerate(p.domains) if d.kind != "static"]
+
+    def pulled(f):
+        def run(*given):
+            def g(*given):
+                full = list(p.leaves)
+                for i, a in zip(arrays, given):
+                    full[i] = a
+                return [jnp.asarray(o) for o in p.outputs(f, full) if jnp.issubdtype(o.dtype, jnp.floating)]
+            y, pull = jax.vjp(g, *given)
+            return g(*given), y, pull([jnp.ones_like(o) for o in y])
+        return jax.eval_shape(run, *(leaves[i] for i in arrays))
+    try:
+        want = pulled(p.reference)
+    except Exception:
+        return
+    try:
+        plain, y, g = pulled(p.f)
+    except Exception as error:
+        return book.raised("structure", error, "differentiated with respect to all arguments, integers too, at the dtypes given")
+    book.saw("structure")
+    for a, b in zip(plain, y):
+        if a.dtype != b.dtype or a.weak_type != b.weak_type:
+            book.wrong(looks.Look("structure", "", None, p, [], [], message=f"the value is {_type(a)}, and {_type(b)} under differentiation"))
+    for i, a, b in zip(arrays, g, want[2]):
+        if p.domains[i].kind == "float" and (a.dtype != leaves[i].dtype or (a.weak_type and not b.weak_type)):
+            book.wrong(looks.Look("structure", "", None, p, [], [],
+                                  message=f"the cotangent of {p.names[i]} is {_type(a)}, and {p.names[i]} is {_type(leaves[i])}"))
+        if a.shape != b.shape:
+            book.wrong(looks.Look("structure", "", None, p, [], [], message=f"the cotangent of {p.names[i]} has the shape {list(a.shape)}, not {list(b.shape)}"))
+
+
+def _type(a):
+    return ("weakly typed " if getattr(a, "weak_type", False) else "") + str(a.dtype)
