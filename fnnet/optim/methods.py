@@ -4,9 +4,12 @@ update and what is remembered; new θ = θ + update.
 A rate, and every other number, may be a schedule (a function of the step) or a traced array, so that a sweep is a vmap.
 """
 
+import math
+
+import jax
 import jax.numpy as jnp
 
-from fnnet.optim.optimizer import at, chain, check, lift
+from fnnet.optim.optimizer import at, chain, check, lift, real
 from fnnet.optim.transforms import matrices, weight_decay
 
 
@@ -47,7 +50,7 @@ def rmsprop(rate, beta=0.9, *, eps=1e-8, eps_root=0.0):
     Some lectures write g/√(S + ε) with β = 0.999: that is eps=0, eps_root=1e-8, beta=0.999.
     """
     check("rmsprop", "rate", rate, 0)
-    check("rmsprop", "beta", beta, 0, 1)
+    check("rmsprop", "beta", beta, 0, below=1)
 
     def of_one(g, s, alpha, beta):
         s = beta * s + (1 - beta) * g * g
@@ -61,8 +64,8 @@ def adam(rate, beta1=0.9, beta2=0.999, *, eps=1e-8, eps_root=0.0):
     with V̂ = V/(1 − β₁ᵗ), Ŝ = S/(1 − β₂ᵗ), t counted from 1. Some lectures write √(Ŝ + ε): that is eps=0, eps_root=1e-8.
     """
     check("adam", "rate", rate, 0)
-    check("adam", "beta1", beta1, 0, 1)
-    check("adam", "beta2", beta2, 0, 1)
+    check("adam", "beta1", beta1, 0, below=1)
+    check("adam", "beta2", beta2, 0, below=1)
 
     def numbers(step):
         # The corrections are numbers and are kept out of the arrays' arithmetic: with c₁ = 1 − β₁ᵗ and c₂ = √(1 − β₂ᵗ),
@@ -89,5 +92,6 @@ def adamw(rate, beta1=0.9, beta2=0.999, *, eps=1e-8, eps_root=0.0, decay=1e-4, m
 
 
 def _one_minus_power(beta, t):
-    """1 − βᵗ, without the cancellation of 1 − 0.999."""
-    return -jnp.expm1(jnp.asarray(t).astype(float) * jnp.log(beta))
+    """1 − βᵗ, without the cancellation of 1 − 0.999, which the logarithm of a β rounded to float32 would have too."""
+    log = jnp.log(beta) if isinstance(beta, jax.Array) else math.log(beta) if beta else -math.inf
+    return -jnp.expm1(real(t) * log)

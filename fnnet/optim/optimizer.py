@@ -41,8 +41,9 @@ def counted(*stages):
             inner.append(remembered)
         return grads, Counted(state.step + 1, tuple(inner))
 
-    update.stages = stages                      # so that a chain of chains still counts once
-    return Optimizer(init, update)
+    made = Optimizer(init, update)
+    update.links = made, stages                 # so that a chain of chains still counts once
+    return made
 
 
 def chain(*optimizers):
@@ -55,7 +56,8 @@ def chain(*optimizers):
         if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
             raise TypeError(f"chain takes optimizers, each with an init and an update, and was given {optimizer!r}: "
                             "write chain(clip_by_global_norm(1.0), adam(1e-3))")
-        stages += getattr(optimizer.update, "stages", (_foreign(optimizer),))
+        made, links = getattr(optimizer.update, "links", (None, ()))
+        stages += links if made == tuple(optimizer) else (_foreign(optimizer),)     # a wrapper (functools.wraps) copies attributes
     return counted(*stages)
 
 
@@ -68,23 +70,31 @@ def lift(of_one, numbers, memories=0):
 
     `of_one(g, *remembered, *numbers) -> (update, *remembered)`, with as many memories as are said, each starting as zeros like
     its array; `numbers(step)` are the numbers that depend on the step alone, computed once and shared by all arrays.
+    Arithmetic and memories are in at least float32: in float16, (1 − β₂)g² is 0 for every g below 0.005, and so is Adam's ε.
     """
     def init(params):
-        return tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(memories))
+        return tuple(jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), wide(p)), params) for _ in range(memories))
 
     def update(grads, inner, params, step):
         shared = numbers(step)
         leaves, treedef = jax.tree.flatten(grads)
-        _check_structure(treedef, inner, params)
+        _check_alike(grads, inner, params)
         columns = [treedef.flatten_up_to(tree) for tree in inner]
-        results = [_in_dtype(of_one(g, *kept, *like(g, shared)), g, *kept) for g, *kept in zip(leaves, *columns, strict=True)]
+        results = [_in_dtype(of_one(g.astype(wide(g)), *kept, *like(wide(g), shared)), g, *kept)
+                   for g, *kept in zip(leaves, *columns, strict=True)]
         updates, *inner = (treedef.unflatten(column) for column in zip(*results, strict=True)) if results else (grads, *inner)
         return updates, tuple(inner)
     return counted(Stage(init, update))
 
 
-def like(g, numbers):
-    return [n.astype(g.dtype) if isinstance(n, jax.Array) else n for n in numbers]
+def wide(g):
+    """The dtype that sums over g, and what is remembered of it, are kept in."""
+    dtype = jnp.result_type(g)
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def like(dtype, numbers):
+    return [n.astype(dtype) if isinstance(n, jax.Array) else n for n in numbers]
 
 
 def _in_dtype(results, *like):
@@ -92,11 +102,17 @@ def _in_dtype(results, *like):
     return tuple(jnp.asarray(result).astype(a.dtype) for result, a in zip(results, like, strict=True))
 
 
-def _check_structure(treedef, inner, params):
+def _check_alike(grads, inner, params):
+    remedy = "call init with the parameters that are differentiated"
     for what, tree in [("the parameters", params), ("those the optimizer was initialised for", inner[0] if inner else None)]:
-        if tree is not None and (other := jax.tree.structure(tree)) != treedef:
-            raise ValueError(f"the gradients have the structure {treedef}, and {what} have {other}: "
-                             "call init with the parameters that are differentiated")
+        if tree is None:
+            continue
+        if (given := jax.tree.structure(grads)) != (other := jax.tree.structure(tree)):
+            raise ValueError(f"the gradients have the structure {given}, and {what} have {other}: {remedy}")
+        for (path, g), p in zip(jax.tree_util.tree_leaves_with_path(grads), jax.tree.leaves(tree), strict=True):
+            if jnp.shape(g) != jnp.shape(p):
+                raise ValueError(f"the gradient of params{jax.tree_util.keystr(path)} is {list(jnp.shape(g))}, and of {what} this array "
+                                 f"is {list(jnp.shape(p))}: {remedy}")
 
 
 def apply_updates(params, updates):
@@ -107,13 +123,19 @@ def apply_updates(params, updates):
 
 def at(value, step):
     """A hyperparameter at a step: a schedule is a function of the step, a number is itself."""
-    return value(step) if callable(value) else value
+    value = value(step) if callable(value) else value
+    return real(value) if hasattr(value, "dtype") else value
 
 
-def check(name, what, value, low, high=None, open_high=False):
+def real(value):
+    """A number as an array of the default float, whatever it was given in."""
+    return jnp.asarray(value).astype(float)
+
+
+def check(name, what, value, low, high=None, below=None):
     """Refuses a number outside its range. Schedules and arrays (traced or not) are taken at their word."""
     if callable(value) or isinstance(value, jax.Array):
         return
-    if not value >= low or (high is not None and (value > high or (open_high and value == high))):
-        limits = f"at least {low}" if high is None else f"from {low} to {high}" + (" exclusive" if open_high else "")
+    if not value >= low or (high is not None and value > high) or (below is not None and value >= below):
+        limits = f"at least {low}" + ("" if high is None else f" and at most {high}") + ("" if below is None else f" and below {below}")
         raise ValueError(f"the {what} of {name} is a number {limits} (or a function of the step), and was given as {value}")

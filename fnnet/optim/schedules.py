@@ -2,10 +2,12 @@
 
 import jax.numpy as jnp
 
+from fnnet.optim.optimizer import real
+
 
 def constant(rate):
     """α(s) = α₀"""
-    return lambda step: jnp.asarray(rate, float)
+    return lambda step: real(rate)
 
 
 def inverse_time_decay(rate, decay=1.0, *, steps_per_epoch=1):
@@ -14,19 +16,19 @@ def inverse_time_decay(rate, decay=1.0, *, steps_per_epoch=1):
     With α₀ = 0.2 and decay 1: 0.2, 0.1, 0.0667, 0.05.
     """
     _positive("inverse_time_decay", steps_per_epoch=steps_per_epoch)
-    return lambda step: rate / (1 + decay * _real(step // steps_per_epoch))
+    return lambda step: real(rate) / (1 + real(decay) * real(step // steps_per_epoch))
 
 
 def exponential_decay(rate, decay, *, steps=1):
     """α(s) = α₀·decay^(s/steps)"""
     _positive("exponential_decay", steps=steps)
-    return lambda step: rate * decay ** (_real(step) / steps)
+    return lambda step: real(rate) * real(decay) ** (real(step) / steps)
 
 
 def step_decay(rate, decay, *, steps):
     """α(s) = α₀·decay^⌊s/steps⌋"""
     _positive("step_decay", steps=steps)
-    return lambda step: rate * decay ** _real(step // steps)
+    return lambda step: real(rate) * real(decay) ** real(step // steps)
 
 
 def cosine(rate, *, steps, warmup=0, final=0.0):
@@ -39,15 +41,11 @@ def cosine(rate, *, steps, warmup=0, final=0.0):
         raise ValueError(f"cosine warms up for {warmup} of {steps} steps: give warmup less than steps")
 
     def schedule(step):
-        s = _real(step)
+        s, first, last = real(step), real(rate), real(final)
         along = jnp.clip((s - warmup) / (steps - warmup), 0, 1)
-        falling = final + (rate - final) * 0.5 * (1 + jnp.cos(jnp.pi * along))
-        return jnp.where(s < warmup, rate * s / max(warmup, 1), falling)
+        falling = last + (first - last) * 0.5 * (1 + jnp.cos(jnp.pi * along))
+        return jnp.where(s < warmup, first * s / max(warmup, 1), falling)
     return schedule
-
-
-def _real(step):
-    return jnp.asarray(step).astype(float)
 
 
 def _positive(name, **counts):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from fnnet.optim.optimizer import Stage, at, check, counted, lift, like
+from fnnet.optim.optimizer import Stage, at, check, counted, lift, like, wide
 
 
 def clip_by_value(limit):
@@ -21,7 +21,7 @@ def clip_by_global_norm(limit):
     check("clip_by_global_norm", "limit", limit, 0)
 
     def update(grads, inner, params, step):
-        squares = [jnp.sum(jnp.square(g.astype(_wide(g)))) for g in jax.tree.leaves(grads)]
+        squares = [jnp.sum(jnp.square(g.astype(wide(g)))) for g in jax.tree.leaves(grads)]
         norm = jnp.sqrt(sum(s.astype(float) for s in squares))
         scale = jnp.where(norm <= at(limit, step), 1, at(limit, step) / norm)
         scale = jnp.where(jnp.isfinite(norm), scale, jnp.nan)
@@ -46,9 +46,7 @@ def weight_decay(decay, mask=matrices, *, sign=1):
             raise ValueError("weight_decay needs the parameters: call update(grads, state, params)")
         scale = sign * at(decay, step)
         which = mask(params) if callable(mask) else mask
-        return jax.tree.map(lambda g, p, yes: g + (like(p, [scale])[0] * p).astype(g.dtype) if yes else g, grads, params, which), inner
+        def decayed(g, p, yes):
+            return g + (like(p.dtype, [scale])[0] * p).astype(g.dtype) if yes else g
+        return jax.tree.map(decayed, grads, params, which), inner
     return counted(Stage(lambda params: (), update))
-
-
-def _wide(g):
-    return g.dtype if jnp.finfo(g.dtype).bits >= 32 else jnp.float32

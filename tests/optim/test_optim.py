@@ -1,6 +1,6 @@
 """Each method against its formula written out, and against Optax where it is installed."""
 
-from functools import partial
+from functools import partial, wraps
 
 import chex
 import jax
@@ -72,6 +72,54 @@ def test_adamw_decays_the_weights_beside_the_moments_and_not_the_biases():
     got = run(optim.adamw(0.1, decay=0.5))
     close(got, {"w": formula(0.5)["w"], "b": formula(0.0)["b"]})
     close(run(optim.adamw(0.1, decay=0.5, mask={"w": False, "b": True})), {"w": formula(0.0)["w"], "b": formula(0.5)["b"]})
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_moves_as_far_as_float64_does(dtype, name):
+    """Gradients whose squares are 0 in float16, and one that is 0: an update of 0/0, once."""
+    params = {"w": jnp.ones((2, 3))}
+    grads = [{"w": jnp.array([[0.0, 1e-3, -2e-3], [1e-4, 0.5, -6e-5]])}] * 3
+
+    def moved(cast):
+        optimizer = getattr(optim, name)(0.1)
+        state, given, total = optimizer.init(cast(params)), cast(params), 0
+        for g in grads:
+            updates, state = optimizer.update(cast(g), state, given)
+            total = total + updates["w"].astype(jnp.float64)
+        return total
+    half = moved(lambda tree: jax.tree.map(lambda a: a.astype(dtype), tree))
+    chex.assert_trees_all_close(half, moved(lambda tree: tree), rtol=3 * float(jnp.finfo(dtype).eps), atol=1e-3)
+
+
+def test_the_first_step_of_adam_in_float32_is_the_rate():
+    with jax.enable_x64(False):
+        one = jnp.ones(3)
+        optimizer = optim.adam(0.5, eps=0.0)
+        updates, _ = jax.jit(optimizer.update)(one, optimizer.init(one))
+        chex.assert_trees_all_close(updates, -0.5 * one, rtol=2e-7)
+
+
+@pytest.mark.parametrize("make", [lambda rate: optim.adam(rate), lambda rate: optim.momentum(rate, average=True),
+                                  lambda rate: optim.adamw(optim.cosine(rate, steps=7, warmup=2, final=rate / 2)),
+                                  lambda rate: optim.rmsprop(optim.inverse_time_decay(rate)),
+                                  lambda rate: optim.chain(optim.weight_decay(rate), optim.sgd(optim.exponential_decay(rate, rate)))])
+@pytest.mark.parametrize("number", [jnp.float32(0.25), np.float32(0.25), jnp.asarray(0.25)])
+def test_a_rate_may_be_a_number_of_any_precision(make, number):
+    close(run(make(number)), run(make(0.25)))
+
+
+def test_a_chain_keeps_what_is_wrapped_around_an_optimizer():
+    adam = optim.adam(0.1)
+
+    @wraps(adam.update)
+    def halved(grads, state, params=None):
+        updates, state = adam.update(grads, state, params)
+        return jax.tree.map(lambda u: u / 2, updates), state
+    want = jax.tree.map(lambda p, after: p + (after - p) / 2, PARAMS, run(adam, GRADS[:1]))
+    close(run(optim.chain(optim.Optimizer(adam.init, halved)), GRADS[:1]), want)
+    shifted = optim.Optimizer(lambda params: adam.update(GRADS[0], adam.init(params))[1], adam.update)
+    close(run(optim.chain(shifted), GRADS[:1]), run(shifted, GRADS[:1]))
 
 
 def test_clipping():
@@ -166,7 +214,13 @@ def test_against_optax(name):
 
 @pytest.mark.parametrize("call, sentence", [
     (lambda: optim.adam(-1), r"the rate of adam is a number at least 0 .*given as -1"),
-    (lambda: optim.momentum(0.1, 1.5), r"the beta of momentum is a number from 0 to 1 .*1.5"),
+    (lambda: optim.momentum(0.1, 1.5), r"the beta of momentum is a number at least 0 and at most 1 .*1.5"),
+    (lambda: optim.adam(0.1, beta2=1.0), r"the beta2 of adam is a number at least 0 and below 1 .*1.0"),
+    (lambda: optim.rmsprop(0.1, 1.0), r"the beta of rmsprop is a number at least 0 and below 1 "),
+    (lambda: optim.adam(0.1).update({**PARAMS, "w": PARAMS["w"][:1]}, optim.adam(0.1).init(PARAMS)),
+     r"the gradient of params\['w'\] is \[1, 2\], and of those .* this array is \[2, 2\]"),
+    (lambda: optim.sgd(0.1).update({**PARAMS, "b": PARAMS["b"][:1]}, optim.sgd(0.1).init(PARAMS), PARAMS),
+     r"the gradient of params\['b'\] is \[1\], and of the parameters this array is \[2\]"),
     (lambda: optim.cosine(1e-3, steps=100, warmup=100), r"cosine warms up for 100 of 100 steps"),
     (lambda: optim.step_decay(1.0, 0.1, steps=0), r"step_decay counts steps, and was given 0"),
     (lambda: optim.weight_decay(0.1).update(PARAMS, optim.weight_decay(0.1).init(PARAMS)), r"call update\(grads, state, params\)"),
