@@ -26,10 +26,14 @@ SIZES = {
 
 
 def shape(spec, large=False):
-    """The shape a string of letters stands for: `shape("n d") -> (5, 8)`, `""` is a scalar."""
+    """The shape a string of letters stands for: `shape("n d") -> (5, 8)`, `""` is a scalar.
+
+    `large` is True for the large sizes, or the sizes themselves where they are others than these: {"n": 64}.
+    """
     if unknown := [s for s in spec.split() if s not in SIZES and not s.isdigit()]:
         raise ValueError(f"{unknown[0]!r} in the shape {spec!r} is no size: write letters of {' '.join(SIZES)}, or numbers")
-    return tuple(int(s) if s.isdigit() else SIZES[s][large] for s in spec.split())
+    sizes = {s: both[bool(large)] for s, both in SIZES.items()} | (large if isinstance(large, dict) else {})
+    return tuple(int(s) if s.isdigit() else sizes[s] for s in spec.split())
 
 
 def _any_number(make):

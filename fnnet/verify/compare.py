@@ -1,22 +1,30 @@
-"""What a hand-derived gradient gains over autodiff: time, bytes kept between forward and backward, bytes of scratch."""
+"""What one implementation gains over another, a hand-derived gradient over autodiff: time, memory, accuracy, work."""
 
 import functools
 import json
+import re
 import statistics
 import time
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnnet import sample
-from fnnet.verify.table import milliseconds, size, table
+from fnnet.verify.gradient import relative_error
+from fnnet.verify.table import milliseconds, quantity, size, table
 
 SLOWER = 1.1            # from which ratio on a reason is owed
 
+# The figures of an implementation, how their column is headed, and how they are written.
+FIGURES = {"seconds": ("ms", milliseconds), "compile": ("compile s", "{:.2f}".format), "saved": ("saved bytes", size),
+           "temp": ("temp bytes", size), "flops": ("flops", quantity), "operations": ("HLO operations", str),
+           "error": ("error", "{:.1e}".format)}
+
 
 class Comparison(NamedTuple):
-    """Figures by name of the implementation: seconds, saved and temporary bytes; a reason where the first loses; and the sizes."""
+    """Figures by name of the implementation (see FIGURES; None where there is none); a reason where the first loses; and the sizes."""
     title: str
     shapes: str
     figures: dict
@@ -39,9 +47,16 @@ class Comparison(NamedTuple):
         return ours["seconds"] > SLOWER * theirs["seconds"] or ours["saved"] > theirs["saved"]
 
     def __str__(self):
-        rows = [(name, milliseconds(f["seconds"]), size(f["saved"]), size(f["temp"])) for name, f in self.figures.items()]
-        text = f"{self.title}   {self.shapes}\n" + table(("", "ms", "saved bytes", "temp bytes"), rows)
-        return text + (f"\n{self.reason}" if self.reason else "")
+        return self._written(markdown=False)
+
+    def to_markdown(self):
+        return self._written(markdown=True)
+
+    def _written(self, markdown):
+        heads = ("", *(head for head, _ in FIGURES.values()))
+        rows = [(name, *("" if f[key] is None else write(f[key]) for key, (_, write) in FIGURES.items())) for name, f in self.figures.items()]
+        gap = "\n\n" if markdown else "\n"
+        return gap.join([f"{self.title}   {self.shapes}", table(heads, rows, markdown=markdown)] + ([self.reason] if self.reason else []))
 
     def to_json(self):
         return json.dumps({"title": self.title, "shapes": self.shapes, "figures": self.figures, "reason": self.reason})
@@ -50,32 +65,75 @@ class Comparison(NamedTuple):
 HEADER = ("rule", "example", "ms hand : auto", "gain", "saved bytes", "temp bytes", "reason")
 
 
-def compare(what, *args, example=0, rounds=200, seconds=0.5):
+def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5):
     """A rule against autodiff of its reference at the large sizes of an example; or any functions of `args`, {"name": f, …}.
 
     Each is differentiated with respect to all its real arrays, in one compiled program, and timed in turn: the medians are of
-    `rounds` rounds or of what fits into `seconds`, at least five. Saved bytes are those of the arrays that the backward pass
-    holds and that are no arguments.
+    `rounds` rounds or of what fits into `seconds`, at least five. `sizes` are those of a rule's example that shall be others, {"n": 64}.
+
+    seconds     of value and gradient; compile: of tracing and compiling them
+    saved       bytes of the arrays that the backward pass holds and that are no arguments
+    temp        bytes of scratch of the compiled program
+    flops       as the compiler counts them, a loop's body once; operations: instructions of the compiled program
+    error       of value and gradient: the worst array's ‖a − b‖/(‖a‖ + ‖b‖) against the last function in float64
     """
     if isinstance(what, dict):
+        if not what or not args:
+            raise TypeError("compare takes functions by name and the arguments they are called with: compare({'a': f, 'b': g}, x)")
         title, shapes, functions, reason = " : ".join(what), _shapes(args), what, ""
     else:
         if not hasattr(what, "reference"):
             raise TypeError(f"compare takes a rule, or functions by name and their arguments, and was given {what!r}")
-        args, settings = sample.inputs(what, what.examples[example], large=True)
+        if args:
+            raise TypeError(f"compare draws the arguments of a rule from its examples, and was given {len(args)} beside {what!r}: "
+                            f"write compare({{'hand': {what.__name__}, 'autodiff': {what.__name__}.reference}}, *args)")
+        if unknown := set(sizes or ()) - set(sample.SIZES):
+            raise ValueError(f"{min(unknown)!r} is no size: the letters are {' '.join(sample.SIZES)}")
+        args, settings = sample.inputs(what, what.examples[example], large=sizes or True)
         functions = {"hand": functools.partial(what, **settings), "autodiff": functools.partial(what.reference, **settings)}
         title, shapes = what.__name__, _shapes(args) + "".join(f" {k}={v}" for k, v in settings.items())
         reason = next((line.strip().removeprefix("Cost: ") for line in _lines(what.__doc__) if line.strip().startswith("Cost:")), "")
     real = tuple(i for i, a in enumerate(args) if a is not None and all(map(_real, jax.tree.leaves(a))))
+    truth = _in_float64(list(functions.values())[-1], args, real)
     figures, programs = {}, {}
     for name, f in functions.items():
+        begun = time.perf_counter()
         program = jax.jit(_value_and_grad(f, real)).lower(*args).compile()
-        programs[name] = program
+        taken = time.perf_counter() - begun
+        programs[name] = functools.partial(program, *args)
         memory = program.memory_analysis()
-        figures[name] = {"saved": saved_bytes(f, *args), "temp": int(memory.temp_size_in_bytes) if memory else 0}
-    for name, median in _medians({name: functools.partial(p, *args) for name, p in programs.items()}, rounds, seconds).items():
+        figures[name] = {"seconds": 0.0, "compile": taken, "saved": saved_bytes(f, *args), "temp": int(memory.temp_size_in_bytes) if memory else 0,
+                         "flops": _flops(program), "operations": len(re.findall(r"^\s*(?:ROOT )?%?[\w.-]+ = ", program.as_text() or "", re.M)),
+                         "error": _error(programs[name](), truth)}
+    for name, median in _medians(programs, rounds, seconds).items():
         figures[name]["seconds"] = median
     return Comparison(title, shapes, figures, reason)
+
+
+def _in_float64(f, args, real):
+    """Value and gradient of f in float64; None where it cannot be had there."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        wide = [jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), a) if i in real else a for i, a in enumerate(args)]
+        try:
+            return jax.device_get(jax.jit(_value_and_grad(f, real))(*wide))
+        except Exception:           # a kernel or a rule written for one dtype
+            return None
+
+
+def _error(got, truth):
+    if truth is None:
+        return None
+    pairs = zip(jax.tree.leaves(jax.device_get(got)), jax.tree.leaves(truth), strict=True)
+    return max((relative_error(np.asarray(a, np.float64), b) for a, b in pairs if np.issubdtype(b.dtype, np.floating)), default=0.0)
+
+
+def _flops(program):
+    try:
+        cost = program.cost_analysis()
+    except NotImplementedError:
+        return None
+    cost = cost[0] if isinstance(cost, list) and cost else cost
+    return float(cost["flops"]) if cost and cost.get("flops", -1) >= 0 else None
 
 
 def saved_bytes(f, *args):

@@ -24,6 +24,15 @@ def size(n):
     return f"{n:.1f}T"
 
 
+def quantity(n):
+    """A number of things, as 12, 3.4k, 1.2M or 4.5G: in thousands, not in 1024s."""
+    for unit in ("", "k", "M", "G"):
+        if n < 1000:
+            return f"{n:.3g}{unit}"
+        n /= 1000
+    return f"{n:.3g}T"
+
+
 def milliseconds(seconds):
     return f"{1e3 * seconds:.3g}"
 

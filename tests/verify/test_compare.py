@@ -53,6 +53,38 @@ def test_a_rule_is_compared_with_its_reference_and_owes_a_reason_where_it_loses(
     assert reasoned.ok and reasoned.row()[-1] == "two copies, for the sake of this test."
 
 
+def matrices(n):
+    return jnp.ones((n, 30), jnp.float32), jnp.ones((30, 4), jnp.float32)
+
+
+def test_every_figure_is_what_it_says():
+    def rounded(x, w):
+        return (x @ w).astype(jnp.bfloat16).astype(x.dtype)
+    x, w = (jax.random.normal(jax.random.key(i), a.shape, a.dtype) for i, a in enumerate(matrices(20)))
+    result = verify.compare({"rounded": rounded, "exact": lambda x, w: x @ w}, x, w, rounds=5)
+    rounded, exact = result.figures.values()
+    assert 1e-4 < rounded["error"] < 1e-2 and 0 < exact["error"] < 1e-6
+    assert exact["flops"] == pytest.approx(3 * 2 * 20 * 30 * 4, rel=0.2)       # the product and its two gradients
+    assert exact["operations"] >= 5 and exact["compile"] > 0
+    assert "| compile s |" in result.to_markdown()
+
+
+def test_three_implementations_are_compared_at_several_sizes(tmp_path):
+    functions = {"product": lambda x, w: x @ w, "sum": lambda x, w: (x[:, :, None] * w[None]).sum(1), "twice": lambda x, w: (2 * x) @ w / 2}
+    found = verify.scaling(functions, matrices, sizes={"n": (8, 16)}, rounds=5)
+    assert list(found.comparisons) == [8, 16] and list(found.comparisons[8].figures) == list(functions)
+    text = found.to_markdown()
+    assert text.count("| sum") == 2 and "HLO operations" in text and str(found).startswith("product : sum : twice\n n  ")
+    assert json.loads(found.to_json())["comparisons"]["16"]["shapes"] == "16×30 30×4"
+    assert found.plot(tmp_path / "deep" / "figures.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_rule_grows_with_a_letter_of_its_example():
+    found = verify.scaling(ops.maxout, sizes={"n": (8, 32)}, rounds=5)
+    small, large = (c.figures["hand"]["saved"] for c in found.comparisons.values())
+    assert large == 4 * small > 0
+
+
 def test_tables():
     text = table(("name", "ms"), [("a", "1.5"), ("bcd", "10")])
     assert text.splitlines() == ["name   ms", "────  ───", "a     1.5", "bcd    10"]
@@ -63,6 +95,18 @@ def test_tables():
 def test_a_wrong_call_is_a_sentence():
     with pytest.raises(TypeError, match="compare takes a rule, or functions by name"):
         verify.compare(jnp.sin, jnp.ones(3))
+    with pytest.raises(TypeError, match="compare takes functions by name and the arguments"):
+        verify.compare({"sine": jnp.sin})
+    with pytest.raises(TypeError, match="draws the arguments of a rule from its examples, and was given 1"):
+        verify.compare(ops.relu, jnp.ones(3))
+    with pytest.raises(ValueError, match="'q' is no size: the letters are n m"):
+        verify.compare(ops.relu, sizes={"q": 3})
+    with pytest.raises(ValueError, match="nothing in them has that size"):
+        verify.scaling(ops.relu, sizes={"k": (3, 4)}, rounds=5)
+    with pytest.raises(ValueError, match="varies one size, and was given n, d"):
+        verify.scaling(ops.relu, sizes={"n": (3, 4), "d": (3,)})
+    with pytest.raises(TypeError, match="makes the arguments of functions anew for each size"):
+        verify.scaling({"sine": jnp.sin}, sizes={"n": (3, 4)})
     with pytest.raises(TypeError, match="audit takes a rule, made by @rule"):
         verify.audit(jnp.sin)
     bare = rule(ops.identity.reference)
