@@ -1,7 +1,9 @@
 """The command line: rules, explain, audit, compare, train."""
 
 import argparse
+import ast
 import difflib
+import importlib
 import inspect
 import os
 import sys
@@ -43,9 +45,16 @@ def _parser():
         return sub
     command("rules", _rules, "a table of every rule with its formula").add_argument("--markdown", action="store_true")
     command("explain", _explain, "a rule's formula, its three functions, and a fresh audit").add_argument("rule")
-    for name, run, help in (("audit", _audit, "hold rules against their references, autodiff and central differences"),
-                            ("compare", _compare, "time, saved and temporary bytes of rules, hand : autodiff")):
-        command(name, run, help).add_argument("rules", nargs="*", metavar="RULE", help="all of them where none is named")
+    command("compare", _compare, "time, saved and temporary bytes of rules, hand : autodiff").add_argument(
+        "rules", nargs="*", metavar="RULE", help="all of them where none is named")
+    sub = command("audit", _audit, "hold rules against their references, autodiff and central differences; or anybody's function")
+    sub.add_argument("rules", nargs="*", metavar="RULE", help="all of fnnet's where none is named; or MODULE:FUNCTION, any function "
+                     "with a gradient rule inside, with --args")
+    sub.add_argument("--args", metavar="SPEC", help="what the function takes: 'x: f[N, D], labels: i[N] < D, p: f(0,1), key'")
+    sub.add_argument("--reference", metavar="MODULE:FUNCTION", help="the same in plain JAX (default: the function with its rules left out)")
+    sub.add_argument("--settings", nargs="*", default=[], metavar="NAME=VALUE", help="keyword arguments of the call: axis=-1")
+    sub.add_argument("--quick", action="store_true", help="the part that takes under two seconds")
+    sub.add_argument("--json", action="store_true", help="the report as JSON")
     sub = command("train", _train, "train a classifier or a regression, with hand-written rules")
     sub.add_argument("data", help="digits, or a CSV file with a header")
     sub.add_argument("--target", metavar="COLUMN", help="the column of a CSV file to predict")
@@ -84,6 +93,10 @@ def _explain(args):
 
 
 def _audit(args):
+    if any(":" in name for name in args.rules):
+        return _check(args)
+    if given := [name for name in ("args", "reference", "settings", "quick", "json") if getattr(args, name)]:
+        raise ValueError(f"--{given[0]} goes with a function of yours, MODULE:FUNCTION: fnnet's rules have examples of their own")
     chosen = [_find(name) for name in args.rules] or ops.rules()
     rows, failed = [], []
     for rule in chosen:
@@ -102,6 +115,52 @@ def _audit(args):
     for report in failed:
         print(f"\n{report}")
     return 1 if failed else 0
+
+
+def _check(args):
+    """The harness, on functions named as module:function."""
+    reference, failed = args.reference and _imported(args.reference), False
+    settings = dict(_setting(text) for text in args.settings)
+    for name in args.rules:
+        f = _imported(name)
+        if isinstance(f, Rule) and f.examples and not args.args:
+            report = verify.audit(f)
+        elif not args.args:
+            raise ValueError(f"what does {name} take? write --args 'x: f[N, D]', one item for each array")
+        else:
+            report = verify.check(f, spec=args.args, reference=reference, settings=settings, thorough=not args.quick)._replace(title=name)
+        print(report.to_json() if args.json else report)
+        failed |= not report.ok
+    return int(failed)
+
+
+def _imported(name):
+    """The object that MODULE:FUNCTION names, looked for in the working directory too."""
+    module, _, path = name.partition(":")
+    if not module or not path:
+        raise ValueError(f"a function is named as MODULE:FUNCTION, mypackage.losses:focal, and was given as {name!r}")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as problem:
+        raise ValueError(f"there is no module {problem.name!r} to import {name} from: run in the folder that holds it") from None
+    for part in path.split("."):
+        if not hasattr(found, part):
+            close = difflib.get_close_matches(part, dir(found), 1)
+            raise ValueError(f"{module} has no {path!r}" + (f": did you mean {close[0]!r}?" if close else ""))
+        found = getattr(found, part)
+    return found
+
+
+def _setting(text):
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"a setting is NAME=VALUE, axis=-1, and was given as {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value                      # a word
 
 
 def _compare(args):

@@ -1,5 +1,6 @@
 """The command line: what it prints, and one sentence for everything a user can get wrong."""
 
+import json
 import os
 import re
 import subprocess
@@ -54,6 +55,45 @@ def test_a_failing_audit_is_a_failing_command(capsys, monkeypatch):
     status, out, _ = run(capsys, "audit", "relu")
     ops.relu._built.clear()
     assert status == 1 and "FAILED" in out
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A module of somebody's own in the working directory."""
+    (tmp_path / "somebodys.py").write_text("""
+import jax, jax.numpy as jnp
+def plain(x, *, axis=-1): return jax.nn.log_softmax(x, axis)
+right = jax.custom_vjp(lambda x: jnp.sin(x))
+right.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))
+wrong = jax.custom_vjp(lambda x: jnp.sin(x))
+wrong.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x) * jnp.where(x > 3, 2, 1),))
+""")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    yield
+    sys.modules.pop("somebodys", None)
+
+
+def test_audit_of_a_function_of_ones_own(capsys, mine):
+    status, out, _ = run(capsys, "audit", "somebodys:right", "somebodys:wrong", "--args", "x: f[N, D]", "--quick")
+    assert status == 1 and "somebodys:right(x f32[5, 3]): passed" in out and "somebodys:wrong(x f32[5, 3]): FAILED" in out
+    status, out, _ = run(capsys, "audit", "fnnet.ops:log_softmax", "--args", "x: f[N, D]", "--reference", "somebodys:plain",
+                         "--settings", "axis=0", "--quick", "--json")
+    assert status == 0 and json.loads(out)["ok"] is True
+    assert run(capsys, "audit", "fnnet.ops:relu")[0] == 0
+
+
+@pytest.mark.parametrize("argv, sentence", [
+    (("somebodys:wrog",), "somebodys has no 'wrog': did you mean 'wrong'?"),
+    (("somebodys:wrong",), "what does somebodys:wrong take? write --args"),
+    (("nobodys:f", "--args", "x: f"), "there is no module 'nobodys' to import nobodys:f from"),
+    (("somebodys:", "--args", "x: f"), "a function is named as MODULE:FUNCTION"),
+    (("relu", "--quick"), "--quick goes with a function of yours"),
+    (("somebodys:wrong", "--args", "x: f", "--settings", "axis"), "a setting is NAME=VALUE, axis=-1, and was given as 'axis'"),
+])
+def test_a_wrong_audit_is_a_sentence(capsys, mine, argv, sentence):
+    status, _, err = run(capsys, "audit", *argv)
+    assert status == 1 and sentence in err
 
 
 QUICK = ("--hidden", "32", "--epochs", "3", "--quiet")

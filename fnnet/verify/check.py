@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnet.verify import differences, judge, looks, reproduce, shapes, transforms
+from fnnet.verify.example import arguments
 from fnnet.verify.inputs import draw, invented
 from fnnet.verify.lower import low_jobs, low_looks
 from fnnet.verify.mesh import mesh_looks
@@ -27,7 +28,8 @@ def check(f, *args, reference=None, settings=None, vary=None, spec=None, argnums
     f           anything with a gradient rule: fnnet rule, custom_vjp, custom_jvp, jitted, partial, a layer or a loss that has some inside
     reference   the same function in plain JAX; None takes f with its rules left out (the function inside the custom_vjp)
     settings    keyword arguments of the call; vary: other values that f promises to accept, {"axis": (-1, 0)}
-    spec        what inputs are allowed, "x: f[*B, D], w: f[D, O] | labels: i[B] < O | p: f(0,1) | key"; else it is read off the arguments
+    spec        what inputs are allowed, "x: f[*B, D], w: f[D, O] | labels: i[B] < O | p: f(0,1) | key"; else it is read off the arguments;
+                without arguments they are drawn from the spec
     argnums     the positions to differentiate; None: every real array
     thorough    False for the quick part: under two seconds
     budget      {"saved": bytes, "temp": bytes, "seconds": of value and gradient, "ulp": error at the dtype given}
@@ -35,6 +37,7 @@ def check(f, *args, reference=None, settings=None, vary=None, spec=None, argnums
     Truth is autodiff of the reference in float64, whatever the session's precision; central differences stand beside it.
     """
     started = time.perf_counter()
+    args = args or (tuple(arguments(f, spec, seed)) if spec else ())
     session = bool(jax.config.jax_enable_x64)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), jax.debug_nans(False):
         p = problem(f, args, reference or reference_of(f), settings or {}, spec, argnums, domains)

@@ -19,6 +19,11 @@ class Check(NamedTuple):
     looks_like: str = ""
     reproduce: str = ""     # a program of two lines
 
+    def __str__(self):
+        lines = [f"{'ok' if self.ok else 'FAILED'} {self.name}: {self.note}"]
+        lines += [f"  {label:<11}{text}" for label, text in (("where", self.where), ("with", self.inputs), ("looks like", self.looks_like)) if text]
+        return "\n".join([*lines, *(["  to repeat"] + ["    " + line for line in self.reproduce.splitlines()] if self.reproduce else [])])
+
 
 class Report(NamedTuple):
     """What fnnet.verify.check found."""
@@ -47,11 +52,11 @@ class Report(NamedTuple):
         rows = [(c.name, c.tried, f"{c.error:.1e}", f"{c.limit:.0e}" if c.limit else "", "ok" + (f": {c.note}" if c.note else "") if c.ok else "FAILED")
                 for c in self.checks]
         parts = [head, table(("check", "looks", "error", "limit", ""), rows)]
-        for c in self.failures:
-            lines = [f"FAILED {c.name}: {c.note}"]
-            lines += [f"  {label:<11}{text}" for label, text in (("where", c.where), ("with", c.inputs), ("looks like", c.looks_like)) if text]
-            lines += ["  to repeat", *("    " + line for line in c.reproduce.splitlines())] if c.reproduce else []
-            parts.append("\n".join(lines))
+        # The first failure in full: those after it mostly have its cause.
+        parts += [str(c) for c in self.failures[:1]]
+        parts += [f"FAILED {c.name}: {c.note}" + (f"; with {c.inputs}" if c.inputs else "") for c in self.failures[1:]]
+        if len(self.failures) > 1:
+            parts.append("each in full: print(*report.failures, sep='\\n')")
         parts += [f"note: {note}" for note in self.notes]
         if self.figures:
             parts.append(", ".join(f"{name} {value}" for name, value in self.figures.items()))

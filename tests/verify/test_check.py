@@ -1,10 +1,16 @@
 """The harness for anybody's gradient rule: right ones pass, wrong ones are caught."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from fnnet import ops, verify
+from fnnet.verify.example import arguments
 
 X = jnp.arange(12.0).reshape(3, 4) / 5 - 1
 
@@ -18,6 +24,48 @@ def sine(backward):
 @pytest.mark.parametrize("f", [ops.relu, ops.softmax, sine(lambda x, g: (g * jnp.cos(x),))], ids=["relu", "softmax", "custom_vjp"])
 def test_a_right_rule_passes(f):
     assert verify.check(f, X, thorough=False).ok
+
+
+def test_a_failure_is_told_in_full_and_those_after_it_in_a_line():
+    report = verify.check(sine(lambda x, g: (2 * g * jnp.cos(x),)), X, thorough=False)
+    text = str(report)
+    assert text.count("to repeat") == 1 and text.count("\nFAILED ") == len(report.failures) > 3
+    assert "looks like a constant factor of 2" in text and "jax.vjp(f, *args)" in text
+    assert all("where" in str(failure) for failure in report.failures if failure.name in ("gradient", "kinks", "float32"))
+
+
+def test_arguments_are_drawn_from_a_spec():
+    x, w, labels, p, key = arguments(lambda x, w, labels, p, key, extra=1: 0,
+                                     "x: f[*B, D], w: f[D, O] | labels: i[B] < O | p: f[7](0,1) | key")
+    assert x.shape == (5, 3) and w.shape == (3, 4) and x.dtype == w.dtype == jnp.float32
+    assert labels.shape == (5,) and labels.min() >= 0 and labels.max() < 4
+    assert p.shape == (7,) and p.min() > 0 and p.max() < 1 and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    assert verify.check(jnp.matmul, spec="a: f[N, D], b: f[D, O]", thorough=False).arguments == "a f32[5, 3], b f32[3, 4]"
+
+
+@pytest.mark.parametrize("spec, sentence", [("x: f[N]", "the spec says nothing of 'w': describe every argument"),
+                                            ("x: f[N], w: i[N]", "w holds integers without an upper end: write w: i"),
+                                            ("x: f[N, w: f", "is not understood: write name")])
+def test_a_wrong_spec_is_a_sentence(spec, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        verify.check(lambda x, w: x * w, spec=spec)
+
+
+@pytest.mark.parametrize("options, status, words", [((), 1, "FAILED gradient"), (("--gradients=thorough",), 1, "looks like")])
+def test_the_fixture_fails_a_test_with_the_report(tmp_path, options, status, words):
+    (tmp_path / "conftest.py").write_text('pytest_plugins = "fnnet.verify.plugin"\n')
+    (tmp_path / "test_mine.py").write_text("""
+import jax, jax.numpy as jnp
+right, wrong = (jax.custom_vjp(lambda x: jnp.sin(x)) for _ in range(2))
+right.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))
+wrong.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (-g * jnp.cos(x),))
+def test_right(check_gradient): assert check_gradient(right, jnp.ones(3)).ok
+def test_wrong(check_gradient): check_gradient(wrong, jnp.ones(3))
+""")
+    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options], cwd=tmp_path, capture_output=True,
+                          text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "XLA_FLAGS": ""})
+    assert done.returncode == status and "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    assert words in done.stdout and "Traceback" not in done.stdout
 
 
 @pytest.mark.parametrize("backward", [lambda x, g: (-g * jnp.cos(x),), lambda x, g: (jnp.cos(x),), lambda x, g: (g * jnp.cos(x) * 1.001,)],
