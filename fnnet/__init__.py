@@ -5,7 +5,9 @@
 """
 
 from fnnet import data, diagnostics, layers, ops, optim, train, verify
+from fnnet.diagnostics import summary
 from fnnet.rule import autodiff, rule
 from fnnet.verify import audit, compare, gradient_check
 
-__all__ = ["audit", "autodiff", "compare", "data", "diagnostics", "gradient_check", "layers", "ops", "optim", "rule", "train", "verify"]
+__all__ = ["audit", "autodiff", "compare", "data", "diagnostics", "gradient_check", "layers", "ops", "optim", "rule",
+           "summary", "train", "verify"]

@@ -171,6 +171,26 @@ def autodiff(f, *rules):
     return plain
 
 
+class _Recorder(frozenset):
+    """An empty set of rules set aside that remembers who asked: every rule that is called does."""
+    __hash__, __eq__ = object.__hash__, object.__eq__       # no two alike, so that no cached trace answers in its place
+
+    def __init__(self):
+        self.rules = []
+
+    def __contains__(self, rule):
+        self.rules.append(rule)
+        return False
+
+
+def used(f, *args, **kwargs):
+    """The rules that f(*args, **kwargs) calls, in the order of their first call; nothing is computed."""
+    asked = _Recorder()
+    with _set_aside(asked):
+        jax.eval_shape(functools.partial(f, **kwargs), *args)
+    return list(dict.fromkeys(asked.rules))
+
+
 @jax.tree_util.register_static
 class _Types(NamedTuple):
     """What the cotangents must look like. A static pytree: it travels among the saved values and weighs nothing."""

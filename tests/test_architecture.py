@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "data": {"numpy"},
     "train": {"jax", "numpy"},
     "verify": {"jax", "numpy", "rule", "sample"},
-    "diagnostics": {"jax", "numpy", "layers", "rule"},
+    "diagnostics": {"jax", "numpy", "layers", "rule", "verify"},
     "cli": PLAIN | {"rule", "sample", "ops", "layers", "optim", "train", "data", "verify", "diagnostics"},
     "__main__": {"cli"},
     "__init__": {"rule", "ops", "layers", "optim", "train", "data", "verify", "diagnostics"},

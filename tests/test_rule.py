@@ -13,7 +13,7 @@ import pytest
 from jax import lax, random
 from jax.sharding import AxisType
 
-from fnnet.rule import Rule, autodiff, rule
+from fnnet.rule import Rule, autodiff, rule, used
 
 
 @rule
@@ -195,6 +195,15 @@ def test_autodiff_holds_in_its_own_thread_only():
     with_rules = threading.Thread(target=lambda: seen.append(count(loss, *arrays())))
     autodiff(lambda: (with_rules.start(), with_rules.join()))()
     assert seen == [4]
+
+
+def test_used_lists_the_rules_of_a_function_also_of_one_jitted_and_compiled_before():
+    x, w, b = arrays()
+    f = jax.jit(lambda x, w, b, alpha: swell(affine(swell(x), w, b), alpha=alpha), static_argnames="alpha")
+    for _ in range(2):
+        assert used(f, x, w, b, alpha=2.0) == [swell, affine]
+        f(x, w, b, alpha=2.0)
+    assert used(jnp.sum, x) == [] and used(autodiff(f), x, w, b, alpha=2.0) == []
 
 
 def test_a_differentiated_call_has_the_value_of_a_plain_one():

@@ -3,7 +3,7 @@
 from fnnet.layers import initializers
 from fnnet.layers.basic import BatchNorm, Dense, DenseStack, Dropout, Flatten, Maxout, PReLU, StochasticDepth
 from fnnet.layers.combine import Parallel, Residual, Serial
-from fnnet.layers.layer import Function, Layer, as_layer
+from fnnet.layers.layer import Function, Layer, as_layer, watch
 
 __all__ = ["BatchNorm", "Dense", "DenseStack", "Dropout", "Flatten", "Function", "Layer", "Maxout", "PReLU", "Parallel", "Residual",
-           "Serial", "StochasticDepth", "as_layer", "initializers"]
+           "Serial", "StochasticDepth", "as_layer", "initializers", "watch"]

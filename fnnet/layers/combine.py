@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnet import ops
-from fnnet.layers.layer import Layer, as_layer, code, output, subkey
+from fnnet.layers.layer import Layer, as_layer, code, output, part, subkey
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -31,7 +31,7 @@ class Serial(Layer):
         _as_many(self, params)
         after = []
         for i, (layer, p, s) in enumerate(zip(self.parts, params, state)):
-            x, s = layer.apply(p, s, x, key=subkey(key, i), train=train)
+            x, s = part(layer, i, p, s, x, key=key, train=train)
             after.append(s)
         return x, tuple(after)
 
@@ -63,7 +63,7 @@ class Residual(Layer):
 
     def apply(self, params, state, x, *, key=None, train=False):
         _as_many(self, params)
-        (y, body), (z, shortcut) = (layer.apply(p, s, x, key=subkey(key, i), train=train)
+        (y, body), (z, shortcut) = (part(layer, i, p, s, x, key=key, train=train)
                                     for i, (layer, p, s) in enumerate(zip(self.parts, params, state)))
         return y + z, (body, shortcut)
 
@@ -90,8 +90,7 @@ class Parallel(Layer):
 
     def apply(self, params, state, x, *, key=None, train=False):
         _as_many(self, params)
-        outs = [layer.apply(p, s, x, key=subkey(key, i), train=train)
-                for i, (layer, p, s) in enumerate(zip(self.parts, params, state))]
+        outs = [part(layer, i, p, s, x, key=key, train=train) for i, (layer, p, s) in enumerate(zip(self.parts, params, state))]
         ys = [y for y, _ in outs]
         y = jnp.concatenate(ys, -1) if self.join == "concat" else sum(ys[1:], ys[0]) if self.join == "sum" else self.join(ys)
         return y, tuple(s for _, s in outs)

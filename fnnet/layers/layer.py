@@ -7,12 +7,16 @@ Layers are frozen dataclasses, so equal nets compare and hash equal and share a 
 `params` (differentiated) and `state` (not); a layer without either gives empty dictionaries.
 """
 
+import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+_watching = jax.make_user_context(None)         # (see, path of the part at work) under `watch`
 
 
 class Layer:
@@ -90,3 +94,27 @@ def output(layer, params, state, x):
 def subkey(key, i):
     """The key of the i-th part of a layer, None for None: every part draws its own mask."""
     return None if key is None else jax.random.fold_in(key, i)
+
+
+def part(layer, i, params, state, x, *, key=None, train=False):
+    """Applies the i-th part of a network: with a key of its own, under its name (profiles and jaxprs say "2_Dense"), seen by `watch`."""
+    word = re.sub(r"\W", "", code(layer.f)) if isinstance(layer, Function) else type(layer).__name__
+    with jax.named_scope(f"{i}_{word}"):
+        if _watching.value is None:
+            return layer.apply(params, state, x, key=subkey(key, i), train=train)
+        see, path = _watching.value
+        with _watching((see, (*path, i))):
+            y, state = layer.apply(params, state, x, key=subkey(key, i), train=train)
+        return see((*path, i), layer, y), state
+
+
+def watch(f, see):
+    """`f` under observation: after every part of every network that f applies, see(path, layer, y) returns what goes on as y.
+
+    path says where in the network: (2, 0) is part 0 of part 2. A function transform, like fnnet.autodiff: f may be jitted.
+    """
+    @functools.wraps(f, updated=())
+    def watched(*args, **kwargs):
+        with _watching((see, ())):
+            return f(*args, **kwargs)
+    return watched

@@ -194,3 +194,26 @@ def test_a_layer_of_ones_own():
     own = Serial(Scale(2.0), Dense(2))
     assert repr(own) == "Serial(Scale(2.0), Dense(2))"
     assert partial(own.apply, *own.init(KEY, X))(X)[0].shape == (5, 2)
+
+
+def test_watch_sees_every_part_in_order_and_may_change_what_goes_on():
+    net, _ = NETS["nested"]
+    params, state = net.init(KEY, X)
+    seen = []
+
+    def see(path, layer, y):
+        seen.append((path, type(layer).__name__, y.shape))
+        return y
+    f = jax.jit(lambda p: net.apply(p, state, X)[0])
+    plain = f(params)                                   # compiled before it is watched
+    chex.assert_trees_all_equal(layers.watch(f, see)(params), plain)
+    assert seen == [((0, 0, 0), "Dense", (5, 3)), ((0, 0, 1), "Dense", (5, 4)), ((0, 0), "Parallel", (5, 7)), ((0, 1), "Function", (5, 7)),
+                    ((0,), "Residual", (5, 7)), ((1, 0), "Maxout", (5, 2)), ((1,), "Serial", (5, 2))]
+    doubled = layers.watch(f, lambda path, layer, y: 2 * y if path == (1,) else y)(params)
+    chex.assert_trees_all_close(doubled, 2 * plain)
+
+
+def test_parts_have_their_names_in_profiles():
+    net, _ = NETS["nested"]
+    text = jax.jit(net.apply).lower(*net.init(KEY, X), X).as_text(debug_info=True)
+    assert "0_Residual/0_Parallel/1_Dense" in text

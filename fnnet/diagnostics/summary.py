@@ -1,0 +1,83 @@
+"""A network as a table: nothing is computed."""
+
+import json
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnnet.diagnostics.program import equations, opened, operations, scope
+from fnnet.layers import watch
+from fnnet.rule import autodiff
+from fnnet.verify.table import size, table
+
+
+class Row(NamedTuple):
+    """One part of a network."""
+    path: tuple             # (2, 0): part 0 of part 2
+    layer: str
+    output: tuple           # its shape
+    parameters: int
+    operations: int         # floating-point, of the forward pass; × and + are 2
+    saved: int              # bytes that the forward pass makes and keeps for the backward pass
+
+
+class Summary(NamedTuple):
+    """A row for each part of a network, and the same figures for the whole."""
+    rows: list
+    total: Row
+
+    def __str__(self):
+        body = [("  " * (len(r.path) - 1) + f"{r.path[-1]} {r.layer}" if r.path else r.layer, "×".join(map(str, r.output)) or "·",
+                 f"{r.parameters:,}", f"{r.operations:,}", size(r.saved)) for r in [*self.rows, self.total]]
+        return table(("layer", "output", "parameters", "operations", "saved bytes"), body)
+
+    def to_json(self):
+        return json.dumps({"rows": [r._asdict() for r in self.rows], "total": self.total._asdict()})
+
+
+def summary(net, x):
+    """A table of layers, output shapes, parameters, operations, and bytes saved for the backward pass, in training.
+
+    x is a batch, or anything with its shape and dtype: `fn.summary(net, jax.ShapeDtypeStruct((128, 784), "float32"))`. Each saved
+    array is counted once, at the layer that makes it; parameters and x itself, which are there anyway, are not counted.
+    """
+    key = jax.random.key(0)
+    x = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    params, state = jax.eval_shape(net.init, key, x)
+    seen = {}
+
+    def see(path, layer, y):
+        name = " ".join(repr(layer).split())
+        seen[path] = (type(layer).__name__ if getattr(layer, "parts", ()) else name), tuple(y.shape)
+        return y
+
+    state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)
+
+    def forward(params, x):
+        return net.apply(params, state, x, key=key, train=True)[0]
+    out = jax.eval_shape(watch(forward, see), params, x)
+    counts = {path: [0, 0, 0] for path in sorted(seen)} | {(): [0, 0, 0]}
+
+    def add(path, column, n):
+        while path not in counts:
+            path = path[:-1]
+        counts[path][column] += n
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        add(tuple(step.idx for step in path if hasattr(step, "idx")), 0, math.prod(leaf.shape))
+    for found in equations(jax.make_jaxpr(autodiff(forward))(params, x)):
+        add(found[1], 1, operations(found))
+    for path, n in _saved(forward, params, x):
+        add(path, 2, n)
+    rows = [Row(path, *seen[path], *counts[path]) for path in sorted(seen)]
+    total = Row((), "all of it" if rows else repr(net), tuple(out.shape), *map(sum, zip(*counts.values())))
+    return Summary(rows, total)
+
+
+def _saved(f, *args):
+    """(path of the layer, bytes) of every array that the pullback of f holds and that is no argument."""
+    program = opened(jax.make_jaxpr(lambda *args: jax.vjp(f, *args)[1])(*args))
+    made = {id(v): (scope(eqn), v.aval) for eqn in program.eqns for v in eqn.outvars}
+    kept = dict.fromkeys(id(v) for v in program.outvars)
+    return [(path, aval.size * aval.dtype.itemsize) for path, aval in (made[v] for v in kept if v in made)]
