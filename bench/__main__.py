@@ -1,8 +1,9 @@
-"""python -m bench [rules|steps|all] [--quick] [--targets] [--only NAME ...] [--cores N] [--out DIR]
+"""python -m bench [rules|steps|sweeps|all] [--quick] [--targets] [--only NAME ...] [--cores N] [--out DIR]
 
 rules    every rule: hand : autodiff, time, saved and temporary bytes
 steps    whole training steps of the workloads a, b, c, g, h: plain JAX, fnnet per step and in a compiled epoch, other libraries
          where they are installed
+sweeps   sixteen trainings at once against one after another
 
 How many cores there are decides much of the smallest workloads: a call of a compiled step costs 30 to 50 µs of Python and
 dispatch, which runs beside the computation where there is a second core and before it where there is none.
@@ -20,9 +21,9 @@ import time
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="all", choices=("rules", "steps", "all"))
+    parser.add_argument("what", nargs="?", default="all", choices=("rules", "steps", "sweeps", "all"))
     parser.add_argument("--quick", action="store_true", help="fewer rounds, one example of each rule: under 5 minutes on 2 cores")
-    parser.add_argument("--targets", action="store_true", help="only the five promises about steps, PASS or FAIL")
+    parser.add_argument("--targets", action="store_true", help="only what is promised of steps and sweeps, PASS or FAIL")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these workloads (a b c g h) or rules")
     parser.add_argument("--out", metavar="DIR", help="where results go (bench/results; a narrowed run keeps none unless told where)")
     parser.add_argument("--markdown", action="store_true", help="tables as markdown")
@@ -44,12 +45,15 @@ def main():
 
 
 def measure(args):
-    from bench import results, steps  # JAX starts here, after malloc has been told
+    from bench import results, steps, sweeps  # JAX starts here, after malloc has been told
     from bench.workloads import WORKLOADS
     from fnnet import ops
 
-    names = {"steps": [w.name for w in WORKLOADS], "rules": [rule.__name__ for rule in ops.rules()]}
-    known = names["steps"] if args.targets else [name for part in names if args.what in (part, "all") for name in names[part]]
+    names = {"steps": [w.name for w in WORKLOADS], "sweeps": list(sweeps.TARGETS), "rules": [rule.__name__ for rule in ops.rules()]}
+    promised = {"steps": steps.targets, "sweeps": sweeps.targets}
+    if args.targets:
+        names = {part: names[part] for part in promised}
+    known = [name for part in names if args.what in (part, "all") for name in names[part]]
     if unknown := set(args.only or ()) - set(known):
         raise ValueError(f"there is no {', '.join(sorted(unknown))} to measure: write some of {', '.join(known)}")
     about, start = results.machine(), time.perf_counter()
@@ -57,11 +61,12 @@ def measure(args):
           + ("" if about["malloc tuned"] or about["platform"] != "cpu" else ", malloc as it is"), flush=True)
     if args.targets:
         kept = True
-        for line in steps.targets(only=args.only):
-            print(line, flush=True)
-            kept &= line.startswith("PASS")
+        for part, targets in promised.items():
+            for line in targets(only=args.only) if args.what in (part, "all") else ():
+                print(line, flush=True)
+                kept &= line.startswith("PASS")
         return 0 if kept else 1
-    for part, measured in (("steps", measure_steps), ("rules", measure_rules)):
+    for part, measured in (("steps", measure_steps), ("sweeps", measure_sweeps), ("rules", measure_rules)):
         if args.what in (part, "all") and (found := measured(args)) and (args.out or not args.only):
             print(f"\n{results.save(args.out or results.HERE, **{part: found})}   {time.perf_counter() - start:.0f} s", flush=True)
     return 0
@@ -83,6 +88,16 @@ def measure_steps(args):
               flush=True)
     if found:
         print("\nlosses agree" + (f"; not installed: {', '.join(missing)}" if missing else ""), flush=True)
+    return found
+
+
+def measure_sweeps(args):
+    from bench import sweeps
+    from fnnet.verify.table import table
+
+    found = [sweeps.run(name, rounds=5 if args.quick else 9) for name in sweeps.TARGETS if name in (args.only or sweeps.TARGETS)]
+    cells = [(row["workload"], *(f"{row[what]:.1f}" for what in sweeps.COLUMNS)) for row in found]
+    print("\n" + table((f"{sweeps.RUNS} trainings at once", *sweeps.COLUMNS), cells, markdown=args.markdown), flush=True)
     return found
 
 

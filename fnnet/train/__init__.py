@@ -1,9 +1,12 @@
 """Training: make_step, make_epoch (one compiled, shuffled scan), epochs (a generator), fit. Networks and optimizers are known
 only by their protocols, init/apply and init/update."""
 
+from fnnet.train.choose import RangeTest, SizeCurve, range_test, size_curve
 from fnnet.train.evaluate import make_evaluate
 from fnnet.train.finite import explain
 from fnnet.train.loop import Fit, epochs, fit, make_epoch
 from fnnet.train.step import TrainState, init, make_step, supervised
+from fnnet.train.sweep import Sweep, sweep
 
-__all__ = ["Fit", "TrainState", "epochs", "explain", "fit", "init", "make_epoch", "make_evaluate", "make_step", "supervised"]
+__all__ = ["Fit", "RangeTest", "SizeCurve", "Sweep", "TrainState", "epochs", "explain", "fit", "init", "make_epoch", "make_evaluate",
+           "make_step", "range_test", "size_curve", "supervised", "sweep"]

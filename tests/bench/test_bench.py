@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from bench import clock, ours, peers, plain, results, rules, steps
+from bench import clock, ours, peers, plain, results, rules, steps, sweeps
 from bench.contender import job
 from bench.workloads import WORKLOADS, Workload
 
@@ -82,6 +82,13 @@ def test_a_row_for_each_form():
     assert rows[0]["ratio"] == 1 and all(row["ms"] > 0 for row in rows)
 
 
+def test_a_row_for_a_sweep(monkeypatch):
+    monkeypatch.setattr(sweeps, "WORKLOADS", (SMALL._replace(dropout=0.0),))
+    monkeypatch.setattr(sweeps, "RUNS", 3)
+    row = sweeps.run("s", rounds=2, least=0.001)
+    assert all(row[what] > 0 for what in sweeps.COLUMNS) and set(sweeps.TARGETS) <= {w.name for w in WORKLOADS}
+
+
 def test_each_workload_has_a_target_among_its_forms():
     assert [w.name for w in WORKLOADS] == ["a", "b", "c", "g", "h"]
     assert all(w.target[0] in ours.contenders(w) for w in WORKLOADS)
@@ -89,7 +96,7 @@ def test_each_workload_has_a_target_among_its_forms():
 
 def test_a_row_for_a_rule():
     (row,) = rules.run(quick=True, only={"relu"})
-    assert row["rule"] == "relu" and row["hand ms"] > 0 and row["gain"] == row["autodiff ms"] / row["hand ms"]
+    assert row["rule"] == "relu" and row["hand ms"] > 0 and row["gain"] == pytest.approx(row["autodiff ms"] / row["hand ms"])
 
 
 def test_results_of_a_day_are_kept_together_and_name_no_host(tmp_path):

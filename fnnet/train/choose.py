@@ -1,0 +1,101 @@
+"""Two questions before a long training: which learning rate, and would more examples help?"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnet.train.loop import check_data, rows_of
+
+
+class RangeTest(NamedTuple):
+    """The loss at each step of a training whose rate grows, smoothed, and the rate suggested."""
+    rates: np.ndarray
+    losses: np.ndarray
+    smooth: np.ndarray
+    suggestion: float
+
+    def __str__(self):
+        return (f"learning rates from {self.rates[0]:.1e} to {self.rates[-1]:.1e} in {len(self.rates)} steps: the loss falls fastest at "
+                f"{self.suggestion:.1e}, is lowest at {self.rates[np.nanargmin(self.smooth)]:.1e}")
+
+
+def range_test(make, data, *, low=1e-6, high=10.0, steps=200, batch_size=128, smoothing=0.9):
+    """The learning-rate range test: one short training whose rate grows from low to high by the same factor every step.   [Smith 2017]
+
+    make(rate) -> run, step, where rate is a schedule: `optim.adam(rate)`. The suggestion is the rate at which the smoothed loss
+    falls fastest with log rate; above the rate of the lowest loss training gets unstable. Losses after the first that is not
+    finite, or 4 times the lowest, are NaN.
+    """
+    if not 0 < low < high:
+        raise ValueError(f"a range test goes from a low rate above 0 to a higher one, and was given {low} and {high}")
+    check_data(data, batch_size)
+    data = jax.tree.map(jnp.asarray, data)
+    factor = (high / low) ** (1 / (steps - 1))
+    run, step = make(lambda s: low * jnp.asarray(factor, float) ** jnp.asarray(s).astype(float))
+
+    @jax.jit
+    def everything(run, data):
+        n = len(jax.tree.leaves(data)[0])
+        return jax.lax.scan(lambda run, _: step(run, rows_of(data, _draw(run, batch_size, n))), run, length=steps)[1]["loss"]
+    losses = np.asarray(everything(run, data), np.float64)
+    rates = low * factor ** np.arange(steps)
+    smooth, average = np.full(steps, np.nan), 0.0
+    for i, loss in enumerate(losses):
+        average = smoothing * average + (1 - smoothing) * loss
+        value = average / (1 - smoothing ** (i + 1))
+        if not np.isfinite(loss) or value > 4 * np.nanmin(smooth[:i], initial=np.inf):
+            break
+        smooth[i] = value
+    good = np.isfinite(smooth)
+    if good.sum() < 3:
+        raise ValueError(f"the loss is not finite, or explodes, from the rate {rates[good.sum()]:.1e} on: begin lower, low={low / 1000:g}")
+    across = max(1, good.sum() // 6)            # a slope from step to step would be that of the minibatches' noise
+    fall = smooth[good][across:] - smooth[good][:-across]
+    return RangeTest(rates, np.where(good, losses, np.nan), smooth, float(rates[np.argmin(fall) + across // 2]))
+
+
+class SizeCurve(NamedTuple):
+    """The metric after training on the first m examples: on these, J_train, and on the validation data, J_validation."""
+    sizes: np.ndarray
+    training: np.ndarray
+    validation: np.ndarray
+    metric: str
+
+    def __str__(self):
+        lines = [f"{'m':>8}  {'J_train':>10}  {'J_validation':>12}   ({self.metric})"]
+        rows = zip(self.sizes, self.training, self.validation, strict=True)
+        return "\n".join(lines + [f"{m:>8}  {t:>10.4g}  {v:>12.4g}" for m, t, v in rows])
+
+
+def size_curve(make, data, validation, *, sizes, steps=500, batch_size=32, metric="loss"):
+    """J_train and J_validation against the number of examples m, for each m of `sizes` a training on the first m, all as one program.
+
+    make() -> run, step. Each takes as many steps, on minibatches drawn from its m examples; data are pairs (x, y), and the errors
+    are without dropout and penalty. Far apart and closing with m: variance, more examples help. Close and high: bias.
+    """
+    check_data(data)
+    check_data(validation)
+    n = len(jax.tree.leaves(data)[0])
+    sizes = np.asarray(sorted(sizes))
+    if sizes[0] < 1 or sizes[-1] > n:
+        raise ValueError(f"the sizes are from 1 to the {n} examples there are, and were given from {sizes[0]} to {sizes[-1]}")
+    if len(data) != 2:
+        raise ValueError(f"the data of a size curve are pairs (x, y), and were given as {len(data)} arrays")
+    data, validation = jax.tree.map(jnp.asarray, (tuple(data), tuple(validation)))
+
+    def one(m, data, validation):
+        run, step = make()
+
+        run, _ = jax.lax.scan(lambda run, _: (step(run, rows_of(data, _draw(run, batch_size, m)))[0], None), run, length=steps)
+        mine = (jnp.arange(n, dtype=m.dtype) < m).astype(float)
+        return [step.objective(run.params, run.state, part, train=False)[1][1][metric] for part in ((*data, mine), validation)]
+    training, held_out = jax.jit(jax.vmap(one, (0, None, None)))(jnp.asarray(sizes, jnp.int32), data, validation)
+    return SizeCurve(sizes, np.asarray(training), np.asarray(held_out), metric)
+
+
+def _draw(run, batch_size, m):
+    """The rows of a minibatch drawn from the first m examples, each anew."""
+    key = jax.random.fold_in(jax.random.fold_in(run.key, 0xFFFFFFFF), run.step)
+    return jax.random.randint(key, (batch_size,), 0, m)

@@ -1,0 +1,137 @@
+"""A sweep is the trainings it stands for, one after another; what it chooses is the best of them."""
+
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnnet import layers, ops, optim, train
+
+KEY = jax.random.key(3)
+X = jax.random.normal(KEY, (60, 4))
+Y = (X @ jnp.array([[1.0, -1.0], [0.5, 0.0], [0.0, 0.0], [0.0, 0.3]])) + 0.3 * jax.random.normal(jax.random.fold_in(KEY, 1), (60, 2))
+TRAINING, VALIDATION = (X[:40], Y[:40]), (X[40:], Y[40:])
+NET = layers.Serial(layers.Dense(5), ops.tanh, layers.Dense(2))
+
+
+def make(decay=0.0, rate=0.1, seed=0, dropout=0.0):
+    net = NET if not dropout else layers.Serial(*NET.parts[:2], layers.Dropout(dropout), NET.parts[2])
+    optimizer = optim.adam(rate)
+    objective = train.supervised(net, ops.squared_error, penalty=lambda params: decay * ops.l2(params))
+    return train.init(net, optimizer, jax.random.key(seed), X[:1]), train.make_step(objective, optimizer)
+
+
+def one_by_one(setting, training=TRAINING, validation=VALIDATION, epochs=3):
+    run, step = make(**setting)
+    evaluate = train.make_evaluate(step.objective, validation)
+    logs = []
+    for run, log in train.epochs(run, train.make_epoch(step, batch_size=8), training, evaluate=evaluate, epochs=epochs):
+        logs.append(log)
+    return run, logs
+
+
+def test_a_sweep_is_its_trainings_one_by_one():
+    found = train.sweep(make, {"decay": [0.0, 0.1], "seed": range(2), "rate": [0.05]}, TRAINING, VALIDATION, epochs=3, batch_size=8)
+    assert found.settings == [{"decay": d, "seed": s, "rate": 0.05} for d in (0.0, 0.1) for s in (0, 1)]
+    for i, setting in enumerate(found.settings):
+        run, logs = one_by_one(setting)
+        chex.assert_trees_all_close(found.runs[i].params, run.params, rtol=1e-9)
+        for name in ("loss", "objective", "valid_loss"):
+            np.testing.assert_allclose(found.history[name][i], [log[name] for log in logs], rtol=1e-9)
+    at_best = found.history["valid_loss"].min(1)
+    assert found.best == at_best.argmin() and found.rows[found.best]["valid_loss"] == at_best.min()
+
+
+def test_static_settings_are_parts_of_one_program():
+    chosen = [{"dropout": 0.5, "decay": 0.0}, {"dropout": 0.0, "decay": 0.1}, {"dropout": 0.5, "decay": 0.1}]
+    found = train.sweep(make, chosen, TRAINING, VALIDATION, epochs=2, batch_size=8, static=("dropout",))
+    assert found.settings == chosen                                     # in the order given
+    for i, setting in enumerate(chosen):
+        _, logs = one_by_one(setting, epochs=2)
+        np.testing.assert_allclose(found.history["valid_loss"][i], [log["valid_loss"] for log in logs], rtol=1e-9)
+    alone = train.sweep(lambda dropout: make(dropout=dropout), {"dropout": [0.5]}, TRAINING, VALIDATION, epochs=2, batch_size=8,
+                        static=("dropout",))
+    np.testing.assert_allclose(alone.history["loss"][0], found.history["loss"][0], rtol=1e-9)
+
+
+def test_folds_hold_each_part_out_once():
+    found = train.sweep(make, {"decay": [0.0, 0.3]}, TRAINING, folds=4, epochs=2, batch_size=8)
+    rows = np.arange(40)
+    by_fold = []
+    for i in range(4):
+        held = rows % 4 == i
+        parts = [tuple(np.asarray(a)[which] for a in TRAINING) for which in (~held, held)]
+        by_fold.append([[log["valid_loss"] for log in one_by_one(s, *parts, epochs=2)[1]] for s in found.settings])
+    np.testing.assert_allclose(found.history["valid_loss"], np.mean(by_fold, 0), rtol=1e-9)
+    np.testing.assert_allclose(found.errors["valid_loss"], np.std(by_fold, 0) / np.sqrt(3), rtol=1e-9)
+
+
+def test_the_worst_is_a_training_that_explodes_and_accuracy_is_best_where_largest():
+    found = train.sweep(lambda rate: make(rate=rate), {"rate": [float("nan"), 0.05, 0.0]}, TRAINING, VALIDATION, epochs=2, batch_size=8)
+    assert found.best == 1 and "best" in str(found).splitlines()[2] and json.loads(found.to_json().replace("NaN", "null"))["best"] == 1
+
+    def accurate(rate):
+        run, step = make(rate=rate)
+        objective = train.supervised(NET, ops.squared_error, metrics={"accuracy": lambda p, y: -jnp.mean((p - y) ** 2)})
+        return run, train.make_step(objective, optim.adam(rate))
+    found = train.sweep(accurate, {"rate": [0.0, 0.05]}, TRAINING, VALIDATION, epochs=2, batch_size=8, monitor="valid_accuracy")
+    assert found.best == 1 and found.mode == "max"
+
+
+def test_one_program_whatever_the_number_of_trainings():
+    traced = []
+
+    def counted(decay):
+        traced.append(decay)
+        return make(decay)
+    train.sweep(counted, {"decay": np.linspace(0, 1, 5)}, TRAINING, VALIDATION, epochs=1, batch_size=8)
+    assert len(traced) == 1
+
+
+def test_the_range_test_finds_rates_that_train():
+    def with_rate(rate):
+        net = layers.Dense(2, weights=lambda key, shape, dtype: jnp.zeros(shape, dtype))
+        objective = train.supervised(net, ops.squared_error)
+        optimizer = optim.gradient_descent(rate)
+        return train.init(net, optimizer, KEY, X[:1]), train.make_step(objective, optimizer)
+    found = train.range_test(with_rate, TRAINING, low=1e-4, high=100.0, steps=120, batch_size=16)
+    curvature = float(jnp.linalg.eigvalsh(X[:40].T @ X[:40] / 40).max())           # descent is stable below 2/that
+    assert 1e-3 < found.suggestion < 2 / curvature
+    assert np.isnan(found.losses[-1]) and np.isfinite(found.losses[:60]).all() and "falls fastest" in str(found)
+    assert found.rates[0] == pytest.approx(1e-4) and found.rates[-1] == pytest.approx(100)
+
+
+def test_more_examples_bring_training_and_validation_together():
+    found = train.size_curve(lambda: make(rate=0.02), TRAINING, VALIDATION, sizes=(3, 10, 40), steps=300, batch_size=8)
+    gap = found.validation - found.training
+    assert gap[0] > 2 * gap[2] > 0 and found.training[0] < found.training[2] and found.validation[0] > found.validation[2]
+
+
+def test_j_train_is_of_the_first_m_examples_alone():
+    run, step = make(rate=0.0)                                                      # what is measured is the state it began with
+    found = train.size_curve(lambda: (run, step), TRAINING, VALIDATION, sizes=(2, 7), steps=1)
+    for m, j in zip((2, 7), found.training, strict=True):
+        loss, _ = step.objective(run.params, run.state, (X[:m], Y[:m]), train=False)
+        assert j == pytest.approx(float(loss), rel=1e-12)
+
+
+@pytest.mark.parametrize("call, sentence", [
+    (lambda: train.sweep(make, {"decay": []}, TRAINING, VALIDATION), "at least one value for each setting"),
+    (lambda: train.sweep(make, [{"decay": 0.1}, {"rate": 0.1}], TRAINING, VALIDATION), "all name the same settings"),
+    (lambda: train.sweep(make, {"decay": [0.1]}, TRAINING), "by validation data or by folds: .* not neither"),
+    (lambda: train.sweep(make, {"decay": [0.1]}, TRAINING, VALIDATION, folds=2), "not both"),
+    (lambda: train.sweep(make, {"decay": [0.1]}, TRAINING, folds=1), "from 2 folds to one for each of the 40 examples, and was given 1"),
+    (lambda: train.sweep(make, {"decay": [0.1]}, TRAINING, VALIDATION), "batch size 128 is larger than the data, 40"),
+    (lambda: train.sweep(make, {"decay": [0.1]}, TRAINING, VALIDATION, batch_size=8, static=("rate",)), "static names 'rate', which is no"),
+    (lambda: train.sweep(make, {"decay": [0.1]}, TRAINING, VALIDATION, batch_size=8, epochs=1, monitor="valid_error"),
+     "no 'valid_error' to choose by: the metrics are loss"),
+    (lambda: train.sweep(make, {"decay": [0.1]}, [TRAINING], VALIDATION), "tuple or dictionary of arrays"),
+    (lambda: train.range_test(lambda r: make(rate=r), TRAINING, low=1.0, high=0.1, batch_size=8), "from a low rate above 0 to a higher"),
+    (lambda: train.size_curve(make, TRAINING, VALIDATION, sizes=(10, 100)), "from 1 to the 40 examples there are, .* from 10 to 100"),
+])
+def test_a_wrong_call_is_a_sentence(call, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        call()
