@@ -15,6 +15,7 @@ SIZES = {
     "n": (5, 1024),      # examples of a batch
     "m": (6, 256),       # a second batch
     "t": (4, 128),       # time steps, tokens
+    "s": (10, 2048),     # a second sequence, a long one
     "h": (9, 32),        # height
     "w": (11, 32),       # width
     "c": (2, 32),        # channels

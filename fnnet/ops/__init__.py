@@ -1,6 +1,7 @@
 """Every operation, hand-differentiated: one file, one chapter. This namespace is the registry."""
 
 from fnnet.ops.activations import elu, identity, leaky_relu, log_softmax, maxout, prelu, relu, sigmoid, softmax, tanh
+from fnnet.ops.attention import attention, rope, sinusoidal
 from fnnet.ops.dropout import dropout, relu_dropout, stochastic_depth
 from fnnet.ops.fused import dense_stack
 from fnnet.ops.linear import dense
@@ -22,7 +23,7 @@ def rules():
     return [value for value in globals().values() if isinstance(value, Rule)]
 
 
-__all__ = ["batch_norm", "batch_norm_inference", "binary_cross_entropy", "binary_cross_entropy_with_logits", "dense",
+__all__ = ["attention", "batch_norm", "batch_norm_inference", "binary_cross_entropy", "binary_cross_entropy_with_logits", "dense",
            "dense_stack", "dropout", "elastic_net", "elu", "identity", "l1", "l2", "leaky_relu", "log_softmax", "maxout",
-           "multiclass_hinge", "prelu", "relu", "relu_dropout", "rules", "sigmoid", "softmax", "softmax_cross_entropy",
-           "squared_error", "stochastic_depth", "tanh", "triplet", "weights_of"]
+           "multiclass_hinge", "prelu", "relu", "relu_dropout", "rope", "rules", "sigmoid", "sinusoidal", "softmax",
+           "softmax_cross_entropy", "squared_error", "stochastic_depth", "tanh", "triplet", "weights_of"]

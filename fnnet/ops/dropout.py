@@ -6,6 +6,8 @@ balance and correlations over indices, keys and steps are tested); it is no sour
 Two elements whose indices differ by a multiple of 2³² draw the same bits.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -14,16 +16,19 @@ from fnnet import sample
 from fnnet.rule import rule
 
 
-def random_bits(key, shape):
-    """uint32 of the given shape, a function of the key and of each element's index in row-major order."""
+def random_bits(key, shape, strides=None, start=0):
+    """uint32 of the given shape, a function of the key and of each element's index: in row-major order, or, for a part of a larger
+    array, by the strides of that array from `start` on."""
     words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     words = words.reshape(-1).astype(jnp.uint32)
     first = second = jnp.uint32(0x9E3779B9)
     for i in range(words.shape[0]):                     # all words of the key, each into two seeds
         first, second = _mix(first ^ words[i]) + jnp.uint32(0x632BE59B), _mix(second + words[i] * jnp.uint32(0x85EBCA77))
-    index, stride = jnp.zeros(shape, jnp.uint32), 1
-    for axis in reversed(range(len(shape))):
-        index, stride = index + lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32), stride * shape[axis]
+    if strides is None:
+        strides = [math.prod(shape[axis + 1:]) for axis in range(len(shape))]
+    index = jnp.full(shape, start, jnp.uint32)
+    for axis, stride in enumerate(strides):
+        index = index + lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
     bits = _mix(index * jnp.uint32(0x9E3779B1) + first) ^ second
     bits = bits * jnp.uint32(0x846CA68B)
     return bits ^ (bits >> 16)
@@ -35,9 +40,9 @@ def _mix(h):
     return h ^ (h >> 16)
 
 
-def _kept(key, shape, rate):
+def kept(key, shape, rate, strides=None, start=0):
     """True with chance 1 − rate; rate is between 0 and 1 exclusive, the ends need no chance."""
-    return random_bits(key, shape) < jnp.uint32(min(round((1 - rate) * 2**32), 2**32 - 1))
+    return random_bits(key, shape, strides, start) < jnp.uint32(min(round((1 - rate) * 2**32), 2**32 - 1))
 
 
 @rule
@@ -93,7 +98,7 @@ def _masked(x, key, rate, shape):
         return x
     if rate == 1:
         return jnp.zeros_like(x)
-    return jnp.where(jnp.broadcast_to(_kept(key, shape, rate), x.shape), x / (1 - rate), 0)
+    return jnp.where(jnp.broadcast_to(kept(key, shape, rate), x.shape), x / (1 - rate), 0)
 
 
 def _check(x, key, *, rate):

@@ -1,0 +1,168 @@
+"""The bookkeeping of attention by blocks: which blocks there are, and how they are cut out of arrays and put back.
+
+Whole arrays stay as they were given, and only blocks are transposed, to [n g r i d] and [n g j d]: g heads of keys with r heads of
+queries each. A block of scores is [n g r i j].
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+class Plan(NamedTuple):
+    t: int                  # queries
+    s: int                  # keys
+    heads: tuple            # n, g, r
+    sizes: tuple            # rows and columns of a block
+    pairs: tuple            # the blocks in which there is something to see: (row, column), row by row
+    causal: bool
+    window: int | None
+
+
+def plan(q, k, causal, window, block):
+    (n, t, h, _), (s, g) = q.shape, k.shape[1:3]
+    rows, columns = block_sizes(n * h, t, s) if block is None else (block, block)
+    rows, columns = _even(t, rows), _even(s, columns)
+
+    def needed(i, j):
+        """Whether the queries of block row i, which stand at first … last, may see any key of block column j."""
+        first, last = i * rows + s - t, min((i + 1) * rows, t) - 1 + s - t
+        left, right = j * columns, min((j + 1) * columns, s) - 1
+        return (not causal or left <= last) and (window is None or (left - last < window and first - right < window))
+    pairs = tuple((i, j) for i in range(-(-t // rows)) for j in range(-(-s // columns)) if needed(i, j))
+    return Plan(t, s, (n, g, h // g), (rows, columns), pairs, causal, window)
+
+
+def block_sizes(heads, t, s):
+    """The most rows and columns of a block, by the number of heads (of all examples) and the lengths.
+
+    Measured on an x86 core, lengths 32 to 4096, 1 to 2048 heads: fastest are blocks whose scores take a megabyte in float32, as long
+    as they have 32 rows, and 256 are enough; twice as much is computed at once. Causal attention so takes 0.13 to 0.16 of the time of
+    the plain form at 2048 places and 0.35 at 512, 0.55 to 0.75 at 256 and 128, and 0.85 to 1.0 at 64 and 32, where it is the plain form.
+    """
+    most = max(1, 2**18 // max(1, heads))
+    if t * s <= 2 * most:
+        return t, s
+    side = min(256, max(32, 2 ** ((most.bit_length() - 1) // 2)))
+    return min(t, max(side, most // s)), min(s, max(side, most // t))
+
+
+def _even(length, most):
+    """The size of equal blocks of at most `most`, in whole lines of 16 where that matters little."""
+    count = max(1, -(-length // max(1, most)))
+    size = -(-length // count)
+    return max(1, size if count == 1 or size < 64 else -(-size // 16) * 16)
+
+
+def over_pairs(plan, step, carry):
+    """carry = step(carry, i, j) for every pair of blocks: as it stands where there is at most one, else in a loop."""
+    if len(plan.pairs) <= 1:
+        return step(carry, *plan.pairs[0]) if plan.pairs else carry
+    pairs = np.array(plan.pairs, np.int32)
+    return lax.scan(lambda carry, ij: (step(carry, ij[0], ij[1]), None), carry, pairs)[0]
+
+
+def queries(plan, a):
+    """[n t h d] with the heads in their groups, [n t g r d], filled up to whole blocks."""
+    return _filled(a.reshape(*a.shape[:2], *plan.heads[1:], a.shape[-1]), 1, plan.sizes[0])
+
+
+def keys(plan, a):
+    """[n s g d], filled up to whole blocks."""
+    return _filled(a, 1, plan.sizes[1])
+
+
+def pairwise(plan, a):
+    """A bias or a mask as [n g r t s], each the full size or 1."""
+    if a is None:
+        return None
+    n, h, t, s = (1,) * (4 - a.ndim) + a.shape
+    a = a.reshape(n, *((1, 1) if h == 1 else plan.heads[1:]), t, s)
+    a = a if t == 1 else _filled(a, 3, plan.sizes[0])
+    return a if s == 1 else _filled(a, 4, plan.sizes[1])
+
+
+def queries_as_given(plan, a, like):
+    return a[:, :plan.t].reshape(like.shape).astype(like.dtype)
+
+
+def keys_as_given(plan, a, like):
+    return a[:, :plan.s].astype(like.dtype)
+
+
+def bias_as_given(a, like):
+    t, s = (1, 1, *like.shape)[-2:]
+    return a[..., :t, :s].reshape(like.shape).astype(like.dtype)
+
+
+def rows(plan, a, i):
+    """Block i of the queries, [n g r i d]."""
+    return _cut(a, 1, i, plan.sizes[0]).transpose(0, 2, 3, 1, 4)
+
+
+def columns(plan, a, j):
+    """Block j of the keys, [n g j d]."""
+    return _cut(a, 1, j, plan.sizes[1]).transpose(0, 2, 1, 3)
+
+
+def part(plan, a, i, j):
+    """Of a bias or a mask."""
+    return _cut(_cut(a, 3, i, plan.sizes[0]), 4, j, plan.sizes[1])
+
+
+def put_rows(plan, a, part, i):
+    return _put(a, part.transpose(0, 3, 1, 2, 4), 1, i, plan.sizes[0])
+
+
+def add_rows(plan, a, part, i):
+    return put_rows(plan, a, rows(plan, a, i) + part, i)
+
+
+def add_columns(plan, a, part, j):
+    return _put(a, (columns(plan, a, j) + part).transpose(0, 2, 1, 3), 1, j, plan.sizes[1])
+
+
+def add_bias(plan, a, ds, i, j):
+    """A block of dS, summed over the axes that the bias was the same along."""
+    if a is None:
+        return None
+    block = part(plan, a, i, j)
+    block = block + ds.sum([axis for axis in range(5) if block.shape[axis] < ds.shape[axis]], keepdims=True)
+    return _put(a, _put(_cut(a, 3, i, plan.sizes[0]), block, 4, j, plan.sizes[1]), 3, i, plan.sizes[0])
+
+
+def seen(plan, mask, i, j):
+    """True where a query of block row i sees a key of block column j, None where all see all."""
+    place = i * plan.sizes[0] + plan.s - plan.t + lax.broadcasted_iota(jnp.int32, (1, 1, 1, *plan.sizes), 3)
+    other = j * plan.sizes[1] + lax.broadcasted_iota(jnp.int32, (1, 1, 1, *plan.sizes), 4)
+    found = None if mask is None else part(plan, mask, i, j)
+    for asked, answer in ((plan.causal, other <= place), (plan.window, abs(place - other) < (plan.window or 0)),
+                          (plan.s % plan.sizes[1], other < plan.s)):
+        if asked:
+            found = answer if found is None else found & answer
+    return found
+
+
+def indices(plan, i, j):
+    """Strides and start of a block's elements in row-major [n h t s], for the random bits that belong to them."""
+    _, g, r = plan.heads
+    size = plan.t * plan.s
+    i, j = jnp.asarray(i).astype(jnp.uint32), jnp.asarray(j).astype(jnp.uint32)
+    return (g * r * size, r * size, size, plan.s, 1), i * jnp.uint32(plan.sizes[0] * plan.s % 2**32) + j * jnp.uint32(plan.sizes[1])
+
+
+def _filled(a, axis, size):
+    """With zeros (or False) up to whole blocks."""
+    short = -a.shape[axis] % size
+    return a if not short else jnp.pad(a, [(0, short if i == axis else 0) for i in range(a.ndim)])
+
+
+def _cut(a, axis, i, size):
+    """The i-th piece along an axis; all of it where it is the same for all pieces, or the only one."""
+    return a if a.shape[axis] in (1, size) else lax.dynamic_slice_in_dim(a, i * size, size, axis)
+
+
+def _put(a, part, axis, i, size):
+    return part if a.shape[axis] in (1, size) else lax.dynamic_update_slice_in_dim(a, part, i * size, axis)

@@ -1,0 +1,180 @@
+"""Scaled dot-product attention, by blocks of queries and keys: no matrix of all scores is ever held."""
+
+import math
+
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet import sample
+from fnnet.ops.attention import blocks
+from fnnet.ops.dropout import kept
+from fnnet.ops.numeric import wide
+from fnnet.rule import rule
+
+
+@rule
+def attention(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=None, window=None, softcap=None, rate=0.0, block=None):
+    """O = P·V,   P = softmax(S),   S = c·Q·Kᵀ + B,   dV = Pᵀ·dO,   dS = P∘(dO·Vᵀ − Σ dO∘O),   dQ = c·dS·K,   dK = c·dSᵀ·Q,   dB = dS
+
+    q [n t h d], k [n s g d], v [n s g e] → o [n t h e]: n examples, t queries, s keys, h heads, of which h/g neighbours share
+    one head of k and v [Ainslie et al. 2023]. bias and mask have up to four axes, each that of [n h t s] or 1: the bias is added to
+    the scores, and True in the mask lets a query see a key. Padding is a mask,
+    `(jnp.arange(s)[None, :] < lengths[:, None])[:, None, None, :]`. A query that sees nothing has o = 0 and gradients 0.
+
+    scale is c, 1/√d unless given [Vaswani et al. 2017]. Query i stands at the place of key i + s − t: the ends are aligned, as
+    decoding needs. causal: only keys up to that place are seen; window=w: only those less than w places away from it.
+    softcap=a makes c·Q·Kᵀ a·tanh(c·Q·Kᵀ/a), before the bias. rate: the share of P that is dropped, by a mask drawn from `key` and
+    drawn again on the way back.
+
+    Only blocks of scores in which there is something to see are computed, with a running maximum [Milakov & Gimelshein 2018], and
+    once more on the way back [Dao et al. 2022]: kept are o and two numbers for each query, so memory is linear in the length.
+    block: the most rows and columns of a block, chosen by `block_sizes` unless given. Products are of the dtype given, sums of at
+    least float32.
+    """
+    (n, t, h, d), (s, g) = q.shape, k.shape[1:3]
+    scores = jnp.einsum("ntgrd,nsgd->ngrts", q.reshape(n, t, g, h // g, d), k).reshape(n, h, t, s) * _scale(scale, d)
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
+    if bias is not None:
+        scores = scores + _broadcast(bias.astype(scores.dtype), scores.shape)
+    place, other = jnp.arange(t)[:, None] + (s - t), jnp.arange(s)[None, :]
+    seen = jnp.ones((t, s), bool)
+    if causal:
+        seen &= other <= place
+    if window is not None:
+        seen &= jnp.abs(place - other) < window
+    seen = _broadcast(seen, scores.shape)
+    if mask is not None:
+        seen &= _broadcast(mask, scores.shape)
+    scores = jnp.where(seen, scores, -jnp.inf)
+    e = jnp.exp(scores - _finite(lax.stop_gradient(scores.max(-1, keepdims=True, initial=-jnp.inf))))
+    p = e / _not_0(e.sum(-1, keepdims=True))
+    if rate:
+        p = jnp.where(kept(key, p.shape, rate), p / (1 - rate), 0)
+    return jnp.einsum("ngrts,nsge->ntgre", p.reshape(n, g, h // g, t, s), v).reshape(n, t, h, v.shape[-1])
+
+
+@attention.fwd
+def _(q, k, v, bias, mask, key, *, causal, scale, window, softcap, rate, block):
+    n, t, h, d = q.shape
+    plan, scale = blocks.plan(q, k, causal, window, block), _scale(scale, d)
+    qs, ks, vs = blocks.queries(plan, q), blocks.keys(plan, k), blocks.keys(plan, v)
+    biases, seen = blocks.pairwise(plan, bias), blocks.pairwise(plan, mask)
+
+    def pair(carry, i, j):
+        """One block of scores, added to what its queries have seen so far."""
+        old, total, out = (blocks.rows(plan, a, i) for a in carry)
+        scores, _ = _scores(plan, blocks.rows(plan, qs, i), blocks.columns(plan, ks, j), biases, seen, i, j, scale, softcap)
+        top = jnp.maximum(old, lax.stop_gradient(scores.max(-1, keepdims=True)))
+        e, decay = jnp.exp(scores - _finite(top)), jnp.exp(old - _finite(top))
+        total = decay * total + e.sum(-1, keepdims=True)
+        out = decay * out + _product("ngrij,ngje->ngrie", _dropped(plan, e, key, rate, i, j), blocks.columns(plan, vs, j))
+        return tuple(blocks.put_rows(plan, a, part, i) for a, part in zip(carry, (top, total, out), strict=True))
+
+    none = jnp.zeros_like(qs[..., :1], wide(q.dtype))
+    tops, totals, outs = blocks.over_pairs(plan, pair, (none - jnp.inf, none, none * jnp.zeros((1, 1, 1, 1, v.shape[-1]), none.dtype)))
+    o = (outs / _not_0(totals))[:, :t].reshape(n, t, h, v.shape[-1]).astype(v.dtype)
+    return o, (q, k, v, bias, mask, key, o, _finite(tops), totals)
+
+
+@attention.bwd
+def _(do, q, k, v, bias, mask, key, o, tops, totals, *, causal, scale, window, softcap, rate, block):
+    plan, scale = blocks.plan(q, k, causal, window, block), _scale(scale, q.shape[-1])
+    qs, ks, vs = blocks.queries(plan, q), blocks.keys(plan, k), blocks.keys(plan, v)
+    biases, seen = blocks.pairwise(plan, bias), blocks.pairwise(plan, mask)
+    dos, os = (blocks.queries(plan, a) for a in (do, o))
+    along = (dos.astype(totals.dtype) * os.astype(totals.dtype)).sum(-1, keepdims=True)
+    per_total = 1 / _not_0(totals)
+
+    def pair(carry, i, j):
+        dqs, dks, dvs, dbias = carry
+        qi, doi = blocks.rows(plan, qs, i), blocks.rows(plan, dos, i)
+        kj, vj = blocks.columns(plan, ks, j), blocks.columns(plan, vs, j)
+        scores, slope = _scores(plan, qi, kj, biases, seen, i, j, scale, softcap)
+        p = jnp.exp(scores - blocks.rows(plan, tops, i)) * blocks.rows(plan, per_total, i)
+        dp = _dropped(plan, _product("ngrie,ngje->ngrij", doi, vj), key, rate, i, j)
+        ds = p * (dp - blocks.rows(plan, along, i))
+        dbias = blocks.add_bias(plan, dbias, ds, i, j)
+        ds = ds * slope
+        dq, dk = scale * _product("ngrij,ngjd->ngrid", ds, kj), scale * _product("ngrij,ngrid->ngjd", ds, qi)
+        dv = _product("ngrij,ngrie->ngje", _dropped(plan, p, key, rate, i, j), doi)
+        return blocks.add_rows(plan, dqs, dq, i), blocks.add_columns(plan, dks, dk, j), blocks.add_columns(plan, dvs, dv, j), dbias
+
+    zeros = [None if a is None else jnp.zeros_like(a, totals.dtype) for a in (qs, ks, vs, biases)]
+    dqs, dks, dvs, dbias = blocks.over_pairs(plan, pair, tuple(zeros))
+    return (blocks.queries_as_given(plan, dqs, q), blocks.keys_as_given(plan, dks, k),
+            blocks.keys_as_given(plan, dvs, v), None if bias is None else blocks.bias_as_given(dbias, bias), None, None)
+
+
+def _scores(plan, q, k, bias, mask, i, j, scale, softcap):
+    """A block of S, −∞ where nothing is seen, and the slope of the soft cap."""
+    scores, slope = _product("ngrid,ngjd->ngrij", q, k) * scale, 1
+    if softcap is not None:
+        bent = jnp.tanh(scores / softcap)
+        scores, slope = softcap * bent, (1 - bent) * (1 + bent)
+    if bias is not None:
+        scores = scores + blocks.part(plan, bias, i, j).astype(scores.dtype)
+    seen = blocks.seen(plan, mask, i, j)
+    return scores if seen is None else jnp.where(seen, scores, -jnp.inf), slope
+
+
+def _product(formula, a, b):
+    """In the dtype of b, summed in at least float32."""
+    return jnp.einsum(formula, a.astype(b.dtype), b, preferred_element_type=wide(b.dtype))
+
+
+def _dropped(plan, p, key, rate, i, j):
+    return p if not rate else jnp.where(kept(key, p.shape, rate, *blocks.indices(plan, i, j)), p / (1 - rate), 0)
+
+
+def _scale(scale, d):
+    return 1 / math.sqrt(d) if scale is None else float(scale)
+
+
+def _finite(top):
+    """The maximum of nothing is −∞, from which nothing can be subtracted."""
+    return jnp.where(top == -jnp.inf, 0, top)
+
+
+def _not_0(total):
+    """The sum of nothing is 0, by which nothing can be divided."""
+    return jnp.where(total == 0, 1, total)
+
+
+def _broadcast(a, shape):
+    return jnp.broadcast_to(a.reshape((1,) * (len(shape) - a.ndim) + a.shape), shape)
+
+
+@attention.check
+def _(q, k, v, bias, mask, key, *, window, softcap, rate, block):
+    shapes = [jnp.shape(a) for a in (q, k, v)]
+    if not (all(len(shape) == 4 for shape in shapes) and _fit(*shapes)):
+        raise ValueError("attention takes q [n t h d], k [n s g d] and v [n s g e] with g a divisor of h: "
+                         f"q is {list(shapes[0])}, k is {list(shapes[1])} and v is {list(shapes[2])}")
+    (n, t, h, _), (_, s, _, _) = shapes[:2]
+    if len(dtypes := {jnp.result_type(a) for a in (q, k, v)}) > 1:
+        raise TypeError(f"attention takes q, k and v of one dtype, and was given {', '.join(map(str, dtypes))}: cast them alike")
+    for name, a in ("bias", bias), ("mask", mask):
+        if a is not None and not (jnp.ndim(a) <= 4 and all(size in (1, full) for size, full in zip(jnp.shape(a)[::-1], (s, t, h, n)))):
+            raise ValueError(f"the axes of a {name} are those of [n h t s] = {[n, h, t, s]} or 1, and it was given as {list(jnp.shape(a))}")
+    if mask is not None and not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
+        raise TypeError(f"a mask is True where a query may look, and was given as {jnp.result_type(mask)}: "
+                        "write mask.astype(bool), or give numbers that are to be added as the bias")
+    if not 0 <= rate < 1:
+        raise ValueError(f"the rate of attention is the share that is dropped, from 0 to less than 1, and was given as {rate}")
+    if rate and key is None:
+        raise TypeError(f"attention with rate={rate} draws a mask from a PRNG key: give key=jax.random.key(0)")
+    for name, value in ("window", window), ("softcap", softcap), ("block", block):
+        if value is not None and not value > 0:
+            raise ValueError(f"the {name} of attention is above 0 or None, and was given as {value}")
+
+
+def _fit(q, k, v):
+    (n, _, h, d), (_, s, g, _) = q, k
+    return g > 0 and h % g == 0 and k == (n, s, g, d) and v[:3] == (n, s, g)
+
+
+attention.example(q="n t 2 c", k="n t 2 c", v="n t 2 c", causal=True)
+attention.example(q="2 s 4 32", k="2 s 2 32", v="2 s 2 32", causal=True)
+attention.example(q="n t 4 c", k="n s 2 c", v="n s 2 5", bias="4 1 s", mask=sample.booleans("n 1 1 s"), softcap=2.0)
+attention.example(q="2 t 2 c", k="2 s 2 c", v="2 s 2 c", key=sample.key(), window=3, rate=0.25)
