@@ -87,7 +87,7 @@ def shape_and_dtype(x):
 
 def output(layer, params, state, x):
     """The shape and dtype of a layer's output; nothing is computed."""
-    x = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    x = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
     return jax.eval_shape(lambda p, s, x: layer.apply(p, s, x)[0], params, state, x)
 
 

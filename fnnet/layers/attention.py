@@ -1,0 +1,131 @@
+"""Attention as a layer, with a memory of what it has seen: the state of a network that writes one token after another."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet import ops
+from fnnet.layers.basic import _count, _given, _key, _share
+from fnnet.layers.initializers import glorot
+from fnnet.layers.layer import Layer, as_layer, shape_and_dtype, subkey
+
+
+@dataclass(frozen=True, repr=False)
+class MultiHeadAttention(Layer):
+    """y = [o¹ … oʰ]·Wo + bo,   oⁱ = attention(x·Wqⁱ, x·Wkⁱ, x·Wvⁱ)   [Vaswani et al. 2017]
+
+    x [n t d] → y [n t d]; params wq [d h·e], wk, wv [d g·e], wo [h·e d] and biases, with h = heads, g = kv_heads (as many unless
+    given) and e = size (d/h unless given). rotary is the base of rotary positions, 10000 for instance; rate is the share of the
+    attention weights that is dropped when training; causal, window and softcap are those of `ops.attention`.
+
+    In place of x there may be a pair (x, memory): the queries are of x and the keys and values of memory [n s m]; or a triple
+    (x, memory, mask), where memory may be None and the mask, True where a query may look, has the axes of [n h t s] or 1. So
+    cross attention is `Residual(MultiHeadAttention(8), shortcut=lambda given: given[0])`, applied to (x, memory).
+
+    With room for tokens in its state, made by `with_cache`, apply takes the tokens that follow those it has seen, one or several,
+    and the state it returns knows them too.
+    """
+    heads: int
+    kv_heads: int | None = None
+    size: int | None = None
+    causal: bool = False
+    window: int | None = None
+    rotary: float | None = None
+    softcap: float | None = None
+    rate: float = 0.0
+    bias: bool = True
+    weights: Callable = glorot()
+
+    def __post_init__(self):
+        _count(self, "heads", self.heads)
+        _count(self, "kv_heads", self.groups)
+        _share(self, self.rate)
+        if self.heads % self.groups:
+            raise ValueError(f"the heads of {self!r} share those of keys and values: kv_heads is a divisor of heads")
+
+    @property
+    def groups(self):
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    def init(self, key, x):
+        x, memory, _ = _parts(x)
+        (*_, d), dtype = shape_and_dtype(x)
+        (*_, m), _ = shape_and_dtype(x if memory is None else memory)
+        if self.size is None and d % self.heads:
+            raise ValueError(f"{self!r} divides features among its heads, and was given {d}: make that a multiple of {self.heads}, "
+                             "or give size")
+        size = self.size or d // self.heads
+        shapes = {"q": (d, self.heads * size), "k": (m, self.groups * size), "v": (m, self.groups * size), "o": (self.heads * size, d)}
+        params = {f"w{name}": self.weights(subkey(key, i), shape, dtype) for i, (name, shape) in enumerate(shapes.items())}
+        if self.bias:
+            params |= {f"b{name}": jnp.zeros(shape[-1], dtype) for name, shape in shapes.items()}
+        return params, {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        x, memory, mask = _parts(x)
+        if jnp.ndim(x) != 3 or x.shape[-1] != _given(self, params, "wq").shape[0]:
+            raise ValueError(f"{self!r} takes x [n t {params['wq'].shape[0]}], and was given {list(jnp.shape(x))}")
+        source = x if memory is None else memory
+
+        def project(name, x, heads):
+            return ops.dense(x, params["w" + name], params.get("b" + name)).reshape(*x.shape[:2], heads, -1)
+        q, k, v = project("q", x, self.heads), project("k", source, self.groups), project("v", source, self.groups)
+        begin = state.get("position", jnp.zeros((), jnp.int32))
+        if self.rotary:
+            q, k = (ops.rope(a, begin + jnp.arange(a.shape[1], dtype=jnp.int32), base=float(self.rotary)) for a in (q, k))
+        settings = {"softcap": self.softcap, "rate": self.rate if train else 0.0}
+        noise = _key(self, key) if settings["rate"] else None
+        if not state:
+            o = ops.attention(q, k, v, None, mask, noise, causal=self.causal, window=self.window, **settings)
+        else:
+            if memory is not None or mask is not None:
+                raise ValueError(f"{self!r} with room for tokens in its state takes x alone, without memory or mask")
+            k, v, seen, state = self._remember(state, k, v)
+            o = ops.attention(q, k, v, None, seen, noise, **settings)
+            # Past the last place the newest tokens would be written over others: an answer that is none, rather than a wrong one.
+            o = jnp.where(state["position"] <= k.shape[1], o, jnp.nan)
+        return ops.dense(o.reshape(*x.shape[:2], -1), params["wo"], params.get("bo")), state
+
+    def _remember(self, state, k, v):
+        """All keys and values so far, who may look at which, and the state that holds them."""
+        begin, t, length = state["position"], k.shape[1], state["k"].shape[1]
+        k, v = (lax.dynamic_update_slice_in_dim(state[name], a.astype(state[name].dtype), begin, 1) for name, a in (("k", k), ("v", v)))
+        distance = begin + jnp.arange(t, dtype=jnp.int32)[:, None] - jnp.arange(length, dtype=jnp.int32)[None, :]
+        seen = distance >= 0 if self.window is None else (distance >= 0) & (distance < self.window)
+        return k, v, seen, {"k": k, "v": v, "position": begin + t}
+
+    def cache(self, params, state, n, length):
+        if not self.causal:
+            raise ValueError(f"{self!r} looks at what is still to come, and cannot go token by token: make it causal=True")
+        shape = n, length, self.groups, params["wk"].shape[1] // self.groups
+        return {"k": jnp.zeros(shape, params["wk"].dtype), "v": jnp.zeros(shape, params["wv"].dtype), "position": jnp.zeros((), jnp.int32)}
+
+
+def with_cache(net, params, state, n, length):
+    """The state of a network, with room for `length` tokens of n sequences in all its layers of attention.
+
+        state = layers.with_cache(net, params, state, n=1, length=100)
+        logits, state = net.apply(params, state, prompt)            # all tokens of the prompt at once
+        logits, state = net.apply(params, state, token)             # and then one at a time: x [1 1]
+
+    What comes out is what the whole sequence at once gives at these places. The state keeps its shapes, so that a loop over tokens is
+    a scan. Past `length` tokens the answers are NaN.
+    """
+    net = as_layer(net)
+    if room := getattr(net, "cache", None):
+        return room(params, state, n, length)
+    parts = getattr(net, "parts", ())
+    return tuple(with_cache(part, p, s, n, length) for part, p, s in zip(parts, params, state, strict=True)) if parts else state
+
+
+def _parts(x) -> tuple[Any, Any, Any]:
+    """Queries, memory and mask of what is given in the place of x."""
+    if not isinstance(x, tuple | list):
+        return x, None, None
+    if len(x) not in (2, 3):
+        raise ValueError(f"attention takes x, (x, memory) or (x, memory, mask), and was given {len(x)} arrays")
+    x, memory, mask = (*x, None)[:3]
+    return x, memory, mask

@@ -1,0 +1,172 @@
+"""Multi-head attention against heads written out one by one, and networks that write token after token."""
+
+from dataclasses import replace
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnnet import autodiff, layers, ops
+from fnnet.layers import MultiHeadAttention, Residual, Serial, initializers
+
+KEY = jax.random.key(0)
+X = jax.random.normal(KEY, (2, 6, 8), jnp.float64)
+MEMORY = jax.random.normal(jax.random.key(1), (2, 5, 3), jnp.float64)
+NETS = {
+    "plain": MultiHeadAttention(2),
+    "causal": MultiHeadAttention(4, causal=True, bias=False),
+    "shared heads": MultiHeadAttention(4, kv_heads=2, causal=True),
+    "wide heads": MultiHeadAttention(2, kv_heads=1, size=6, causal=True, rotary=100.0),
+    "window": MultiHeadAttention(2, causal=True, window=3, softcap=1.0, rotary=10000.0),
+    "dropout": MultiHeadAttention(2, rate=0.3),
+}
+each = pytest.mark.parametrize("name", NETS)
+
+
+def started(net, x=X):
+    """Parameters without a zero among them."""
+    params, state = net.init(KEY, x)
+    return jax.tree.map(lambda a: a + 0.1 * jax.random.normal(KEY, a.shape, a.dtype), params), state
+
+
+def head_by_head(net, params, x, memory=None, mask=None):
+    """In NumPy, for a layer without positions, window or soft cap."""
+    source = x if memory is None else memory
+    p = {name: np.asarray(a) for name, a in params.items()}
+    project = lambda name, a: np.asarray(a) @ p["w" + name] + p.get("b" + name, 0)
+    q, k, v = project("q", x), project("k", source), project("v", source)
+    size, outs = q.shape[-1] // net.heads, []
+    for i in range(net.heads):
+        j = i * net.groups // net.heads
+        scores = q[..., i * size:(i + 1) * size] @ k[..., j * size:(j + 1) * size].swapaxes(1, 2) / np.sqrt(size)
+        e = np.exp(scores)
+        e = e * np.tri(*e.shape[1:]) if net.causal else e
+        e = e if mask is None else e * np.broadcast_to(mask, (2, net.heads, *e.shape[1:]))[:, i]
+        outs.append(e / e.sum(-1, keepdims=True) @ v[..., j * size:(j + 1) * size])
+    return np.concatenate(outs, -1) @ p["wo"] + p.get("bo", 0)
+
+
+@pytest.mark.parametrize("name", ["plain", "causal", "shared heads"])
+def test_it_is_head_by_head(name):
+    params, state = started(NETS[name])
+    y, after = NETS[name].apply(params, state, X)
+    chex.assert_trees_all_close(y, head_by_head(NETS[name], params, X), rtol=1e-10)
+    assert after == state == {}
+
+
+@each
+def test_shape_and_gradient(name):
+    net = NETS[name]
+    params, state = started(net)
+
+    def loss(params, x):
+        y, _ = net.apply(params, state, x, key=KEY, train=True)
+        assert y.shape == x.shape and y.dtype == x.dtype
+        return jnp.sin(y * jnp.arange(1.0, y.size + 1).reshape(y.shape)).sum()
+    got, want = jax.jit(jax.grad(loss, (0, 1)))(params, X), jax.jit(jax.grad(autodiff(loss), (0, 1)))(params, X)
+    chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-10)
+
+
+@each
+def test_repr_is_the_code_that_builds_it(name):
+    again = eval(repr(NETS[name]), {**vars(layers), **vars(initializers)})
+    assert again == NETS[name] and hash(again) == hash(NETS[name])
+
+
+def test_memory_and_masks():
+    net = NETS["plain"]
+    params, state = started(net, (X, MEMORY))
+    assert params["wk"].shape == (3, 8) and params["wq"].shape == (8, 8)
+    mask = jnp.arange(5)[None, None, None, :] < jnp.array([5, 2]).reshape(2, 1, 1, 1)
+    for given in (X, MEMORY), (X, MEMORY, None), (X, MEMORY, mask):
+        y, _ = net.apply(params, state, given)
+        chex.assert_trees_all_close(y, head_by_head(net, params, *given), rtol=1e-10)
+    alone, state = started(net)
+    y, _ = net.apply(alone, state, (X, None, jnp.tri(6, dtype=bool)))
+    chex.assert_trees_all_close(y, replace(net, causal=True).apply(alone, state, X)[0], rtol=1e-10)
+
+
+def test_cross_attention_in_a_network():
+    net = Serial(Residual(NETS["plain"], shortcut=lambda given: given[0]), layers.Dense(3))
+    params, state = net.init(KEY, (X, MEMORY))
+    y, _ = net.apply(params, state, (X, MEMORY))
+    inner = X + head_by_head(NETS["plain"], params[0][0], X, MEMORY)
+    chex.assert_trees_all_close(y, inner @ params[1]["w"], rtol=1e-10)
+
+
+def test_rotary_attention_knows_distances_alone():
+    """Zeros before a sequence, which have no weight, move it to other places and change nothing."""
+    net = MultiHeadAttention(2, rotary=10000.0, bias=False)
+    params, state = started(net)
+    mask = jnp.arange(9)[None, :] >= 3
+    moved, _ = net.apply(params, state, (jnp.pad(X, ((0, 0), (3, 0), (0, 0))), None, mask))
+    chex.assert_trees_all_close(moved[:, 3:], net.apply(params, state, X)[0], rtol=1e-9)
+    still = replace(net, rotary=None)
+    assert abs(net.apply(params, state, X)[0] - still.apply(params, state, X)[0]).max() > 0.01
+
+
+# A token at a time
+
+BLOCK = Serial(Residual(Serial(MultiHeadAttention(2, causal=True, rotary=100.0), layers.Dense(8), ops.tanh)),
+               Residual(MultiHeadAttention(4, kv_heads=2, causal=True, window=3)), layers.Dense(3))
+
+
+@pytest.mark.parametrize("net", [*(NETS[name] for name in ("causal", "shared heads", "wide heads", "window")), BLOCK], ids=range(5))
+@pytest.mark.parametrize("pieces", [(1, 1, 1, 1, 1, 1), (4, 1, 1), (2, 3, 1)], ids=str)
+def test_a_piece_at_a_time_is_the_whole(net, pieces):
+    params, state = started(net)
+    whole, _ = net.apply(params, state, X)
+    state, begin, found = layers.with_cache(net, params, state, n=2, length=7), 0, []
+    apply = jax.jit(net.apply)
+    for n in pieces:
+        before = jax.tree.map(jnp.copy, state)
+        y, after = apply(params, state, X[:, begin:begin + n])
+        chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
+        chex.assert_trees_all_equal(state, before)      # nothing is written in place
+        state, begin = after, begin + n
+        found.append(y)
+    chex.assert_trees_all_close(jnp.concatenate(found, 1), whole, rtol=1e-9, atol=1e-12)
+
+
+def test_a_loop_over_tokens_is_a_scan():
+    params, state = started(BLOCK)
+    whole, _ = BLOCK.apply(params, state, X)
+
+    def next_token(state, x):
+        y, state = BLOCK.apply(params, state, x[:, None])
+        return state, y[:, 0]
+    _, ys = jax.lax.scan(next_token, layers.with_cache(BLOCK, params, state, 2, 6), jnp.swapaxes(X, 0, 1))
+    chex.assert_trees_all_close(jnp.swapaxes(ys, 0, 1), whole, rtol=1e-9, atol=1e-12)
+
+
+def test_past_the_end_there_is_no_answer():
+    net = NETS["causal"]
+    params, state = started(net)
+    state = layers.with_cache(net, params, state, 2, 4)
+    y, state = net.apply(params, state, X[:, :4])
+    chex.assert_tree_all_finite(y)
+    y, _ = net.apply(params, state, X[:, 4:5])
+    assert jnp.isnan(y).all()
+
+
+@pytest.mark.parametrize("do, error, said", [
+    (lambda: MultiHeadAttention(4, kv_heads=3), ValueError, "kv_heads is a divisor of heads"),
+    (lambda: MultiHeadAttention(0), ValueError, "whole number above 0"),
+    (lambda: MultiHeadAttention(3).init(KEY, X), ValueError, "given 8: make that a multiple of 3, or give size"),
+    (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, X[..., :4]), ValueError, r"takes x \[n t 8\]"),
+    (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, (X,)), ValueError, "was given 1 arrays"),
+    (lambda: MultiHeadAttention(2, rate=0.1).apply(started(MultiHeadAttention(2))[0], {}, X, train=True), ValueError, "draws a mask"),
+    (lambda: layers.with_cache(MultiHeadAttention(2), *started(MultiHeadAttention(2)), 1, 9), ValueError, "make it causal=True"),
+])
+def test_what_is_wrong_is_said(do, error, said):
+    with pytest.raises(error, match=said):
+        do()
+
+
+def test_memory_is_not_for_a_layer_that_remembers():
+    net = NETS["causal"]
+    params, state = started(net)
+    with pytest.raises(ValueError, match="takes x alone"):
+        net.apply(params, layers.with_cache(net, params, state, 2, 9), (X, X))
