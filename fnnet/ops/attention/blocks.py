@@ -7,7 +7,6 @@ queries each. A block of scores is [n g r i j].
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 
@@ -60,7 +59,7 @@ def over_pairs(plan, step, carry):
     """carry = step(carry, i, j) for every pair of blocks: as it stands where there is at most one, else in a loop."""
     if len(plan.pairs) <= 1:
         return step(carry, *plan.pairs[0]) if plan.pairs else carry
-    pairs = np.array(plan.pairs, np.int32)
+    pairs = jnp.array(plan.pairs, jnp.int32)
     return lax.scan(lambda carry, ij: (step(carry, ij[0], ij[1]), None), carry, pairs)[0]
 
 
