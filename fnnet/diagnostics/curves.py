@@ -1,6 +1,6 @@
 """Learning curves."""
 
-from pathlib import Path
+from fnnet.diagnostics.figure import STYLES, figure, save, spread
 
 
 def learning_curve(history, path="learning_curve.png", *, metric="loss", monitor=None, mode=None, title=None):
@@ -14,15 +14,10 @@ def learning_curve(history, path="learning_curve.png", *, metric="loss", monitor
     curves = [name for name in (metric, f"valid_{metric}") if name in history[0]]
     if not curves:
         raise ValueError(f"the history has no {metric!r}: it has {', '.join(history[0])}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("a learning curve is drawn by matplotlib, which is not installed: pip install 'fnnet[plot]'") from None
-    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
-    axes = figure.subplots()
+    made = figure()
+    axes = made.subplots()
     epochs = [log["epoch"] for log in history]
-    # Blue and orange of the Okabe-Ito palette, told apart also by their dashes.
-    for name, color, style in zip(curves, ("#0072B2", "#D55E00"), ("-", "--"), strict=False):
+    for name, (color, style, _) in zip(curves, STYLES):
         axes.plot(epochs, [log[name] for log in history], style, color=color, linewidth=2, marker="." if len(epochs) < 60 else None,
                   label="validation" if name.startswith("valid_") else "training")
     monitor = monitor or f"valid_{metric}"
@@ -33,12 +28,9 @@ def learning_curve(history, path="learning_curve.png", *, metric="loss", monitor
         axes.plot([best["epoch"]], [best[curves[-1]]], "o", color="black", markersize=8, fillstyle="none", markeredgewidth=2,
                   label=f"best epoch {best['epoch']}: {monitor.replace('_', ' ')} {best[monitor]:.4g}")
     values = [log[name] for log in history for name in curves]
-    if min(values) > 0 and max(values) / min(values) > 50:
+    if spread(values):
         axes.set_yscale("log")
     axes.set(xlabel="epoch", ylabel=metric.replace("_", " "), title=title or "Learning curve")
     axes.grid(alpha=0.3)
     axes.legend()
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
+    return save(made, path)

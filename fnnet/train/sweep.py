@@ -25,15 +25,14 @@ class Sweep(NamedTuple):
 
     @property
     def rows(self):
-        """A dictionary for each training: its setting, the epoch at which the monitored quantity was best, and the metrics there."""
-        epochs = _worst_where_nan(self.history[self.monitor], self.mode).argmin(1)
-        return [{**setting, "epoch": int(at) + 1, **{name: float(m[i, at]) for name, m in self.history.items()}}
-                for i, (setting, at) in enumerate(zip(self.settings, epochs, strict=True))]
+        """A dictionary for each training: its setting, and the metrics of its last epoch."""
+        return [{**setting, **{name: float(m[i, -1]) for name, m in self.history.items()}} for i, setting in enumerate(self.settings)]
 
     @property
     def best(self):
-        """The number of the best training, by its best epoch; one whose metric is NaN from the start is the worst."""
-        return int(_worst_where_nan(self.history[self.monitor], self.mode).min(1).argmin())
+        """The number of the training that is best in the end; NaN is the worst."""
+        end = self.history[self.monitor][:, -1] * (-1 if self.mode == "max" else 1)
+        return int(np.where(np.isnan(end), np.inf, end).argmin())
 
     def __str__(self):
         """A row for each training, the best one marked."""
@@ -58,7 +57,7 @@ def sweep(make: Callable, settings, data, validation=None, *, folds=None, epochs
     monitor     what is best where it is smallest (mode="max": largest, by default where "accuracy" is in its name)
 
     Metrics are the objective's: means over the steps of an epoch, and "valid_…" after it on all that is held out, in one batch. All
-    take as many epochs, and the best epoch of each is found afterwards. Folds copy the data k times.
+    take as many epochs and are judged by the last: to stop earlier give fewer. Folds copy the data k times.
     """
     trainings = _all(settings)
     if unknown := set(static) - set(trainings[0]):
@@ -145,11 +144,6 @@ def _folds(data, k):
     out = np.stack([np.arange(i, n // k * k, k) for i in range(k)])
     rest = np.stack([np.setdiff1d(np.arange(n), rows) for rows in out])
     return tuple(jax.tree.map(lambda a: np.asarray(a)[rows], data) for rows in (rest, out))
-
-
-def _worst_where_nan(values, mode):
-    values = -values if mode == "max" else values
-    return np.where(np.isnan(values), np.inf, values)
 
 
 def _short(value):

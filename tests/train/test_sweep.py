@@ -41,8 +41,8 @@ def test_a_sweep_is_its_trainings_one_by_one():
         chex.assert_trees_all_close(found.runs[i].params, run.params, rtol=1e-9)
         for name in ("loss", "objective", "valid_loss"):
             np.testing.assert_allclose(found.history[name][i], [log[name] for log in logs], rtol=1e-9)
-    at_best = found.history["valid_loss"].min(1)
-    assert found.best == at_best.argmin() and found.rows[found.best]["valid_loss"] == at_best.min()
+    end = found.history["valid_loss"][:, -1]
+    assert found.best == end.argmin() and found.rows[found.best]["valid_loss"] == end.min()
 
 
 def test_static_settings_are_parts_of_one_program():

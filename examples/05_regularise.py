@@ -1,0 +1,51 @@
+"""Three cures for learning by heart: dropout, the L2 penalty, stopping early.
+
+Two half-moons that overlap, 80 examples, and a network far too large for them. Left alone it draws its boundary around single
+examples; each cure smooths it, and the error on new examples falls. Draws learning curves and decision regions.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnet import diagnostics, layers, ops, optim, train
+
+
+def moons(n, seed, noise=0.35):
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    angle = np.pi * rng.random(n)
+    x = np.stack([np.cos(angle) + y, np.where(y, 0.5 - np.sin(angle), np.sin(angle))], 1) + noise * rng.standard_normal((n, 2))
+    return x.astype(np.float32), y.astype(np.int32)
+
+
+few, validation, test = moons(80, 0), moons(400, 1), moons(2000, 2)
+
+
+def trained(dropout=0.0, decay=0.0, patience=None, epochs=300):
+    net = layers.Serial(layers.Dense(100), ops.relu, layers.Dropout(dropout), layers.Dense(100), ops.relu, layers.Dropout(dropout),
+                        layers.Dense(2))
+    optimizer = optim.adam(3e-3)
+    objective = train.supervised(net, ops.softmax_cross_entropy, penalty=lambda params: decay * ops.l2(ops.weights_of(params)))
+    run = train.init(net, optimizer, jax.random.key(0), few[0])
+    epoch = train.make_epoch(train.make_step(objective, optimizer), batch_size=20)
+    # monitor="loss" without patience: trained to the end, whatever the validation says
+    fit = train.fit(run, epoch, few, epochs=epochs, evaluate=train.make_evaluate(objective, validation), patience=patience,
+                    monitor="valid_loss" if patience else "loss")
+    scores = [train.make_evaluate(objective, part, prefix="")(fit.run) for part in (few, validation, test)]
+    return fit, scores, lambda x: net.apply(fit.run.params, fit.run.state, jnp.asarray(x))[0]
+
+
+WAYS = {"left alone": {}, "dropout": {"dropout": 0.5}, "L2": {"decay": 3e-3}, "stopped early": {"patience": 30}}
+print(f"{'':<15}{'epochs':>7}{'J_train':>10}{'J_valid':>10}{'J_test':>10}{'accuracy':>10}")
+found = {}
+for name, way in WAYS.items():
+    fit, scores, predict = trained(**way)
+    found[name] = [score["loss"] for score in scores]
+    print(f"{name:<15}{len(fit.history):>7}" + "".join(f"{loss:>10.3f}" for loss in found[name]) + f"{scores[2]['accuracy']:>10.1%}")
+    file = name.replace(" ", "_")
+    diagnostics.learning_curve(fit.history, f"{file}.png", title=f"Two moons, {name}")
+    diagnostics.decision_boundary(predict, *few, f"{file}_regions.png")
+
+print("\nleft alone:", diagnostics.bias_or_variance(*found["left alone"]))
+assert all(losses[2] < 0.7 * found["left alone"][2] for name, losses in found.items() if name != "left alone")

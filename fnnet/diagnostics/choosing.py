@@ -1,0 +1,119 @@
+"""What is chosen by validation: λ and other settings, the learning rate, more examples or another network."""
+
+import numpy as np
+
+from fnnet.diagnostics.figure import STYLES, figure, save, spread
+
+
+def validation_curve(sweep, setting, path="validation_curve.png", *, metric="loss"):
+    """Draws training and validation `metric` of a sweep against one of its settings, the best marked; writes and returns `path`.
+
+    Where other settings vary too, each point is the best among them; where there are folds, the bars are standard errors. Towards a
+    larger λ the two curves meet: less variance, more bias.
+    """
+    rows = sweep.rows
+    if setting not in sweep.settings[0]:
+        raise ValueError(f"the sweep has no setting {setting!r}: it has {', '.join(sweep.settings[0])}")
+    if metric not in rows[0]:
+        raise ValueError(f"the sweep has no {metric!r}: it has {', '.join(sweep.history)}")
+    sign = -1 if sweep.mode == "max" else 1
+
+    def badness(i):
+        value = sign * rows[i][sweep.monitor]
+        return value if np.isfinite(value) else np.inf
+    values = sorted({row[setting] for row in rows})
+    chosen = [min((i for i, row in enumerate(rows) if row[setting] == value), key=badness) for value in values]
+    made = figure()
+    axes = made.subplots()
+    for name, label, (color, line, marker) in zip((metric, f"valid_{metric}"), ("training", "validation"), STYLES):
+        errors = [sweep.errors[name][i, -1] for i in chosen]
+        axes.errorbar(values, [rows[i][name] for i in chosen], errors if any(errors) else None, color=color, linestyle=line, marker=marker,
+                      linewidth=2, capsize=3, label=label)
+    best = rows[sweep.best]
+    axes.axvline(best[setting], color="0.4", linewidth=1, linestyle=":", label=f"best in validation: {best[setting]:.4g}")
+    if min(values) > 0 and spread(values):
+        axes.set_xscale("log")
+    elif min(values) == 0 and spread([v for v in values if v > 0] or [1]):
+        least = min(v for v in values if v > 0)
+        axes.set_xscale("symlog", linthresh=least)                                   # logarithmic, with a place for 0
+        axes.set_xlim(left=-least / 2)
+    shown = np.array([[rows[i][metric], rows[i][f"valid_{metric}"]] for i in chosen])
+    if np.isfinite(shown).all() and spread(shown.ravel()):
+        axes.set_yscale("log")
+    axes.set(xlabel=setting, ylabel=metric.replace("_", " "), title=f"{metric.replace('_', ' ').capitalize()} against {setting}")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return save(made, path)
+
+
+def size_curve(curve, path="size_curve.png", *, target=None):
+    """Draws J_train and J_validation against the number of training examples m, and the error hoped for; writes and returns `path`."""
+    made = figure()
+    axes = made.subplots()
+    for values, label, (color, line, marker) in zip((curve.training, curve.validation), ("$J_{train}$", "$J_{validation}$"), STYLES):
+        axes.plot(curve.sizes, values, color=color, linestyle=line, marker=marker, linewidth=2, label=label)
+    if target is not None:
+        axes.axhline(target, color="0.4", linewidth=1, linestyle=":", label=f"hoped for: {target:.4g}")
+    if spread(curve.sizes):
+        axes.set_xscale("log")
+        axes.set_xticks(curve.sizes, [str(m) for m in curve.sizes])
+        axes.minorticks_off()
+    axes.set(xlabel="training examples m", ylabel=curve.metric.replace("_", " "), title="Would more examples help?")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return save(made, path)
+
+
+def range_curve(test, path="learning_rates.png"):
+    """Draws the loss of a learning-rate range test against the rate, with the suggestion; writes and returns `path`."""
+    made = figure()
+    axes = made.subplots()
+    (light, _, _), (dark, _, _) = STYLES[5], STYLES[0]
+    axes.plot(test.rates, test.losses, color=light, linewidth=1, label="loss of each step")
+    axes.plot(test.rates, test.smooth, color=dark, linewidth=2.5, label="smoothed")
+    axes.axvline(test.suggestion, color="0.4", linestyle=":", label=f"falls fastest at {test.suggestion:.1e}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss", title="Learning-rate range test")
+    axes.set_ylim(0.95 * np.nanmin(test.smooth), 1.05 * min(np.nanmax(test.losses), 2 * test.smooth[0]))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return save(made, path)
+
+
+def bias_or_variance(training, validation, test=None, *, target=0.0, training_like_test=None):
+    """Says in words what the errors show, and what to try.
+
+    training, validation, test    errors (the smaller the better), test on other data than was chosen by
+    target                        the error that can be hoped for: a human's, or of the best method known
+    training_like_test            where the test data come from elsewhere: the error on held-out data like those trained on
+
+    The largest of these steps is named: training − target is bias (the model is too weak), validation − training is variance (it has
+    learnt the examples by heart), test − validation is that the choice was fitted to the validation data; with training_like_test,
+    that − training is variance and validation − that the difference between the two kinds of data.
+    """
+    steps = [("bias", training - target)]
+    if training_like_test is None:
+        steps.append(("variance", validation - training))
+    else:
+        steps += [("variance", training_like_test - training), ("mismatch", validation - training_like_test)]
+    if test is not None:
+        steps.append(("fitted to validation", test - validation))
+    bad = [error for error in (training, validation, test, training_like_test) if error is not None and not np.isfinite(error)]
+    if bad:
+        raise ValueError(f"bias_or_variance compares finite errors, and was given {bad[0]}")
+    told = "; ".join(f"{name} {size:+.4g}" for name, size in steps)
+    name, size = max(steps, key=lambda step: step[1])
+    if size <= 0.1 * max(abs(target), abs(training), 1e-12):
+        return f"neither bias nor variance stands out ({told}): what was hoped for is reached"
+    return f"{SAID[name][0]} ({told}). Try: {SAID[name][1]}"
+
+
+SAID = {
+    "bias": ("high bias: already the training error is far from what can be hoped for",
+             "a larger or deeper network, longer training, another optimizer or rate, less regularisation (λ, dropout), better features"),
+    "variance": ("high variance: what is not trained on is much worse than what is",
+                 "more examples or augmentation, more regularisation (λ, dropout, early stopping), a smaller network, fewer features"),
+    "mismatch": ("the data differ: held-out data like those trained on do well, those of the purpose do not",
+                 "training data nearer to the purpose, augmentation towards it, and looking at what differs"),
+    "fitted to validation": ("the choice was fitted to the validation data: the test is much worse",
+                             "a larger validation part or cross-validation, fewer settings tried"),
+}

@@ -1,0 +1,135 @@
+"""What a classifier has learnt: who is taken for whom, where the boundary runs, what the first layer looks for."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fnnet.diagnostics.figure import figure, save
+
+
+class Confusion(NamedTuple):
+    """counts[i, j]: how many examples of class i were taken for class j."""
+    counts: np.ndarray
+    classes: tuple
+
+    @property
+    def accuracy(self):
+        return float(np.trace(self.counts) / max(self.counts.sum(), 1))
+
+    @property
+    def precision(self):
+        """Of those taken for a class, the share that is of it; NaN for a class that none was taken for."""
+        return _share(np.diag(self.counts), self.counts.sum(0))
+
+    @property
+    def recall(self):
+        """Of those of a class, the share that was taken for it; NaN for a class without examples."""
+        return _share(np.diag(self.counts), self.counts.sum(1))
+
+    def worst(self, n=3):
+        """The n most frequent mistakes: (class, taken for, how many)."""
+        wrong = self.counts - np.diag(np.diag(self.counts))
+        order = np.argsort(-wrong, axis=None, kind="stable")[:n]
+        return [(self.classes[i], self.classes[j], int(wrong[i, j])) for i, j in zip(*np.unravel_index(order, wrong.shape)) if wrong[i, j]]
+
+    def __str__(self):
+        width = max(len(str(self.counts.max(initial=0))), *(len(name) for name in self.classes)) + 2
+        corner = "is / taken for"
+        label = max(len(corner), *(len(name) for name in self.classes))
+        lines = [corner.ljust(label) + "".join(name.rjust(width) for name in self.classes) + "  recall"]
+        lines += [f"{name:<{label}}" + "".join(str(n).rjust(width) for n in row) + f"  {r:6.1%}"
+                  for name, row, r in zip(self.classes, self.counts, self.recall, strict=True)]
+        return "\n".join([*lines, f"accuracy {self.accuracy:.2%}"])
+
+    def plot(self, path="confusion.png"):
+        """Draws the matrix, rows in shares of their class; writes and returns `path`."""
+        k = len(self.classes)
+        made = figure(min(12, 3 + 0.6 * k), min(11, 2.4 + 0.55 * k))
+        axes = made.subplots()
+        shares = self.counts / np.maximum(self.counts.sum(1, keepdims=True), 1)
+        image = axes.imshow(shares, cmap="cividis", vmin=0, vmax=1)
+        for i, j in np.ndindex(k, k) if k <= 20 else ():
+            axes.text(j, i, str(self.counts[i, j]), ha="center", va="center", color="black" if shares[i, j] > 0.6 else "white", fontsize=9)
+        axes.set_xticks(range(k), self.classes, rotation=45 if max(map(len, self.classes)) > 3 else 0)
+        axes.set_yticks(range(k), self.classes)
+        axes.set(xlabel="taken for", ylabel="is", title=f"Confusion, accuracy {self.accuracy:.2%}")
+        made.colorbar(image, label="share of the class")
+        return save(made, path)
+
+
+def confusion(labels, predictions, classes=None):
+    """Counts of true and predicted classes. predictions are labels [n], or scores [n k] of which the largest is taken."""
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    predictions = predictions.argmax(-1) if predictions.ndim == 2 else predictions
+    if labels.shape != predictions.shape or labels.ndim != 1:
+        raise ValueError(f"confusion takes labels [n] and predictions [n] or scores [n k], and was given {list(labels.shape)} and "
+                         f"{list(predictions.shape)}")
+    k = int(max(labels.max(initial=0), predictions.max(initial=0))) + 1
+    names = tuple(map(str, classes if classes is not None else range(k)))
+    if len(names) < k or min(labels.min(initial=0), predictions.min(initial=0)) < 0:
+        raise ValueError(f"there are {len(names)} classes, and a label {k - 1 if len(names) < k else 'below 0'} among those given")
+    counts = np.zeros((len(names), len(names)), int)
+    np.add.at(counts, (labels, predictions), 1)
+    return Confusion(counts, names)
+
+
+def decision_boundary(predict, x, y, path="boundary.png", *, classes=None, resolution=300):
+    """Draws the class that predict(points [n 2]) -> scores [n k] gives to each point of the plane around x [n 2], with the examples and
+    their labels y [n] on it; scores [n] or [n 1] are those of two classes, above 0 the second. Writes and returns `path`."""
+    x, y = np.asarray(x), np.asarray(y)
+    if x.ndim != 2 or x.shape[1] != 2 or y.shape != x.shape[:1]:
+        raise ValueError(f"a boundary is drawn in the plane: x [n 2] and labels y [n] are wanted, and were given {list(x.shape)} and "
+                         f"{list(y.shape)}")
+    margin = 0.08 * np.ptp(x, 0) + 1e-9
+    grids = [np.linspace(low, high, resolution) for low, high in zip(x.min(0) - margin, x.max(0) + margin, strict=True)]
+    points = np.stack(np.meshgrid(*grids), -1).reshape(-1, 2).astype(x.dtype)
+    region = _region(predict, points)
+    k = max(int(region.max()), int(y.max())) + 1
+    from matplotlib import colormaps
+    colors = [colormaps["viridis"](v) for v in np.linspace(0.05, 0.95, k)]
+    made = figure(7, 6)
+    axes = made.subplots()
+    axes.contourf(*grids, region.reshape(resolution, resolution), levels=np.arange(k + 1) - 0.5, colors=colors, alpha=0.35)
+    for label, color, marker in zip(range(k), colors, "os^vDP*X<>" * k):
+        axes.scatter(*x[y == label].T, color=[color], marker=marker, edgecolor="black", linewidth=0.6, s=36,
+                     label=str(classes[label]) if classes is not None else f"class {label}")
+    axes.set(xlabel="$x_1$", ylabel="$x_2$", title=f"Decision regions, {np.mean(_region(predict, x) == y):.1%} right")
+    axes.legend(loc="best")
+    return save(made, path)
+
+
+def _region(predict, x):
+    """The class of each point."""
+    scores = np.asarray(predict(x)).reshape(len(x), -1)
+    return (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(1)
+
+
+def first_layer(w, shape, path="first_layer.png", *, units=64):
+    """Draws the weights w [d units] into each unit of a first layer as an image of `shape`, (8, 8) or (32, 32, 3); writes and returns
+    `path`. Grey is 0; each image has its own scale."""
+    w = np.asarray(w, np.float64)
+    if w.ndim != 2 or w.shape[0] != np.prod(shape):
+        raise ValueError(f"the weights of a first layer are [d units] with d = {np.prod(shape)} for images of {tuple(shape)}, "
+                         f"and were given as {list(w.shape)}")
+    if len(shape) == 3 and shape[2] not in (1, 3):
+        raise ValueError(f"an image has 1 or 3 colours, and {tuple(shape)} has {shape[2]}")
+    n = min(units, w.shape[1])
+    columns = int(np.ceil(np.sqrt(1.6 * n)))
+    rows = -(-n // columns)
+    made = figure(8, 8 * rows / columns + 0.6)
+    for i, axes in enumerate(np.atleast_1d(made.subplots(rows, columns)).flat):
+        axes.axis("off")
+        if i < n:
+            image = w[:, i].reshape(shape)
+            top = np.abs(image).max() or 1.0
+            if image.ndim == 3 and shape[2] == 3:
+                axes.imshow(0.5 + 0.5 * image / top)
+            else:
+                axes.imshow(image.reshape(shape[:2]), cmap="PuOr", vmin=-top, vmax=top)
+    made.suptitle(f"Weights into {'the' if n == w.shape[1] else f'{n} of'} {w.shape[1]} units, orange below 0, purple above"
+                  if not (len(shape) == 3 and shape[2] == 3) else f"Weights into {n} of {w.shape[1]} units, grey is 0")
+    return save(made, path)
+
+
+def _share(some, of):
+    return np.where(of > 0, some / np.maximum(of, 1), np.nan)

@@ -1,0 +1,98 @@
+"""Pictures and words for what validation chooses, and for what a classifier has learnt."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from fnnet import diagnostics
+from fnnet.train import RangeTest, SizeCurve, Sweep
+
+VALUES = [0.0, 0.01, 0.1, 1.0]
+SWEEP = Sweep([{"decay": d, "seed": s} for d in VALUES for s in (0, 1)],
+              {"loss": np.array([[9, d + 0.1 + s / 10] for d in VALUES for s in (0, 1)]),
+               "valid_loss": np.array([[9, (d - 0.1) ** 2 + 0.5 + s / 10] for d in VALUES for s in (0, 1)])},
+              {"loss": np.zeros((8, 2)), "valid_loss": np.full((8, 2), 0.05)}, [None] * 8, "valid_loss", "min")
+SIZES = SizeCurve(np.array([10, 100, 1000]), np.array([0.1, 0.2, 0.3]), np.array([0.9, 0.5, 0.35]), "loss")
+RATES = np.geomspace(1e-5, 1, 50)
+RANGE = RangeTest(RATES, np.where(RATES < 0.1, 2 - RATES, np.nan), np.where(RATES < 0.1, 2 - RATES, np.nan), 0.01)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that would be written."""
+    seen = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path: seen.append(self))
+    return seen
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_the_validation_curve_takes_the_best_of_what_else_varies_and_marks_the_choice(tmp_path, drawn):
+    diagnostics.validation_curve(SWEEP, "decay", tmp_path / "a.png")
+    axes = drawn[0].axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    curves = [container.lines[0] for container in axes.containers]
+    np.testing.assert_allclose(np.asarray(curves[1].get_xdata(), float), VALUES)
+    np.testing.assert_allclose(np.asarray(curves[1].get_ydata(), float), [(d - 0.1) ** 2 + 0.5 for d in VALUES])     # seed 0 is better
+    assert lines["best in validation: 0.1"].get_xdata()[0] == 0.1 and axes.get_xlabel() == "decay"
+    assert {"training", "validation"} <= set(texts(axes))
+
+
+@pytest.mark.parametrize("draw", [lambda path: diagnostics.validation_curve(SWEEP, "decay", path),
+                                  lambda path: diagnostics.size_curve(SIZES, path, target=0.2),
+                                  lambda path: diagnostics.range_curve(RANGE, path),
+                                  lambda path: diagnostics.confusion([0, 1, 1], [0, 1, 0]).plot(path),
+                                  lambda path: diagnostics.first_layer(np.eye(12), (2, 2, 3), path),
+                                  lambda path: diagnostics.first_layer(np.eye(16), (4, 4), path, units=5),
+                                  lambda path: diagnostics.decision_boundary(np.abs, np.eye(2), np.array([0, 1]), path, resolution=20)])
+def test_pictures_are_written_where_they_are_wanted(tmp_path, draw):
+    assert draw(tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("errors, words", [
+    ({"training": 0.3, "validation": 0.32, "test": 0.33, "target": 0.05}, "high bias"),
+    ({"training": 0.05, "validation": 0.32, "test": 0.33, "target": 0.05}, "high variance"),
+    ({"training": 0.05, "validation": 0.07, "test": 0.33}, "fitted to the validation data"),
+    ({"training": 0.05, "validation": 0.3, "training_like_test": 0.07}, "the data differ"),
+    ({"training": 0.05, "validation": 0.3, "training_like_test": 0.28}, "high variance"),
+    ({"training": 0.05, "validation": 0.051, "target": 0.05}, "neither bias nor variance"),
+])
+def test_bias_or_variance_in_words(errors, words):
+    said = diagnostics.bias_or_variance(**errors)
+    assert words in said and ("Try: " in said or words.startswith("neither"))
+
+
+def test_who_is_taken_for_whom():
+    found = diagnostics.confusion(np.array([0, 0, 1, 1, 1, 2]), np.array([0, 1, 1, 1, 0, 1]), ("cat", "dog", "emu"))
+    np.testing.assert_array_equal(found.counts, [[1, 1, 0], [1, 2, 0], [0, 1, 0]])
+    assert found.accuracy == 0.5
+    np.testing.assert_allclose(found.recall, [1 / 2, 2 / 3, 0])
+    np.testing.assert_allclose(found.precision, [1 / 2, 1 / 2, np.nan])
+    assert found.worst(2) == [("cat", "dog", 1), ("dog", "cat", 1)]
+    assert [line.split()[0] for line in str(found).splitlines()] == ["is", "cat", "dog", "emu", "accuracy"]
+    scores = np.eye(3)[[0, 1, 1, 1, 0, 1]]
+    np.testing.assert_array_equal(diagnostics.confusion([0, 0, 1, 1, 1, 2], scores).counts, found.counts)
+
+
+def test_the_boundary_of_a_linear_classifier_is_where_it_is(tmp_path, drawn):
+    x = np.array([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    diagnostics.decision_boundary(lambda p: (p[:, 0] - 0.5)[:, None], x, np.array([0, 1, 0, 1]), tmp_path / "b.png",
+                                  classes=("left", "right"))
+    axes = drawn[0].axes[0]
+    assert texts(axes) == ["left", "right"] and "100.0% right" in axes.get_title()
+
+
+@pytest.mark.parametrize("call, sentence", [
+    (lambda: diagnostics.validation_curve(SWEEP, "rate"), "the sweep has no setting 'rate': it has decay, seed"),
+    (lambda: diagnostics.validation_curve(SWEEP, "decay", metric="accuracy"), "the sweep has no 'accuracy'"),
+    (lambda: diagnostics.bias_or_variance(0.1, float("nan")), "compares finite errors, and was given nan"),
+    (lambda: diagnostics.confusion([0, 1], [0, 1, 1]), r"was given \[2\] and \[3\]"),
+    (lambda: diagnostics.confusion([0, 3], [0, 1], ("a", "b")), "there are 2 classes, and a label 3"),
+    (lambda: diagnostics.first_layer(np.eye(10), (3, 3)), r"d = 9 for images of \(3, 3\)"),
+    (lambda: diagnostics.decision_boundary(lambda x: x, np.eye(3), np.arange(3)), r"x \[n 2\] and labels y \[n\] are wanted"),
+])
+def test_a_wrong_call_is_a_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
