@@ -6,13 +6,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bench.workloads import Workload, examples, weights
+from bench.workloads import Workload
 
 
 class Job(NamedTuple):
     """A workload with its data on the device."""
     workload: Workload
-    weights: list               # (w, b) of each layer
+    weights: list | dict        # of a perceptron: (w, b) of each layer
     x: jax.Array
     y: jax.Array
     batches: list               # (x, y) of each batch, in order
@@ -46,11 +46,11 @@ class Contender(NamedTuple):
 
 
 def job(workload, dtype="float32"):
-    x, y = examples(workload)
-    x, y = jnp.asarray(x, dtype), jnp.asarray(y)
+    x, y = workload.model.examples(workload)
+    x, y = jnp.asarray(x, dtype if x.dtype == "float32" else None), jnp.asarray(y)
     rows = [slice(i * workload.batch, (i + 1) * workload.batch) for i in range(workload.batches)]
     batches = jax.block_until_ready([(x[r], y[r]) for r in rows])
-    return Job(workload, jax.tree.map(lambda a: jnp.asarray(a, dtype), weights(workload)), x, y, batches)
+    return Job(workload, jax.tree.map(lambda a: jnp.asarray(a, dtype), workload.model.weights(workload)), x, y, batches)
 
 
 def cycle(fresh, step, job):

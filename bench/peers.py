@@ -7,15 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench import clock, plain
+from bench import clock, perceptron
 from bench.contender import Contender, cycle
 from bench.results import cores
 
 
-def available():
-    """({name: build}, [names of the missing])."""
+def available(model=perceptron):
+    """({name: build}, [names of the missing]) of those that have this model."""
     found, missing = {}, []
     for name, (needs, build) in PEERS.items():
+        if model is not perceptron and name not in model.PEERS:
+            continue
         try:
             modules = [import_module(need) for need in needs]
         except ImportError:
@@ -39,7 +41,7 @@ def optax_step(job, optax):
     transformation = _transformation(job, optax)
 
     def loss(params, x, y, key):
-        return _cross_entropy(optax, plain.forward(params, x, key, job.workload.dropout), y)
+        return _cross_entropy(optax, job.workload.model.forward(params, x, key, job.workload.dropout), y)
 
     def step(state, batch):
         params, memory, key = state
@@ -55,17 +57,8 @@ def optax_step(job, optax):
 
 
 def linen_step(job, linen, optax):
-    transformation, (*hidden, out), dropout = _transformation(job, optax), job.workload.sizes[1:], job.workload.dropout
-
-    class Net(linen.Module):
-        @linen.compact
-        def __call__(self, x):
-            for width in hidden:
-                x = linen.relu(linen.Dense(width)(x))
-                if dropout:
-                    x = linen.Dropout(dropout, deterministic=False)(x)
-            return linen.Dense(out)(x)
-    net = Net()
+    transformation = _transformation(job, optax)
+    net, placed = job.workload.model.linen(job.workload, linen)
 
     def loss(params, x, y, key):
         return _cross_entropy(optax, net.apply({"params": params}, x, rngs={"dropout": key}), y)
@@ -78,7 +71,7 @@ def linen_step(job, linen, optax):
         return (optax.apply_updates(params, updates), memory, key), value
 
     def fresh():
-        params = {f"Dense_{i}": {"kernel": jnp.array(w), "bias": jnp.array(b)} for i, (w, b) in enumerate(job.weights)}
+        params = placed(jax.tree.map(jnp.array, job.weights))
         return params, transformation.init(params), jax.random.key(0)
     return cycle(fresh, jax.jit(step, donate_argnums=0), job)
 

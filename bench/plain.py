@@ -6,35 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax, random
 
+from bench import perceptron
 from bench.contender import Contender, cycle
-
-
-def forward(params, x, key, dropout):
-    *hidden, (w, b) = params
-    for i, (wi, bi) in enumerate(hidden):
-        x = jax.nn.relu(x @ wi + bi)
-        if dropout:
-            kept = random.bernoulli(random.fold_in(key, i), 1 - dropout, x.shape)
-            x = jnp.where(kept, x / (1 - dropout), 0)
-    return x @ w + b
-
-
-def forward_stacked(params, x, key, dropout):
-    """The same with the equal hidden layers stacked in one array, which a careful user does for deep networks."""
-    first, stack, (w, b) = params
-    x = jax.nn.relu(x @ first[0] + first[1])
-    x, _ = lax.scan(lambda h, layer: (jax.nn.relu(h @ layer[0] + layer[1]), None), x, stack)
-    return x @ w + b
-
-
-def stacked(params):
-    first, *middle, last = params
-    return first, jax.tree.map(lambda *leaves: jnp.stack(leaves), *middle), last
 
 
 def cross_entropy(logits, labels):
     log_p = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(log_p, labels[:, None], 1).mean()
+    return -jnp.take_along_axis(log_p, labels[..., None], -1).mean()
 
 
 def descent(rate):
@@ -86,14 +64,14 @@ def _training(job, forward, arrange):
     return fresh, step
 
 
-def per_step(job, forward=forward, arrange=lambda params: params):
-    fresh, step = _training(job, forward, arrange)
+def per_step(job, forward=None, arrange=lambda params: params):
+    fresh, step = _training(job, forward or job.workload.model.forward, arrange)
     return cycle(fresh, jax.jit(step, donate_argnums=0), job)
 
 
-def per_epoch(job, forward=forward, arrange=lambda params: params):
+def per_epoch(job, forward=None, arrange=lambda params: params):
     """Shuffled, and the whole epoch one compiled scan."""
-    fresh, step = _training(job, forward, arrange)
+    fresh, step = _training(job, forward or job.workload.model.forward, arrange)
 
     @partial(jax.jit, donate_argnums=0)
     def epoch(state, x, y):
@@ -107,8 +85,8 @@ def per_epoch(job, forward=forward, arrange=lambda params: params):
 
 def contenders(workload):
     forms = {"plain JAX step": per_step, "plain JAX epoch": per_epoch}
-    if len(workload.sizes) > 5:
-        careful = {"forward": forward_stacked, "arrange": stacked}
+    if workload.model is perceptron and len(workload.sizes) > 5:
+        careful = {"forward": perceptron.forward_stacked, "arrange": perceptron.stacked}
         forms["plain JAX step, layers scanned"] = partial(per_step, **careful)
         forms["plain JAX epoch, layers scanned"] = partial(per_epoch, **careful)
     return forms

@@ -15,7 +15,7 @@ def run(workload, *, rounds=15, least=0.03, only=None, check=20):
 
     The first `check` losses of everyone that takes one step at a time must agree, in float64 and without dropout.
     """
-    found, missing = peers.available() if only is None else ({}, [])
+    found, missing = peers.available(workload.model) if only is None else ({}, [])
     builds = plain.contenders(workload) | ours.contenders(workload) | found
     if only is not None:
         builds = {name: build for name, build in builds.items() if name in only}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from bench import clock, plain
 from bench.contender import job
-from bench.ours import OPTIMIZERS, network
+from bench.ours import OPTIMIZERS
 from bench.workloads import WORKLOADS
 from fnnet import ops, train
 from fnnet.train.sweep import whole
@@ -22,7 +22,7 @@ def run(name, *, rounds=9, least=0.1):
     workload = next(w for w in WORKLOADS if w.name == name)
     this = job(workload)
     data, held_out = (this.x, this.y), (this.x[:workload.batch], this.y[:workload.batch])
-    net = network(workload)
+    net = workload.model.network(workload)
 
     def make(rate):
         optimizer = OPTIMIZERS[workload.optimizer](rate)

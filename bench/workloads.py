@@ -1,23 +1,26 @@
 """The training jobs that everyone gets: the same data, weights and mathematics, as numpy arrays."""
 
-from itertools import pairwise
+from types import ModuleType
 from typing import NamedTuple
 
-import numpy as np
+from bench import perceptron
 
 
 class Workload(NamedTuple):
     name: str
-    sizes: tuple                # features of the input, of every hidden layer, of the output
+    sizes: tuple                # of a perceptron: features of the input, of every hidden layer, of the output
     batch: int
     optimizer: str              # "adam", "momentum" (β = 0.9) or "descent"
     rate: float
     dropout: float = 0.0        # the share dropped after every hidden layer
     batches: int = 16           # in an epoch
     target: tuple = ()          # the form of ours that is held against plain JAX per step, and the ratio it may have
+    model: ModuleType = perceptron      # with examples, weights, forward (plain JAX), network, arranged, objective (fnnet)
 
     @property
     def title(self):
+        if self.model is not perceptron:
+            return f"{self.name} {self.sizes}, batch {self.batch}, {self.optimizer}"
         hidden = self.sizes[1:-1]
         deep = len(hidden) > 3
         sizes = (self.sizes[0], f"({hidden[0]}×{len(hidden)})", self.sizes[-1]) if deep else self.sizes
@@ -32,19 +35,3 @@ WORKLOADS = (
     Workload("g", (64, *[64] * 50, 10), 32, "adam", 1e-3, batches=32, target=("fnnet step", 1 / 3)),
     Workload("h", (3072, 10), 128, "descent", 1e-2, target=("fnnet step", 0.5)),
 )
-
-
-def examples(workload):
-    """x [n d] standard normal, labels y [n] that a linear map of x decides, so that there is something to learn."""
-    rng = np.random.default_rng(1)
-    n, d, k = workload.batch * workload.batches, workload.sizes[0], workload.sizes[-1]
-    x = rng.standard_normal((n, d), np.float32)
-    return x, np.argmax(x @ rng.standard_normal((d, k), np.float32), 1).astype(np.int32)
-
-
-def weights(workload):
-    """(w, b) for each layer: He-normal and zeros. A linear model starts small, as one would start it."""
-    rng = np.random.default_rng(2)
-    scale = 2.0 if len(workload.sizes) > 2 else 0.01
-    return [((rng.standard_normal((d, k)) * (scale / d) ** 0.5).astype(np.float32), np.zeros(k, np.float32))
-            for d, k in pairwise(workload.sizes)]
