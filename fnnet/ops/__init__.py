@@ -8,6 +8,7 @@ from fnnet.ops.linear import dense
 from fnnet.ops.losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
+    linear_cross_entropy,
     multiclass_hinge,
     softmax_cross_entropy,
     squared_error,
@@ -23,7 +24,8 @@ def rules():
     return [value for value in globals().values() if isinstance(value, Rule)]
 
 
-__all__ = ["attention", "batch_norm", "batch_norm_inference", "binary_cross_entropy", "binary_cross_entropy_with_logits", "dense",
-           "dense_stack", "dropout", "elastic_net", "elu", "identity", "l1", "l2", "leaky_relu", "log_softmax", "maxout",
-           "multiclass_hinge", "prelu", "relu", "relu_dropout", "rope", "rules", "sigmoid", "sinusoidal", "softmax",
-           "softmax_cross_entropy", "squared_error", "stochastic_depth", "tanh", "triplet", "weights_of"]
+__all__ = ["attention", "batch_norm", "batch_norm_inference", "binary_cross_entropy", "binary_cross_entropy_with_logits",
+           "dense", "dense_stack", "dropout", "elastic_net", "elu", "identity", "l1", "l2", "leaky_relu",
+           "linear_cross_entropy", "log_softmax", "maxout", "multiclass_hinge", "prelu", "relu", "relu_dropout", "rope",
+           "rules", "sigmoid", "sinusoidal", "softmax", "softmax_cross_entropy", "squared_error", "stochastic_depth", "tanh",
+           "triplet", "weights_of"]

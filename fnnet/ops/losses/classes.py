@@ -22,8 +22,8 @@ def softmax_cross_entropy(logits, labels, weights=None, *, reduction="mean"):
     shifted = z - lax.stop_gradient(z.max(-1, keepdims=True))
     log_p = (shifted - jnp.log(jnp.exp(shifted).sum(-1, keepdims=True))).astype(logits.dtype)
     if integers(labels):
-        loss = -jnp.where(one_hot(labels, logits), log_p, 0).sum(-1)
-        loss = jnp.where(valid(labels, logits), loss, jnp.nan)
+        loss = -jnp.where(one_hot(labels, logits.shape[-1]), log_p, 0).sum(-1)
+        loss = jnp.where(valid(labels, logits.shape[-1]), loss, jnp.nan)
     else:
         loss = -(labels * jnp.where((labels == 0) & (log_p == -jnp.inf), 0, log_p)).sum(-1)     # 0·log 0 = 0
     return reduce(loss, weights, reduction)
@@ -36,9 +36,9 @@ def _(logits, labels, weights, *, reduction):
     e = jnp.exp(z - top[..., None])
     # Σ eᶻ over all classes but one is kept beside that one: 1 + tiny would lose the tiny.
     if integers(labels):
-        true = one_hot(labels, logits)
+        true = one_hot(labels, logits.shape[-1])
         others, about = jnp.where(true, 0, e).sum(-1), jnp.where(true, z, 0).sum(-1) - top
-        loss = jnp.where(valid(labels, logits), jnp.log1p(others + jnp.expm1(about)) - about, jnp.nan)
+        loss = jnp.where(valid(labels, logits.shape[-1]), jnp.log1p(others + jnp.expm1(about)) - about, jnp.nan)
         given = (logits,)
     else:
         # Of several greatest classes only one is left out; but then the sum is 2 or more, and less one is exact enough.
@@ -58,8 +58,8 @@ def _(dy, logits, labels, top, others, about, loss, weights, *, reduction):
     shifted = logits.astype(top.dtype) - top[..., None]
     e = jnp.exp(shifted)
     if integers(labels):                        # about: the score of the true class
-        scale = jnp.where(valid(labels, logits), dloss / (others + jnp.exp(about)), jnp.nan)        # one division a row
-        dz = jnp.where(one_hot(labels, logits), -(others * scale)[..., None], e * scale[..., None])
+        scale = jnp.where(valid(labels, logits.shape[-1]), dloss / (others + jnp.exp(about)), jnp.nan)        # one division a row
+        dz = jnp.where(one_hot(labels, logits.shape[-1]), -(others * scale)[..., None], e * scale[..., None])
         return like((dz, logits), (None, labels), (dweights, weights))
     # about: Σ t. For the greatest class e is 1, and e·Σt − t exact.
     scale, t = dloss / (1 + others), labels.astype(top.dtype)
@@ -88,21 +88,21 @@ def _(scores, labels, weights, *, margin, reduction):
 def _(dy, scores, labels, loss, weights, *, margin, reduction):
     s, = widen(scores)
     dloss, dweights = spread(dy, jnp.zeros(labels.shape, s.dtype) if loss is None else loss, weights, reduction)
-    dloss = jnp.where(valid(labels, s), dloss, jnp.nan)
-    true = one_hot(labels, s)
+    dloss = jnp.where(valid(labels, s.shape[-1]), dloss, jnp.nan)
+    true = one_hot(labels, s.shape[-1])
     violated = jnp.where(~true & (_excess(s, labels, margin) > 0), jnp.ones((), s.dtype), 0)
     ds = jnp.where(true, -(violated.sum(-1) * dloss)[..., None], violated * dloss[..., None])
     return like((ds, scores), (None, labels), (dweights, weights))
 
 
 def _hinge(scores, labels, margin):
-    return jnp.where(one_hot(labels, scores), 0, jnp.maximum(_excess(scores, labels, margin), 0)).sum(-1)
+    return jnp.where(one_hot(labels, scores.shape[-1]), 0, jnp.maximum(_excess(scores, labels, margin), 0)).sum(-1)
 
 
 def _excess(scores, labels, margin):
     """sⱼ − sₖ + Δ; NaN where the label is no class."""
-    true = jnp.where(one_hot(labels, scores), scores, 0).sum(-1)
-    return scores - jnp.where(valid(labels, scores), true, jnp.nan)[..., None] + margin
+    true = jnp.where(one_hot(labels, scores.shape[-1]), scores, 0).sum(-1)
+    return scores - jnp.where(valid(labels, scores.shape[-1]), true, jnp.nan)[..., None] + margin
 
 
 @softmax_cross_entropy.check

@@ -80,16 +80,27 @@ def to_features(dloss, prediction, features):
     return jnp.expand_dims(dloss, tuple(range(1, prediction.ndim)))
 
 
-def one_hot(labels, scores):
-    """True at the label: compared, never gathered, so that it may be sharded, and never a matrix of numbers."""
+def one_hot(labels, classes, start=0):
+    """True at the label, among so many classes from `start` on: compared, never gathered, so that it may be sharded, and never a
+    matrix of numbers."""
     labels = _index(labels)
-    classes = lax.broadcasted_iota(labels.dtype, (1,) * labels.ndim + scores.shape[-1:], labels.ndim)
-    return classes == labels[..., None]
+    here = lax.broadcasted_iota(labels.dtype, (1,) * labels.ndim + (classes,), labels.ndim)
+    return here + jnp.asarray(start, labels.dtype) == labels[..., None]
 
 
-def valid(labels, scores):
+def valid(labels, classes):
     labels = _index(labels)
-    return (labels >= 0) & (labels < scores.shape[-1])
+    return (labels >= 0) & (labels < classes)
+
+
+def kept_labels(labels, weights, ignore_index, dtype):
+    """Labels that are classes, the weights with 0 where a label is ignored, and 1 where it is not: None where none may be."""
+    labels = _index(labels)
+    if ignore_index is None:
+        return labels, weights, None
+    keep = labels != ignore_index
+    labels, keep = jnp.where(keep, labels, 0), keep.astype(dtype if weights is None else jnp.result_type(weights))
+    return labels, keep if weights is None else weights * keep, keep
 
 
 def integers(labels):
@@ -101,11 +112,14 @@ def _index(labels):
     return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
 
 
-def extremes(a):
-    """The least and the greatest number of an array; 0 and 0 where its values are not known yet, or not here."""
+def extremes(a, but=None):
+    """The least and the greatest number of an array, `but` taken for 0; 0 and 0 where its values are not known yet, or not here."""
     if isinstance(a, Tracer) or not jnp.size(a) or not getattr(a, "is_fully_addressable", True):
         return 0, 0
     with jax.ensure_compile_time_eval():        # an array from outside is concrete inside a jit too
+        a = jnp.asarray(a)
+        if but is not None:
+            a = jnp.where(a == but, 0, a)
         return jnp.min(a).item(), jnp.max(a).item()
 
 
@@ -131,16 +145,25 @@ def check_alike(name, what, a, b, weights, features, reduction):
     check_reduction(name, weights, jnp.shape(a)[:1], reduction)
 
 
-def check_labels(name, scores, labels, weights, reduction, distributions=False):
-    check_real(name, "scores", scores)
-    scores_shape, shape = jnp.shape(scores), jnp.shape(labels)
+def check_labels(name, scores, labels, weights, reduction, distributions=False, ignore_index=None):
+    check_classes(name, "scores", scores, jnp.shape(scores), labels, distributions, ignore_index)
+    check_reduction(name, weights, jnp.shape(scores)[:-1], reduction)
+
+
+def check_classes(name, what, given, scores_shape, labels, distributions=False, ignore_index=None):
+    """Labels for scores of a shape: what is given is the scores, or what they are made of."""
+    check_real(name, what, given)
+    shape = jnp.shape(labels)
     wanted = f"integer labels {list(scores_shape[:-1])}" + (f" or distributions {list(scores_shape)}" if distributions else "")
     whole = jnp.issubdtype(jnp.result_type(labels), jnp.integer)
     real = jnp.issubdtype(jnp.result_type(labels), jnp.floating)
     if not scores_shape or shape != (scores_shape[:-1] if whole else scores_shape) or not (whole or (real and distributions)):
-        raise ValueError(f"{name} with scores {list(scores_shape)} takes {wanted}, and was given {jnp.result_type(labels)}{list(shape)}")
-    low, high = extremes(labels) if whole else (0, 0)
+        raise ValueError(f"{name} with {what} {list(jnp.shape(given))} takes {wanted}, and was given "
+                         f"{jnp.result_type(labels)}{list(shape)}")
+    low, high = extremes(labels, ignore_index) if whole else (0, 0)
     if low < 0 or high >= scores_shape[-1]:
+        remedy = "count from 0, or give the last layer more features"
+        if ignore_index is None and low < 0:
+            remedy = f"for rows without a label write ignore_index={low}" if distributions or what == "x" else remedy
         raise ValueError(f"{name} with {scores_shape[-1]} classes takes labels 0 to {scores_shape[-1] - 1}, and was given the label "
-                         f"{low if low < 0 else high}: count from 0, or give the last layer more features")
-    check_reduction(name, weights, scores_shape[:-1], reduction)
+                         f"{low if low < 0 else high}: {remedy}")

@@ -1,0 +1,156 @@
+"""linear_cross_entropy: the loss and gradient of scores that never are there. What all rules share is in test_rules.py."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.extend
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+from fnnet import ops, verify
+
+f32, f64 = jnp.float32, jnp.float64
+N, D, K = 6, 5, 11
+
+
+def arguments(dtype=f64):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, w, b = (jax.random.normal(key, shape, dtype) for key, shape in zip(keys, [(N, D), (D, K), (K,)], strict=True))
+    return x, w, jnp.int32([0, 10, 3, 4, 7, 3]), b
+
+
+def gradients(loss, *args, over=(0, 1, 3)):
+    return jax.jit(jax.value_and_grad(loss, over))(*args)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, 10, 11, 12, None])
+def test_every_chunk_gives_the_cross_entropy_of_the_linear_map(chunk):
+    def apart(x, w, labels, b):
+        return ops.softmax_cross_entropy(ops.dense(x, w, b), labels)
+    x, w, labels, b = arguments()
+    want = gradients(apart, x, w, labels, b)
+    chex.assert_trees_all_close(gradients(partial(ops.linear_cross_entropy, chunk=chunk), x, w, labels, b), want, rtol=1e-12, atol=1e-15)
+    value, (dx, dw, db) = gradients(partial(ops.linear_cross_entropy, chunk=chunk, classes_first=True), x, w.T, labels, b)
+    chex.assert_trees_all_close((value, (dx, dw.T, db)), want, rtol=1e-12, atol=1e-15)
+
+
+def test_smoothing_soft_cap_and_z_loss_are_what_the_docstring_says():
+    x, w, labels, b = arguments()
+
+    def by_hand(x, w, labels, b):
+        z = 2 * jnp.tanh((x @ w + b[None, :]) / 2)
+        target = 0.9 * jax.nn.one_hot(labels, K, dtype=f64) + 0.1 / K
+        return (-(target * jax.nn.log_softmax(z)).sum(-1) + 0.3 * jax.nn.logsumexp(z, axis=-1) ** 2).mean()
+    loss = partial(ops.linear_cross_entropy, label_smoothing=0.1, z_loss=0.3, softcap=2.0, chunk=4)
+    chex.assert_trees_all_close(gradients(loss, x, w, labels, b), gradients(by_hand, x, w, labels, b), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ignored_rows_are_as_if_left_out(weighted):
+    x, w, labels, b = arguments()
+    weights, left = f64([1, 2, 0.5, 3, 1, 2]) if weighted else None, jnp.array([0, 1, 3, 5])
+    ignoring = partial(ops.linear_cross_entropy, ignore_index=-100, chunk=4)
+    value, (dx, dw, db) = gradients(ignoring, x, w, labels.at[jnp.array([2, 4])].set(-100), b, weights)
+    want, (dx0, dw0, db0) = gradients(ops.linear_cross_entropy, x[left], w, labels[left], b, weights[left] if weighted else None)
+    chex.assert_trees_all_close((value, dx[left], dw, db), (want, dx0, dw0, db0), rtol=1e-12, atol=1e-15)
+    assert not dx[jnp.array([2, 4])].any()
+
+
+def test_nothing_but_ignored_rows():
+    x, w, labels, b = arguments()
+    found = gradients(partial(ops.linear_cross_entropy, ignore_index=3), x, w, 0 * labels + 3, b)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(found))
+
+
+def test_a_confident_row_in_float32_against_fifty_digits():
+    """With W = 1 the scores are x. Whichever chunk the true class is in, what the other classes leave of its slope is not lost."""
+    rows = np.repeat(np.float32([[m, 0, -1, 0] for m in (0, 1, 10, 17, 40, 80, -17, -80)] + [[1e4, 1e4 - 30, 0, 5]]), 4, 0)
+    labels = np.tile(np.arange(4, dtype="int32"), len(rows) // 4)
+    loss = partial(ops.linear_cross_entropy, chunk=3)
+    each = loss(rows, jnp.eye(4, dtype=f32), labels, reduction="none")
+    slope = jax.jit(jax.grad(partial(loss, reduction="sum")))(rows, jnp.eye(4, dtype=f32), labels)
+    plain = jax.grad(partial(ops.linear_cross_entropy.reference, reduction="sum"))(rows, jnp.eye(4, dtype=f32), labels)
+    assert (plain[(slope != 0)] == 0).any(), "the reason for keeping the true class apart"
+    with mpmath.workdps(50):
+        for row, label, value, found in zip(rows, labels, each, slope, strict=True):
+            e = [mpmath.exp(mpmath.mpf(float(z))) for z in row]
+            exact = [v / mpmath.fsum(e) - (j == label) for j, v in enumerate(e)]
+            for got, want in [(value, -mpmath.log(e[label] / mpmath.fsum(e))), *zip(found, exact, strict=True)]:
+                assert abs(float(got) - want) <= 1e-6 * abs(want) + 2e-38, (row, label)
+
+
+def test_the_slope_of_a_soft_cap_far_out():
+    """1 − tanh² is 0 in float32 from 9 on."""
+    x, w, label = f32([[12.0, 0]]), jnp.eye(2, dtype=f32), jnp.int32([1])
+    slope = jax.grad(partial(ops.linear_cross_entropy, softcap=1.0))
+    exact = jax.grad(partial(ops.linear_cross_entropy.reference, softcap=1.0))(x.astype(f64), w.astype(f64), label)
+    chex.assert_trees_all_close(slope(x, w, label), exact.astype(f32), rtol=1e-5)
+    assert slope(x, w, label)[0, 0] != 0
+
+
+def test_classes_masked_by_a_bias():
+    """A chunk of nothing but −∞ in front, in the middle and at the end: as if those classes were not there."""
+    x, w, _, b = arguments()
+    there = jnp.array([2, 3, 6, 7])
+    masked = jnp.full(K, -jnp.inf).at[there].set(b[there])
+    labels = jnp.int32([0, 3, 1, 2, 2, 0])
+    value, (dx, dw, db) = gradients(partial(ops.linear_cross_entropy, chunk=2), x, w, there[labels], masked)
+    want = gradients(ops.linear_cross_entropy, x, w[:, there], labels, b[there])
+    chex.assert_trees_all_close((value, (dx, dw[:, there], db[there])), want, rtol=1e-12, atol=1e-15)
+    assert jnp.isfinite(dw).all() and not db[jnp.array([0, 1, 4, 5, 8, 9, 10])].any()
+
+
+@pytest.mark.parametrize("classes_first", [False, True])
+def test_the_scores_never_exist(classes_first):
+    """No array in the program is as large as they are, and three numbers a row are kept."""
+    n, k = 64, 4096
+    x, w, labels = jnp.ones((n, 8), f32), jnp.ones((k, 8) if classes_first else (8, k), f32), jnp.zeros(n, "int32")
+    loss = partial(ops.linear_cross_entropy, chunk=512, classes_first=classes_first)
+    both = jax.value_and_grad(loss, (0, 1))
+
+    def sizes(jaxpr):
+        for equation in jaxpr.eqns:
+            yield from (v.aval.size for v in equation.outvars)
+            for inner in jax.extend.core.jaxprs_in_params(equation.params):
+                yield from sizes(inner)
+    assert max(sizes(jax.make_jaxpr(both)(x, w, labels).jaxpr)) == max(w.size, n * 512)
+    assert verify.saved_bytes(loss, x, w, labels) == 3 * 4 * n
+    temp = [jax.jit(f).lower(x, w, labels).compile().memory_analysis().temp_size_in_bytes
+            for f in (both, jax.value_and_grad(partial(loss.func.reference, **loss.keywords), (0, 1)))]
+    assert temp[0] < temp[1] / 3
+
+
+def test_half_precision_is_summed_in_float32():
+    """Scores of 1000 classes and a gradient of 512 rows, in bfloat16: as exact as their arguments."""
+    keys = jax.random.split(jax.random.key(1), 3)
+    x, w = jax.random.normal(keys[0], (512, 16), jnp.bfloat16), jax.random.normal(keys[1], (16, 1000), jnp.bfloat16)
+    labels = jax.random.randint(keys[2], (512,), 0, 1000)
+    found = jax.jit(jax.grad(partial(ops.linear_cross_entropy, chunk=256), (0, 1)))(x, w, labels)
+    exact = jax.grad(ops.linear_cross_entropy.reference, (0, 1))(x.astype(f64), w.astype(f64), labels)
+    for a, b in zip(found, exact, strict=True):
+        assert a.dtype == jnp.bfloat16
+        assert jnp.linalg.norm(a.astype(f64) - b) < 4e-3 * jnp.linalg.norm(b)
+
+
+@pytest.mark.parametrize("change, sentence", [
+    ({"w": jnp.zeros((3, K))}, r"x \[\.\.\. d\] and w \[d k\]: x is \[6, 5\] and w is \[3, 11\]"),
+    ({"w": jnp.zeros((K, D))}, r"for a w \[k d\] write classes_first=True"),
+    ({"b": jnp.zeros(3)}, r"a bias b \[11\] for 11 classes: b is \[3\]"),
+    ({"labels": jnp.zeros(N)}, r"with x \[6, 5\] takes integer labels \[6\], and was given float64\[6\]"),
+    ({"labels": jnp.zeros((N, K))}, r"takes integer labels \[6\], and was given float64\[6, 11\]"),
+    ({"labels": jnp.full(N, 11)}, "takes labels 0 to 10, and was given the label 11: count from 0"),
+    ({"labels": jnp.full(N, -1)}, "was given the label -1: for rows without a label write ignore_index=-1"),
+    ({"x": jnp.zeros((N, D), int)}, "takes real x, and was given int64"),
+    ({"weights": jnp.ones(2)}, r"one weight for each example, \[6\], and was given weights \[2\]"),
+    ({"label_smoothing": 1.5}, "as label_smoothing a number from 0 to 1, and was given 1.5"),
+    ({"z_loss": -1.0}, "as z_loss a number from 0 on"), ({"softcap": 0.0}, "as softcap None or a positive number"),
+    ({"chunk": 0}, "as chunk None or a number of classes"), ({"reduction": "max"}, "'max' is no reduction of linear_cross_entropy"),
+])
+def test_what_is_refused_and_how(change, sentence):
+    given = dict(zip(("x", "w", "labels", "b"), arguments(), strict=True))
+    with pytest.raises((TypeError, ValueError), match=sentence) as caught:
+        ops.linear_cross_entropy(**{**given, **change})
+    assert "\n" not in str(caught.value)
