@@ -1,6 +1,8 @@
 """Data from local files as numpy arrays, and what is done to them before training."""
 
 from fnnet.data.batch import Standardised, batches, one_hot, split, standardise
+from fnnet.data.images import Images, read_cifar10, read_idx, read_mnist
 from fnnet.data.read import Table, digits, read_csv, read_npz
 
-__all__ = ["Standardised", "Table", "batches", "digits", "one_hot", "read_csv", "read_npz", "split", "standardise"]
+__all__ = ["Images", "Standardised", "Table", "batches", "digits", "one_hot", "read_cifar10", "read_csv", "read_idx", "read_mnist",
+           "read_npz", "split", "standardise"]
