@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from fnnet import cli, ops
@@ -129,6 +131,30 @@ def test_train_on_a_table(table, tmp_path):
         assert done.returncode == 0 and word in done.stdout, done.stderr
 
 
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory):
+    """30 images a batch in the binary form, whose class is the brightness of their first pixels."""
+    folder, draw = tmp_path_factory.mktemp("cifar"), np.random.default_rng(0)
+    for name in ("data_batch_1.bin", "data_batch_2.bin", "test_batch.bin"):
+        kinds = np.arange(60, dtype=np.uint8) % 10
+        pixels = draw.integers(0, 40, (60, 3072), np.uint8) + np.where(np.arange(3072) // 308 == kinds[:, None], 200, 0).astype(np.uint8)
+        (folder / name).write_bytes(np.concatenate([kinds[:, None], pixels], 1).tobytes())
+    return folder
+
+
+@pytest.mark.parametrize("loss", ["softmax", "hinge"])
+def test_train_cifar10_with_a_linear_classifier(capsys, cifar, tmp_path, loss):
+    """The lectures' f(x, W) = Wx, 3072 to 10, with either loss."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        status, out, err = run(capsys, "train", "cifar10", str(cifar), "--net", "linear", "--loss", loss, "--epochs", "6", "--batch-size",
+                               "12", "--quiet", "--out", str(tmp_path / "c.png"), "--save", str(tmp_path / "kept"))
+    assert status == 0 and "180 images of 32 × 32 × 3, 10 classes: 108 to train on, 12 to validate, 60 to test" in out, err
+    assert float(re.search(r"test accuracy ([\d.]+) %", out).group(1)) > 95
+    kept = json.loads((tmp_path / "kept" / "run.json").read_text())
+    assert sum(map(sum, kept["confusion"])) == 60 and kept["classes"][3] == "cat" and len(kept["history"]) == 6
+    assert np.load(tmp_path / "kept" / "params.npz")["[0]['w']"].shape == (3072, 10)
+
+
 def wrong(name, text):
     def make(tmp_path):
         path = tmp_path / name
@@ -141,6 +167,10 @@ WRONG = [
     (("explain", "rely"), "there is no rule 'rely': did you mean 'relu'?"),
     (("audit", "relu", "nothing_like_it"), "there is no rule 'nothing_like_it'"),
     (("train", "digit"), "there is no data set 'digit': did you mean 'digits'?"),
+    (("train", "cifar10"), "where do the files of cifar10 lie? write train cifar10 FOLDER"),
+    (("train", "cifar10", "nowhere"), "there is no folder nowhere"),
+    (("train", "cifar"), "there is no data set 'cifar': did you mean 'cifar10'?"),
+    (("train", "digits", "somewhere"), "only mnist and cifar10 lie in a folder"),
     (("train", "absent.csv", "--target", "y"), "there is no file absent.csv"),
     (("train", "digits", "--target", "y"), "digits have their own target"),
     (("train", "digits", "--rate", "-1"), "--rate is at least 0, and was given as -1.0"),

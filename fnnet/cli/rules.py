@@ -1,0 +1,137 @@
+"""rules, explain, audit, compare: looking at rules, and at anybody's function."""
+
+import ast
+import difflib
+import importlib
+import inspect
+import sys
+
+from fnnet import ops, verify
+from fnnet.cli.command import command
+from fnnet.rule import Rule
+from fnnet.verify.compare import HEADER
+from fnnet.verify.table import table
+
+
+def add(commands):
+    """The parsers of these commands."""
+    command(commands, "rules", _rules, "a table of every rule with its formula").add_argument("--markdown", action="store_true")
+    command(commands, "explain", _explain, "a rule's formula, its three functions, and a fresh audit").add_argument("rule")
+    command(commands, "compare", _compare, "time, saved and temporary bytes of rules, hand : autodiff").add_argument(
+        "rules", nargs="*", metavar="RULE", help="all of them where none is named")
+    sub = command(commands, "audit", _audit, "hold rules against their references, autodiff and differences; or anybody's function")
+    sub.add_argument("rules", nargs="*", metavar="RULE", help="all of fnnet's where none is named; or MODULE:FUNCTION, any function "
+                     "with a gradient rule inside, with --args")
+    sub.add_argument("--args", metavar="SPEC", help="what the function takes: 'x: f[N, D], labels: i[N] < D, p: f(0,1), key'")
+    sub.add_argument("--reference", metavar="MODULE:FUNCTION", help="the same in plain JAX (default: the function with its rules left out)")
+    sub.add_argument("--settings", nargs="*", default=[], metavar="NAME=VALUE", help="keyword arguments of the call: axis=-1")
+    sub.add_argument("--quick", action="store_true", help="the part that takes under two seconds")
+    sub.add_argument("--json", action="store_true", help="the report as JSON")
+
+def _rules(args):
+    rows = [(rule.__name__, rule.__doc__.splitlines()[0]) for rule in ops.rules()]
+    print(table(("rule", "formula and derivative"), [(f"`{n}`", f) for n, f in rows] if args.markdown else rows, markdown=args.markdown))
+
+
+def _explain(args):
+    rule = _find(args.rule)
+    print(f"{rule.__name__}{inspect.signature(rule.reference)}\n\n{inspect.getdoc(rule)}\n")
+    for role, function in (("reference", rule.reference), ("forward", rule.forward), ("backward", rule.backward)):
+        print(f"── {role} " + "─" * (60 - len(role)))
+        if function.__qualname__.startswith("Rule."):           # the machinery's own: saves by the names the backward asks for
+            print("the reference; what the backward's arguments name is kept\n")
+        else:
+            print(inspect.getsource(inspect.unwrap(function)))
+    report = verify.audit(rule)
+    print(report)
+    return 0 if report.ok else 1
+
+
+def _audit(args):
+    if any(":" in name for name in args.rules):
+        return _check(args)
+    if given := [name for name in ("args", "reference", "settings", "quick", "json") if getattr(args, name)]:
+        raise ValueError(f"--{given[0]} goes with a function of yours, MODULE:FUNCTION: fnnet's rules have examples of their own")
+    chosen = [_find(name) for name in args.rules] or ops.rules()
+    rows, failed = [], []
+    for rule in chosen:
+        report = verify.audit(rule)
+        names = ("value", "gradient", "differences", "second order", "float32")
+        rows.append((rule.__name__, len(rule.examples), len(report.checks), *(f"{report.worst(name):.0e}" for name in names),
+                     "FAILED" if not report.ok else "ok" + ("; " + report.notes[0] if report.notes else "")))
+        failed += [report] * (not report.ok)
+        if len(chosen) > 1 and sys.stderr.isatty():
+            print(f"\r{len(rows)}/{len(chosen)} {rule.__name__:<40}", end="", file=sys.stderr)
+    if len(chosen) > 1 and sys.stderr.isatty():
+        print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
+    print(table(("rule", "examples", "checks", "value", "vs autodiff", "vs differences", "2nd order", "float32", ""), rows))
+    print("\nvs autodiff and vs differences: the worst array or element, relative, in float64 (limits 1e-12 and 1e-7); "
+          "float32: error in units of autodiff's own")
+    for report in failed:
+        print(f"\n{report}")
+    return 1 if failed else 0
+
+
+def _check(args):
+    """The harness, on functions named as module:function."""
+    reference, failed = args.reference and _imported(args.reference), False
+    settings = dict(_setting(text) for text in args.settings)
+    for name in args.rules:
+        f = _imported(name)
+        if isinstance(f, Rule) and f.examples and not args.args:
+            report = verify.audit(f)
+        elif not args.args:
+            raise ValueError(f"what does {name} take? write --args 'x: f[N, D]', one item for each array")
+        else:
+            report = verify.check(f, spec=args.args, reference=reference, settings=settings, thorough=not args.quick)._replace(title=name)
+        print(report.to_json() if args.json else report)
+        failed |= not report.ok
+    return int(failed)
+
+
+def _imported(name):
+    """The object that MODULE:FUNCTION names, looked for in the working directory too."""
+    module, _, path = name.partition(":")
+    if not module or not path:
+        raise ValueError(f"a function is named as MODULE:FUNCTION, mypackage.losses:focal, and was given as {name!r}")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as problem:
+        raise ValueError(f"there is no module {problem.name!r} to import {name} from: run in the folder that holds it") from None
+    for part in path.split("."):
+        if not hasattr(found, part):
+            close = difflib.get_close_matches(part, dir(found), 1)
+            raise ValueError(f"{module} has no {path!r}" + (f": did you mean {close[0]!r}?" if close else ""))
+        found = getattr(found, part)
+    return found
+
+
+def _setting(text):
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"a setting is NAME=VALUE, axis=-1, and was given as {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value                      # a word
+
+
+def _compare(args):
+    results = []
+    for rule in [_find(name) for name in args.rules] or ops.rules():
+        results.append(verify.compare(rule))
+    print(table(HEADER, [r.row() for r in results]))
+    owing = [r.title for r in results if not r.ok]
+    if owing:
+        print(f"\nslower than 1.1 or more bytes kept, and no reason given: {', '.join(owing)}")
+    return 1 if owing else 0
+
+
+def _find(name):
+    known = {rule.__name__: rule for rule in ops.rules()}
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        raise ValueError(f"there is no rule {name!r}" + (f": did you mean {close[0]!r}?" if close else "; `fnnet rules` lists them"))
+    return known[name]

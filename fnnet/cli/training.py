@@ -1,0 +1,168 @@
+"""train: the whole way from data to a test score, with hand-written rules, audited first."""
+
+import difflib
+import json
+import platform
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from fnnet import data, diagnostics, layers, ops, optim, train, verify
+from fnnet.cli.command import command
+from fnnet.rule import Rule, autodiff
+
+LOSSES = {"softmax": ops.softmax_cross_entropy, "hinge": ops.multiclass_hinge}
+FOLDERS = {"mnist": data.read_mnist, "cifar10": data.read_cifar10}
+
+
+def add(commands):
+    """The parser of this command."""
+    sub = command(commands, "train", _train, "train a classifier or a regression, with hand-written rules")
+    sub.add_argument("data", help="digits; mnist or cifar10 and the folder of their files; or a CSV file with a header")
+    sub.add_argument("folder", nargs="?", help="where the files of mnist or cifar10 lie")
+    sub.add_argument("--target", metavar="COLUMN", help="the column of a CSV file to predict")
+    sub.add_argument("--net", choices=("mlp", "linear"), default="mlp", help="hidden layers of ReLU units, or scores Wx + b alone")
+    sub.add_argument("--hidden", default="512,256", metavar="N,N", help="units of the hidden layers (default: %(default)s)")
+    sub.add_argument("--loss", choices=tuple(LOSSES), default="softmax", help="of a classifier (default: %(default)s)")
+    sub.add_argument("--epochs", type=int, default=40, help="at most (default: %(default)s)")
+    sub.add_argument("--patience", type=int, default=30, help="epochs without improvement after which to stop (default: %(default)s)")
+    sub.add_argument("--batch-size", type=int, default=32, metavar="N", help="(default: %(default)s)")
+    sub.add_argument("--rate", type=float, default=1e-3, help="the learning rate at its highest (default: %(default)s)")
+    sub.add_argument("--dropout", type=float, default=0.4, metavar="SHARE", help="share of hidden units dropped (default: %(default)s)")
+    sub.add_argument("--decay", type=float, default=3e-4, metavar="LAMBDA", help="λ of the L2 penalty (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0, help="of the weights, the masks and the order (default: %(default)s)")
+    sub.add_argument("--out", default="learning_curve.png", metavar="PNG", help="the learning curve (default: %(default)s)")
+    sub.add_argument("--save", metavar="RUN", help="a folder to keep the run in: run.json and params.npz, for `fnnet report RUN`")
+    sub.add_argument("--autodiff", action="store_true", help="the very same with every rule set aside")
+    sub.add_argument("--check", action="store_true", help="first check the gradient of the whole network against differences")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+class Given(NamedTuple):
+    """Three pairs (x, y), standardised; the names of the classes, () for a regression; how the examples are called in a sentence."""
+    training: tuple
+    validation: tuple
+    test: tuple
+    classes: tuple
+    what: str
+
+
+def _train(args):
+    for name, low in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("decay", 0), ("rate", 0)):
+        if getattr(args, name) < low:
+            raise ValueError(f"--{name.replace('_', '-')} is at least {low}, and was given as {getattr(args, name)}")
+    given = _load(args)
+    sizes = [len(y) for _, y in given[:3]]
+    if args.batch_size > sizes[0]:
+        raise ValueError(f"--batch-size {args.batch_size} is larger than the {sizes[0]} examples to train on")
+    net = _network(args, len(given.classes) if given.classes else given.training[1].shape[1])
+    loss = LOSSES[args.loss] if given.classes else ops.squared_error
+    print(f"{given.what}: {sizes[0]} to train on, {sizes[1]} to validate, {sizes[2]} to test\n{net}")
+    audits = [verify.audit(rule) for rule in _used(net, loss, args.decay)]
+    for report in audits:
+        report.raise_if_failed()
+        print(f"audited {report.rule:<24} against autodiff {report.worst('gradient'):.0e}, differences {report.worst('differences'):.0e}")
+
+    steps = args.epochs * (sizes[0] // args.batch_size)
+    optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.adam(optim.cosine(args.rate, steps=steps, warmup=min(50, steps // 10))))
+    penalty = (lambda params: args.decay * ops.l2(ops.weights_of(params))) if args.decay else None
+    objective = train.supervised(net, loss, penalty=penalty)
+    if args.autodiff:
+        net_of, objective = objective.net, autodiff(objective)
+        objective.net = net_of
+    run = train.init(net, optimizer, jax.random.key(args.seed), given.training[0][:1])
+    if args.check:
+        batch = tuple(a[:64] for a in given.training)
+        report = verify.gradient_check(lambda params: objective(params, run.state, batch, key=run.key, train=True), run.params)
+        print(report)
+        report.raise_if_failed()
+
+    epoch = train.make_epoch(train.make_step(objective, optimizer), batch_size=args.batch_size)
+    result = train.fit(run, epoch, given.training, epochs=args.epochs, evaluate=train.make_evaluate(objective, given.validation),
+                       patience=args.patience, progress=not args.quiet)
+    score = train.make_evaluate(objective, given.test, prefix="")(result.run)
+    mean = float(((given.test[1] - given.training[1].mean()) ** 2).mean())
+    print(result.stopped)
+    print(f"test accuracy {100 * score['accuracy']:.2f} %, loss {score['loss']:.4f}" if given.classes else
+          f"test mean squared error {score['loss']:.6g} (of the mean alone: {mean:.6g})")
+    print(f"wrote {diagnostics.learning_curve(result.history, args.out, title=f'{args.data}: training and validation')}")
+    if args.save:
+        print(f"wrote {_save(args, given, net, audits, result, score)}")
+
+
+def _load(args):
+    if args.folder and args.data not in FOLDERS:
+        raise ValueError(f"only {' and '.join(FOLDERS)} lie in a folder: leave {args.folder} out")
+    if args.target and args.data in ("digits", *FOLDERS):
+        raise ValueError(f"{args.data} have their own target: leave --target out")
+    if args.data in FOLDERS:
+        if not args.folder:
+            raise ValueError(f"where do the files of {args.data} lie? write train {args.data} FOLDER")
+        return _images(args)
+    if args.data != "digits":
+        if not Path(args.data).exists() and not Path(args.data).suffix:
+            close = difflib.get_close_matches(args.data, ["digits", *FOLDERS], 1)
+            hint = f"did you mean {close[0]!r}?" if close else "write digits, mnist, cifar10, or a CSV file"
+            raise ValueError(f"there is no data set {args.data!r}: {hint}")
+        if Path(args.data).exists() and not args.target:
+            raise ValueError(f"which column of {args.data} is to be predicted? write --target COLUMN")
+    table = data.digits() if args.data == "digits" else data.read_csv(args.data, args.target)
+    parts = data.split(table.x, table.y)             # always the same, so that runs compare on one test set
+    what = (f"{len(table.y)} examples of {table.x.shape[1]} features, "
+            + (f"{len(table.classes)} classes" if table.classes else f"to predict {args.target}"))
+    return _standardised(parts, table.classes, what)
+
+
+def _images(args):
+    """Images as rows of pixels; a tenth of what is to train on validates."""
+    found = FOLDERS[args.data](args.folder)
+    training, validation = data.split(*found.training, fractions=(0.9, 0.1))
+    parts = [(x.reshape(len(x), -1), y) for x, y in (training, validation, found.test)]
+    return _standardised(parts, found.classes, f"{sum(len(y) for _, y in parts)} images of {' × '.join(map(str, training[0].shape[1:]))}, "
+                                               f"{len(found.classes)} classes")
+
+
+def _standardised(parts, classes, what):
+    scaled = data.standardise(*(x for x, _ in parts))
+    ys = [y if classes else y[:, None] for _, y in parts]
+    return Given(*zip(scaled.parts, ys, strict=True), classes, what)
+
+
+def _network(args, outputs):
+    if args.net == "linear":
+        return layers.Serial(layers.Dense(outputs, weights=layers.initializers.normal(0.01)))
+    try:
+        hidden = [int(n) for n in args.hidden.split(",") if n.strip()]
+    except ValueError:
+        raise ValueError(f"--hidden is numbers of units with commas between, 256,128, and was given as {args.hidden!r}") from None
+    blocks = [part for n in hidden for part in (layers.Dense(n), ops.relu, layers.Dropout(args.dropout))]
+    return layers.Serial(*blocks, layers.Dense(outputs))
+
+
+def _used(net, loss, decay):
+    """The rules a network of these parts uses."""
+    found = {loss, ops.dense, *([ops.l2] if decay else [])}
+    found |= {part.f for part in net.parts if isinstance(part, layers.Function) and isinstance(part.f, Rule)}
+    found |= {ops.dropout} if any(isinstance(part, layers.Dropout) and part.rate for part in net.parts) else set()
+    return sorted(found, key=lambda rule: ops.rules().index(rule))
+
+
+def _save(args, given, net, audits, result, score):
+    """The run as a folder: run.json, what a report shows; params.npz, the arrays by their paths."""
+    folder = Path(args.save)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = result.run
+    predictions = jax.jit(lambda x: net.apply(run.params, run.state, x)[0])(given.test[0])
+    confusion = diagnostics.confusion(given.test[1], np.asarray(predictions), given.classes).counts.tolist() if given.classes else None
+    record = {"data": args.data, "what": given.what, "settings": {k: v for k, v in vars(args).items() if k not in ("run", "folder")},
+              "network": repr(net), "summary": str(diagnostics.summary(net, given.training[0][:1])),
+              "rules": [{"rule": report.rule, "checks": len(report.checks), "gradient": report.worst("gradient"),
+                         "differences": report.worst("differences")} for report in audits],
+              "history": result.history, "stopped": result.stopped, "test": score, "classes": given.classes, "confusion": confusion,
+              "versions": {"python": platform.python_version(), "jax": jax.__version__}, "device": jax.devices()[0].device_kind}
+    np.savez(folder / "params.npz", **{jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(run.params)})
+    path = folder / "run.json"
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    return path
