@@ -152,6 +152,8 @@ def test_train_cifar10_with_a_linear_classifier(capsys, cifar, tmp_path, loss):
     assert float(re.search(r"test accuracy ([\d.]+) %", out).group(1)) > 95
     kept = json.loads((tmp_path / "kept" / "run.json").read_text())
     assert sum(map(sum, kept["confusion"])) == 60 and kept["classes"][3] == "cat" and len(kept["history"]) == 6
+    status, out, _ = run(capsys, "report", str(tmp_path / "kept"))
+    assert status == 0 and "</svg>" in (tmp_path / "kept" / "report.html").read_text(encoding="utf-8")
     assert np.load(tmp_path / "kept" / "params.npz")["[0]['w']"].shape == (3072, 10)
 
 

@@ -1,4 +1,4 @@
-"""The command line: rules, explain, audit, compare, train."""
+"""The command line: rules, explain, audit, compare, train, report."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""train: the whole way from data to a test score, with hand-written rules, audited first."""
+"""train: the whole way from data to a test score, with hand-written rules, audited first. report: a run that was kept, as a page."""
 
 import difflib
 import json
@@ -18,7 +18,10 @@ FOLDERS = {"mnist": data.read_mnist, "cifar10": data.read_cifar10}
 
 
 def add(commands):
-    """The parser of this command."""
+    """The parsers of these commands."""
+    sub = command(commands, "report", _report, "a run that `train --save RUN` kept, as one page of HTML")
+    sub.add_argument("kept", metavar="RUN", help="the folder of the run")
+    sub.add_argument("--out", metavar="HTML", help="where to write it (default: report.html in that folder)")
     sub = command(commands, "train", _train, "train a classifier or a regression, with hand-written rules")
     sub.add_argument("data", help="digits; mnist or cifar10 and the folder of their files; or a CSV file with a header")
     sub.add_argument("folder", nargs="?", help="where the files of mnist or cifar10 lie")
@@ -38,6 +41,10 @@ def add(commands):
     sub.add_argument("--autodiff", action="store_true", help="the very same with every rule set aside")
     sub.add_argument("--check", action="store_true", help="first check the gradient of the whole network against differences")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _report(args):
+    print(f"wrote {diagnostics.report(args.kept, args.out or Path(args.kept) / 'report.html')}")
 
 
 class Given(NamedTuple):
@@ -82,14 +89,16 @@ def _train(args):
     epoch = train.make_epoch(train.make_step(objective, optimizer), batch_size=args.batch_size)
     result = train.fit(run, epoch, given.training, epochs=args.epochs, evaluate=train.make_evaluate(objective, given.validation),
                        patience=args.patience, progress=not args.quiet)
-    score = train.make_evaluate(objective, given.test, prefix="")(result.run)
+    scores = {part: train.make_evaluate(objective, getattr(given, part), prefix="")(result.run)
+              for part in (("training", "validation", "test") if args.save else ("test",))}
+    score = scores["test"]
     mean = float(((given.test[1] - given.training[1].mean()) ** 2).mean())
     print(result.stopped)
     print(f"test accuracy {100 * score['accuracy']:.2f} %, loss {score['loss']:.4f}" if given.classes else
           f"test mean squared error {score['loss']:.6g} (of the mean alone: {mean:.6g})")
     print(f"wrote {diagnostics.learning_curve(result.history, args.out, title=f'{args.data}: training and validation')}")
     if args.save:
-        print(f"wrote {_save(args, given, net, audits, result, score)}")
+        print(f"wrote {_save(args, given, net, audits, result, scores)}")
 
 
 def _load(args):
@@ -149,7 +158,7 @@ def _used(net, loss, decay):
     return sorted(found, key=lambda rule: ops.rules().index(rule))
 
 
-def _save(args, given, net, audits, result, score):
+def _save(args, given, net, audits, result, scores):
     """The run as a folder: run.json, what a report shows; params.npz, the arrays by their paths."""
     folder = Path(args.save)
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +169,7 @@ def _save(args, given, net, audits, result, score):
               "network": repr(net), "summary": str(diagnostics.summary(net, given.training[0][:1])),
               "rules": [{"rule": report.rule, "checks": len(report.checks), "gradient": report.worst("gradient"),
                          "differences": report.worst("differences")} for report in audits],
-              "history": result.history, "stopped": result.stopped, "test": score, "classes": given.classes, "confusion": confusion,
+              "history": result.history, "stopped": result.stopped, **scores, "classes": given.classes, "confusion": confusion,
               "versions": {"python": platform.python_version(), "jax": jax.__version__}, "device": jax.devices()[0].device_kind}
     np.savez(folder / "params.npz", **{jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(run.params)})
     path = folder / "run.json"

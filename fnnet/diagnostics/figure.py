@@ -17,7 +17,10 @@ def figure(width=8, height=5):
 
 
 def save(made, path):
-    """Writes the picture, with the folders it needs, and says where."""
+    """Writes the picture, with the folders it needs, and says where. An open text file gets it as SVG."""
+    if hasattr(path, "write"):
+        made.savefig(path, format="svg")
+        return path
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     made.savefig(path)

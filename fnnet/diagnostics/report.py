@@ -1,0 +1,88 @@
+"""A run as one page of HTML that needs nothing else."""
+
+import html
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+
+from fnnet.diagnostics.choosing import bias_or_variance
+from fnnet.diagnostics.classifying import Confusion
+from fnnet.diagnostics.curves import learning_curve
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
+h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid #ccc }
+pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem } svg { max-width: 100%; height: auto }
+table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
+td:first-child, th:first-child { text-align: left }
+"""
+
+
+def report(run, path="report.html"):
+    """Writes a run, kept by `fnnet train … --save RUN`, as a page: the result, curves, network, rules with their audits, settings.
+
+    run is the folder, its run.json, or what that holds; the page is one file with its pictures inside. Returns its path.
+    """
+    found = _read(run) if isinstance(run, str | Path) else run
+    test, last = found["test"], found["history"][-1]
+    score = f"test accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}" if found["classes"] else f"test error {test['loss']:.6g}"
+    sections = [f"<p><strong>{html.escape(score)}</strong>. {html.escape(found['what'])}. {html.escape(found['stopped'])}.</p>"]
+    sections.append("<h2>Learning curve</h2>" + _svg(lambda file: learning_curve(found["history"], file)))
+    if "accuracy" in last:
+        sections.append(_svg(lambda file: learning_curve(found["history"], file, metric="accuracy", title="Accuracy")))
+    errors = [found[part]["loss"] for part in ("training", "validation", "test")]
+    if np.isfinite(errors).all():
+        said = bias_or_variance(*errors)
+        sections.append(f"<p>{html.escape(said[0].upper() + said[1:])}.</p>")
+    if found["confusion"]:
+        confusion = Confusion(np.array(found["confusion"]), tuple(found["classes"]))
+        mistakes = "; ".join(f"{a} taken for {b} {n} times" for a, b, n in confusion.worst())
+        sections.append("<h2>Who is taken for whom</h2>" + _svg(confusion.plot)
+                        + f"<p>The most frequent mistakes: {html.escape(mistakes or 'none')}.</p>")
+    sections.append(f"<h2>Network</h2><pre>{html.escape(found['network'])}</pre><pre>{html.escape(found['summary'])}</pre>")
+    if found.get("flow"):
+        sections.append(f"<h2>Gradient flow</h2><pre>{html.escape(found['flow'])}</pre>")
+    sections.append("<h2>Rules</h2><p>Each gradient is derived by hand; before training each was held against autodiff of its plain "
+                    "definition and against central differences, in float64.</p>"
+                    + _table(("rule", "checks", "against autodiff", "against differences"),
+                             [(r["rule"], r["checks"], f"{r['gradient']:.0e}", f"{r['differences']:.0e}") for r in found["rules"]]))
+    sections.append("<h2>Settings</h2>" + _table(("setting", "value"), [*found["settings"].items(), *found["versions"].items(),
+                                                                        ("device", found["device"])]))
+    title = f"fnnet: {found['data']}"
+    page = (f"<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{html.escape(title)}</title>"
+            f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1>\n" + "\n".join(sections) + "\n</body></html>\n")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _read(run):
+    path = Path(run)
+    path = path / "run.json" if path.is_dir() else path
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no run in {run}: keep one with fnnet train … --save {run}")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as problem:
+        raise ValueError(f"{path} is no complete JSON ({problem})") from None
+    wanted = "data", "history", "network", "rules", "settings", "training", "validation", "test"
+    if missing := [key for key in wanted if key not in found]:
+        raise ValueError(f"{path} is no run: it has no {missing[0]!r}")
+    return found
+
+
+def _svg(draw):
+    """A picture as text within the page."""
+    file = io.StringIO()
+    draw(file)
+    text = file.getvalue()
+    return text[text.index("<svg"):]
+
+
+def _table(header, rows):
+    def line(cells, tag):
+        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+    return "<table>" + line(header, "th") + "".join(line(row, "td") for row in rows) + "</table>"
