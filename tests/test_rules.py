@@ -33,8 +33,8 @@ def real_arguments(arrays):
 
 
 def total(f, cotangents):
-    """A scalar of the outputs of f, by fixed random cotangents."""
-    return lambda *args: sum(jnp.vdot(y, c) for y, c in zip(jax.tree.leaves(f(*args)), cotangents, strict=True))
+    """A scalar of the outputs of f, by fixed random cotangents. Outputs may differ in dtype."""
+    return lambda *args: sum(jnp.vdot(y, c).astype(jnp.float64) for y, c in zip(jax.tree.leaves(f(*args)), cotangents, strict=True))
 
 
 def cotangents_of(f, arrays):

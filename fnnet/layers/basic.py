@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from fnnet import ops
 from fnnet.layers.initializers import he, zeros
 from fnnet.layers.layer import Layer, shape_and_dtype
+from fnnet.layers.layer import count as _count
+from fnnet.layers.layer import given as _given
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,35 +92,6 @@ class StochasticDepth(Layer):
 
 
 @dataclass(frozen=True, repr=False)
-class BatchNorm(Layer):
-    """y = γ(x − μ)/√(v + ε) + β, with the statistics of the batch when training and running ones when testing
-
-    running ← m·running + (1 − m)·batch, m = momentum (Flax's and Keras's convention; PyTorch's momentum is 1 − m, and its running
-    variance unbiased, where this one is the biased v). params gamma, beta [d]; state mean, var [d].
-    """
-    momentum: float = 0.9
-    eps: float = 1e-5
-
-    def __post_init__(self):
-        if not 0 <= self.momentum <= 1:
-            raise ValueError(f"the momentum of {self!r} is from 0 to 1")
-
-    def init(self, key, x):
-        (*_, d), dtype = shape_and_dtype(x)
-        one, zero = jnp.ones(d, dtype), jnp.zeros(d, dtype)
-        return {"gamma": one, "beta": zero}, {"mean": zero, "var": one}
-
-    def apply(self, params, state, x, *, key=None, train=False):
-        gamma, beta = _given(self, params, "gamma"), params["beta"]
-        if not train:
-            return ops.batch_norm_inference(x, gamma, beta, state["mean"], state["var"], eps=self.eps), state
-        y, mean, var = ops.batch_norm(x, gamma, beta, eps=self.eps)
-        m = self.momentum
-        keep = jax.lax.stop_gradient
-        return y, {"mean": m * state["mean"] + (1 - m) * keep(mean), "var": m * state["var"] + (1 - m) * keep(var)}
-
-
-@dataclass(frozen=True, repr=False)
 class PReLU(Layer):
     """y = x if x ≥ 0 else ax, a learned: one for each channel, or one for all (shared=True). Starts at `start`."""
     start: float = 0.25
@@ -170,22 +143,10 @@ def _as_real(x, w):
     return x if jnp.issubdtype(jnp.result_type(x), jnp.floating) else jnp.asarray(x).astype(w.dtype)
 
 
-def _given(layer, params, name):
-    if not isinstance(params, dict) or name not in params:
-        got = f"those with {', '.join(params) or 'nothing'}" if isinstance(params, dict) else f"a {type(params).__name__}"
-        raise ValueError(f"{layer!r} takes the parameters its init made, with {name!r} among them, and was given {got}")
-    return params[name]
-
-
 def _key(layer, key):
     if key is None:
         raise ValueError(f"{layer!r} draws a mask: call apply(..., key=key, train=True)")
     return key
-
-
-def _count(layer, what, n):
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"the {what} of {type(layer).__name__} are a whole number above 0, and were given as {n!r}")
 
 
 def _share(layer, rate):

@@ -21,6 +21,7 @@ _watching = jax.make_user_context(None)         # (see, path of the part at work
 
 class Layer:
     """The base of all layers. A layer of your own: a frozen dataclass with `init` where it has parameters, and `apply`."""
+    follows_x = False           # True: computes in the dtype of x also where its parameters are wider, and gives them their gradients
 
     def init(self, key, x):
         return {}, {}
@@ -30,14 +31,8 @@ class Layer:
 
     def name_of(self, path):
         """The part a parameter belongs to, in words, from the parameter's path in the tree: "layer 2, Dense(10)"."""
-        words, layer = [], self
-        for step in path:
-            parts, index = getattr(layer, "parts", None), getattr(step, "idx", None)
-            if parts is None or index is None:
-                break
-            layer = parts[index]
-            words.append(f"layer {index}")
-        return ", ".join([*words, " ".join(repr(layer).split())])
+        places, layer = part_of(self, path)
+        return ", ".join([*(f"layer {i}" for i in places), " ".join(repr(layer).split())])
 
     def __repr__(self):
         """The code that builds it: settings that have their default are left out, the leading one goes without its name."""
@@ -83,6 +78,36 @@ def shape_and_dtype(x):
         raise TypeError(f"init takes an example of the input, or its jax.ShapeDtypeStruct, and was given {x!r}")
     dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32
     return tuple(x.shape), jnp.dtype(dtype)
+
+
+def part_of(layer, path):
+    """Where a parameter is, (2, 0) for part 0 of part 2, and the layer it belongs to, from its path in the tree. A wrapper, which
+    has a field `layer`, has the parameters of the layer inside."""
+    places = []
+    for step in path:
+        inside = layer
+        while isinstance(getattr(inside, "layer", None), Layer):
+            inside = inside.layer
+        parts, index = getattr(inside, "parts", None), getattr(step, "idx", None)
+        if parts is None or index is None:
+            break
+        layer = parts[index]
+        places.append(index)
+    return tuple(places), layer
+
+
+def given(layer, params, name):
+    """The parameter of that name, or a sentence."""
+    if not isinstance(params, dict) or name not in params:
+        got = f"those with {', '.join(params) or 'nothing'}" if isinstance(params, dict) else f"a {type(params).__name__}"
+        raise ValueError(f"{layer!r} takes the parameters its init made, with {name!r} among them, and was given {got}")
+    return params[name]
+
+
+def count(layer, what, n):
+    """Refuses a setting that is no whole number above 0."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ValueError(f"the {what} of {type(layer).__name__} are a whole number above 0, and were given as {n!r}")
 
 
 def output(layer, params, state, x):

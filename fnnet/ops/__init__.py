@@ -14,7 +14,22 @@ from fnnet.ops.losses import (
     squared_error,
     triplet,
 )
-from fnnet.ops.norm import batch_norm, batch_norm_inference
+from fnnet.ops.norm import (
+    batch_norm,
+    batch_norm_inference,
+    batch_norm_relu,
+    group_norm,
+    instance_norm,
+    l2_norm,
+    l2_normalize,
+    layer_norm,
+    power_iteration,
+    rms_norm,
+    spectral_normalize,
+    standard_deviation,
+    variance,
+    weight_standardize,
+)
 from fnnet.ops.penalties import elastic_net, l1, l2, weights_of
 from fnnet.rule import Rule
 
@@ -24,8 +39,9 @@ def rules():
     return [value for value in globals().values() if isinstance(value, Rule)]
 
 
-__all__ = ["attention", "batch_norm", "batch_norm_inference", "binary_cross_entropy", "binary_cross_entropy_with_logits",
-           "dense", "dense_stack", "dropout", "elastic_net", "elu", "identity", "l1", "l2", "leaky_relu",
-           "linear_cross_entropy", "log_softmax", "maxout", "multiclass_hinge", "prelu", "relu", "relu_dropout", "rope",
-           "rules", "sigmoid", "sinusoidal", "softmax", "softmax_cross_entropy", "squared_error", "stochastic_depth", "tanh",
-           "triplet", "weights_of"]
+__all__ = ["attention", "batch_norm", "batch_norm_inference", "batch_norm_relu", "binary_cross_entropy",
+           "binary_cross_entropy_with_logits", "dense", "dense_stack", "dropout", "elastic_net", "elu", "group_norm", "identity",
+           "instance_norm", "l1", "l2", "l2_norm", "l2_normalize", "layer_norm", "leaky_relu", "linear_cross_entropy", "log_softmax",
+           "maxout", "multiclass_hinge", "power_iteration", "prelu", "relu", "relu_dropout", "rms_norm", "rope", "rules", "sigmoid",
+           "sinusoidal", "softmax", "softmax_cross_entropy", "spectral_normalize", "squared_error", "standard_deviation",
+           "stochastic_depth", "tanh", "triplet", "variance", "weight_standardize", "weights_of"]

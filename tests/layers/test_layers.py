@@ -10,8 +10,9 @@ import pytest
 
 from fnnet import autodiff, layers, ops
 from fnnet.layers import initializers
-from fnnet.layers.basic import BatchNorm, Dense, DenseStack, Dropout, Flatten, Maxout, PReLU, StochasticDepth
+from fnnet.layers.basic import Dense, DenseStack, Dropout, Flatten, Maxout, PReLU, StochasticDepth
 from fnnet.layers.combine import Parallel, Residual, Serial
+from fnnet.layers.norm import BatchNorm
 
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (5, 7), jnp.float64)

@@ -1,4 +1,5 @@
-"""Batch norm: by hand, far from 0, where nothing varies, in half precision, and what is kept. What all rules share is in test_rules.py."""
+"""Normalisation: by hand, far from 0, where nothing varies, huge, tiny, in half precision, and what is kept. What all rules share is
+in test_rules.py."""
 
 import chex
 import jax
@@ -90,24 +91,22 @@ def test_one_example_gives_finite_gradients(op, count):
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_computes_in_float32(dtype):
     """The answer is that of float64 rounded once (dγ sums up 4096 rounded dy, of which the truth here knows)."""
-    args, cotangents = arguments((4096, 8), 20.0, dtype)
+    args, (dy, *rest) = arguments((4096, 8), 20.0, dtype)
+    cotangents = dy, *to(f32, rest)
     got, dtypes = pulled(ops.batch_norm, args, cotangents)
-    assert set(dtypes) == {jnp.dtype(dtype)}
+    assert dtypes == [dtype, f32, f32, dtype, dtype, dtype]         # statistics are kept for longer than a step
     for a, b in zip(got, pulled(ops.batch_norm.reference, *to(f64, (args, cotangents)))[0], strict=True):
         assert np.abs(a - b).max() < float(jnp.finfo(dtype).eps) * np.abs(b).max()
 
 
 def test_half_precision_beside_float32_parameters():
-    args, _ = arguments((64, 8))
-    mixed = (args[0].astype(jnp.bfloat16), *args[1:])
-    with jax.numpy_dtype_promotion("standard"):
-        dx, dgamma, dbeta = jax.grad(lambda *args: ops.batch_norm(*args)[0].sum(), (0, 1, 2))(*mixed)
-        assert (dx.dtype, dgamma.dtype, dbeta.dtype) == (jnp.bfloat16, f32, f32)
-        want = [jnp.result_type(a) for a in jax.tree.leaves(jax.eval_shape(ops.batch_norm.reference, *mixed))]
-        assert [a.dtype for a in ops.batch_norm(*mixed)] == want
-        running = jnp.zeros(8, f32), jnp.ones(8, f32)
-        dx, *_, dmean, _ = jax.grad(lambda *args: ops.batch_norm_inference(*args).sum(), tuple(range(5)))(*mixed, *running)
-        assert (dx.dtype, dmean.dtype) == (jnp.bfloat16, f32)
+    """The answer is in the dtype of x, each cotangent in that of its argument."""
+    (x, gamma, beta), _ = arguments((64, 8))
+    x, mean, var = x.astype(jnp.bfloat16), jnp.zeros(8, f32), jnp.ones(8, f32)
+    for f, args in ((ops.batch_norm, (x, gamma, beta)), (ops.batch_norm_relu, (x, gamma, beta)), (ops.layer_norm, (x, gamma, beta)),
+                    (ops.rms_norm, (x, gamma)), (ops.batch_norm_inference, (x, gamma, beta, mean, var))):
+        y, pull = jax.vjp(lambda *args, f=f: jax.tree.leaves(f(*args))[0], *args)
+        assert [y.dtype, *(d.dtype for d in pull(y))] == [jnp.bfloat16, *(a.dtype for a in args)], f
 
 
 def test_what_is_kept_and_what_is_not():
@@ -135,4 +134,162 @@ def test_inference_with_the_batch_s_own_statistics_is_training():
 ])
 def test_what_is_refused(call):
     with pytest.raises(ValueError, match=r"batch norm takes x \[... d\] with at least one example, and one number for each channel"):
+        call()
+
+
+def normalised(x, axes, eps=1e-5):
+    """In NumPy, from the definition."""
+    x = np.asarray(x, np.float64)
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
+
+
+IMAGES = jax.random.normal(jax.random.key(5), (3, 4, 5, 6), f64) + 2
+
+
+@pytest.mark.parametrize("name, f, want", [
+    ("layer", lambda x, *ab: ops.layer_norm(x, *ab), normalised(IMAGES, -1)),
+    ("rms", lambda x, a, b: ops.rms_norm(x, a) + b[None, None, None],
+     np.asarray(IMAGES) / np.sqrt((np.asarray(IMAGES) ** 2).mean(-1, keepdims=True) + 1e-6)),
+    ("group", lambda x, *ab: ops.group_norm(x, *ab, groups=3), normalised(IMAGES.reshape(3, 20, 3, 2), (1, 3)).reshape(IMAGES.shape)),
+    ("one group", lambda x, *ab: ops.group_norm(x, *ab, groups=1), normalised(IMAGES, (1, 2, 3))),
+    ("instance", lambda x, *ab: ops.instance_norm(x, *ab), normalised(IMAGES, (1, 2))),
+    ("batch and relu", lambda x, *ab: ops.batch_norm_relu(x, *ab)[0], normalised(IMAGES, (0, 1, 2))),
+], ids=lambda v: v if isinstance(v, str) else "")
+def test_each_is_its_definition(name, f, want):
+    gamma, beta = jnp.arange(1.0, 7), jnp.linspace(-1, 1, 6)
+    want = want * np.asarray(gamma) + np.asarray(beta)
+    chex.assert_trees_all_close(f(IMAGES, gamma, beta), np.maximum(want, 0) if "relu" in name else want, rtol=1e-11, atol=1e-12)
+
+
+def test_layer_norm_by_hand():
+    """x = (0, 2): μ = 1, σ = 1, z = (−1, 1), and any dx is 0: with two numbers z only knows which is larger."""
+    y, pull = jax.vjp(lambda x, g, b: ops.layer_norm(x, g, b, eps=0.0), f64([[0, 2]]), f64([3, 5]), f64([1, 1]))
+    chex.assert_trees_all_close(y, f64([[-2, 6]]))
+    chex.assert_trees_all_close(pull(f64([[1, 10]])), (f64([[0, 0]]), f64([-1, 10]), f64([1, 10])), atol=1e-15)
+
+
+FAR = {                                                                     # the rule, and how it is often written
+    "layer_norm": (lambda x: ops.layer_norm(x), lambda x: plain(x, -1)),
+    "group_norm": (lambda x: ops.group_norm(x, groups=2), lambda x: plain(x.reshape(16, 64, 2, 16), (1, 3)).reshape(x.shape)),
+    "instance_norm": (lambda x: ops.instance_norm(x), lambda x: plain(x, 1)),
+    "batch_norm_relu": (lambda x: ops.batch_norm_relu(x)[0], lambda x: jnp.maximum(plain(x, (0, 1)), 0)),
+    "weight_standardize": (lambda x: ops.weight_standardize(x), lambda x: plain(x, (0, 1))),
+    "variance": (lambda x: ops.variance(x), lambda x: (x * x).mean(-1) - x.mean(-1) ** 2),
+    "standard_deviation": (lambda x: ops.standard_deviation(x, axis=0, ddof=1), lambda x: jnp.sqrt(fast_variance(x, 0)[0] * 16 / 15)),
+}
+
+
+def fast_variance(x, axes):
+    """⟨x²⟩ − μ², and never below 0."""
+    return jnp.maximum((x * x).mean(axes, keepdims=True) - x.mean(axes, keepdims=True) ** 2, 0)
+
+
+def plain(x, axes):
+    return (x - x.mean(axes, keepdims=True)) / jnp.sqrt(fast_variance(x, axes) + 1e-5)
+
+
+@pytest.mark.parametrize("name", FAR)
+def test_far_from_0_the_rule_is_right_and_the_usual_formula_is_wrong(name):
+    rule, usual = FAR[name]
+    draw = jax.random.normal(jax.random.key(1), (16, 64, 32), f32)
+
+    def errors(f, offset):
+        x = draw + f32(offset)
+        c = jax.random.normal(jax.random.key(2), jax.eval_shape(rule, x).shape, f32)
+        (truth, _), (found, _) = pulled(rule, (x.astype(f64),), c.astype(f64)), pulled(f, (x,), c)
+        return max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(found, truth, strict=True))
+    for offset in (0, 100, 3000, -1e5):
+        assert errors(rule, offset) < 2e-6, offset
+    assert errors(usual, 0) < 2e-5 and errors(usual, 3000) > 0.01
+
+
+@pytest.mark.parametrize("f", [ops.layer_norm, lambda *args: ops.group_norm(*args, groups=4),
+                               lambda *args: ops.instance_norm(*args), lambda *args: ops.batch_norm_relu(*args)[0]])
+def test_the_gradients_of_gamma_and_beta_far_from_0(f):
+    args, (dy, *_) = arguments((16, 32, 8), 3000.0)
+    found, truth = pulled(f, args, dy)[0], pulled(f, *to(f64, (args, dy)))[0]
+    for a, b in zip(found, truth, strict=True):
+        assert np.abs(a - b).max() < 4e-6 * np.abs(b).max()
+
+
+HUGE_AND_TINY = [1e25, 1.0, 1e-25]
+
+
+@pytest.mark.parametrize("scale", HUGE_AND_TINY)
+def test_lengths_whose_squares_are_no_numbers(scale):
+    """‖x‖ and x/‖x‖ in float32, where √Σ x² is ∞ or 0; other rows, of ordinary length or 0, are what they are without them."""
+    rows = np.array([[1, 2, 2], [0, 0, 0], [3, 0, -4]])
+    x = jnp.asarray(rows * np.array([[scale], [1], [1]]), f32)
+    c = np.array([[1.0, 0, 0], [1, 1, 1], [0, 0, 5]])
+    y, dx = ops.l2_norm(x), jax.grad(lambda x: (ops.l2_norm(x) * f32([2, 2, 2])).sum())(x)
+    np.testing.assert_allclose(y, [3 * scale, 0, 5], rtol=1e-6)
+    np.testing.assert_allclose(dx, 2 * rows / np.array([[3], [1], [5]]), rtol=1e-6)                 # 0 at 0
+    y, pull = jax.vjp(ops.l2_normalize, x)
+    unit = rows / np.array([[3], [1], [5]])
+    np.testing.assert_allclose(y, unit, rtol=1e-6)
+    wanted = (c - unit * (unit * c).sum(1, keepdims=True)) / (np.array([[3], [np.inf], [5]]) * np.array([[scale], [1], [1]]))
+    np.testing.assert_allclose(pull(f32(c))[0] / f32([[1 / scale], [1], [1]]), wanted * np.array([[scale], [1], [1]]), rtol=2e-6, atol=1e-7)
+    np.testing.assert_allclose(ops.l2_norm(x[:1]), 3 * scale, rtol=1e-6)                            # no row of 0 beside it
+    plain = jax.grad(lambda x: jnp.sqrt((x * x).sum(-1)).sum())(x)
+    assert np.isnan(plain[1]).all() and (scale == 1 or not np.allclose(plain[0], rows[0] / 3))
+
+
+def test_lengths_of_infinity_and_nan_are_not_hidden():
+    x = f32([[jnp.inf, 1], [jnp.nan, 1]])
+    assert ops.l2_norm(x)[0] == jnp.inf and jnp.isnan(ops.l2_norm(x)[1]) and jnp.isnan(ops.l2_normalize(x)[1]).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e5 + 0.1])
+def test_of_equal_numbers_the_standard_deviation_and_its_gradient_are_0(value):
+    x = jnp.full((3, 7), value, f32).at[1, 2].add(1)
+    s, dx = jax.value_and_grad(lambda x: (ops.standard_deviation(x) * f32([1, 1, 1])).sum())(x)
+    dx = np.asarray(dx)
+    assert (dx[0] == 0).all() and (dx[2] == 0).all() and np.isfinite(dx).all() and dx[1, 2] > 0
+    np.testing.assert_allclose(s, np.std(np.asarray(x[1], np.float64)), rtol=1e-6)
+    many = jnp.repeat(jnp.exp(5 * jax.random.normal(jax.random.key(0), (500, 1), f32)), 7, 1)       # the means of half of them round
+    s, pull = jax.vjp(ops.standard_deviation, many)
+    assert (s == 0).all() and (pull(s + 1)[0] == 0).all()
+    assert not np.isfinite(jax.grad(lambda x: jnp.std(x, -1).sum())(jnp.zeros((3, 7), f32))).any()
+
+
+def test_power_iteration_finds_the_largest_singular_value_and_its_gradient():
+    """W = U·S·Vᵀ: dσ/dW = u·vᵀ; σ(ŵ) = 1, so along W itself nothing changes."""
+    w = jax.random.normal(jax.random.key(3), (3, 3, 4, 6), f64)
+    left, sigma, right = np.linalg.svd(np.asarray(w).reshape(36, 6), full_matrices=False)
+    u, v = ops.power_iteration(w, jnp.ones(6), steps=400)
+    np.testing.assert_allclose(np.abs(np.asarray(u) @ right[0]), 1, rtol=1e-12)
+    np.testing.assert_allclose(np.abs(np.asarray(v) @ left[:, 0]), 1, rtol=1e-12)
+    normal, pull = jax.vjp(lambda w: ops.spectral_normalize(w, u, v), w)
+    np.testing.assert_allclose(np.linalg.norm(np.asarray(normal).reshape(36, 6), 2), 1, rtol=1e-12)
+    dw = pull(jnp.cos(w))[0]
+    assert abs(float((dw * w).sum())) < 1e-12
+    zero, pull = jax.vjp(lambda w: ops.spectral_normalize(w, *ops.power_iteration(w, jnp.ones(6))), 0 * w)
+    assert (zero == 0).all() and (pull(w)[0] == w).all()                    # nothing to divide by
+
+
+@pytest.mark.parametrize("f, bytes_kept", [
+    (lambda x, a, b: ops.batch_norm_relu(x, a, b)[0], 3 * 64), (ops.layer_norm, 3 * 500), (lambda x, a, b: ops.rms_norm(x, a), 500),
+    (lambda x, a, b: ops.group_norm(x.reshape(4, 125, 64), a, b, groups=8), 3 * 32),
+    (lambda x, a, b: ops.l2_normalize(x), 500), (lambda x, a, b: ops.variance(x, axis=0), 2 * 64)])
+def test_beside_the_arguments_only_statistics_are_kept(f, bytes_kept):
+    x, gamma = jnp.ones((500, 64), f32), jnp.ones(64, f32)
+    pull = jax.vjp(f, x, gamma, gamma)[1]
+    kept = [leaf for leaf in jax.tree.leaves(pull) if leaf is not x and leaf is not gamma]
+    assert sum(leaf.nbytes for leaf in kept if leaf.shape != (4, 125, 64)) <= 4 * bytes_kept + 3 * 64 * 4
+
+
+@pytest.mark.parametrize("call, sentence", [
+    (lambda: ops.layer_norm(jnp.zeros((2, 3)), jnp.zeros(2)), r"layer_norm takes x \[\.\.\. d\] .* x is \[2, 3\], the others are \[2\]"),
+    (lambda: ops.rms_norm(jnp.zeros(())), "rms_norm takes x .* the others are not given"),
+    (lambda: ops.group_norm(jnp.zeros((2, 3, 6)), groups=4), r"groups of equal size: x is \[2, 3, 6\] and groups=4, give a divisor of 6"),
+    (lambda: ops.group_norm(jnp.zeros((2, 3, 6))), "without groups"),
+    (lambda: ops.instance_norm(jnp.zeros((2, 3))), r"x \[n ... c\] with positions between"),
+    (lambda: ops.l2_norm(jnp.zeros((2, 3)), axis=2), "along axis=2: x is"),
+    (lambda: ops.l2_normalize(jnp.zeros((2, 0))), "give an axis of at least one number"),
+    (lambda: ops.variance(jnp.zeros((2, 3)), axis=0, ddof=2), "give a smaller ddof"),
+    (lambda: ops.weight_standardize(jnp.zeros(3)), r"was given \[3\]"),
+    (lambda: ops.spectral_normalize(jnp.zeros((2, 3)), jnp.zeros(3), jnp.zeros(3)), r"u is \[3\] and v is \[3\]"),
+])
+def test_what_else_is_refused(call, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
         call()

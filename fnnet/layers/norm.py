@@ -1,0 +1,191 @@
+"""Layers that normalise what comes in, and wrappers that normalise the weights of the layer inside.
+
+gamma starts at 1 and beta at 0; scale=False and bias=False leave them out. Statistics are computed in at least float32.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from fnnet import ops
+from fnnet.layers.layer import Layer, as_layer, count, given, shape_and_dtype
+from fnnet.ops.numeric import wide
+
+
+@dataclass(frozen=True, repr=False)
+class BatchNorm(Layer):
+    """y = γ(x − μ)/√(v + ε) + β, with the statistics of the batch when training and running ones when testing
+
+    running ← m·running + (1 − m)·batch, m = momentum (Flax's and Keras's convention; PyTorch's momentum is 1 − m, and its running
+    variance unbiased, where this one is the biased v). x [n ... d]; params gamma, beta [d]; state mean, var [d], at least float32.
+    relu=True sets what is below 0 to 0, in the same rule.
+    """
+    momentum: float = 0.9
+    eps: float = 1e-5
+    scale: bool = True
+    bias: bool = True
+    relu: bool = False
+    follows_x = True
+
+    def __post_init__(self):
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"the momentum of {self!r} is from 0 to 1")
+
+    def init(self, key, x):
+        (*_, d), dtype = shape_and_dtype(x)
+        return _start(self, x), {"mean": jnp.zeros(d, wide(dtype)), "var": jnp.ones(d, wide(dtype))}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        gamma, beta = _affine(self, params)
+        if not train:
+            y = ops.batch_norm_inference(x, gamma, beta, state["mean"], state["var"], eps=self.eps)
+            return ops.relu(y) if self.relu else y, state
+        y, *batch = (ops.batch_norm_relu if self.relu else ops.batch_norm)(x, gamma, beta, eps=self.eps)
+        m = self.momentum
+        return y, {name: m * state[name] + (1 - m) * jax.lax.stop_gradient(new).astype(state[name].dtype)
+                   for name, new in zip(("mean", "var"), batch, strict=True)}
+
+
+@dataclass(frozen=True, repr=False)
+class LayerNorm(Layer):
+    """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example over its last axis
+
+    x [... d] → y [... d]; params gamma, beta [d].
+    """
+    eps: float = 1e-5
+    scale: bool = True
+    bias: bool = True
+    follows_x = True
+
+    def init(self, key, x):
+        return _start(self, x), {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.layer_norm(x, *_affine(self, params), eps=self.eps), state
+
+
+@dataclass(frozen=True, repr=False)
+class RMSNorm(Layer):
+    """y = γx/√(⟨x²⟩ + ε), of each example over its last axis
+
+    x [... d] → y [... d]; params gamma [d].
+    """
+    eps: float = 1e-6
+    scale: bool = True
+    follows_x = True
+    bias = False
+
+    def init(self, key, x):
+        return _start(self, x), {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.rms_norm(x, _affine(self, params)[0], eps=self.eps), state
+
+
+@dataclass(frozen=True, repr=False)
+class GroupNorm(Layer):
+    """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example and each of `groups` groups of channels, over all positions
+
+    x [n ... c] → y [n ... c]; params gamma, beta [c].
+    """
+    groups: int
+    eps: float = 1e-5
+    scale: bool = True
+    bias: bool = True
+    follows_x = True
+
+    def __post_init__(self):
+        count(self, "groups", self.groups)
+
+    def init(self, key, x):
+        return _start(self, x), {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.group_norm(x, *_affine(self, params), groups=self.groups, eps=self.eps), state
+
+
+@dataclass(frozen=True, repr=False)
+class InstanceNorm(Layer):
+    """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example and channel, over all positions
+
+    x [n ... c] → y [n ... c]; params gamma, beta [c].
+    """
+    eps: float = 1e-5
+    scale: bool = True
+    bias: bool = True
+    follows_x = True
+
+    def init(self, key, x):
+        return _start(self, x), {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.instance_norm(x, *_affine(self, params), eps=self.eps), state
+
+
+@dataclass(frozen=True, repr=False)
+class SpectralNorm(Layer):
+    """The layer inside with w/σ in the place of its weights w, σ the largest singular value of w   [Miyato et al. 2018]
+
+    params are those of the layer inside; state u [k], the leading singular vector as far as it is known, and that of the layer.
+    Training makes u better by `steps` steps of power iteration at every call.
+    """
+    layer: Layer
+    steps: int = 1
+
+    def __post_init__(self):
+        object.__setattr__(self, "layer", as_layer(self.layer))
+
+    def init(self, key, x):
+        params, state = self.layer.init(key, x)
+        w = _weights(self, params)
+        start = jax.random.normal(jax.random.fold_in(key, 1), w.shape[-1:], wide(w.dtype))
+        return params, {"u": ops.power_iteration(w, start, steps=10)[0], "layer": state}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        w = _weights(self, params)
+        u, v = ops.power_iteration(w, state["u"], steps=self.steps if train else 0)
+        y, after = self.layer.apply({**params, "w": ops.spectral_normalize(w, u, v)}, state["layer"], x, key=key, train=train)
+        return y, {"u": u, "layer": after}
+
+
+@dataclass(frozen=True, repr=False)
+class WeightStandardization(Layer):
+    """The layer inside with (w − μ)/σ in the place of its weights w, mean and variance of each output's weights   [Qiao et al. 2019]
+
+    params and state are those of the layer inside.
+    """
+    layer: Layer
+    eps: float = 1e-5
+
+    def __post_init__(self):
+        object.__setattr__(self, "layer", as_layer(self.layer))
+
+    def init(self, key, x):
+        params, state = self.layer.init(key, x)
+        _weights(self, params)
+        return params, state
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        w = ops.weight_standardize(_weights(self, params), eps=self.eps)
+        return self.layer.apply({**params, "w": w}, state, x, key=key, train=train)
+
+
+def _start(layer, x):
+    shape, dtype = shape_and_dtype(x)
+    if not shape:
+        raise ValueError(f"{layer!r} normalises x [... d], and was given a scalar")
+    made = {"gamma": jnp.ones(shape[-1:], dtype), "beta": jnp.zeros(shape[-1:], dtype)}
+    return {name: a for name, a in made.items() if {"gamma": layer.scale, "beta": layer.bias}[name]}
+
+
+def _affine(layer, params):
+    return given(layer, params, "gamma") if layer.scale else None, given(layer, params, "beta") if layer.bias else None
+
+
+def _weights(layer, params):
+    w = params.get("w") if isinstance(params, dict) else None
+    if w is None or jnp.ndim(w) < 2:
+        raise ValueError(f"{type(layer).__name__} normalises the weights w [... k] of one layer, Dense for instance, and {layer.layer!r} "
+                         "has no such parameter: wrap the layers inside it one by one")
+    return w

@@ -1,0 +1,123 @@
+"""Normalisation of each example over its positions: groups of channels together, or every channel by itself."""
+
+import math
+
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet.ops.norm.moments import like, scaled, shifted, widen
+from fnnet.rule import rule
+
+
+@rule
+def group_norm(x, gamma=None, beta=None, *, groups, eps=1e-5):
+    """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy   [Wu & He 2018]
+
+    x [n ... c], gamma, beta [c] or None → y [n ... c]. μ and σ² = v + ε are of each example and each group of c/groups channels
+    that follow one another, over all positions. groups=1 is layer norm over positions and channels. Kept, beside the arguments:
+    μ in two parts and 1/σ, [n groups] each. Sums run over the positions first, for all channels side by side.
+    """
+    return _plain(x, gamma, beta, groups, eps)
+
+
+@group_norm.fwd
+def _(x, gamma, beta, *, groups, eps):
+    return _forward(x, gamma, beta, groups, eps)
+
+
+@group_norm.bwd
+def _(dy, x, gamma, beta, near, off, rstd):
+    return _back(dy, x, gamma, beta, near, off, rstd)
+
+
+@rule
+def instance_norm(x, gamma=None, beta=None, *, eps=1e-5):
+    """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy   [Ulyanov et al. 2016]
+
+    x [n ... c] with at least one axis of positions, gamma, beta [c] or None → y [n ... c]. μ and σ² = v + ε are of each example and
+    each channel, over the positions.
+    """
+    return _plain(x, gamma, beta, x.shape[-1], eps)
+
+
+@instance_norm.fwd
+def _(x, gamma, beta, *, eps):
+    return _forward(x, gamma, beta, x.shape[-1], eps)
+
+
+@instance_norm.bwd
+def _(dy, x, gamma, beta, near, off, rstd):
+    return _back(dy, x, gamma, beta, near, off, rstd)
+
+
+def _plain(x, gamma, beta, groups, eps):
+    wider, g, b = widen(x, gamma, beta)
+    z = wider.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
+    mean = z.mean((1, 3), keepdims=True)
+    var = ((z - mean) ** 2).mean((1, 3), keepdims=True)
+    z = ((z - mean) / jnp.sqrt(var + eps)).reshape(x.shape)
+    return shifted(scaled(z, g), b).astype(x.dtype)
+
+
+def _forward(x, gamma, beta, groups, eps):
+    wider, g, b = widen(x, gamma, beta)
+    flat = wider.reshape(x.shape[0], -1, x.shape[-1])
+    near = _pooled(flat.mean(1), groups)
+    d = flat - _spread(near, flat)
+    off = _pooled(d.mean(1), groups)
+    rstd = lax.rsqrt(jnp.maximum(_pooled((d * d).mean(1), groups) - off * off, 0) + eps)
+    y = shifted((d - _spread(off, flat)) * scaled(_spread(rstd, flat), g), b)
+    return y.reshape(x.shape).astype(x.dtype), (x, gamma, beta, near, off, rstd)
+
+
+def _back(dy, x, gamma, beta, near, off, rstd):
+    wider, dy, g = (a if a is None or a.ndim == 1 else a.reshape(x.shape[0], -1, x.shape[-1]) for a in widen(x, dy, gamma))
+    groups, size = near.shape[1], wider.shape[1]
+    near, off, rstd = (_spread(a, wider) for a in (near, off, rstd))
+    d = wider - near
+    total, moment = dy.sum(1, keepdims=True), (dy * d).sum(1, keepdims=True)            # of each example and channel
+    moment = moment - off * total
+    mean, slope = (_spread(_pooled(scaled(a, g)[:, 0] / size, groups), wider) for a in (total, moment))
+    b = -slope * rstd**3
+    dx = scaled(rstd, g) * dy + b * d - (rstd * mean + b * off)
+    return like((dx.reshape(x.shape), x), ((moment * rstd).sum((0, 1)), gamma), (total.sum((0, 1)), beta))
+
+
+def _pooled(a, groups):
+    """The mean over the channels of a group, a [n c] → [n groups]."""
+    return a.reshape(a.shape[0], groups, -1).mean(-1)
+
+
+def _spread(a, x):
+    """A number of each group for each of its channels, a [n groups] → [n 1 c], against x [n s c]."""
+    n, groups = a.shape
+    return jnp.broadcast_to(a[:, :, None], (n, groups, x.shape[-1] // groups)).reshape(n, x.shape[-1])[:, None]
+
+
+def _check(name, x, channels, positions=0):
+    shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
+    if len(shape) < 2 + positions or math.prod(shape[1:]) == 0 or any(c != shape[-1:] for c in given):
+        raise ValueError(f"{name} takes x [n ... c]{' with positions between' * positions}, and one number for each channel: x is "
+                         f"{list(shape)}, the others are {', '.join(str(list(c)) for c in given) or 'not given'}")
+
+
+@group_norm.check
+def _(x, gamma, beta, *, groups):
+    _check("group_norm", x, (gamma, beta))
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or jnp.shape(x)[-1] % groups:
+        raise ValueError(f"group_norm divides the channels into groups of equal size: x is {list(jnp.shape(x))} and groups={groups}, "
+                         f"give a divisor of {jnp.shape(x)[-1]}")
+
+
+@instance_norm.check
+def _(x, gamma, beta):
+    _check("instance_norm", x, (gamma, beta), positions=1)
+
+
+group_norm.example(x="n h w 8", gamma="8", beta="8", groups=4)
+group_norm.example(x="n t d", gamma="d", beta="d", groups=2, eps=1e-3)
+group_norm.example(x="n d", gamma="d", beta="d", groups=2)
+group_norm.example(x="n h w c", groups=1)
+instance_norm.example(x="n h w c", gamma="c", beta="c")
+instance_norm.example(x="n t d", gamma="d", beta="d", eps=1e-3)
+instance_norm.example(x="n h w c")

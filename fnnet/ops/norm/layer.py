@@ -1,0 +1,93 @@
+"""Normalisation of each example by itself: layer norm and RMS norm."""
+
+import math
+
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet.ops.norm.moments import front, like, moments, scaled, shifted, weighted_sum, widen
+from fnnet.rule import rule
+
+
+@rule
+def layer_norm(x, gamma=None, beta=None, *, eps=1e-5):
+    """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy   [Ba et al. 2016]
+
+    x [... d], gamma, beta [d] or None → y [... d]. μ = ⟨x⟩ and σ² = ⟨(x − μ)²⟩ + ε are of each example, over its last axis. Kept,
+    beside the arguments: μ in two parts, and 1/σ. Right however far from 0 the numbers are: a variance as ⟨x²⟩ − μ² is not.
+    """
+    wider, g, b = widen(x, gamma, beta)
+    mean = wider.mean(-1, keepdims=True)
+    var = ((wider - mean) ** 2).mean(-1, keepdims=True)
+    return shifted(scaled((wider - mean) / jnp.sqrt(var + eps), g), b).astype(x.dtype)
+
+
+@layer_norm.fwd
+def _(x, gamma, beta, *, eps):
+    wider, g, b = widen(x, gamma, beta)
+    near, off, var = moments(wider, -1)
+    rstd = lax.rsqrt(var + eps)
+    return shifted(scaled((wider - near - off) * rstd, g), b).astype(x.dtype), (x, gamma, beta, near, off, rstd)
+
+
+@layer_norm.bwd
+def _(dy, x, gamma, beta, near, off, rstd):
+    wider, dy, g = widen(x, dy, gamma)
+    d, n = wider - near, x.shape[-1]
+    mean = weighted_sum(dy, g) / n                              # ⟨dz⟩
+    slope = weighted_sum(dy * d, g) / n - off * mean            # ⟨dz·(x − μ)⟩
+    b = -slope * rstd**3
+    dx = rstd * scaled(dy, g) + b * d - (rstd * mean + b * off)
+    dgamma = None if gamma is None else (dy * ((d - off) * rstd)).sum(front(x))
+    return like((dx, x), (dgamma, gamma), (None if beta is None else dy.sum(front(x)), beta))
+
+
+@rule
+def rms_norm(x, gamma=None, *, eps=1e-6):
+    """y = γ·x/ρ,   ρ² = ⟨x²⟩ + ε,   dx = (dz − x⟨dz·x⟩/ρ²)/ρ,   dz = γ·dy,   dγ = Σ dy·x/ρ   [Zhang & Sennrich 2019]
+
+    x [... d], gamma [d] or None → y [... d], ρ of each example over its last axis. Kept, beside the arguments: 1/ρ.
+    """
+    wider, g = widen(x, gamma)
+    return scaled(wider / jnp.sqrt((wider * wider).mean(-1, keepdims=True) + eps), g).astype(x.dtype)
+
+
+@rms_norm.fwd
+def _(x, gamma, *, eps):
+    wider, g = widen(x, gamma)
+    r = lax.rsqrt((wider * wider).mean(-1, keepdims=True) + eps)
+    return scaled(wider * r, g).astype(x.dtype), (x, gamma, r)
+
+
+@rms_norm.bwd
+def _(dy, x, gamma, r):
+    wider, dy, g = widen(x, dy, gamma)
+    b = -weighted_sum(dy * wider, g) / x.shape[-1] * r**3
+    dgamma = None if gamma is None else (dy * (wider * r)).sum(front(x))
+    return like((r * scaled(dy, g) + b * wider, x), (dgamma, gamma))
+
+
+def _check(name, x, *channels):
+    shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
+    if not shape or math.prod(shape[-1:]) == 0 or any(c != shape[-1:] for c in given):
+        raise ValueError(f"{name} takes x [... d] with at least one feature, and one number for each: x is {list(shape)}, "
+                         f"the others are {', '.join(str(list(c)) for c in given) or 'not given'}")
+
+
+@layer_norm.check
+def _(x, gamma, beta):
+    _check("layer_norm", x, gamma, beta)
+
+
+@rms_norm.check
+def _(x, gamma):
+    _check("rms_norm", x, gamma)
+
+
+layer_norm.example(x="n d", gamma="d", beta="d")
+layer_norm.example(x="n t d", gamma="d", beta="d", eps=1e-3)
+layer_norm.example(x="n d")
+layer_norm.example(x="d", gamma="d")
+rms_norm.example(x="n d", gamma="d")
+rms_norm.example(x="n t d", gamma="d", eps=1e-3)
+rms_norm.example(x="n d")

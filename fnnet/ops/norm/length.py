@@ -1,0 +1,97 @@
+"""The length of a vector, and vectors of length 1: right at 0, and for numbers whose squares are too large or too small."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet.ops.norm.moments import like, widen
+from fnnet.rule import rule
+
+
+@rule
+def l2_norm(x, *, axis=-1, keepdims=False):
+    """y = ‖x‖ = √Σ x²,   dx = x/‖x‖·dy, 0 at x = 0
+
+    x of any shape → y without the axis (None: over all), or with an axis of 1 for keepdims. √Σ x² itself has the derivative NaN at
+    0, and is ∞ or 0 where the squares are: from 2·10¹⁹ on and up to 10⁻²³ in float32.
+    """
+    wider, = widen(x)
+    return jnp.sqrt((wider * wider).sum(axis, keepdims=keepdims)).astype(x.dtype)
+
+
+@l2_norm.fwd
+def _(x, *, axis, keepdims):
+    norm = length(widen(x)[0], axis)
+    return (norm if keepdims else norm.squeeze(axis)).astype(x.dtype), (x, inverse(norm))
+
+
+@l2_norm.bwd
+def _(dy, x, r):
+    wider, dy = widen(x, dy)
+    return like((wider * (dy.reshape(r.shape) * r), x))
+
+
+@rule
+def l2_normalize(x, *, axis=-1):
+    """y = x/‖x‖,   dx = (dy − y·Σ dy·y)/‖x‖, both 0 at x = 0
+
+    x of any shape → y of the same, of length 1 along the axis (None: over all). Right for lengths from 10⁻³⁸ to 10³⁸ in float32.
+    """
+    wider, = widen(x)
+    return (wider / jnp.sqrt((wider * wider).sum(axis, keepdims=True))).astype(x.dtype)
+
+
+@l2_normalize.fwd
+def _(x, *, axis):
+    wider, = widen(x)
+    r = inverse(length(wider, axis))
+    return (wider * r).astype(x.dtype), (x, r)
+
+
+@l2_normalize.bwd
+def _(dy, x, r, *, axis):
+    wider, dy = widen(x, dy)
+    cosine = (dy * wider).sum(axis, keepdims=True) * r          # in this order no product leaves the range of numbers
+    return like((dy * r - wider * r * (cosine * r), x))
+
+
+def length(x, axis):
+    """‖x‖ with axes of 1. Where a square leaves the range of numbers, all is divided by the largest first."""
+    def careful(x, square):
+        largest = lax.stop_gradient(jnp.abs(x).max(axis, keepdims=True))
+        largest = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
+        square = ((x / largest) ** 2).sum(axis, keepdims=True)
+        return largest * jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
+    square, limits = (x * x).sum(axis, keepdims=True), jnp.finfo(x.dtype)
+    few = float(limits.tiny) / float(limits.eps)                # below, a square that counts may have been rounded to 0
+    return lax.cond(((square > few) & (square < jnp.inf)).all(), lambda x, square: jnp.sqrt(square), careful, x, square)
+
+
+def inverse(norm):
+    """1/‖x‖, 0 where ‖x‖ = 0."""
+    return jnp.where(norm == 0, 0, 1 / jnp.where(norm == 0, 1, norm))
+
+
+def check_axis(name, x, axis):
+    shape = jnp.shape(x)
+    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    if not all(isinstance(a, int) and -len(shape) <= a < len(shape) for a in axes) or 0 in (shape[a] for a in axes):
+        raise ValueError(f"{name} is of the numbers along axis={axis}: x is {list(shape)}, give an axis of at least one number, a tuple "
+                         "of axes, or None for all")
+
+
+@l2_norm.check
+def _(x, *, axis):
+    check_axis("l2_norm", x, axis)
+
+
+@l2_normalize.check
+def _(x, *, axis):
+    check_axis("l2_normalize", x, axis)
+
+
+l2_norm.example(x="n d")
+l2_norm.example(x="n t d", axis=(0, -1), keepdims=True)
+l2_norm.example(x="n d", axis=None)
+l2_normalize.example(x="n d")
+l2_normalize.example(x="n t d", axis=1)
+l2_normalize.example(x="n d", axis=None)

@@ -1,0 +1,57 @@
+"""Mean and variance, right however far from 0 the numbers are, and what every normalisation of channels shares."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet.ops.numeric import wide
+
+
+def moments(x, axes):
+    """x [...] wide → near, off, v, with axes of 1: the mean is near + off, and the variance is v.
+
+    ⟨x²⟩ − ⟨x⟩² would lose the variance of anything far from 0. The mean rounds too, at 3000 by 10⁻⁴: what the differences to
+    it sum to is its error, kept beside it.
+    """
+    near = x.mean(axes, keepdims=True)
+    d = x - near
+    off = d.mean(axes, keepdims=True)
+    return near, off, jnp.maximum((d * d).mean(axes, keepdims=True) - off * off, 0)
+
+
+def widen(x, *others):
+    """The arrays in the dtype of computing, at least float32; None stays."""
+    return [a if a is None else a.astype(wide(x.dtype)) for a in (x, *others)]
+
+
+def scaled(a, gamma):
+    """γ·a along the last axis, a itself where there is no γ."""
+    return a if gamma is None else along(gamma, a) * a
+
+
+def shifted(a, beta):
+    """a + β along the last axis, a itself where there is no β."""
+    return a if beta is None else a + along(beta, a)
+
+
+def along(a, x):
+    """a [d], against x [... d]."""
+    return a.reshape((1,) * (x.ndim - 1) + a.shape)
+
+
+def front(x):
+    """All axes but the last."""
+    return tuple(range(x.ndim - 1))
+
+
+def weighted_sum(a, gamma):
+    """Σ γ·a over the last axis, a [... d] → [... 1]. On a CPU the sum is fastest as a product of matrix and vector; elsewhere it
+    is part of the loop that makes a, and a product would be rounded to the precision of matrix products."""
+    if gamma is None:
+        return a.sum(-1, keepdims=True)
+    return lax.platform_dependent(a, gamma, cpu=lambda a, gamma: (a @ gamma)[..., None],
+                                  default=lambda a, gamma: (a * along(gamma, a)).sum(-1, keepdims=True))
+
+
+def like(*pairs):
+    """Each cotangent in the dtype of its argument; None where there is no argument."""
+    return tuple(None if a is None else d.astype(a.dtype) for d, a in pairs)

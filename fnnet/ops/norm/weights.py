@@ -1,0 +1,101 @@
+"""Normalisation of weights: each column to mean 0 and variance 1, or the whole to spectral norm 1."""
+
+import math
+
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet.ops.norm.length import inverse, length
+from fnnet.ops.norm.moments import along, front, like, moments, widen
+from fnnet.rule import rule
+
+
+@rule
+def weight_standardize(w, *, eps=1e-5):
+    """ŵ = (w − μ)/σ,   dw = (dŵ − ⟨dŵ⟩ − ŵ⟨dŵ·ŵ⟩)/σ   [Qiao et al. 2019]
+
+    w [... k] → ŵ [... k]: μ = ⟨w⟩ and σ² = ⟨(w − μ)²⟩ + ε of each output k over all it is made of, the axes before the last.
+    """
+    wider, = widen(w)
+    centred = wider - along(wider.mean(front(w)), w)
+    return (centred / jnp.sqrt(along((centred**2).mean(front(w)), w) + eps)).astype(w.dtype)
+
+
+@weight_standardize.fwd
+def _(w, *, eps):
+    wider, = widen(w)
+    near, off, var = moments(wider, front(w))
+    rstd = lax.rsqrt(var + eps)
+    return ((wider - near - off) * rstd).astype(w.dtype), (w, near, off, rstd)
+
+
+@weight_standardize.bwd
+def _(dy, w, near, off, rstd):
+    wider, dy = widen(w, dy)
+    d = wider - near
+    mean = dy.mean(front(w), keepdims=True)
+    b = ((dy * d).mean(front(w), keepdims=True) - off * mean) * -(rstd**3)
+    return like((rstd * dy + b * d - (rstd * mean + b * off), w))
+
+
+@rule
+def spectral_normalize(w, u, v):
+    """ŵ = W/σ,   σ = vᵀ·W·u,   dW = (dŵ − s·v·uᵀ)/σ,   du = −s·Wᵀ·v/σ,   dv = −s·W·u/σ,   s = ⟨dŵ, ŵ⟩   [Miyato et al. 2018]
+
+    w [... k], read as a matrix W [d k], u [k] and v [d] → ŵ [... k]. With W's leading singular vectors, as power_iteration finds
+    them, σ is its largest singular value. Where σ = 0 the weights are left as they are.
+    """
+    wider, u, v = widen(w, u, v)
+    sigma = v @ (wider.reshape(v.shape[0], -1) @ u)
+    return (wider / jnp.where(sigma == 0, 1, sigma)).astype(w.dtype)
+
+
+@spectral_normalize.fwd
+def _(w, u, v):
+    wider, wide_u, wide_v = widen(w, u, v)
+    sigma = wide_v @ (wider.reshape(v.shape[0], -1) @ wide_u)
+    return (wider / jnp.where(sigma == 0, 1, sigma)).astype(w.dtype), (w, u, v, sigma)
+
+
+@spectral_normalize.bwd
+def _(dy, w, u, v, sigma):
+    wider, dy, wide_u, wide_v = widen(w, dy, u, v)
+    matrix, divisor = wider.reshape(v.shape[0], -1), jnp.where(sigma == 0, 1, sigma)
+    share = jnp.where(sigma == 0, 0, (dy * wider).sum() / (divisor * divisor))
+    dw = dy / divisor - share * (wide_v[:, None] * wide_u[None, :]).reshape(w.shape)
+    return like((dw, w), (-share * (wide_v @ matrix), u), (-share * (matrix @ wide_u), v))
+
+
+def power_iteration(w, u, *, steps=1):
+    """A better guess of the leading singular vectors of w [... k] as a matrix: u [k] → u [k], v [d], both of length 1 (0 where W·u
+    is). No gradient passes."""
+    wider, u = lax.stop_gradient(widen(w, u))
+    matrix = wider.reshape(-1, w.shape[-1])
+
+    def unit(a):
+        return a * inverse(length(a, None))
+    u = lax.fori_loop(0, steps, lambda _, u: unit(unit(matrix @ u) @ matrix), u)
+    return u, unit(matrix @ u)
+
+
+@weight_standardize.check
+def _(w):
+    shape = jnp.shape(w)
+    if len(shape) < 2 or math.prod(shape) == 0:
+        raise ValueError(f"weight_standardize takes weights [... k] of at least one number for each output k, and was given {list(shape)}")
+
+
+@spectral_normalize.check
+def _(w, u, v):
+    shape = jnp.shape(w)
+    if len(shape) < 2 or math.prod(shape) == 0 or jnp.shape(u) != shape[-1:] or jnp.shape(v) != (math.prod(shape[:-1]),):
+        raise ValueError(f"spectral_normalize takes weights [... k] and vectors u [k] and v, one number for each row: w is {list(shape)}, "
+                         f"u is {list(jnp.shape(u))} and v is {list(jnp.shape(v))}")
+
+
+weight_standardize.example(w="d k")
+weight_standardize.example(w="3 3 c k", eps=1e-3)
+weight_standardize.example(w="d 1")
+spectral_normalize.example(w="d k", u="k", v="d")
+spectral_normalize.example(w="3 3 8 k", u="k", v="72")
+spectral_normalize.example(w="d 1", u="1", v="d")

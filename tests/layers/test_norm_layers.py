@@ -1,0 +1,115 @@
+"""Layers that normalise: shape and gradient, what they keep, and what is said when they are used wrongly."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnnet import autodiff, layers, ops
+from fnnet.layers import BatchNorm, Dense, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, Serial, SpectralNorm, WeightStandardization
+
+KEY = jax.random.key(0)
+X = jax.random.normal(KEY, (5, 4, 6), jnp.float64) + 1
+NETS = {
+    "BatchNorm": BatchNorm(),
+    "BatchNorm with relu": BatchNorm(relu=True),
+    "BatchNorm without scale": BatchNorm(scale=False, bias=False),
+    "LayerNorm": LayerNorm(),
+    "LayerNorm without bias": LayerNorm(eps=1e-3, bias=False),
+    "RMSNorm": RMSNorm(),
+    "RMSNorm without scale": RMSNorm(scale=False),
+    "GroupNorm": GroupNorm(3),
+    "InstanceNorm": InstanceNorm(),
+    "InstanceNorm alone": InstanceNorm(scale=False, bias=False),
+    "SpectralNorm": SpectralNorm(Dense(6)),
+    "SpectralNorm, two steps": SpectralNorm(Dense(6, bias=False), steps=2),
+    "WeightStandardization": WeightStandardization(Dense(6)),
+    "both": SpectralNorm(WeightStandardization(Dense(6))),
+}
+each = pytest.mark.parametrize("name", NETS)
+
+
+@each
+@pytest.mark.parametrize("train", [False, True])
+def test_shape_dtype_and_gradient(name, train):
+    net = NETS[name]
+    params, state = net.init(KEY, X)
+    params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(KEY, a.shape, a.dtype), params)
+
+    def loss(params, x):
+        y, after = net.apply(params, state, x, train=train)
+        assert y.shape == x.shape and y.dtype == x.dtype
+        assert jax.tree.map(jnp.result_type, after) == jax.tree.map(jnp.result_type, state)
+        return jnp.sin(y * jnp.arange(1.0, y.size + 1).reshape(y.shape)).sum()
+    grads = [jax.jit(jax.grad(f, (0, 1)))(params, X) for f in (loss, autodiff(loss))]
+    chex.assert_trees_all_close(*grads, rtol=1e-10, atol=1e-12)
+
+
+@each
+def test_repr_is_the_code_that_builds_it(name):
+    again = eval(repr(NETS[name]), vars(layers))
+    assert again == NETS[name] and hash(again) == hash(NETS[name])
+
+
+def test_batch_norm_with_relu_is_batch_norm_and_relu():
+    both, one = BatchNorm(relu=True), Serial(BatchNorm(), ops.relu)
+    params, state = both.init(KEY, X)
+    for train in (False, True):
+        y, after = both.apply(params, state, X, train=train)
+        want, (kept, _) = one.apply((params, {}), (state, {}), X, train=train)
+        chex.assert_trees_all_close((y, after), (want, kept), rtol=1e-12)
+
+
+def test_statistics_stay_in_float32_beside_half_precision():
+    """In bfloat16 a running mean stops moving once a step is below its last bit."""
+    x = X.astype(jnp.bfloat16)
+    net = BatchNorm(momentum=0.999)
+    params, state = net.init(KEY, x)
+    assert {a.dtype for a in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+    step = jax.jit(lambda state: net.apply(params, state, x, train=True)[1])
+    for _ in range(200):
+        state = step(state)
+    assert {a.dtype for a in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32)}
+    np.testing.assert_allclose(state["mean"], (1 - 0.999**200) * np.asarray(x, np.float64).mean((0, 1)), rtol=1e-4)
+    assert net.apply(params, state, x)[0].dtype == jnp.bfloat16
+
+
+def test_spectral_norm_has_spectral_norm_1_and_learns_u_only_when_training():
+    net = SpectralNorm(Dense(6, bias=False), steps=3)
+    params, state = net.init(KEY, X)
+    state = {**state, "u": jnp.ones(6) / 6**0.5}                            # far from what it will be
+    chex.assert_trees_all_equal(net.apply(params, state, X)[1], state)
+
+    def matrix(state):
+        return np.asarray(net.apply(params, state, jnp.eye(6))[0])
+    apply = jax.jit(lambda state: net.apply(params, state, X, train=True)[1])
+    for _ in range(50):
+        state = apply(state)
+    np.testing.assert_allclose(np.linalg.norm(matrix(state), 2), 1, rtol=1e-10)
+    np.testing.assert_allclose(matrix(state) * np.linalg.norm(np.asarray(params["w"]), 2), params["w"], rtol=1e-10)
+
+
+def test_standardised_weights_have_mean_0_and_variance_1():
+    net = WeightStandardization(Dense(6, bias=False), eps=0.0)
+    w = np.asarray(net.apply(*net.init(KEY, X), jnp.eye(6))[0])
+    np.testing.assert_allclose((w.mean(0), w.std(0)), (np.zeros(6), np.ones(6)), atol=1e-12)
+
+
+def test_a_parameter_inside_a_wrapper_has_its_name():
+    net = Serial(Dense(6), SpectralNorm(Dense(2)))
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(net.init(KEY, X)[0])]
+    assert net.name_of(paths[-1]) == "layer 1, SpectralNorm(Dense(2))"
+
+
+@pytest.mark.parametrize("call, sentence", [
+    (lambda: GroupNorm(0), "the groups of GroupNorm are a whole number above 0"),
+    (lambda: GroupNorm(4).apply(*GroupNorm(4).init(KEY, X), X), "groups of equal size: .* groups=4"),
+    (lambda: LayerNorm().init(KEY, jnp.ones(())), r"LayerNorm\(\) normalises x \[... d\], and was given a scalar"),
+    (lambda: LayerNorm().apply({}, {}, X), "takes the parameters its init made, with 'gamma' among them"),
+    (lambda: SpectralNorm(Serial(Dense(2))).init(KEY, X), r"Dense for instance, and Serial\(Dense\(2\)\) has no such parameter"),
+    (lambda: WeightStandardization(ops.relu).init(KEY, X), "relu has no such parameter"),
+])
+def test_a_wrong_use_is_a_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
