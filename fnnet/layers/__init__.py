@@ -2,11 +2,11 @@
 
 from fnnet.layers import initializers
 from fnnet.layers.attention import MultiHeadAttention, with_cache
-from fnnet.layers.basic import Dense, DenseStack, Dropout, Flatten, Maxout, PReLU, StochasticDepth
+from fnnet.layers.basic import Dense, DenseStack, Dropout, Embedding, Flatten, Maxout, PReLU, StochasticDepth
 from fnnet.layers.combine import Parallel, Residual, Serial
 from fnnet.layers.layer import Function, Layer, as_layer, watch
 from fnnet.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, SpectralNorm, WeightStandardization
 
-__all__ = ["BatchNorm", "Dense", "DenseStack", "Dropout", "Flatten", "Function", "GroupNorm", "InstanceNorm", "Layer", "LayerNorm",
-           "Maxout", "MultiHeadAttention", "PReLU", "Parallel", "RMSNorm", "Residual", "Serial", "SpectralNorm", "StochasticDepth",
-           "WeightStandardization", "as_layer", "initializers", "watch", "with_cache"]
+__all__ = ["BatchNorm", "Dense", "DenseStack", "Dropout", "Embedding", "Flatten", "Function", "GroupNorm", "InstanceNorm",
+           "Layer", "LayerNorm", "Maxout", "MultiHeadAttention", "PReLU", "Parallel", "RMSNorm", "Residual", "Serial",
+           "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "initializers", "watch", "with_cache"]

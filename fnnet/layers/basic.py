@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnet import ops
-from fnnet.layers.initializers import he, zeros
+from fnnet.layers.initializers import he, normal, zeros
 from fnnet.layers.layer import Layer, shape_and_dtype
 from fnnet.layers.layer import count as _count
 from fnnet.layers.layer import given as _given
@@ -64,6 +64,27 @@ class DenseStack(Layer):
 
     def apply(self, params, state, x, *, key=None, train=False):
         return ops.dense_stack(x, _given(self, params, "w"), params["b"], activation=self.activation), state
+
+
+@dataclass(frozen=True, repr=False)
+class Embedding(Layer):
+    """y = Wᵢ, the i-th row of W: a learned vector for each of so many symbols
+
+    x [...] integers from 0 to symbols − 1 → y [... features]; params w [symbols features], N(0, 1) unless said otherwise.
+    """
+    symbols: int
+    features: int
+    weights: Callable = normal(1.0)
+
+    def __post_init__(self):
+        _count(self, "symbols", self.symbols)
+        _count(self, "features", self.features)
+
+    def init(self, key, x):
+        return {"w": self.weights(key, (self.symbols, self.features), jnp.float32)}, {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.embedding(_given(self, params, "w"), x), state
 
 
 @dataclass(frozen=True, repr=False)

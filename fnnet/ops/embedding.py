@@ -1,0 +1,52 @@
+"""Numbers of things (words, symbols, users) as vectors."""
+
+import jax
+import jax.numpy as jnp
+
+from fnnet import sample
+from fnnet.ops.losses.reduction import extremes
+from fnnet.ops.numeric import wide
+from fnnet.rule import rule
+
+
+@rule
+def embedding(w, numbers):
+    """Y = W[i],   dWⱼ = Σ dY over the places where i = j
+
+    w [k d], numbers i [...] integers from 0 to k − 1 → y [... d]: row i of W, which is onehot(i)·W without the product. The same
+    number in many places has the sum of their gradients, taken in at least float32. A number outside gives NaN where it cannot be
+    refused, and no gradient. Kept: the numbers.
+    """
+    return w.at[numbers].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=_sharding(w, numbers))
+
+
+@embedding.bwd
+def _(dy, w, numbers):
+    dw = jnp.zeros(w.shape, wide(w.dtype))
+    return dw.at[numbers].add(dy.astype(dw.dtype), mode="drop", wrap_negative_indices=False).astype(w.dtype), None
+
+
+@embedding.check
+def _(w, numbers):
+    if jnp.ndim(w) != 2 or not jnp.issubdtype(jnp.result_type(w), jnp.floating):
+        raise ValueError(f"embedding takes w [k d], a row for each of k things, and was given {jnp.result_type(w)}{list(jnp.shape(w))}")
+    if not jnp.issubdtype(jnp.result_type(numbers), jnp.integer):
+        raise TypeError(f"embedding takes the numbers of rows, integers, and was given {jnp.result_type(numbers)}: "
+                        "write .astype(jnp.int32), or ops.dense for a weighted sum of rows")
+    low, high = extremes(numbers)
+    if low < 0 or high >= w.shape[0]:
+        raise ValueError(f"embedding of {w.shape[0]} rows takes the numbers 0 to {w.shape[0] - 1}, and was given "
+                         f"{low if low < 0 else high}: count from 0, or give it more rows")
+
+
+def _sharding(w, numbers):
+    """On a mesh with Explicit axes vectors lie where their numbers lie; elsewhere nobody asks."""
+    given, rows = jax.typeof(numbers).sharding, jax.typeof(w).sharding
+    if jax.sharding.AxisType.Explicit not in (given.mesh.axis_types or ()):
+        return None
+    return jax.sharding.NamedSharding(given.mesh, jax.P(*given.spec, *rows.spec[1:]))
+
+
+embedding.example(w="k d", numbers=sample.integers("n", below="k"))
+embedding.example(w="k d", numbers=sample.integers("n t", below="k"))
+embedding.example(w="3 d", numbers=sample.integers("m n", below="3"))
