@@ -53,13 +53,14 @@ class Rule:
         return backward
 
     def slope(self, derivative):
-        """Decorates the derivative y′ of a pointwise rule, a function of x or of y (or both)."""
+        """Decorates the derivative y′ of a pointwise rule, a function of x or of y (or both), or of what its fwd saves."""
         self._check_settings(derivative, "slope")
         if len(self.arrays) != 1:
             raise TypeError(f"{self.__name__} takes {', '.join(self.arrays)}: a slope is for pointwise rules of one array, "
                             f"write a @{self.__name__}.bwd")
         wanted = _split(derivative)[1]
-        self.forward = self._save_by_name(_split(derivative)[0])
+        if not self._given_forward:
+            self.forward = self._save_by_name(_split(derivative)[0])
 
         def backward(dy, *saved, **settings):
             return (dy * derivative(*saved, **_pick(settings, wanted)),)

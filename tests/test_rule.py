@@ -358,3 +358,19 @@ def test_a_check_runs_before_every_call_also_with_the_rule_set_aside():
     for call in (checked, jax.jit(checked), autodiff(checked)):
         with pytest.raises(ValueError, match=r"product of \(3,\) and \(2,\)"):
             call(x32, x32[:2])
+
+
+def test_a_slope_keeps_the_forward_pass_given_before_it():
+    @rule
+    def square(x):
+        """y = x²,   y′ = 2x"""
+        return x * x
+
+    @square.fwd
+    def _(x):
+        return x * x, (2 * x,)
+
+    @square.slope
+    def _(twice):
+        return twice
+    chex.assert_trees_all_equal(jax.value_and_grad(square)(3.0), (jnp.array(9.0), jnp.array(6.0)))

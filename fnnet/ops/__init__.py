@@ -1,6 +1,43 @@
 """Every operation, hand-differentiated: one file, one chapter. This namespace is the registry."""
 
-from fnnet.ops.activations import elu, identity, leaky_relu, log_softmax, maxout, prelu, relu, sigmoid, softmax, tanh
+from fnnet.ops.activations import (
+    celu,
+    elu,
+    geglu,
+    gelu,
+    glu,
+    hard_sigmoid,
+    hard_silu,
+    hard_swish,
+    hard_tanh,
+    identity,
+    leaky_relu,
+    log1mexp,
+    log_sigmoid,
+    log_softmax,
+    logmeanexp,
+    logsumexp,
+    maxout,
+    mish,
+    prelu,
+    reglu,
+    relu,
+    relu6,
+    relu_squared,
+    selu,
+    sigmoid,
+    silu,
+    soft_sign,
+    softmax,
+    softplus,
+    softsign,
+    sparse_plus,
+    sparse_sigmoid,
+    squareplus,
+    swiglu,
+    swish,
+    tanh,
+)
 from fnnet.ops.attention import attention, rope, sinusoidal
 from fnnet.ops.dropout import dropout, relu_dropout, stochastic_depth
 from fnnet.ops.embedding import embedding
@@ -37,12 +74,15 @@ from fnnet.rule import Rule
 
 def rules():
     """Every rule of this library, in the order of the course's chapters."""
-    return [value for value in globals().values() if isinstance(value, Rule)]
+    return list(dict.fromkeys(value for value in globals().values() if isinstance(value, Rule)))        # swish is silu: once
 
 
 __all__ = ["attention", "batch_norm", "batch_norm_inference", "batch_norm_relu", "binary_cross_entropy",
-           "binary_cross_entropy_with_logits", "dense", "dense_stack", "dropout", "elastic_net", "elu", "embedding", "group_norm",
-           "identity", "instance_norm", "l1", "l2", "l2_norm", "l2_normalize", "layer_norm", "leaky_relu", "linear_cross_entropy",
-           "log_softmax", "maxout", "multiclass_hinge", "power_iteration", "prelu", "relu", "relu_dropout", "rms_norm", "rope",
-           "rules", "sigmoid", "sinusoidal", "softmax", "softmax_cross_entropy", "spectral_normalize", "squared_error",
-           "standard_deviation", "stochastic_depth", "tanh", "triplet", "variance", "weight_standardize", "weights_of"]
+           "binary_cross_entropy_with_logits", "celu", "dense", "dense_stack", "dropout", "elastic_net", "elu", "embedding", "geglu",
+           "gelu", "glu", "group_norm", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "identity", "instance_norm", "l1",
+           "l2", "l2_norm", "l2_normalize", "layer_norm", "leaky_relu", "linear_cross_entropy", "log1mexp", "log_sigmoid",
+           "log_softmax", "logmeanexp", "logsumexp", "maxout", "mish", "multiclass_hinge", "power_iteration", "prelu", "reglu",
+           "relu", "relu6", "relu_dropout", "relu_squared", "rms_norm", "rope", "rules", "selu", "sigmoid", "silu", "sinusoidal",
+           "soft_sign", "softmax", "softmax_cross_entropy", "softplus", "softsign", "sparse_plus", "sparse_sigmoid",
+           "spectral_normalize", "squared_error", "squareplus", "standard_deviation", "stochastic_depth", "swiglu", "swish", "tanh",
+           "triplet", "variance", "weight_standardize", "weights_of"]

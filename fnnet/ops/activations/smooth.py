@@ -1,0 +1,191 @@
+"""Activations without a kink that are no gate: sigmoid, tanh and their integrals, and the two made of a quotient and of a root.
+
+x and y are of any shape. A derivative is a function of x or of y, whichever is exact and cheap, in terms of a = e^−|x|, which
+never overflows.
+"""
+
+import math
+
+import jax.numpy as jnp
+
+from fnnet.ops.numeric import exp_minus, gates, widened
+from fnnet.rule import rule
+from fnnet.sample import positive
+
+
+@rule
+def identity(x):
+    """y = x,   y′ = 1"""
+    return x
+
+
+@identity.bwd
+def _(dy):
+    return dy
+
+
+@rule
+def sigmoid(x):
+    """y = 1/(1 + e⁻ˣ),   y′ = y(1 − y) ≤ ¼
+
+    Computed as y′ = a/(1 + a)² with a = e^−|x|, which is right where y(1 − y) is not: in float32 that is 0 from x = 17 on.
+
+    Cost: an exponential on the way back, 1.5 times the time alone, 1 % of a 784-512-10 step, for a derivative exact to the last bits.
+    """
+    return 1 / (1 + jnp.exp(-x))
+
+
+@sigmoid.slope
+def _(x):
+    a = jnp.exp(-jnp.abs(x))
+    return a / ((1 + a) * (1 + a))
+
+
+@rule
+def tanh(x):
+    """y = (eˣ − e⁻ˣ)/(eˣ + e⁻ˣ),   y′ = 1 − y²
+
+    Computed as y′ = 4a/(1 + a)² with a = e^−2|x|, which is right where 1 − y² is not: in float32 that is 0 from |x| = 9 on.
+    The value is the compiler's own, which on a CPU errs by 5 units in the last place.
+
+    Cost: an exponential on the way back, 2 times the time alone, 2 % of a 784-512-10 step, for a derivative exact to the last bits.
+    """
+    return jnp.tanh(x)
+
+
+@tanh.slope
+def _(x):
+    a, unit = exp_minus(2 * jnp.abs(x))
+    return 4 * a / ((1 + a * unit) * (1 + a * unit)) * unit
+
+
+@rule
+def softplus(x):
+    """y = log(1 + eˣ),   y′ = σ(x) = 1/(1 + e⁻ˣ)   [Dugas et al. 2001]
+
+    Computed as max(0, x) + log(1 + e^−|x|): nothing overflows, and y is eˣ far below 0 and x far above.
+    """
+    return jnp.logaddexp(x, jnp.zeros_like(x))
+
+
+@softplus.fwd
+def _(x):
+    return _softplus(x), (x,)
+
+
+@widened
+def _softplus(x):
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+@softplus.slope
+@widened
+def _(x):
+    return gates(x)[0]
+
+
+@rule
+def log_sigmoid(x):
+    """y = log σ(x) = −log(1 + e⁻ˣ),   y′ = σ(−x)"""
+    return -jnp.logaddexp(-x, jnp.zeros_like(x))
+
+
+@log_sigmoid.fwd
+def _(x):
+    return _log_sigmoid(x), (x,)
+
+
+@widened
+def _log_sigmoid(x):
+    return jnp.minimum(x, 0) - jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+@log_sigmoid.slope
+@widened
+def _(x):
+    return gates(x)[1]
+
+
+@rule
+def soft_sign(x):
+    """y = x/(1 + |x|),   y′ = 1/(1 + |x|)²   [Bergstra et al. 2009]
+
+    ±1 at ±∞.
+    """
+    return x / (1 + jnp.abs(x))
+
+
+@soft_sign.fwd
+def _(x):
+    return jnp.where(jnp.isinf(x), jnp.sign(x), x / (1 + jnp.abs(x))), (x,)
+
+
+@soft_sign.slope
+@widened
+def _(x):
+    return 1 / ((1 + jnp.abs(x)) * (1 + jnp.abs(x)))
+
+
+@rule
+def squareplus(x, *, b=4.0):
+    """y = (x + r)/2,   r = √(x² + b),   y′ = (1 + x/r)/2   [Barron 2021]
+
+    Below 0, where x + r is a difference, computed as y = b/(2(r − x)) and y′ = y/r. b > 0.
+    """
+    return (x + jnp.sqrt(x * x + b)) / 2
+
+
+@squareplus.fwd
+def _(x, *, b):
+    return _squareplus(x, b=b), (x,)
+
+
+@widened
+def _squareplus(x, *, b):
+    r = _root(x, b)
+    return jnp.where(x < 0, b / 2 / (r + jnp.abs(x)), (r + x) / 2)
+
+
+@squareplus.slope
+@widened
+def _(x, *, b):
+    r = _root(x, b)
+    below = b / 2 / ((r + jnp.abs(x)) * r)
+    return jnp.where(x < 0, below, 1 - below)
+
+
+def _root(x, b):
+    """√(x² + b), which is |x| where x² would overflow."""
+    large = 1e9 * max(1.0, math.sqrt(b))
+    return jnp.where(jnp.abs(x) > large, jnp.abs(x), jnp.sqrt(jnp.minimum(jnp.abs(x), large) ** 2 + b))
+
+
+@squareplus.check
+def _(x, *, b):
+    if not b > 0:
+        raise ValueError(f"squareplus rounds the corner of relu by b > 0, and was given b={b!r}: at b = 0 it is relu, write relu(x)")
+
+
+@rule
+def log1mexp(x):
+    """y = log(1 − e⁻ˣ),   y′ = 1/(eˣ − 1)   for x > 0   [Mächler 2012]
+
+    log(−(e⁻ˣ − 1)) below log 2 and log(1 − e⁻ˣ), as log1p, above: neither loses the difference to 1. −∞ at 0, NaN below 0. As exact
+    as the compiler's eˣ − 1, which in JAX 0.10 errs by up to 6 units in the last place.
+    """
+    return jnp.where(x < math.log(2), jnp.log(-jnp.expm1(-x)), jnp.log1p(-jnp.exp(-x)))
+
+
+@log1mexp.slope
+@widened
+def _(x):
+    return -jnp.exp(-x) / jnp.expm1(-x)
+
+
+for pointwise in (identity, sigmoid, tanh, softplus, log_sigmoid, soft_sign, squareplus):
+    pointwise.example(x="n d")
+    pointwise.example(x="n t d")
+    pointwise.example(x="")
+squareplus.example(x="n d", b=0.5)
+for shape in ("n d", "n t d", ""):
+    log1mexp.example(x=positive(shape))

@@ -1,0 +1,126 @@
+"""Exponentials over their sum, and the logarithm of the sum. Sums are in at least float32."""
+
+import math
+
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet.ops.numeric import wide
+from fnnet.rule import rule
+
+
+@rule
+def softmax(x, *, axis=-1):
+    """yⱼ = eˣʲ/Σₖeˣᵏ,   ∂yⱼ/∂xₖ = yⱼ(δⱼₖ − yₖ),   so dx = y·(dy − Σ dy·y)
+
+    x of any shape → y of the same. −∞ among numbers gives 0; +∞, or a row of −∞, gives NaN as in jax.nn.
+    Where one y rounds to 1, its own dx is a difference of equal numbers: from scores to a loss, softmax_cross_entropy is exact.
+    """
+    e = jnp.exp(_shifted(x, axis))
+    return (e / e.sum(axis, keepdims=True)).astype(x.dtype)
+
+
+@softmax.bwd
+def _(dy, y, *, axis):
+    p, dp = y.astype(wide(y.dtype)), dy.astype(wide(y.dtype))
+    return (p * (dp - (dp * p).sum(axis, keepdims=True))).astype(y.dtype)
+
+
+@rule
+def log_softmax(x, *, axis=-1):
+    """yⱼ = xⱼ − log Σₖeˣᵏ,   ∂yⱼ/∂xₖ = δⱼₖ − eʸᵏ,   so dx = dy − eʸ·Σ dy
+
+    x of any shape → y of the same, with the sums in at least float32, so that wide float16 rows stay finite. −∞ among numbers
+    stays −∞. Where one eʸ rounds to 1, its own dx is a difference of equal numbers: softmax_cross_entropy is exact there too.
+
+    Cost: an exponential on the way back; what is kept is y itself, which its user has anyway, and not a second array.
+    """
+    shifted = _shifted(x, axis)
+    return (shifted - jnp.log(jnp.exp(shifted).sum(axis, keepdims=True))).astype(x.dtype)
+
+
+@log_softmax.bwd
+def _(dy, y, *, axis):
+    z, dz = y.astype(wide(y.dtype)), dy.astype(wide(y.dtype))
+    return (dz - jnp.exp(z) * dz.sum(axis, keepdims=True)).astype(y.dtype)
+
+
+def _shifted(x, axis):
+    """x − max x, in at least float32."""
+    x = x.astype(wide(x.dtype))
+    return x - lax.stop_gradient(x.max(axis, keepdims=True))
+
+
+@rule
+def logsumexp(x, *, axis=None, keepdims=False):
+    """y = log Σₖeˣᵏ,   ∂y/∂xₖ = softmax(x)ₖ
+
+    x of any shape → y without the axis, the axes or (None) all of them, as in jax.nn. Kept beside x: the largest x and the sum,
+    not y alone, which has lost the digits of the sum where x is large. A row of −∞ has y = −∞ and the derivative 0.
+    """
+    top = _top(x, axis)
+    return _squeezed(jnp.log(jnp.exp(x - top).sum(axis, keepdims=True)) + top, axis, keepdims).astype(x.dtype)
+
+
+@logsumexp.fwd
+def _(x, *, axis, keepdims):
+    wider = x.astype(wide(x.dtype))
+    top = _top(wider, axis)
+    total = jnp.exp(wider - top).sum(axis, keepdims=True)
+    return _squeezed(jnp.log(total) + top, axis, keepdims).astype(x.dtype), (x, top, total)
+
+
+@logsumexp.bwd
+def _(dy, x, top, total):
+    share = dy.astype(total.dtype).reshape(total.shape) / jnp.where(total == 0, 1, total)
+    return (jnp.exp(x.astype(total.dtype) - top) * share).astype(x.dtype)
+
+
+@rule
+def logmeanexp(x, *, axis=None, keepdims=False):
+    """y = log ⟨eˣ⟩ = log Σₖeˣᵏ − log n,   ∂y/∂xₖ = softmax(x)ₖ
+
+    x of any shape → y, as in logsumexp.
+    """
+    y = logsumexp.reference(x, axis=axis, keepdims=keepdims)
+    return y - math.log(x.size / max(1, y.size))
+
+
+@logmeanexp.fwd
+def _(x, *, axis, keepdims):
+    y, saved = logsumexp.forward(x.astype(wide(x.dtype)), axis=axis, keepdims=keepdims)
+    return (y - math.log(x.size / max(1, y.size))).astype(x.dtype), (x, *saved[1:])
+
+
+@logmeanexp.bwd
+def _(dy, x, top, total):
+    return logsumexp.backward(dy, x, top, total)
+
+
+@logsumexp.check
+@logmeanexp.check
+def _(x, *, axis):
+    axes = range(jnp.ndim(x)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    shape = jnp.shape(x)
+    if any(not -len(shape) <= a < len(shape) or not shape[a] for a in axes):
+        raise ValueError(f"a logarithm of a sum along axis={axis}: x is {list(shape)}, give axes of x that have at least one element")
+
+
+def _top(x, axis):
+    """The largest x, or 0 where that is infinite."""
+    top = lax.stop_gradient(x.max(axis, keepdims=True))
+    return jnp.where(jnp.isfinite(top), top, 0)
+
+
+def _squeezed(y, axis, keepdims):
+    return y if keepdims else y.squeeze(tuple(range(y.ndim)) if axis is None else axis)
+
+
+for normalised in (softmax, log_softmax):
+    normalised.example(x="n k")
+    normalised.example(x="n t k")
+    normalised.example(x="n k", axis=0)
+for summed in (logsumexp, logmeanexp):
+    summed.example(x="n k", axis=-1)
+    summed.example(x="n t k", axis=(0, 2), keepdims=True)
+    summed.example(x="n k")
