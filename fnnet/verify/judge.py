@@ -31,6 +31,12 @@ def numbers(arrays):
     return [np.asarray(a).astype(np.float64) if np.asarray(a).dtype != bool else np.asarray(a) for a in arrays]
 
 
+def growth(given, now):
+    """How much larger the inputs are than those given: a rule's rounding errors grow with them, even where its result does not."""
+    ratios = [largest(b) / max(largest(a), 1e-3) for a, b in zip(given, now) if np.size(a)]
+    return float(np.clip(max(ratios, default=1.0), 1.0, 1e4) ** 2)
+
+
 def largest(a):
     a = np.abs(a[np.isfinite(a)])
     return float(a.max()) if a.size else 0.0
@@ -45,46 +51,47 @@ class Scale(NamedTuple):
         return ROUNDINGS * self.eps * (largest(want) + factor * self.typical[i]) + 1e-300
 
 
-def assess(got, want, scale, factor, truth, xs, rng, around=None, extra=None):
+def assess(got, want, scale, factor, truth, xs, rng, around=None):
     """(faults, conventions): arrays of `got` that are neither `want`, nor within conditioning, nor a subgradient of it.
 
-    truth(xs) evaluates the reference elsewhere; extra is what each element may be off besides, `around` replaces the test for kinks.
+    truth(xs) evaluates the reference elsewhere; around(faults and conventions) replaces the test for kinks.
     """
     got, want = numbers(got), numbers(want)
-    allowed = [scale.allowance(w, i, factor) + (extra[i] if extra else 0) for i, w in enumerate(want)]
-    wrong = [_off(g, w, a) for g, w, a in zip(got, want, allowed)]
-    if not any(w.any() for w in wrong):
+    allowed = [scale.allowance(w, i, factor) for i, w in enumerate(want)]
+    if not any(off(g, w, a).any() for g, w, a in zip(got, want, allowed)):
         return [], []
-    for _ in range(4):                                  # conditioning
-        for i, (w, moved) in enumerate(zip(want, numbers(truth(jitter(xs, scale.eps, rng))))):
+    for k in range(8):                                  # conditioning
+        for i, (w, moved) in enumerate(zip(want, numbers(truth(jitter(xs, scale.eps * 4 ** (k % 4), rng))))):
             allowed[i] = allowed[i] + TIMES * np.where(np.isfinite(moved), np.abs(moved - w), np.inf)
-    wrong = [_off(g, w, np.broadcast_to(a, w.shape)) for g, w, a in zip(got, want, allowed)]
+    wrong = [off(g, w, np.broadcast_to(a, w.shape)) for g, w, a in zip(got, want, allowed)]
     if not any(w.any() for w in wrong):
         return [], []
     near = [numbers(truth(x)) for x in surroundings(xs, rng)]
     conventions, faults = [], []
-    for i, (g, w, a, off) in enumerate(zip(got, want, allowed, wrong)):
-        if not off.any():
+    for i, (g, w, a, bad) in enumerate(zip(got, want, allowed, wrong)):
+        if not bad.any():
             continue
-        inside = in_box(g, [w, *(n[i] for n in near)], a)
-        if inside[off].all():
+        if in_box(g, [w, *(n[i] for n in near)], a)[bad].all():
             conventions.append(i)
-            continue
-        faults.append(fault(i, g, w, off))
+        else:
+            faults.append(fault(i, g, w, bad))
     if around is not None and (conventions or faults):
-        verdict = around(conventions, faults)
-        if verdict is not None:
-            return verdict
+        return around(conventions, faults) or (faults, conventions)
     return faults, conventions
 
 
-def fault(i, got, want, off):
+def fault(i, got, want, bad):
     size = max(largest(want), 1e-300)
     distance = np.where(np.isfinite(got), np.abs(got - np.where(np.isfinite(want), want, 0)), np.inf)
-    place = np.unravel_index(int(np.argmax(np.where(off, distance, -1))), got.shape) if got.shape else ()
+    place = np.unravel_index(int(np.argmax(np.where(bad, distance, -1))), got.shape) if got.shape else ()
     place = tuple(int(k) for k in place)
     error = float(distance[place] / size) if np.isfinite(distance[place]) else float("inf")
-    return Fault(i, place, float(got[place]), float(want[place]), error, int(off.sum()), got.size, got, want)
+    return Fault(i, place, float(got[place]), float(want[place]), error, int(bad.sum()), got.size, got, want)
+
+
+def alike(got, want, limit):
+    """Whether two lists of arrays are the same to a relative error."""
+    return all((np.abs(g - w) <= limit * max(largest(g), largest(w))).all() for g, w in zip(numbers(got), numbers(want)))
 
 
 def measure(got, want):
@@ -97,7 +104,8 @@ def measure(got, want):
     return worst
 
 
-def _off(got, want, allowed):
+def off(got, want, allowed):
+    """Elements that are off by more than allowed. Where the truth is no number, nothing is known."""
     with np.errstate(invalid="ignore", over="ignore"):
         return np.isfinite(want) & ~(np.abs(got - want) <= allowed)
 
@@ -105,7 +113,7 @@ def _off(got, want, allowed):
 def in_box(got, samples, slack):
     stack = np.stack([np.where(np.isfinite(s), s, np.nan) for s in samples])
     with np.errstate(invalid="ignore"):
-        low, high = np.nanmin(stack, 0), np.nanmax(stack, 0)
+        low, high = np.fmin.reduce(stack, 0), np.fmax.reduce(stack, 0)
         return (got >= low - slack) & (got <= high + slack)
 
 
@@ -113,9 +121,14 @@ def jitter(xs, eps, rng):
     return [np.asarray(x * (1 + eps * rng.choice([-1.0, 1.0], size=x.shape))) for x in xs]
 
 
+def steps(xs):
+    """How far to go from each element to look around: so little that nothing but a kink can matter."""
+    return [STEP * np.where(np.abs(x) > 1e-300, np.abs(x), max(largest(x), 1.0)) for x in xs]
+
+
 def surroundings(xs, rng, count=24):
-    """Points about xs, at relative distance STEP: in random directions, and with all of an array moved one way."""
-    sizes = [STEP * np.where(np.abs(x) > 1e-300, np.abs(x), max(largest(x), 1.0)) for x in xs]
+    """Points about xs: in random directions, and with all of an array moved one way."""
+    sizes = steps(xs)
     for k in range(count):
         if k % 3:
             yield [x + s * rng.normal(size=x.shape) for x, s in zip(xs, sizes)]
@@ -123,16 +136,28 @@ def surroundings(xs, rng, count=24):
             yield [x + s * rng.choice([-1.0, 1.0]) * (0.5 + rng.random(size=x.shape)) for x, s in zip(xs, sizes)]
 
 
-def subgradient(got, want, samples, slack, rng):
-    """Is `got`, all arrays as one vector, in the convex hull of the samples? Looked at along some directions, those of the
-    difference first: counted twice at a tie, each element passes and the sum does not."""
-    flat = np.concatenate([g.ravel() for g in got])
-    matrix = np.stack([np.concatenate([a.ravel() for a in s]) for s in [want, *samples]])
-    ok = np.isfinite(matrix).all(1) if np.isfinite(matrix).all(1).any() else slice(None)
-    matrix = np.nan_to_num(matrix[ok])
-    off = flat - matrix[0]
-    tilt = np.abs(off) > slack
-    for d in (np.ones_like(flat), -np.ones_like(flat), off, np.sign(off), tilt.astype(float), *rng.normal(size=(6, flat.size)), *(tilt * rng.normal(size=(6, flat.size)))):
-        if flat @ d > (matrix @ d).max() + slack * np.abs(d).sum() + 1e-12 * np.abs(matrix @ d).max():
+def is_subgradient(got, want, truth, xs, slack, rng):
+    """Is `got`, all arrays as one vector, in the convex hull of the gradients around xs?
+
+    Asked along some directions: no gradient around may reach as far along any of them. The gradients that reach farthest along a
+    direction are found by going there. Counted twice at a tie, each element passes and their sum does not.
+    """
+    flat, here = (np.concatenate([np.nan_to_num(a).ravel() for a in arrays]) for arrays in (got, want))
+    apart = flat - here
+    tilt = (np.abs(apart) > slack).astype(float)
+    worst = np.argsort(-np.abs(apart))[:6]
+    ways = [np.ones_like(flat), apart / max(np.abs(apart).max(), 1e-300), np.sign(apart) * tilt, tilt, *np.eye(flat.size)[worst] * tilt[worst, None],
+            *(tilt * rng.normal(size=(4, flat.size))), *rng.normal(size=(2, flat.size))]
+    ends = np.cumsum([x.size for x in xs])[:-1]
+    near = [*surroundings(xs, rng, 12)]
+    for way in ways:
+        parts = [v.reshape(x.shape) for v, x in zip(np.split(way, ends), xs)]
+        near += [[x + sign * s * v for x, s, v in zip(xs, steps(xs), parts)] for sign in (1, -1)]
+    found = np.stack([here, *(np.concatenate([a.ravel() for a in numbers(truth(x))]) for x in near)])
+    finite = np.isfinite(found).all(1)
+    found = np.nan_to_num(found[finite] if finite.any() else found)
+    for way in ways:
+        reach, room = found @ way, slack * np.abs(way).sum() + 1e-12 * np.abs(found @ way).max()
+        if not reach.min() - room <= flat @ way <= reach.max() + room:
             return False
     return True

@@ -1,140 +1,199 @@
 """float32, bfloat16 and float16 against float64: a rule may err as much as autodiff of the reference does in the same precision, some
 times over. What overflows, underflows or cancels in low precision alone is found here."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnnet.verify import judge
 from fnnet.verify.judge import TIMES, numbers
-from fnnet.verify.looks import Look
-from fnnet.verify.problem import Failed, both
+from fnnet.verify.looks import Look, sentence
+from fnnet.verify.problem import both
+
+SPREAD = 12             # root-mean-square errors, which sum over many elements and so tell more, may be this many times autodiff's
+LOST = 0.3              # relative error of autodiff beyond which the precision has lost the result altogether
 
 
-def cast(leaves, domains, dtype):
-    return [v.astype(dtype) if d.kind == "float" else v for v, d in zip(leaves, domains)]
+def cast(p, leaves, dtype):
+    """The arrays in another precision, still inside their domains."""
+    def one(v, d):
+        if d.kind != "float":
+            return v
+        gap = float(jnp.finfo(dtype).eps) * (d.high - d.low if np.isfinite(d.high - d.low) else 1.0)
+        low, high = (end if closed else end + sign * gap for end, closed, sign in zip((d.low, d.high), d.closed, (1, -1)))
+        return np.clip(v, low, high).astype(dtype) if not d.word and not d.free else v.astype(dtype)
+    return [one(v, d) for v, d in zip(leaves, p.domains)]
 
 
-def low_jobs(p, session, thorough, rng, large=None):
+def wide(p, leaves):
+    return [v.astype(np.float64) if d.kind == "float" else v for v, d in zip(leaves, p.domains)]
+
+
+def low_jobs(run, p, large=None):
     """{name: (function, arguments, x64)} of the programs in low precision, at the inputs' shapes and at a large one."""
     jobs = {}
-    for name in ("float32", "bfloat16", "float16") if thorough else ("float32",):
+    for name in ("float32", "bfloat16", "float16") if run.thorough and not p.numeric else ("float32",):
         dtype = np.dtype(getattr(jnp, name))
         for q, label in ((p, name), *([(large, name + ", large")] if large is not None and name != "float32" else [])):
-            xs, others = q.split(cast(q.leaves, q.domains, dtype))
-            with jax.enable_x64(session):
+            xs, others = q.split(cast(q, q.leaves, dtype))
+            with jax.enable_x64(run.session):
                 try:
                     types = jax.eval_shape(lambda *xs, q=q, others=others: q.of_real(q.reference, others)(*xs)[0], *xs)
                 except Exception:                       # the reference itself is not made for this precision
                     continue
-            jobs[label] = (both(q), (xs, others, [rng.normal(size=t.shape).astype(t.dtype) for t in types]), session)
+            jobs[label] = (both(q), (xs, others, [run.rng.normal(size=t.shape).astype(t.dtype) for t in types]), run.session)
     return jobs
 
 
-def low_looks(book, figures, p, at, jobs, programs, tried, rng, budget, session, large_at=None):
+def low_looks(run, at, jobs, programs, tried, at_large):
+    p, book = at.p, run.book
     given = {str(d) for d, m in zip(p.dtypes, p.domains) if m.kind == "float"}
-    for label, (_, args, _) in jobs.items():
-        name = label.split(",")[0]
-        program, big = programs[label], "," in label
-        where = large_at if big else at
-        if isinstance(program, Failed):
-            if name in given:
-                book.raised(name, program.error, "value and gradient at the dtypes given")
-            else:
-                book.note(name, f"refused, aloud: {type(program.error).__name__}")
+    for label, (_, (_, _, cts), _) in jobs.items():
+        name, big = label.split(",")[0], "," in label
+        if big and at_large is None:
             continue
-        dtype = np.dtype(getattr(jnp, name))
-        cases = [("gradient", "the inputs given", where.p.leaves, args[2])]
-        if not big:
-            easy = ("gradient", "inputs", "kinks") if name != "float32" else ("gradient", "inputs", "kinks", "extremes")
-            cases += [t for t in tried if t[0] in easy or (t[0] == "extremes" and "12" in t[1])][:: 1 if name == "float32" else 3]
-            if name == "float32":
-                cases += [("cotangents", f"cotangent times 2^{k}", p.leaves, [2.0**k * np.asarray(c, np.float64) for c in args[2]]) for k in (40, -40)]
-        typical, errors = None, [0.0, 0.0]
-        for _, text, leaves, cts in cases:
-            low = cast(leaves, where.p.domains, dtype)
-            if not all(np.isfinite(v.astype(np.float64)).all() for v, d in zip(low, where.p.domains) if d.kind == "float"):
-                continue
-            cts = [np.asarray(c).astype(a.dtype) for c, a in zip(cts, args[2])]
-            typical, ulps = _look(book, name, text + (" of a large shape" if big else ""), where, program, low, cts, typical, rng, session, big)
-            if text == "the inputs given" and not big and name in given:
-                figures["ulp"] = ulps
-                if budget.get("ulp") is not None and not ulps[0] <= budget["ulp"]:
-                    book.wrong(Look("budget", "", None, p, [], [], message=f"the error is {ulps[0]} ulp at {name}, more than the {budget['ulp']} allowed"))
-        del errors
+        if error := programs[label].error:
+            if name in given:
+                book.raised(name, error, "value and gradient at the dtypes given")
+            else:
+                book.note(name, f"refused, aloud: {type(error).__name__}, {sentence(error)[:120]}")
+            continue
+        one = Low(run, at_large if big else at, programs[label], name, [np.asarray(c).dtype for c in cts], [], [])
+        where = " of a large shape" if big else ""
+        one.look("the inputs given" + where, one.at.p.leaves, cts, summed=True)
+        if name in given and not big:
+            run.figures["ulp"] = one.ulps[-1]
+            if (most := run.budget.get("ulp")) is not None and not one.ulps[-1][0] <= most:
+                book.fails("budget", f"the error is {one.ulps[-1][0]} ulp at {name}, more than the {most} allowed")
+        for text, leaves, more in [] if big else _cases(name, tried, p, cts):
+            one.look(text, leaves, more, summed=text.startswith("another draw"))
 
 
-def _look(book, name, text, at, program, low, cts, typical, rng, session, big):
-    p, eps = at.p, float(jnp.finfo(low[at.p.real[0]].dtype).eps)
+def _cases(name, tried, p, cts):
+    easy = ("inputs", "kinks", "extremes") if name == "float32" else ("inputs", "kinks")
+    chosen = [t for t in tried if t[0] in easy or (t[0] == "extremes" and "12" in t[1])][:: 1 if name == "float32" else 3]
+    yield from (t[1:] for t in chosen)
+    if name == "float32":
+        for k in (40, -40):
+            yield f"cotangent times 2^{k}", p.leaves, [2.0**k * np.asarray(c, np.float64) for c in cts]
 
-    def run(leaves):
-        with jax.enable_x64(session):
-            plain, _, (y, _, g), (y0, _, g0) = program(*p.split(leaves), cts)
-        return [*plain, *g], [*y0, *g0], y, g
 
-    def exact(leaves):
-        wide = [v.astype(np.float64) if d.kind == "float" else v for v, d in zip(leaves, p.domains)]
+class Low(NamedTuple):
+    """A program in low precision beside the one in float64."""
+    run: object
+    at: object
+    program: object
+    name: str
+    dtypes: list            # of the cotangents
+    typical: list           # size of each array at the inputs given
+    ulps: list              # (the rule's error, autodiff's) of each look
+
+    @property
+    def p(self):
+        return self.at.p
+
+    @property
+    def kind(self):
+        return np.dtype(getattr(jnp, self.name))
+
+    @property
+    def eps(self):
+        return float(jnp.finfo(self.kind).eps)
+
+    def low(self, leaves, cts):
+        """(the rule's values and gradients, autodiff's, as they come; the number of values)."""
+        with jax.enable_x64(self.run.session):
+            plain, _, (y, _, g), (y0, _, g0) = self.program(*self.p.split(leaves), cts)
+        return [*plain, *g], [*y0, *g0], y
+
+    def exact(self, leaves, cts):
         with jax.enable_x64(True):
-            _, _, _, (y0, _, g0) = at.program(*p.split(wide), [np.asarray(c, np.float64) for c in cts])
-        return numbers([*y0, *g0])
-    got, auto, y, g = run(low)
-    want = exact(low)
-    for i, a in zip(p.real, g):
-        if a.dtype != low[i].dtype:
-            book.wrong(Look("structure", "", None, p, [], [], message=f"the cotangent of {p.names[i]} is {a.dtype} where it is {low[i].dtype}"))
-    if [a.dtype for a in y] != [a.dtype for a in got[:len(y)]]:
-        book.wrong(Look("structure", "", None, p, [], [], message=f"the value is {got[0].dtype}, and {y[0].dtype} under differentiation, for {name}"))
-    got, auto = numbers(got), numbers(auto)
-    typical = typical or [judge.largest(w) for w in want]
-    size = max((judge.largest(np.asarray(c, np.float64)) for c in cts), default=1.0)
-    top = float(jnp.finfo(low[p.real[0]].dtype).max) / 16
-    smallest = 40 * float(jnp.finfo(low[p.real[0]].dtype).tiny)
+            y, _, g = self.at.run(wide(self.p, leaves), [np.asarray(c, np.float64) for c in cts])[3]
+        return numbers([*y, *g])
 
-    def noise_of(auto, want):
-        return np.where(np.isfinite(auto) & np.isfinite(want), np.abs(auto - want), 0.0)
+    def look(self, text, leaves, cts, summed):
+        low = cast(self.p, leaves, self.kind)
+        if not all(np.isfinite(v.astype(np.float64)).all() for v, d in zip(low, self.p.domains) if d.kind == "float"):
+            return
+        cts = [np.asarray(c).astype(t) for c, t in zip(cts, self.dtypes)]
+        got, auto, y = self.low(low, cts)
+        self._types(got, y, low)
+        got, auto, want = numbers(got), numbers(auto), self.exact(low, cts)
+        auto = want if self.p.numeric else auto
+        values = len(y)
+        self.typical.extend([] if self.typical else map(judge.largest, want))
+        size = max((judge.largest(np.asarray(c, np.float64)) for c in cts), default=1.0)
+        growth = judge.growth(self.at.given, self.p.split(low)[0])
+        floor = [self.eps * t * growth * (size if i >= values else 1.0) for i, t in enumerate(self.typical)]
+        smallest = 40 * float(jnp.finfo(self.kind).tiny)
+        allowed = [TIMES * (_between(a, w) + self.eps * np.abs(w) + f) + smallest for a, w, f in zip(auto, want, floor)]
+        wrong = [self._off(g, a, w, m) for g, a, w, m in zip(got, auto, want, allowed)]
+        self._note(got[values:], auto[values:], want[values:], wrong)
+        if summed:
+            self._sums(got, auto, want, floor, allowed, wrong)
+        if any(w.any() for w in wrong) and not self._value_lost(auto[:values], want[:values]):
+            self._explained(text, low, cts, got, want, allowed, wrong, values)
 
-    def off(got, auto, want, allowed):
-        with np.errstate(invalid="ignore"):
-            far = np.isfinite(auto) & np.isfinite(want) & (np.abs(want) < top) & ~(np.abs(got - want) <= allowed)
-        return far
-    ny = len(y)
-    allowed = [TIMES * (noise_of(a, w) + eps * np.abs(w) + eps * t * (size if i >= ny else 1.0)) + smallest for i, (a, w, t) in enumerate(zip(auto, want, typical))]
-    wrong = [off(g, a, w, m) for g, a, w, m in zip(got, auto, want, allowed)]
-    good = [judge.largest(np.where(np.isfinite(w) & np.isfinite(a), (g - w), 0)) / max(judge.largest(w), 1e-300) / eps
-            for g, a, w in zip(got[ny:], auto[ny:], want[ny:]) if judge.largest(w) > 0]
-    theirs = [judge.largest(np.where(np.isfinite(w), a - w, 0)) / max(judge.largest(w), 1e-300) / eps for a, w in zip(auto[ny:], want[ny:]) if judge.largest(w) > 0]
-    ulps = (round(max(good, default=0.0), 1), round(max(theirs, default=0.0), 1))
-    book.saw(name, max(good, default=0.0) * eps if not any(w.any() for w in wrong) else 0.0, TIMES * eps)
-    if not any(w.any() for w in wrong) and not (text.startswith(("the inputs given", "another draw"))):
-        return typical, ulps
-    if text.startswith(("the inputs given", "another draw")):
-        for i, (g_, a, w) in enumerate(zip(got, auto, want)):
-            if g_.size >= 8 and np.isfinite(g_).all() and np.isfinite(a).all() and np.isfinite(w).all():
-                mine, other, whole = (float(np.sqrt(np.mean(v**2))) for v in (g_ - w, a - w, w))
-                if mine > 12 * other + 6 * eps * whole and mine > 12 * eps * typical[i] * (size if i >= ny else 1.0):
-                    wrong[i] = wrong[i] | (np.abs(g_ - w) > 6 * eps * whole)
-                    allowed[i] = np.minimum(allowed[i], 6 * eps * whole + 0 * w)
-    if not any(w.any() for w in wrong):
-        return typical, ulps
-    floats = [i for i, d in enumerate(p.domains) if d.kind == "float" and d.word not in ("binary", "onehot", "fixed")]
-    for _ in range(6):                                  # conditioning, and what autodiff's own error is nearby
-        moved = [(v.astype(np.float64) * (1 + eps * rng.choice([-1.0, 1.0], size=v.shape))).astype(v.dtype) if i in floats else v for i, v in enumerate(low)]
-        _, auto_there, _, _ = run(moved)
-        there = exact(moved)
-        for i, (a, t, w) in enumerate(zip(numbers(auto_there), there, want)):
-            allowed[i] = allowed[i] + TIMES * (np.where(np.isfinite(t), np.abs(t - w), np.inf) + noise_of(a, t))
-    wrong = [off(g, a, w, m) & b for g, a, w, m, b in zip(got, auto, want, allowed, wrong)]
-    if not any(w.any() for w in wrong):
-        return typical, ulps
-    xs, others = p.split([v.astype(np.float64) if d.kind == "float" else v for v, d in zip(low, p.domains)])
-    wide = [np.asarray(c, np.float64) for c in cts]
-    with jax.enable_x64(True):
-        near = [numbers([*r[0], *r[2]]) for r in (at.program(x, others, wide)[3] for x in judge.surroundings(xs, rng))]
-    for i, (g_, w, m, b) in enumerate(zip(got, want, allowed, wrong)):
-        if b.any() and not judge.in_box(g_, [w, *(n[i] for n in near)], m)[b].all():
-            fault = judge.fault(i - ny, g_, w, b)
-            wide_leaves = [v.astype(np.float64) if d.kind == "float" else v for v, d in zip(low, p.domains)]
-            book.wrong(Look(name, text + ("" if i >= ny else ": the value"), fault, p, wide_leaves, wide, dtype=name,
-                            message="" if i >= ny else f"the value is {fault.got:.8g} at {list(fault.place)}, and {fault.want:.8g} is right"))
-            break
-    return typical, ulps
+    def _off(self, got, auto, want, allowed):
+        """Elements further off than allowed, where autodiff manages and the result can be written in this precision."""
+        lost = np.abs(auto - want) > LOST * judge.largest(want)
+        return np.isfinite(auto) & np.isfinite(want) & (np.abs(want) < float(jnp.finfo(self.kind).max) / 16) & ~(np.abs(got - want) <= allowed) & (np.isfinite(got) | ~lost)
+
+    def _value_lost(self, auto, want):
+        """The value itself overflowed or went under: the inputs are too much for this precision."""
+        return any(judge.measure([a], [w]) > LOST or not np.isfinite(a[np.isfinite(w)]).all() for a, w in zip(auto, want))
+
+    def _sums(self, got, auto, want, floor, allowed, wrong):
+        """Many small errors that add up."""
+        for i, (g, a, w) in enumerate(zip(got, auto, want)):
+            if g.size >= 8 and all(np.isfinite(v).all() for v in (g, a, w)):
+                mine, other, whole = (float(np.sqrt(np.mean(v**2))) for v in (g - w, a - w, w))
+                if mine > SPREAD * other + 6 * self.eps * whole and mine > SPREAD * floor[i]:
+                    wrong[i] = wrong[i] | (np.abs(g - w) > 6 * self.eps * whole)
+                    allowed[i] = np.minimum(allowed[i], 6 * self.eps * whole)
+
+    def _note(self, got, auto, want, wrong):
+        """Errors in units of the last place: the rule's, and autodiff's."""
+        def worst(found):
+            ratios = [judge.largest(np.where(np.isfinite(a) & np.isfinite(w), f - w, 0)) / judge.largest(w) / self.eps
+                      for f, a, w in zip(found, auto, want) if judge.largest(w) > 0]
+            return round(max(ratios, default=0.0), 1)
+        self.ulps.append((worst(got), worst(auto)))
+        self.run.book.saw(self.name, self.ulps[-1][0] * self.eps if not any(w.any() for w in wrong) else 0.0, TIMES * self.eps)
+
+    def _types(self, got, y, low):
+        gradients = got[len(y):]
+        for i, a in zip(self.p.real, gradients):
+            if a.dtype != low[i].dtype:
+                self.run.book.fails("structure", f"the cotangent of {self.p.names[i]} is {a.dtype} where it is {low[i].dtype}")
+        if [a.dtype for a in y] != [a.dtype for a in got[:len(y)]]:
+            self.run.book.fails("structure", f"the value is {got[0].dtype}, and {y[0].dtype} under differentiation, for {self.name}")
+
+    def _explained(self, text, low, cts, got, want, allowed, wrong, values):
+        """What conditioning, autodiff's own error nearby, or a kink does not explain is a fault."""
+        p, rng = self.p, self.run.rng
+        free = [i for i, d in enumerate(p.domains) if d.kind == "float" and d.word not in ("binary", "onehot", "fixed")]
+        for _ in range(6):
+            moved = [(v.astype(np.float64) * (1 + self.eps * rng.choice([-1.0, 1.0], size=v.shape))).astype(v.dtype) if i in free else v
+                     for i, v in enumerate(low)]
+            there, auto = self.exact(moved, cts), numbers(self.low(moved, cts)[1])
+            for i, (a, t, w) in enumerate(zip(auto, there, want)):
+                allowed[i] = allowed[i] + TIMES * (np.where(np.isfinite(t), np.abs(t - w), np.inf) + (0 if p.numeric else _between(a, t)))
+        wrong = [b & ~(np.abs(g - w) <= m) for g, w, m, b in zip(got, want, allowed, wrong)]
+        if not any(w.any() for w in wrong):
+            return
+        xs, others = p.split(wide(p, low))
+        cts = [np.asarray(c, np.float64) for c in cts]
+        near = [numbers([*r[0], *r[2]]) for r in (self.at.program(x, others, cts)[3] for x in judge.surroundings(xs, rng))]
+        for i, (g, w, m, b) in enumerate(zip(got, want, allowed, wrong)):
+            if b.any() and not judge.in_box(g, [w, *(n[i] for n in near)], m)[b].all():
+                fault = judge.fault(i - values, g, w, b)
+                message = "" if i >= values else f"the value is {fault.got:.8g} at {list(fault.place)}, and {fault.want:.8g} is right"
+                where = text + ("" if i >= values else ": the value")
+                return self.run.book.wrong(Look(self.name, where, fault, p, wide(p, low), cts, dtype=self.name, message=message))
+
+
+def _between(auto, want):
+    return np.where(np.isfinite(auto) & np.isfinite(want), np.abs(auto - want), 0.0)

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -11,10 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnet.rule import Rule
+from fnnet.verify.inputs import exact
 from fnnet.verify.spec import Domain, derive, parse
 
 # The harness runs many small programs once or twice each: compiling them quickly is worth more than that they run quickly.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+# The algebraic simplifier of JAX 0.10 makes batched products that its own code generator aborts on; without it, empty ones do.
+FIXED = tuple(map(int, jax.__version__.split(".")[:2])) > (0, 10)
+POOL = ThreadPoolExecutor(max(2, os.cpu_count() or 1))
 
 
 class Problem(NamedTuple):
@@ -30,6 +34,7 @@ class Problem(NamedTuple):
     settings: dict
     constants: tuple = ()   # numbers written in the programs
     forward: bool = False   # the reference has only forward mode (a while loop)
+    numeric: bool = False   # the reference's gradient is one of central differences
     title: str = ""
 
     @property
@@ -45,7 +50,11 @@ class Problem(NamedTuple):
         return f(*args, **(self.settings if settings is None else settings))
 
     def outputs(self, f, leaves):
-        return [leaf for leaf in jax.tree.leaves(self.call(f, leaves)) if hasattr(leaf, "dtype") or isinstance(leaf, float | int)]
+        return self.arrays(self.call(f, leaves))
+
+    @staticmethod
+    def arrays(tree):
+        return [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype") or isinstance(leaf, float | int)]
 
     def split(self, leaves):
         """The leaves to differentiate, and the other arrays."""
@@ -80,29 +89,21 @@ def problem(f, args, reference, settings, spec, argnums, domains=None):
     leaves, treedef = jax.tree.flatten(args)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(args)]
     arguments = argument_names(f, len(args))
-    names = tuple(arguments[p[0].idx] + jax.tree_util.keystr(p[1:]) for p in paths)
+    names = tuple(arguments[path[0].idx] + jax.tree_util.keystr(path[1:]) for path in paths)
     static = nondiff(f)
     said = parse(spec, arguments) if spec else {}
     values, dtypes, found = [], [], []
-    for leaf, path in zip(leaves, paths):
+    for k, (leaf, path) in enumerate(zip(leaves, paths)):
         i = path[0].idx
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            value, domain, dtype = leaf, Domain("key"), leaf.dtype
-        elif i in static or not (isinstance(leaf, float) or (hasattr(leaf, "dtype") and hasattr(leaf, "shape"))):
-            value, domain, dtype = leaf, Domain("static"), None
-        else:
-            dtype = jnp.asarray(leaf).dtype
-            value = np.asarray(leaf, np.float64) if jnp.issubdtype(dtype, jnp.floating) else np.asarray(leaf, dtype)
-            domain = derive(value)
-            if domain.kind == "int" and dtype == np.uint32 and value.shape == (2,):
-                domain = Domain("static", word="key") if domain.high < 0 else Domain("int", 0, 2**31 - 2)
-            given = domains[len(values)] if domains else said.get(arguments[i])
-            if given and given.kind != domain.kind and given.kind != "key":
-                raise ValueError(f"the spec says that {names[len(values)]} is of kind {given.kind}, and it was given as {dtype}")
-            if given and given.kind != "key":
-                high = given.high if given.kind != "int" or given.high < np.inf else domain.high
-                domain = given._replace(high=high) if given.kind == "int" else given
+        value, dtype, domain = _read(leaf, i in static)
+        given = domains[k] if domains else said.get(arguments[i])
+        if given and given.kind not in (domain.kind, "key"):
+            raise ValueError(f"the spec says that {names[k]} is of kind {given.kind}, and it was given as {dtype}")
+        if given and given.kind != "key":
+            domain = given._replace(high=domain.high) if given.kind == "int" and given.high == np.inf else given
         values.append(value), dtypes.append(dtype), found.append(domain)
+    found = _below(found, values)
+    values = [exact(d, v) for d, v in zip(found, values)]
     wanted = range(len(args)) if argnums is None else {a % len(args) for a in ((argnums,) if isinstance(argnums, int) else argnums)}
     real = tuple(i for i, d in enumerate(found) if d.kind == "float" and paths[i][0].idx in wanted)
     if not real:
@@ -110,6 +111,26 @@ def problem(f, args, reference, settings, spec, argnums, domains=None):
                          "give an array of floats, or argnums")
     title = getattr(f, "__name__", None) or getattr(getattr(f, "func", None), "__name__", None) or type(f).__name__
     return Problem(f, reference, values, treedef, names, tuple(dtypes), tuple(found), real, dict(settings), title=title)
+
+
+def _read(leaf, static):
+    """(value, dtype, domain) of one leaf; anything that is no array is left as it is."""
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return leaf, leaf.dtype, Domain("key")
+    if static or not (isinstance(leaf, float) or (hasattr(leaf, "dtype") and hasattr(leaf, "shape"))):
+        return leaf, None, Domain("static")
+    dtype = jnp.asarray(leaf).dtype
+    value = np.asarray(leaf, np.float64) if jnp.issubdtype(dtype, jnp.floating) else np.asarray(leaf, dtype)
+    domain = derive(value)
+    if domain.kind == "int" and dtype == np.uint32 and value.shape == (2,):
+        domain = Domain("int", 0, 2**31 - 2)            # a PRNG key of the old kind
+    return value, dtype, domain
+
+
+def _below(domains, values):
+    """Integers declared to stay below the size of an axis: `i[N] < C`."""
+    sizes = {name: size for d, v in zip(domains, values) if d.dims for name, size in zip(d.dims[::-1], np.shape(v)[::-1])}
+    return [d._replace(high=sizes[d.below] - 1) if d.below in sizes else d for d in domains]
 
 
 def argument_names(f, count):
@@ -169,33 +190,39 @@ def second(p):
     return lambda *args: (of(p.f)(*args), of(p.reference)(*args))
 
 
-class Failed(NamedTuple):
-    """A program that could not be made."""
-    error: Exception
+class Program(NamedTuple):
+    """A program that is being compiled; `error` waits for it, and says why it could not be made."""
+    jaxpr: object
+    future: object
+
+    @property
+    def error(self):
+        return self.future.exception()
 
     def __call__(self, *args):
-        raise self.error
+        return self.future.result()(*args)
 
 
 def build(jobs):
-    """Traces (function, arguments[, x64]) by name one after the other, and compiles them side by side."""
-    lowered = {}
+    """Traces (function, arguments[, x64]) by name one after the other, and compiles each beside the others meanwhile."""
+    programs = {}
     for name, (function, args, *wide) in jobs.items():
         try:
             with jax.enable_x64(wide[0] if wide else True):
-                lowered[name] = jax.jit(function).lower(*args)
+                traced = jax.jit(function).trace(*args)
+                programs[name] = Program(traced.jaxpr, POOL.submit(_compile, traced.lower(), args))
         except Exception as error:                      # whatever the function under test raises is a finding
-            lowered[name] = Failed(error)
+            future = Future()
+            future.set_exception(error)
+            programs[name] = Program(None, future)
+    return programs
 
-    def finish(program):
-        if isinstance(program, Failed):
-            return program
-        try:
-            return program.compile(compiler_options=QUICK if jax.default_backend() == "cpu" else None)
-        except Exception:
-            try:
-                return program.compile()
-            except Exception as error:
-                return Failed(error)
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-        return dict(zip(lowered, pool.map(finish, lowered.values())))
+
+def _compile(lowered, args):
+    if jax.default_backend() != "cpu":
+        return lowered.compile()
+    empty = any(np.size(a) == 0 for a in jax.tree.leaves(args) if hasattr(a, "shape"))
+    try:
+        return lowered.compile(compiler_options=QUICK if empty or FIXED else QUICK | {"xla_disable_hlo_passes": "algsimp"})
+    except Exception:
+        return lowered.compile()

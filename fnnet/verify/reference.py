@@ -1,13 +1,18 @@
 """The plain function behind one with gradient rules: the same values, with every rule taken away."""
 
+import contextlib
 import os
+import types
 
 import jax
+import numpy as np
 from jax.extend import core
 
 from fnnet.rule import Rule, autodiff
 
+RULES = ("custom_vjp_call", "custom_jvp_call")
 LIBRARY = os.path.dirname(jax.__file__)
+WRAPPERS = ("f", "f_transformed", "transforms", "func", "fun", "jvp", "args", "keywords", "__wrapped__")
 
 
 def reference_of(f):
@@ -20,17 +25,29 @@ def reference_of(f):
         return f.reference
 
     def reference(*args, **settings):
-        leaves, treedef = jax.tree.flatten(args)
-        arrays = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array) or hasattr(leaf, "dtype")]
-
-        def of_arrays(*given):
-            full = list(leaves)
-            for i, a in zip(arrays, given):
-                full[i] = a
-            return autodiff(f)(*treedef.unflatten(full), **settings)
-        closed, out = jax.make_jaxpr(of_arrays, return_shape=True)(*[leaves[i] for i in arrays])
-        return jax.tree.unflatten(jax.tree.structure(out), _run(closed, [leaves[i] for i in arrays]))
+        closed, out, arrays = _traced(autodiff(f), args, settings)
+        return jax.tree.unflatten(jax.tree.structure(out), _run(closed, arrays))
     return reference
+
+
+def _traced(f, args, settings):
+    """(program, types of the results, arrays) of a call."""
+    leaves, treedef = jax.tree.flatten(args)
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array) or hasattr(leaf, "dtype")]
+
+    def of_arrays(*given):
+        full = list(leaves)
+        for i, a in zip(places, given):
+            full[i] = a
+        return f(*treedef.unflatten(full), **settings)
+    arrays = [leaves[i] for i in places]
+    return *jax.make_jaxpr(of_arrays, return_shape=True)(*arrays), arrays
+
+
+def has_forward_rule(f, args, settings):
+    """Whether there is a user's custom_jvp in f, and no custom_vjp to forbid forward mode."""
+    names = [e.primitive.name for e in primitives(_traced(f, args, settings)[0]) if e.primitive.name in RULES and not _from_library(e)]
+    return "custom_jvp_call" in names and "custom_vjp_call" not in names
 
 
 def constants(closed):
@@ -40,11 +57,9 @@ def constants(closed):
     def visit(jaxpr):
         for eqn in _open(jaxpr).eqns:
             for v in eqn.invars:
-                if (isinstance(v, core.Literal) and getattr(v.val, "ndim", 0) == 0 and isinstance(v.val, int | float)) or (hasattr(v, "val") and getattr(v.val, "shape", None) == ()):
-                    try:
+                if isinstance(v, core.Literal) and np.shape(v.val) == ():
+                    with contextlib.suppress(TypeError, ValueError):
                         found.add(float(v.val))
-                    except (TypeError, ValueError):
-                        pass
             for sub in core.jaxprs_in_params(eqn.params):
                 visit(sub)
     visit(closed)
@@ -70,13 +85,13 @@ def _run(closed, args):
     def read(v):
         return v.val if isinstance(v, core.Literal) else env[v]
     names = [*jaxpr.constvars, *jaxpr.invars]
-    values = [*closed.consts, *args]
+    values = [*getattr(closed, "consts", ()), *args]
     if len(names) != len(values):
         names = jaxpr.all_invars
     env.update(zip(names, values, strict=True))
     for eqn in jaxpr.eqns:
         given = [read(v) for v in eqn.invars]
-        if eqn.primitive.name in ("custom_vjp_call", "custom_jvp_call") and not _from_library(eqn.params["call_jaxpr"]):
+        if eqn.primitive.name in RULES and not _from_library(eqn):
             out = _run(eqn.params["call_jaxpr"], given)
         elif eqn.primitive.name in ("jit", "pjit", "remat2", "checkpoint", "closed_call") and _has_rule(eqn):
             out = _run(eqn.params["jaxpr"], given)
@@ -101,10 +116,32 @@ def _without_rules(closed):
 
 
 def _has_rule(eqn):
-    return any(inner.primitive.name in ("custom_vjp_call", "custom_jvp_call") and not _from_library(inner.params["call_jaxpr"])
+    return any(inner.primitive.name in RULES and not _from_library(inner)
                for sub in core.jaxprs_in_params(eqn.params) for inner in primitives(sub))
 
 
-def _from_library(closed):
-    info = getattr(_open(closed), "debug_info", None)
-    return str(getattr(info, "func_filename", "") or "").startswith(LIBRARY)
+def _from_library(eqn):
+    """Whether the rule of a call is one that comes with JAX, and not a user's, which may well decorate jnp.sin itself."""
+    rules = [v for name, v in eqn.params.items() if name in ("bwd", "jvp_jaxpr_fun")]
+    info = getattr(_open(eqn.params["call_jaxpr"]), "debug_info", None)
+    return str(getattr(info, "func_filename", "") or "").startswith(LIBRARY) and all(map(_of_library, rules))
+
+
+def _of_library(thing, seen=None, depth=12):
+    """Whether all the functions that something is made of, through closures and wrappers, are JAX's."""
+    seen = seen if seen is not None else set()
+    if id(thing) in seen or not depth:
+        return True
+    seen.add(id(thing))
+    if isinstance(thing, types.FunctionType):
+        inside = [cell.cell_contents for cell in thing.__closure__ or () if _is_full(cell)]
+        return thing.__code__.co_filename.startswith(LIBRARY) and all(_of_library(i, seen, depth - 1) for i in inside)
+    inside = thing if isinstance(thing, tuple | list) else [getattr(thing, n) for n in WRAPPERS if hasattr(thing, n)]
+    return all(_of_library(i, seen, depth - 1) for i in inside)
+
+
+def _is_full(cell):
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False

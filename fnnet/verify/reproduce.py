@@ -9,16 +9,22 @@ from jax.extend import core
 
 from fnnet.verify import looks, shapes
 from fnnet.verify.diagnose import looks_like
-from fnnet.verify.problem import Failed, both, build
+from fnnet.verify.looks import SWALLOWED
+from fnnet.verify.problem import both, build
 from fnnet.verify.report import Check
 from fnnet.verify.table import size
 
-PATIENCE = 2.0          # seconds to spend on making failures small
+PATIENCE = 1.5          # seconds to spend on making the failures of one check small
 FIRST_ORDER = ("gradient", "cotangents", "kinks", "extremes", "inputs", "shapes", "settings", "differences")
 
 
-def row(book, name, at):
-    """One row of the report."""
+def rows(book, at):
+    """The rows of the report. Failures are made small while patience lasts, the first of them first."""
+    until = time.perf_counter() + PATIENCE
+    return [_row(book, name, at, until) for name in book.looks]
+
+
+def _row(book, name, at, until):
     look = book.faults.get(name)
     limit = book.limits.get(name, 0.0)
     if look is None:
@@ -26,15 +32,16 @@ def row(book, name, at):
     tried = book.looks[name]
     if look.fault is None:
         return Check(name, float("inf"), limit, False, look.message, tried, inputs=look.label)
-    look = smaller(look, at)
+    look = smaller(look, at, until)
     f, p = look.fault, look.problem
     if f.array < 0 and look.message:
         return Check(name, f.error, limit, False, look.message, tried, inputs=look.label)
     array = p.names[p.real[f.array]] if name != "value" and 0 <= f.array < len(p.real) else f"output {max(f.array, 0)}"
-    what = f"d {array}" if name != "value" else array
-    ulp = abs(f.got - f.want) / max(np.spacing(abs(f.want)), 1e-320) if np.isfinite(f.got) else np.inf
-    note = f"{what}: {f.wrong} of {f.size} elements wrong, worst {f.error:.2g}" + (f" = {ulp:.1e} ulp" if np.isfinite(ulp) and not look.dtype else "")
-    right = f"{f.want:.8g}" if abs(f.want) < 1e299 else "NaN"
+    what = f"d {array}" if name not in ("value", "forward mode") else array
+    eps = float(jnp.finfo(look.dtype or "float64").eps)
+    ulp = abs(f.got - f.want) / max(abs(f.want) * eps, 1e-320)
+    note = f"{what}: {f.wrong} of {f.size} elements wrong, worst {f.error:.2g}" + (f" = {ulp:.1e} ulp" if np.isfinite(ulp) and f.want else "")
+    right = f"{f.want:.8g}" if abs(f.want) < SWALLOWED else "NaN"
     where = f"{what} at {list(f.place)}: the rule gives {f.got:.8g}, and {right} is right"
     inputs = look.label + (f" ({p.show(look.leaves)})" if ":" not in look.label else "")
     return Check(name, f.error, limit, False, note, tried, where, inputs, _guess(look, at), program(look))
@@ -44,7 +51,7 @@ def _guess(look, at):
     p, f = look.problem, look.fault
     try:
         ones = right = None
-        if at is not None and isinstance(at, looks.First) and look.check in FIRST_ORDER:
+        if at is not None and look.check in FIRST_ORDER:
             here = _evaluate(p, look.leaves, look.cts, at)
             if here is not None:
                 ones = here.grads(look.leaves, [np.ones(np.shape(c)) for c in look.cts], 3)
@@ -61,22 +68,21 @@ def _guess(look, at):
 
 def _evaluate(p, leaves, cts, at):
     """The program of first order at these shapes and settings."""
-    if p.settings == at.p.settings and [np.shape(v) for v in leaves] == [np.shape(v) for v in at.p.leaves]:
+    if _same(p.settings, at.p.settings) and [np.shape(v) for v in leaves] == [np.shape(v) for v in at.p.leaves]:
         return at
     made = build({"first": (both(p), (*p.split(leaves), cts))})["first"]
-    return None if isinstance(made, Failed) else looks.first(p._replace(leaves=list(leaves)), made, cts, at.gradients.eps, at.rng)
+    return None if made.error else looks.first(p._replace(leaves=list(leaves)), made, cts, at.gradients.eps, at.rng, like=at)
 
 
-_spent = [0.0]
+def _same(one, other):
+    return one.keys() == other.keys() and all(one[k] is other[k] or np.array_equal(one[k], other[k]) for k in one)
 
 
-def smaller(look, at):
+def smaller(look, at, until):
     """The same failure at the smallest shapes, and the roundest numbers, at which it is still one."""
-    if look.check not in FIRST_ORDER or not isinstance(at, looks.First) or look.dtype or look.fault is None:
+    if look.check not in FIRST_ORDER or at is None or look.dtype:
         return look
-    until = time.perf_counter() + PATIENCE
-    best = look
-    shrinking = True
+    best, shrinking = look, not at.p.numeric
     while shrinking and time.perf_counter() < until:
         shrinking = False
         for q in shapes.simpler(best.problem, best.leaves):
@@ -84,7 +90,7 @@ def smaller(look, at):
                 break
             try:
                 found = _still(q, best, at)
-            except Exception:
+            except Exception:                           # these shapes do not go together after all
                 continue
             if found is not None:
                 best, shrinking = found, True
@@ -110,21 +116,19 @@ def _failing(here, leaves, cts, look):
 
 
 def _rounder(look, at, until):
+    if time.perf_counter() > until:
+        return look
     try:
         here = _evaluate(look.problem, look.leaves, look.cts, at)
     except Exception:
         return look
-    if here is None or time.perf_counter() > until + PATIENCE:
+    if here is None:
         return look
     for digits in (0, 1, 2):
         for i in look.problem.real:
-            if not look.problem.domains[i].free:
-                continue
             simple = [np.round(v, digits) + 0.0 if j == i else v for j, v in enumerate(look.leaves)]
-            if np.array_equal(simple[i], look.leaves[i]):
-                continue
-            found = _failing(here, simple, look.cts, look)
-            look = found if found is not None else look
+            if look.problem.domains[i].free and not np.array_equal(simple[i], look.leaves[i]):
+                look = _failing(here, simple, look.cts, look) or look
         found = _failing(here, look.leaves, [np.round(c, digits) + 0.0 for c in look.cts], look)
         if found is not None and any(np.any(c) for c in found.cts):
             look = found
@@ -141,7 +145,7 @@ def program(look):
     settings = "".join(f", {k}={v!r}" for k, v in p.settings.items())
     cts = ", ".join(_written(np.asarray(c), dtype) for c in look.cts)
     call = f"lambda *a: f(*a{settings})" if settings else "f"
-    right = f"{f.want:.8g}" if abs(f.want) < 1e299 else "nan"
+    right = f"{f.want:.8g}" if abs(f.want) < SWALLOWED else "nan"
     return (f"import jax, numpy as np, jax.numpy as jnp; jax.config.update('jax_enable_x64', True); args = {args!r}; cts = [{cts}]\n"
             f"y, pull = jax.vjp({call}, *args); print(pull(jax.tree.unflatten(jax.tree.structure(y), cts)))"
             f"    # {p.names[p.real[f.array]] if 0 <= f.array < len(p.real) else ''}{list(f.place)}: {f.got:.8g}, and {right} is right")
@@ -178,37 +182,45 @@ def kept(p, f):
     return weigh(seen - arguments), weigh(arguments)
 
 
-def memory(book, figures, p, args, budget, thorough):
+def memory(run, p):
     """Saved bytes, reported beside autodiff's; temporaries and time where a budget asks for them."""
+    book, figures, budget = run.book, run.figures, run.budget
+    if unknown := budget.keys() - {"saved", "temp", "seconds", "ulp"}:
+        raise ValueError(f"a budget limits saved, temp, seconds or ulp, not {', '.join(sorted(unknown))}")
     try:
         mine, theirs = kept(p, p.f), kept(p, p.reference)
     except Exception:
         return
     figures["saved bytes"] = f"{size(mine[0])} (autodiff {size(theirs[0])}), besides {size(mine[1])} of arguments"
     found = {"saved": mine[0]}
-    if "temp" in budget or "seconds" in budget or thorough:
-        leaves = [v if d.kind in ("static", "key") else jnp.asarray(v, t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
-        xs, others = p.split(leaves)
-
-        def run(xs, others):
-            y, pull, _ = jax.vjp(p.of_real(p.f, others), *xs, has_aux=True)
-            return y, pull([jnp.ones_like(o) for o in y])
-        made = jax.jit(run).lower(xs, others).compile()
+    if "temp" in budget or "seconds" in budget or run.thorough:
+        made, args = _value_and_gradient(p)
         analysis = made.memory_analysis()
         found["temp"] = int(analysis.temp_size_in_bytes) if analysis else 0
         figures["temp bytes"] = size(found["temp"])
         if "seconds" in budget:
-            times = []
-            for _ in range(12):
-                start = time.perf_counter()
-                jax.block_until_ready(made(xs, others))
-                times.append(time.perf_counter() - start)
-            found["seconds"] = float(np.median(times))
-            figures["seconds"] = found["seconds"]
-    unknown = budget.keys() - {"saved", "temp", "seconds", "ulp"}
-    if unknown:
-        raise ValueError(f"a budget limits saved, temp, seconds or ulp, not {', '.join(sorted(unknown))}")
+            found["seconds"] = figures["seconds"] = _median_seconds(made, args)
     for name in budget.keys() - {"ulp"}:
-        book.saw("budget", 0.0, 0.0)
+        book.saw("budget")
         if found[name] > budget[name]:
-            book.wrong(looks.Look("budget", "", None, p, [], [], message=f"{name}: {found[name]:g}, more than the {budget[name]:g} allowed"))
+            book.fails("budget", f"{name}: {found[name]:g}, more than the {budget[name]:g} allowed")
+
+
+def _value_and_gradient(p):
+    """The program of f at the dtypes given, compiled as a user's would be."""
+    leaves = [v if d.kind in ("static", "key") else jnp.asarray(v, t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
+    xs, others = p.split(leaves)
+
+    def run(xs, others):
+        y, pull, _ = jax.vjp(p.of_real(p.f, others), *xs, has_aux=True)
+        return y, pull([jnp.ones_like(o) for o in y])
+    return jax.jit(run).lower(xs, others).compile(), (xs, others)
+
+
+def _median_seconds(made, args):
+    times = []
+    for _ in range(12):
+        start = time.perf_counter()
+        jax.block_until_ready(made(*args))
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))

@@ -83,18 +83,20 @@ def _runs(p, sizes):
 
 def variants(p, found, thorough=True):
     """(label, problem) at other shapes."""
+    yield from _ranks(p, thorough)
     n = len(found)
     if not n:
         return
     primes = itertools.cycle((3, 5, 7, 2, 11, 13))
     distinct = [next(primes) for _ in range(n)]
     old = [_size(p, g[0]) for g in found]
-    plans = [("all sizes different", distinct), ("batch of one", [1, *old[1:]]), ("all sizes different, the other way", [6 - i % 4 + i // 4 for i in range(n)])]
+    plans = [("all sizes different", distinct), ("batch of one", [1, 2, *old[2:]][:n]),
+             ("all sizes different, the other way", [6 - i % 4 + i // 4 for i in range(n)])]
     if thorough:
         plans += [("large and odd", _large(p, found, [129, 33, 17, 5])), ("a size more", [s + 1 for s in old]), ("all sizes 4", [4] * n),
-                  ("large and even", _large(p, found, [16, 136, 8, 6]))]
-        plans += [(f"axis {g[0][1]} of {p.names[g[0][0]]} of size 1", [1 if k == j else s for k, s in enumerate(old)])
-                  for j, g in enumerate(found) if j][:3]
+                  ("all sizes 2", [2] * n), ("large and even", _large(p, found, [16, 136, 8, 6]))]
+        plans += [(f"axis {g[0][1]} of {p.names[g[0][0]]} of size {s}", [s if k == j else t for k, t in enumerate(old)])
+                  for s in (1, 2) for j, g in enumerate(found)][:8]
     tried = [old]
     for label, sizes in plans:
         changed = {axis: s for g, s in zip(found, sizes) for axis in g}
@@ -102,6 +104,33 @@ def variants(p, found, thorough=True):
             continue
         tried.append(sizes)
         yield label, resized(p, changed)
+
+
+UNDECLARED = "an axis more in front"
+
+
+def more(p):
+    """A size for one more axis, that no other axis has."""
+    return next(s for s in (2, 3, 5, 7, 11, 13, 17, 19) if all(s not in np.shape(v) for v in p.leaves))
+
+
+def _ranks(p, thorough):
+    """One axis more or less in front: where the spec says *B; else tried, and only looked at where the reference takes it so."""
+    starred = [i for i, d in enumerate(p.domains) if d.dims and d.dims[0].startswith("*")]
+    if starred:
+        lead = np.ndim(p.leaves[starred[0]]) - len(p.domains[starred[0]].dims) + 1
+        yield "a leading axis more", _with_axis(p, starred)
+        for less in {1, lead} - {0} if lead else ():
+            yield f"{less} leading axes less", p._replace(leaves=[v[(0,) * less] if i in starred else v for i, v in enumerate(p.leaves)])
+    elif thorough and not any(d.dims for d in p.domains) and all(len(set(s)) == len(s) for s in map(np.shape, p.leaves)):
+        arrays = [i for i, d in enumerate(p.domains) if d.kind in ("float", "int", "bool") and np.ndim(p.leaves[i])]
+        for some in ([arrays[:1], arrays] if len(arrays) > 1 else [arrays] if arrays else []):
+            yield f"{UNDECLARED} of {' and '.join(p.names[i] for i in some)}", _with_axis(p, some)
+
+
+def _with_axis(p, some):
+    rng, size = np.random.default_rng(6), more(p)
+    return p._replace(leaves=[draw(p.domains[i], (size, *np.shape(v)), rng, v) if i in some else v for i, v in enumerate(p.leaves)])
 
 
 def _large(p, found, sizes):

@@ -9,7 +9,8 @@ WORDS = ("distribution", "onehot", "binary", "symmetric", "definite", "sorted", 
 
 
 class Domain(NamedTuple):
-    """What one array may hold: kind (float, int, bool, key, static), bounds, whether they belong to it, a word, and its axes' names."""
+    """What one array may hold: kind (float, int, bool, key, static), bounds, whether they belong to it, a word, its axes' names, and
+    whether somebody said so or an example suggests it."""
     kind: str
     low: float = -np.inf
     high: float = np.inf
@@ -17,6 +18,7 @@ class Domain(NamedTuple):
     word: str = ""
     dims: tuple | None = None       # of letters, a number, or "*B" for any leading axes
     below: str = ""                 # the axis whose size bounds an integer
+    said: bool = False
 
     @property
     def free(self):
@@ -71,11 +73,12 @@ def _domain(match):
         low = 0 if low == -np.inf else low + (not closed[0])
         high = high if closed[1] or high == np.inf else high - 1
     dims = tuple(d.strip() for d in match["dims"][1:-1].split(",") if d.strip()) if match["dims"] else None
-    return Domain(kind, low, high, tuple(closed), match["word"] or "", dims, below)
+    return Domain(kind, low, high, tuple(closed), match["word"] or "", dims, below, True)
 
 
 def derive(value):
-    """What the numbers of an example suggest: bounds that all of many numbers keep to, rows that sum to 1, symmetry."""
+    """What the numbers of an example suggest: integers from 0 to the largest, rows that sum to 1, symmetry. Bounds are found by
+    asking the function, see truth.bounds."""
     value = np.asarray(value)
     if value.dtype == bool:
         return Domain("bool")
@@ -83,28 +86,23 @@ def derive(value):
         return Domain("int", min(0, int(value.min(initial=0))), int(value.max(initial=0)))
     if not np.issubdtype(value.dtype, np.floating):
         return Domain("static")
-    n = value.size
     if not np.isfinite(value).all():
         return Domain("float", word="fixed")
-    if n < 4:
-        return Domain("float")
-    if np.isin(value, (0, 1)).all() and len(np.unique(value)) == 2:
-        one = value.ndim >= 2 and (value.sum(-1) == 1).all()
-        if value.ndim == 2 and value.shape[0] == value.shape[1] and n >= 9 and (value == np.tril(value)).all():
-            return Domain("float", word="fixed")
-        return Domain("float", word="onehot" if one else "binary")
-    if (value >= 0).all() and value.ndim and value.shape[-1] > 1 and np.allclose(value.sum(-1), 1, atol=1e-5):
-        return Domain("float", word="distribution")
+    return Domain("float", word=_word(value))
+
+
+def _word(value):
     square = value.ndim >= 2 and value.shape[-1] == value.shape[-2] and value.shape[-1] >= 2
-    if square and (np.abs(value) > 0).any() and np.allclose(value, np.swapaxes(value, -1, -2), atol=1e-6) and not np.ptp(value) == 0:
-        return Domain("float", word="definite" if (np.linalg.eigvalsh(value) > 0).all() else "symmetric")
+    if value.size < 4 or np.ptp(value) == 0 or (square and (value == np.eye(value.shape[-1])).all()):
+        return ""                                       # too little to go by, or an initial value
+    if np.isin(value, (0, 1)).all():
+        if value.ndim == 2 and square and value.size >= 9 and (value == np.tril(value)).all():
+            return "fixed"
+        return "onehot" if value.ndim >= 2 and (value.sum(-1) == 1).all() else "binary"
+    if (value >= 0).all() and value.shape[-1] > 1 and np.allclose(value.sum(-1), 1, atol=1e-5):
+        return "distribution"
+    if square and np.allclose(value, np.swapaxes(value, -1, -2), atol=1e-6):
+        return "definite" if (np.linalg.eigvalsh(value) > 0).all() else "symmetric"
     if square and value.shape[-1] >= 3 and ((value == np.tril(value)).all() or (value == np.triu(value)).all()):
-        return Domain("float", word="triangular")
-    if n >= 6 and ((value >= 0) & (value <= 1)).all():
-        return Domain("float", 0.0, 1.0)
-    if n >= 8 and (value > 0).all():
-        ascending = value.ndim == 1 and (np.diff(value) > 0).all()
-        return Domain("float", 0.0, word="sorted" if ascending else "")
-    if n >= 8 and value.ndim == 1 and (np.diff(value) > 0).all():
-        return Domain("float", word="sorted")
-    return Domain("float")
+        return "triangular"
+    return ""

@@ -7,9 +7,10 @@ import numpy as np
 from fnnet.verify import judge, looks
 
 
-def state(book, at, another, cts, session):
-    """Without jit, two pullbacks alive at once, pulled twice: nothing may be kept between calls."""
-    p = at.p
+def state(run, at, another, cts, which):
+    """Without jit, two pullbacks alive at once, pulled twice: nothing may be kept between calls. The truth is the reference
+    (which = 3), or the rule's own program where it is wrong anyway (2)."""
+    p, book = at.p, run.book
     points = [[jnp.asarray(x) for x in p.split(leaves)[0]] for leaves in (p.leaves, another)]
     others = [[jnp.asarray(o) if not isinstance(o, jax.Array) else o for o in p.split(leaves)[1]] for leaves in (p.leaves, another)]
     try:
@@ -20,14 +21,14 @@ def state(book, at, another, cts, session):
         last = anew[1](seed)
     except Exception as error:
         return book.raised("state", error, "value and gradient without jit")
-    truths = [at.grads(leaves, cts, 3) for leaves in (p.leaves, another)]
+    truths = [at.grads(leaves, cts, which) for leaves in (p.leaves, another)]
     limit = 10 * judge.ROUNDINGS * at.gradients.eps
     for label, got, want in (("two pullbacks alive: the first", one, truths[0]), ("two pullbacks alive: the second", two, truths[1]),
                              ("the first pullback again", again, truths[0]), ("a new call at the first point", last, truths[0])):
         got = judge.numbers(got)
         book.saw("state", judge.measure(got, want), limit)
         for i, (g, w) in enumerate(zip(got, want)):
-            off = judge._off(g, w, np.full(w.shape, 10 * at.gradients.allowance(w, i)))
+            off = judge.off(g, w, np.full(w.shape, 10 * at.gradients.allowance(w, i)))
             if off.any():
                 book.wrong(looks.Look("state", label + ", without jit", judge.fault(i, g, w, off), p, p.leaves if want is truths[0] else another, cts))
     if any(not np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in zip(one, again)):
@@ -37,7 +38,7 @@ def state(book, at, another, cts, session):
     book.saw("value", judge.measure(anew[0], alive[0][0]), judge.ROUNDINGS * at.values.eps)
 
 
-def structure(book, p, args):
+def structure(book, p):
     """Dtypes, weak types and float0 of what comes out, at the dtypes given."""
     leaves = [v if d.kind in ("static", "key") else jnp.asarray(v, t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
     arrays = [i for i, d in enumerate(p.domains) if d.kind != "static"]
@@ -63,13 +64,12 @@ def structure(book, p, args):
     book.saw("structure")
     for a, b in zip(plain, y):
         if a.dtype != b.dtype or a.weak_type != b.weak_type:
-            book.wrong(looks.Look("structure", "", None, p, [], [], message=f"the value is {_type(a)}, and {_type(b)} under differentiation"))
+            book.fails("structure", f"the value is {_type(a)}, and {_type(b)} under differentiation")
     for i, a, b in zip(arrays, g, want[2]):
         if p.domains[i].kind == "float" and (a.dtype != leaves[i].dtype or (a.weak_type and not b.weak_type)):
-            book.wrong(looks.Look("structure", "", None, p, [], [],
-                                  message=f"the cotangent of {p.names[i]} is {_type(a)}, and {p.names[i]} is {_type(leaves[i])}"))
+            book.fails("structure", f"the cotangent of {p.names[i]} is {_type(a)}, and {p.names[i]} is {_type(leaves[i])}")
         if a.shape != b.shape:
-            book.wrong(looks.Look("structure", "", None, p, [], [], message=f"the cotangent of {p.names[i]} has the shape {list(a.shape)}, not {list(b.shape)}"))
+            book.fails("structure", f"the cotangent of {p.names[i]} has the shape {list(a.shape)}, not {list(b.shape)}")
 
 
 def _type(a):

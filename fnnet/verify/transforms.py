@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnet.verify.problem import pullback
+from fnnet.verify import judge, looks, truth
+from fnnet.verify.problem import build, pullback
 
 
 def subsets(n, thorough=True):
@@ -18,67 +19,122 @@ def subsets(n, thorough=True):
     return [*((i,) for i in range(min(n, 5))), tuple(range(n))]
 
 
-
-
-def matrix(p, others_as, thorough=True):
-    """{name: function(xs of lane a, xs of lane b, others, cts a, cts b) -> grads}, and how to expect each from single pullbacks."""
+def matrix(p, thorough=True):
+    """{name: (run, expect)}: run(xs of lane a, xs of lane b, others, cts a, cts b) -> gradients, and what these must be, given the
+    gradients of lane a and mixed(subset), those of lane b's cotangent at lane b's arguments where mapped and lane a's elsewhere."""
     n = len(p.real)
+    every = tuple(range(n))
 
-    def pull(f, xs, others, cts):
-        return pullback(p, f, xs, others, cts)[2]
-    f = p.f
-    table = {}
+    def g(others):
+        return lambda *xs: p.of_real(p.f, others)(*xs)[0]
 
-    def add(name, run, expect):
-        table[name] = (run, expect)
-    add("jit", lambda xa, xb, o, ca, cb: pull(jax.jit(lambda *args, **kw: f(*args, **kw)) if not p.fixed else f, xa, o, ca), lambda a, b, ab, ba: a)
-    add("remat", lambda xa, xb, o, ca, cb: jax.vjp(jax.checkpoint(lambda *xs: p.of_real(f, o)(*xs)[0]), *xa)[1](_as(ca, p, f, xa, o)),
-        lambda a, b, ab, ba: a)
-    if thorough:
-        add("cond", lambda xa, xb, o, ca, cb: jax.vjp(lambda *xs: jax.lax.cond(xs[0].sum() < jnp.inf, lambda xs: p.of_real(f, o)(*xs)[0],
-                                                                               lambda xs: [0 * y for y in p.of_real(f, o)(*xs)[0]], xs), *xa)[1](_as(ca, p, f, xa, o)),
-            lambda a, b, ab, ba: a)
-        if n > 1:
-            for i in range(min(n, 5)):
-                def alone(xa, xb, o, ca, cb, i=i):
-                    g = p.of_real(f, o)
-                    return jax.vjp(lambda x: g(*xa[:i], x, *xa[i + 1:])[0], xa[i])[1](_as(ca, p, f, xa, o))
-                add(f"argnums: {p.names[p.real[i]]} alone", alone, lambda a, b, ab, ba, i=i: [a[i]])
+    def plain(wrap):
+        def run(xa, xb, o, ca, cb):
+            y, pull = jax.vjp(wrap(g(o)), *xa)
+            return pull([jnp.asarray(c, v.dtype) for c, v in zip(ca, y)])
+        return run, lambda a, mixed: a
+
+    def either(f):
+        return lambda *xs: jax.lax.cond(jnp.sum(xs[0]) < jnp.inf, lambda xs: f(*xs), lambda xs: [0 * y for y in f(*xs)], xs)
 
     def scan(xa, xb, o, ca, cb):
         def body(_, lane):
             xs, cts = lane
-            return None, pull(f, list(xs), o, list(cts))
+            return None, pullback(p, p.f, list(xs), o, list(cts))[2]
         return jax.lax.scan(body, None, ([jnp.stack(s) for s in zip(xa, xb)], [jnp.stack(c) for c in zip(ca, cb)]))[1]
-    add("scan", scan, lambda a, b, ab, ba: [np.stack(s) for s in zip(a, b)])
 
-    def ct_only(xa, xb, o, ca, cb):
-        return jax.vmap(lambda cts: pull(f, xa, o, cts))([jnp.stack(c) for c in zip(ca, cb)])
-    add("vmap over the cotangent", ct_only, lambda a, b, ab, ba: [np.stack(s) for s in zip(a, ab)])
+    def cotangent(xa, xb, o, ca, cb):
+        return jax.vmap(lambda cts: pullback(p, p.f, xa, o, cts)[2])([jnp.stack(c) for c in zip(ca, cb)])
+
+    def alone(i):
+        def run(xa, xb, o, ca, cb):
+            y, pull = jax.vjp(lambda x: g(o)(*xa[:i], x, *xa[i + 1:]), xa[i])
+            return pull([jnp.asarray(c, v.dtype) for c, v in zip(ca, y)])
+        return run, lambda a, mixed: [a[i]]
+
+    def mapped(subset, axis):
+        def run(xa, xb, o, ca, cb):
+            axes = [axis if i in subset else None for i in range(n)]
+            stacked = [jnp.stack([u, v], axis) if i in subset else u for i, (u, v) in enumerate(zip(xa, xb))]
+            y, pull = jax.vjp(jax.vmap(g(o), axes), *stacked)
+            return pull([jnp.stack([u.astype(t.dtype), v.astype(t.dtype)]) for u, v, t in zip(ca, cb, y)])
+
+        def expect(a, mixed):
+            return [np.stack([u, v], axis) if i in subset else u + v for i, (u, v) in enumerate(zip(a, mixed(subset)))]
+        return run, expect
+    table = {"jit": plain(jax.jit), "remat": plain(jax.checkpoint), "scan": (scan, lambda a, mixed: [np.stack(s) for s in zip(a, mixed(every))]),
+             "vmap over the cotangent": (cotangent, lambda a, mixed: [np.stack(s) for s in zip(a, mixed(()))])}
+    if thorough:
+        table["cond"] = plain(either)
+        table |= {f"argnums: {p.names[p.real[i]]} alone": alone(i) for i in range(min(n, 5)) if n > 1}
     for subset in subsets(n, thorough):
         whole = len(subset) == n
+        label = "all arguments" if whole else " and ".join(p.names[p.real[i]] for i in subset)
         for axis in (0, -1) if whole and thorough else (0,):
-            def mapped(xa, xb, o, ca, cb, subset=subset, axis=axis):
-                axes = [axis if i in subset else None for i in range(n)]
-                stacked = [jnp.stack([u, v], axis) if i in subset else u for i, (u, v) in enumerate(zip(xa, xb))]
-                inner = jax.vmap(lambda *xs: p.of_real(f, o)(*xs)[0], axes)
-                y, back = jax.vjp(inner, *stacked)
-                return back([jnp.stack([u.astype(t.dtype), v.astype(t.dtype)]) for u, v, t in zip(ca, cb, y)])
-            label = "all arguments" if whole else " and ".join(p.names[p.real[i]] for i in subset)
-            table[f"vmap over {label}" + (", last axis" if axis else "")] = (mapped, ("mixed", subset, axis))
+            table[f"vmap over {label}" + (", last axis" if axis else "")] = mapped(subset, axis)
     return table
 
 
-def _as(cts, p, f, xs, others):
-    types = jax.eval_shape(lambda *xs: p.of_real(f, others)(*xs)[0], *xs)
-    return [jnp.asarray(c, t.dtype) for c, t in zip(cts, types)]
+def rows(p, book, args, thorough):
+    """The rows of the matrix that can be traced. One that cannot is a failure, unless the best of rules could not either."""
+    table = matrix(p, thorough)
+    try:
+        jax.eval_shape(lambda *a: {name: run(*a) for name, (run, _) in table.items()}, *args)
+        return table
+    except Exception:                                   # then one at a time
+        pass
+    best, good = matrix(truth.perfect(p), thorough), {}
+    for name, (run, expect) in table.items():
+        try:
+            jax.eval_shape(run, *args)
+            good[name] = (run, expect)
+        except Exception as error:
+            try:
+                jax.eval_shape(best[name][0], *args)
+                book.raised(_check(name), error, name)
+            except Exception:
+                book.note(_check(name), f"{name}: {looks.sentence(error)[:160]}")
+    return good
 
 
-def expected(how, n, a, b, mixed):
-    """What a row of the matrix must give. mixed(subset) pulls the second lane's cotangent back at the point that has lane b's
-    arguments where they are mapped and lane a's elsewhere."""
-    if callable(how):
-        return how(a, b, mixed(()), None)
-    _, subset, axis = how
-    other = mixed(subset)
-    return [np.stack([u, v], axis) if i in subset else u + v for i, (u, v) in enumerate(zip(a, other))]
+def program(table):
+    return lambda *args: {name: run(*args) for name, (run, _) in table.items()}
+
+
+def look(run, at, table, made, args, another, which):
+    """Compares each row with pullbacks one at a time: the reference's (which = 3), or the rule's own where it is wrong anyway (2)."""
+    p, book = at.p, run.book
+    xa, xb, others, ca, cb = args
+    if made.error:
+        return book.raised("jit", made.error, "the rule under jit, vmap, scan, cond and remat")
+    a = at.grads(p.leaves, ca, which)
+
+    def mixed(subset):
+        return at.grads(p.merge([v if i in subset else u for i, (u, v) in enumerate(zip(xa, xb))], others), cb, which)
+    result = made(*args)
+    for name, (_, expect) in table.items():
+        got, want = judge.numbers(jax.tree.leaves(result[name])), expect(a, mixed)
+        check, fault = _check(name), _differs(at, got, want)
+        book.saw(check, judge.measure(got, want), judge.ROUNDINGS * at.gradients.eps)
+        if fault is None:
+            continue
+        best = build({name: (matrix(truth.perfect(p), run.thorough)[name][0], args)})[name]
+        if which == 3 and (best.error or _differs(at, judge.numbers(jax.tree.leaves(best(*args))), want)):
+            book.note(check, f"{name}: JAX {jax.__version__} itself goes wrong with any custom_vjp here, one output of which does not depend "
+                             "on what is mapped")
+            continue
+        book.wrong(looks.Look(check, name, fault, p, p.leaves, ca))
+
+
+def _differs(at, got, want):
+    typical = at.gradients.typical if len(got) == len(at.gradients.typical) else [max(at.gradients.typical)] * len(got)
+    scale = judge.Scale(at.gradients.eps, typical)
+    for i, (g, w) in enumerate(zip(got, want)):
+        bad = judge.off(g, w, 10 * scale.allowance(w, i) + 1e-11 * judge.largest(w))
+        if bad.any():
+            return judge.fault(i, g, w, bad)
+    return None
+
+
+def _check(name):
+    return name.split(" ")[0].rstrip(":")

@@ -1,0 +1,106 @@
+"""Other shapes of the arguments, and other settings."""
+
+import inspect
+
+import jax
+import numpy as np
+
+from fnnet.verify import judge, looks, shapes
+from fnnet.verify.inputs import draw
+from fnnet.verify.problem import both, nondiff
+
+LARGE = ("shapes", "large and odd")
+
+
+def problems(p, vary, thorough):
+    """{(check, label): (problem, promised)} of other shapes and settings. What nobody promised may be refused, aloud."""
+    declared = any(d.dims for d in p.domains)
+    found = {("shapes", label): (q, declared) for label, q in shapes.variants(p, shapes.groups(p), thorough)}
+    if p.numeric:                                       # differences of many numbers take too long
+        found = {}
+    return found | {("settings", label): (p.with_settings(change), promised) for label, change, promised in _settings(p, vary, thorough)}
+
+
+def jobs(book, found, rng):
+    """The programs of first order of each."""
+    made = {}
+    for name, (q, promised) in found.items():
+        xs, others = q.split(q.leaves)
+        try:
+            out = jax.eval_shape(lambda *xs, q=q, others=others: q.of_real(q.reference, others)(*xs)[0], *xs)
+        except Exception as error:
+            if promised and name[0] == "settings":
+                book.raised("settings", error, f"the reference, at {name[1]}")
+            continue
+        made[name] = (both(q), (xs, others, [rng.normal(size=t.shape) for t in out]))
+    return made
+
+
+def _settings(p, vary, thorough):
+    """[(label, settings, promised)]: each declared value by itself, some together, and other values of plain numbers in the signature."""
+    out = []
+    for name, values in vary.items():
+        for value in values if isinstance(values, tuple | list | set) else (values,):
+            out.append((f"{name}={value!r}", {name: value}, True))
+    if len(vary) > 1:
+        last = {name: list(values)[-1] if isinstance(values, tuple | list | set) else values for name, values in vary.items()}
+        out.append((", ".join(f"{n}={v!r}" for n, v in last.items()), last, True))
+    try:
+        params = list(inspect.signature(p.f).parameters.values())
+    except (TypeError, ValueError):
+        return out
+    if not thorough:
+        return out
+    static, given = nondiff(p.f), len(p.treedef.children())
+    for k, param in enumerate(params):
+        positional = param.kind is not param.KEYWORD_ONLY and param.name not in p.settings and (k < given or k in static)
+        if param.name in vary or positional and k < given:
+            continue
+        value = p.settings.get(param.name, param.default)
+        others = (not value,) if isinstance(value, bool) else (0.5 * value, 1.5 * value) if isinstance(value, float) and value else ()
+        out += [(f"{param.name}={v!r}", {param.name: v}, False) for v in others]
+    return out
+
+
+def look(run, at, found, programs, jobs):
+    """The given kind of inputs, a few draws, ties. Returns the programs of first order by name."""
+    book, rng, seen = run.book, run.rng, {}
+    for name, (q, promised) in found.items():
+        if name not in jobs:
+            continue
+        (kind, label), cts = name, jobs[name][1][-1]
+        if error := programs[name].error:
+            if promised:
+                book.raised(kind, error, label)
+            else:
+                book.note(kind, f"refused, aloud, at {label}: {looks.sentence(error)[:100]}")
+            continue
+        here = looks.first(q, programs[name], cts, at.gradients.eps, np.random.default_rng(3), like=at)
+        if label.startswith(shapes.UNDECLARED) and not _lane_by_lane(here, at, cts):
+            continue
+        seen[name] = here
+        where = f"{label}: {q.show()}"
+        looks.look(book, kind, where, here, q.leaves, cts)
+        for scale in (1.0, 3.0, 0.3):
+            leaves = [draw(d, np.shape(v), rng, v, scale) for d, v in zip(q.domains, q.leaves)]
+            looks.look(book, kind, where + ", another draw", here, leaves, [rng.normal(size=np.shape(c)) for c in cts])
+        looks.look(book, kind, where + ", cotangent of ones", here, q.leaves, [np.ones(np.shape(c)) for c in cts])
+        if q.numeric:
+            continue
+        for what in (lambda v: rng.integers(-3, 4, size=v.shape) * 0.5, lambda v: 0 * v, lambda v: 50 * np.sign(v)):
+            leaves = [what(v) if d.free else v for d, v in zip(q.domains, q.leaves)]
+            looks.look(book, kind, where + ", ties and ends", here, leaves, cts)
+    return seen
+
+
+def _lane_by_lane(here, at, cts):
+    """Whether the reference, given one more axis in front, does what it did without for each element of that axis: then it was
+    written for any number of axes, and the rule must be right for them too."""
+    q, p, nothing = here.p, at.p, [np.zeros(s) for s in at.shapes]
+    whole = judge.numbers(here.run(q.leaves, cts)[3][0])
+    for k in range(shapes.more(p)):
+        lane = [v[k] if np.ndim(v) > np.ndim(u) else v for u, v in zip(p.leaves, q.leaves)]
+        one = judge.numbers(at.run(lane, nothing)[3][0])
+        if any(a.shape[1:] != b.shape or a.ndim != b.ndim + 1 or judge.measure([a[k]], [b]) > 1e-9 for a, b in zip(whole, one)):
+            return False
+    return True

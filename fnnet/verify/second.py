@@ -1,0 +1,72 @@
+"""Derivatives of derivatives, and forward mode where a function has it."""
+
+import jax
+import numpy as np
+
+from fnnet.verify import judge, looks
+from fnnet.verify.problem import second
+from fnnet.verify.reference import has_forward_rule
+
+
+def jobs(p, cts, rng):
+    """{name: (function, arguments)} of the programs."""
+    xs, others = p.split(p.leaves)
+    directions = [rng.normal(size=x.shape) for x in xs]
+    found = {}
+    if not p.forward and not p.numeric:
+        found["second order"] = (second(p), (xs, others, cts, directions))
+    if has_forward_rule(p.f, p.treedef.unflatten(p.leaves), p.settings):
+        found["forward mode"] = (_forward(p), (xs, others, directions))
+    return found
+
+
+def _forward(p):
+    def of(f):
+        def run(xs, others, directions):
+            return jax.jvp(lambda *xs: p.of_real(f, others)(*xs)[0], tuple(xs), tuple(directions))[1]
+        return run
+    return lambda *args: (of(p.f)(*args), of(p.reference)(*args))
+
+
+def look(run, at, programs, args, cts, tried, formal):
+    """grad of grad, with respect to arguments and cotangent; and the derivative along a direction. formal: the gradient is what was
+    asked for and not a derivative, so that the next one is nobody's promise."""
+    if "second order" in programs:
+        _second_order(run, at, programs["second order"], args["second order"][1], cts, tried, formal)
+    if "forward mode" in programs:
+        _compare(run, at, "forward mode", programs["forward mode"], args["forward mode"][1][2:], [("gradient", "the inputs given", at.p.leaves, cts)],
+                 [max(at.values.typical, default=1.0)] * len(at.values.typical), 1.0, False)
+
+
+def _second_order(run, at, program, args, cts, tried, formal):
+    book, p = run.book, at.p
+    if program.error:
+        try:
+            jax.eval_shape(second(p._replace(f=p.reference)), *args)
+        except Exception:                               # the reference cannot be differentiated twice either
+            return
+        book.note("second order", f"not there: {type(program.error).__name__}, {looks.sentence(program.error)[:120]}")
+        return
+    typical = [judge.largest(a) for a in judge.numbers(program(*args)[1])]
+    draws = [("gradient", "the inputs given", p.leaves, cts), *(t for t in tried if t[1].startswith("another draw"))][:6]
+    draws += [t for t in tried if t[0] in ("extremes", "kinks")][::3]
+    _compare(run, at, "second order", program, args[3:], draws, typical, 10.0, formal)
+
+
+def _compare(run, at, check, program, last, draws, typical, times, formal):
+    p, book, limit = at.p, run.book, times * judge.ROUNDINGS * at.gradients.eps
+    scale = judge.Scale(at.gradients.eps, typical)
+    for name, label, leaves, c in draws:
+        xs, others = p.split(leaves)
+        middle = (c,) if check == "second order" else ()
+
+        def truth(x, others=others, middle=middle):
+            return program(x, others, *middle, *last)[1]
+        got, want = (judge.numbers(arrays) for arrays in program(xs, others, *middle, *last))
+        faults, _ = judge.assess(got, want, scale, judge.growth(at.given, xs), truth, xs, run.rng)
+        # At kinks and ends only what is no number at all is a mistake: there the second derivative has many values.
+        regular = name in ("gradient", "inputs") and not formal
+        book.saw(check, judge.measure(got, want) if not faults and regular else 0.0, limit)
+        bad = [f for f in faults if (regular and f.error > limit) or not np.isfinite(f.got)]
+        for fault in bad[:1]:
+            book.wrong(looks.Look(check, label, fault, p, leaves, c))

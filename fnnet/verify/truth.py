@@ -1,0 +1,169 @@
+"""What the truth is: autodiff of the reference where it has one, and else forward mode, differences, or what the function itself says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnet.verify import differences, judge
+from fnnet.verify.inputs import draw
+from fnnet.verify.problem import is_real, pullback
+from fnnet.verify.reference import primitives
+from fnnet.verify.spec import Domain
+
+F64, F32 = (float(np.finfo(t).eps) for t in (np.float64, np.float32))
+ITERATED, DIFFERENCED = 1e-9, 1e-10     # precision of what iterates to convergence, and of differences
+STEP = 1e-3                             # of differences, where these are the truth
+ESTIMATOR = ("the function is constant between its jumps and its rule is not 0: taken for a straight-through estimator, and looked at for all "
+             "but its formula; give the formula as reference=lambda x: x + stop_gradient(f(x) - x)")
+STOPPED = ("the rule agrees with central differences, and autodiff of the function inside it does not (a stop_gradient?): differences were "
+           "taken for the truth, near the inputs given; give a reference for a closer look")
+
+
+def differentiable(p, xs, others, cts):
+    """The problem with the reference's reverse mode, or its forward mode, or differences."""
+    for forward in (False, True):
+        try:
+            jax.eval_shape(lambda xs, others, cts, forward=forward: pullback(p, p.reference, xs, others, cts, forward)[2], xs, others, cts)
+            return p._replace(forward=forward)
+        except Exception:                               # whatever it says, there is no such mode
+            continue
+    return by_differences(p)
+
+
+def by_differences(p):
+    """The reference with differences for its gradient."""
+    return p._replace(reference=_with_pullback(p, p.reference, _differences), numeric=True, forward=False)
+
+
+def by_itself(p):
+    """f for its own reference, its pullback made linear: what remains to see is how it behaves, not what it computes."""
+    return p._replace(reference=_with_pullback(p, p.f, _linear), forward=False)
+
+
+def perfect(p):
+    """The reference as a custom_vjp without fault: what goes wrong with that under a transformation is JAX's doing."""
+    def backward(value, xs, cts):
+        if not p.forward:
+            return jax.vjp(value, xs)[1](cts)[0]
+        jacobians = jax.jacfwd(value)(xs)
+        return [sum(jnp.tensordot(c, j[i], c.ndim) for c, j in zip(cts, jacobians)) for i in range(len(xs))]
+    return p._replace(f=_with_pullback(p, p.reference, backward))
+
+
+def _with_pullback(p, f, backward):
+    """f with another pullback, `backward(real outputs as a function of the real leaves, these, cotangents)`."""
+    def run(*args, **settings):
+        xs, others = p.split(jax.tree.leaves(args))
+
+        def whole(xs):
+            return f(*p.treedef.unflatten(p.merge(xs, others)), **settings)
+
+        def value(xs):
+            return [o for o in map(jnp.asarray, p.arrays(whole(xs))) if is_real(o)]
+
+        op = jax.custom_vjp(whole)
+        op.defvjp(lambda xs: (whole(xs), xs), lambda xs, cts: (backward(value, xs, [c for c in jax.tree.leaves(cts) if is_real(c)]),))
+        return op(xs)
+    return run
+
+
+def _differences(value, xs, cts):
+    """Central differences with one step of Richardson extrapolation, element by element."""
+    def of(j, x):
+        def one(k):
+            h = STEP * jnp.maximum(1, jnp.abs(x.reshape(-1)[k]))
+
+            def at(t):
+                moved = x.reshape(-1).at[k].add(t * h).reshape(x.shape)
+                return sum(jnp.vdot(c, o) for c, o in zip(cts, value([*xs[:j], moved, *xs[j + 1:]])))
+            return (8 * (at(0.5) - at(-0.5)) - (at(1.0) - at(-1.0))) / (6 * h)
+        return jax.lax.map(one, jnp.arange(x.size)).reshape(x.shape) if x.size else x
+    return [of(j, jnp.asarray(x)) for j, x in enumerate(xs)]
+
+
+def _linear(value, xs, cts):
+    """The pullback of f at cotangents of size 1, as a difference of two: linear in the cotangent, whatever f's is."""
+    pull = jax.vjp(value, xs)[1]
+    size = jnp.max(jnp.stack([jnp.max(jnp.abs(c), initial=0) for c in cts]))
+    size = jnp.where((size > 0) & jnp.isfinite(size), 2.0 ** jnp.round(jnp.log2(jnp.where(size > 0, size, 1))), 1)
+    aside = [jnp.cos(jnp.arange(c.size, dtype=c.dtype)).reshape(c.shape) for c in cts]
+    one, two = pull([(c / size).astype(c.dtype) + a for c, a in zip(cts, aside)])[0], pull(aside)[0]
+    return [(size * (a - b)).astype(a.dtype) for a, b in zip(one, two)]
+
+
+def precision(p, jaxpr):
+    """The precision at work in float64 runs: float32 where a function for float32 computes in float32 inside, whatever it is given;
+    that of convergence where the reference iterates."""
+    if p.numeric:
+        return DIFFERENCED
+    if any(e.primitive.name == "while" for e in primitives(jaxpr)):
+        return ITERATED
+    narrow = any(getattr(v.aval, "dtype", None) == jnp.float32 and getattr(v.aval, "shape", ()) != () for e in primitives(jaxpr) for v in e.outvars)
+    return F32 if narrow and all(d != jnp.float64 for d in p.dtypes) else F64
+
+
+def bounds(at, jaxpr, cts, rng):
+    """The domains of the arrays of which nobody said anything: any real number where the reference takes that, else narrower."""
+    p, domains = at.p, list(at.p.domains)
+    looks_up = any(e.params.get("name") == "searchsorted" for e in primitives(jaxpr))
+    for i, (d, x) in enumerate(zip(domains, p.leaves)):
+        if d.kind != "float" or d.said or d.word or not np.size(x):
+            continue
+        if looks_up and x.ndim == 1 and x.size > 2 and (np.diff(x) > 0).all():
+            domains[i] = d._replace(word="sorted")
+        elif _spoilt(at, i, d, cts, rng):
+            narrower = [c for c in _narrower(x) if not _spoilt(at, i, c, cts, rng)]
+            domains[i] = narrower[0] if narrower else d
+    return p._replace(domains=tuple(domains))
+
+
+def _narrower(x):
+    """Domains that hold an example, the widest first."""
+    for low, high in ((0.0, np.inf), (-np.inf, 0.0), (1.0, np.inf), (-1.0, 1.0), (0.0, 1.0)):
+        if (x >= low).all() and (x <= high).all():
+            yield Domain("float", low, high, ((x == low).any(), (x == high).any()))
+    if x.ndim >= 2 and x.shape[-1] == x.shape[-2] and np.allclose(x, np.swapaxes(x, -1, -2)):
+        yield Domain("float", word="definite")
+
+
+def _spoilt(at, i, domain, cts, rng):
+    """Whether the reference is no number there, or clips away what lies outside [0, 1] where the example is inside."""
+    p = at.p
+    inside = (p.leaves[i] >= 0).all() and (p.leaves[i] <= 1).all() and domain.low < 0
+    for scale in (1.0, 3.0, 0.3):
+        x = draw(domain, np.shape(p.leaves[i]), rng, p.leaves[i], scale)
+        leaves = [x if j == i else v for j, v in enumerate(p.leaves)]
+        y, _, g = at.run(leaves, cts)[3]
+        if not all(np.isfinite(a).all() for a in judge.numbers([*y, *g])):
+            return True
+        beyond = (x < 0) | (x > 1)
+        if inside and i in p.real and beyond.any():
+            slope = judge.numbers(g)[p.real.index(i)]
+            if not slope[beyond].any() and (slope[~beyond].any() or beyond.all()):
+                return True
+    return False
+
+
+def whose_fault(at, others_drawn, cts, rng):
+    """Where the rule and autodiff of the function inside it disagree, a third is asked. "" (the rule is at fault), ESTIMATOR, STOPPED."""
+    p = at.p
+    alike = constant = True
+    for leaves in (p.leaves, others_drawn):
+        g, g0 = at.grads(leaves, cts), at.grads(leaves, cts, 3)
+        constant = constant and not any(a.any() for a in g0)
+        alike = alike and judge.alike(g, g0, 1e-9)
+    if alike:
+        return ""
+    xs, others = p.split(p.leaves)
+    found = differences.differences(scalar(at, others, cts), xs, rng, 12)
+    if constant and not any(np.nan_to_num(d).any() for _, d, _ in found):
+        return ESTIMATOR
+    sure = [(d, e) for _, d, e in found if d.size]
+    enough = sure and all((e < 1e-4 * max(judge.largest(d), 1e-300)).any() for d, e in sure)
+    wrong = [differences.against(at.grads(p.leaves, cts, which), found)[1] for which in (2, 3)]
+    return STOPPED if enough and wrong[1] and not wrong[0] else ""
+
+
+def scalar(at, others, cts):
+    """The plain value of f, pulled together by cotangents, as a function of the real leaves."""
+    return lambda xs: sum(float(np.vdot(np.asarray(y, np.float64), c)) for y, c in zip(at.program(xs, others, cts)[0], cts))

@@ -1,0 +1,5 @@
+"""Rules that are wrong, each in one way, by classes of mistakes."""
+
+from tests.verify.broken import formulas, inputs, numbers, running
+
+BROKEN = [*formulas.CASES, *inputs.CASES, *numbers.CASES, *running.CASES]

@@ -1,0 +1,5 @@
+"""Rules that are right, many of them awkward: none of them may fail."""
+
+from tests.verify.correct import awkward, plain
+
+CORRECT = [*plain.CASES, *awkward.CASES]
