@@ -69,6 +69,7 @@ from fnnet.ops.norm import (
     weight_standardize,
 )
 from fnnet.ops.penalties import elastic_net, l1, l2, weights_of
+from fnnet.ops.recurrent import gru, lstm, rnn
 from fnnet.rule import Rule
 
 
@@ -78,11 +79,11 @@ def rules():
 
 
 __all__ = ["attention", "batch_norm", "batch_norm_inference", "batch_norm_relu", "binary_cross_entropy",
-           "binary_cross_entropy_with_logits", "celu", "dense", "dense_stack", "dropout", "elastic_net", "elu", "embedding", "geglu",
-           "gelu", "glu", "group_norm", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "identity", "instance_norm", "l1",
-           "l2", "l2_norm", "l2_normalize", "layer_norm", "leaky_relu", "linear_cross_entropy", "log1mexp", "log_sigmoid",
-           "log_softmax", "logmeanexp", "logsumexp", "maxout", "mish", "multiclass_hinge", "power_iteration", "prelu", "reglu",
-           "relu", "relu6", "relu_dropout", "relu_squared", "rms_norm", "rope", "rules", "selu", "sigmoid", "silu", "sinusoidal",
-           "soft_sign", "softmax", "softmax_cross_entropy", "softplus", "softsign", "sparse_plus", "sparse_sigmoid",
-           "spectral_normalize", "squared_error", "squareplus", "standard_deviation", "stochastic_depth", "swiglu", "swish", "tanh",
-           "triplet", "variance", "weight_standardize", "weights_of"]
+           "binary_cross_entropy_with_logits", "celu", "dense", "dense_stack", "dropout", "elastic_net", "elu", "embedding",
+           "geglu", "gelu", "glu", "group_norm", "gru", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "identity",
+           "instance_norm", "l1", "l2", "l2_norm", "l2_normalize", "layer_norm", "leaky_relu", "linear_cross_entropy", "log1mexp",
+           "log_sigmoid", "log_softmax", "logmeanexp", "logsumexp", "lstm", "maxout", "mish", "multiclass_hinge", "power_iteration",
+           "prelu", "reglu", "relu", "relu6", "relu_dropout", "relu_squared", "rms_norm", "rnn", "rope", "rules", "selu", "sigmoid",
+           "silu", "sinusoidal", "soft_sign", "softmax", "softmax_cross_entropy", "softplus", "softsign", "sparse_plus",
+           "sparse_sigmoid", "spectral_normalize", "squared_error", "squareplus", "standard_deviation", "stochastic_depth",
+           "swiglu", "swish", "tanh", "triplet", "variance", "weight_standardize", "weights_of"]
