@@ -1,10 +1,13 @@
 """Strict on purpose: an implicit promotion, a silent broadcast or a warning in the library is a mistake."""
 
 import os
+from importlib.metadata import version
 
 # Eight devices on the CPU, so that meshes and shard_map are tested everywhere.
-# Nearly all the time is compilation, which without the last optimisations of machine code takes two thirds of it.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0")
+# Nearly all the time is compilation, which without the last optimisations of machine code takes two thirds of it, and without
+# JAX 0.10's way to emit fusions (later ones have another, and end on a flag that they do not know) half of that.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+                      + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."))
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
@@ -12,3 +15,8 @@ import jax
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """As many processes as cores for the whole suite, none beside this one for a few tests by name."""
+    return None if config.args_source is config.ArgsSource.TESTPATHS and not config.option.keyword else 0
