@@ -219,7 +219,9 @@ def arguments():
     z, t = jax.random.normal(jax.random.key(0), (6, 3), f64), jax.nn.softmax(jax.random.normal(jax.random.key(1), (6, 3), f64) * 2)
     labels = jnp.int32([0, 1, 2, 2, 1, 0])
     return {ops.squared_error: (z, t), ops.binary_cross_entropy: (jax.nn.sigmoid(z), t), ops.binary_cross_entropy_with_logits: (z, t),
-            ops.softmax_cross_entropy: (z, labels), ops.multiclass_hinge: (z, labels), ops.triplet: (z, z + 0.3 * t, z - t)}
+            ops.softmax_cross_entropy: (z, labels), ops.multiclass_hinge: (z, labels), ops.triplet: (z, z + 0.3 * t, z - t),
+            ops.absolute_error: (z, t), ops.huber: (z, t), ops.log_cosh: (z, t), ops.pinball: (z, t), ops.poisson_nll: (z, t),
+            ops.gaussian_nll: (z, t - 0.5, t), ops.binary_focal: (z, t), ops.binary_hinge: (z, t)}
 
 
 LOSSES = pytest.mark.parametrize("loss", arguments(), ids=lambda op: op.__name__)
@@ -283,6 +285,11 @@ def test_targets_that_are_whole_numbers(name):
     (lambda: ops.squared_error(jnp.zeros(3), jnp.zeros(3), jnp.zeros(2)), r"one weight for each example, \[3\], .* \[2\]"),
     (lambda: ops.squared_error(jnp.zeros(3), jnp.zeros(3), reduction="avg"), "'avg' is no reduction of squared_error"),
     (lambda: ops.binary_cross_entropy(f32([0.5, 1.5]), f32([0, 1])), "from 0.5 to 1.5: for scores write binary_cross_entropy_with_logits"),
+    (lambda: ops.gaussian_nll(jnp.zeros(3), jnp.zeros(3), jnp.zeros((3, 1))), r"prediction, log_variance and target of one shape"),
+    (lambda: ops.huber(jnp.zeros(3), jnp.zeros(3), delta=0), "huber takes as delta a positive number, and was given 0"),
+    (lambda: ops.pinball(jnp.zeros(3), jnp.zeros(3), quantile=90), "as quantile a number between 0 and 1, and was given 90"),
+    (lambda: ops.binary_focal(jnp.zeros(3), jnp.zeros(3), gamma=-1.0), "as gamma a number from 0 on"),
+    (lambda: ops.binary_hinge(jnp.zeros(2), f32([-1, 1])), r"from -1 to 1: for −1 and 1 write \(target \+ 1\) / 2"),
     (lambda: ops.triplet(jnp.zeros((3, 2)), jnp.zeros((3, 2)), jnp.zeros((2, 2))), "three arrays of one shape"),
 ])
 def test_what_is_refused_and_how(call, sentence):

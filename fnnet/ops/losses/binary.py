@@ -1,8 +1,9 @@
 """Losses for yes or no."""
 
+import jax
 import jax.numpy as jnp
 
-from fnnet.ops.losses.reduction import check_alike, example_like, extremes, like, over_features, reduce, reduced, spread, to_features, widen
+from fnnet.ops.losses.reduction import at_least_tiny, by_element, check_alike, extremes, over_features, reduce
 from fnnet.rule import rule
 from fnnet.sample import apart, positive, uniform
 
@@ -20,21 +21,10 @@ def binary_cross_entropy(probability, target, weights=None, *, features="mean", 
     return reduce(-over_features(target * jnp.log(p) + (1 - target) * jnp.log(q), features), weights, reduction)
 
 
-@binary_cross_entropy.fwd
-def _(probability, target, weights, *, features, reduction):
-    p, t = widen(probability, target)
-    loss = -over_features(t * jnp.log(at_least_tiny(p)) + (1 - t) * jnp.log(at_least_tiny(1 - p)), features)
-    y = reduced(loss, weights, reduction, probability, target)
-    return y, (probability, target, loss if weights is not None else None, weights)
-
-
-@binary_cross_entropy.bwd
-def _(dy, probability, target, loss, weights, *, features, reduction):
-    p, t = widen(probability, target)
-    p, q = at_least_tiny(p), at_least_tiny(1 - p)
-    dloss, dweights = spread(dy, example_like(p) if loss is None else loss, weights, reduction)
-    d = to_features(dloss, p, features)
-    return like((d * ((1 - t) / q - t / p), probability), (d * (jnp.log(q) - jnp.log(p)), target), (dweights, weights))
+@by_element(binary_cross_entropy)
+def _(probability, target):
+    p, q = at_least_tiny(probability), at_least_tiny(1 - probability)
+    return (1 - target) / q - target / p, jnp.log(q) - jnp.log(p)
 
 
 @rule
@@ -46,23 +36,64 @@ def binary_cross_entropy_with_logits(logits, target, weights=None, *, features="
     return reduce(over_features(jnp.logaddexp(logits, 0) - target * logits, features), weights, reduction)
 
 
-@binary_cross_entropy_with_logits.fwd
-def _(logits, target, weights, *, features, reduction):
-    z, t = widen(logits, target)
+def _cross_entropy(z, t):
     # Two terms, none negative: log(1 + eᶻ) − tz would lose the small loss of a confident and right prediction.
-    loss = jnp.where(z >= 0, (1 - t) * z, -t * z) + jnp.log1p(_small(z))
-    loss = over_features(loss, features)
-    y = reduced(loss, weights, reduction, logits, target)
-    return y, (logits, target, loss if weights is not None else None, weights)
+    return jnp.where(z >= 0, (1 - t) * z, -t * z) + jnp.log1p(_small(z))
 
 
-@binary_cross_entropy_with_logits.bwd
-def _(dy, logits, target, loss, weights, *, features, reduction):
-    z, t = widen(logits, target)
-    dloss, dweights = spread(dy, example_like(z) if loss is None else loss, weights, reduction)
-    d, a = to_features(dloss, z, features), _small(z)
-    dz = d * ((1 - t) * jnp.where(z >= 0, 1, a) - t * jnp.where(z >= 0, a, 1)) / (1 + a)
-    return like((dz, logits), (-d * z, target), (dweights, weights))
+@by_element(binary_cross_entropy_with_logits, value=_cross_entropy)
+def _(z, t):
+    a = _small(z)
+    return ((1 - t) * jnp.where(z >= 0, 1, a) - t * jnp.where(z >= 0, a, 1)) / (1 + a), -z
+
+
+@rule
+def binary_focal(logits, target, weights=None, *, gamma=2.0, alpha=0.5, features="mean", reduction="mean"):
+    """ℓ = ⟨αt·f(z) + (1 − α)(1 − t)·f(−z)⟩,   f(z) = −σ(−z)ᵞ log σ(z),   f′ = −σ(−z)ᵞ(σ(−z) − γσ(z) log σ(z))   [Lin et al. 2017]
+
+    logits, target [n ...] in [0, 1]. ∂ℓ/∂t = αf(z) − (1 − α)f(−z). γ turns from what is right already, α weighs yes against no: γ = 0 and
+    α = ½ is half the binary cross-entropy. The loss and its derivatives are sums of terms of one sign, exact in the tails.
+    """
+    def f(z):
+        return -jnp.exp(gamma * jax.nn.log_sigmoid(-z)) * jax.nn.log_sigmoid(z)
+    return reduce(over_features(alpha * target * f(logits) + (1 - alpha) * (1 - target) * f(-logits), features), weights, reduction)
+
+
+def _focal(z, gamma):
+    """f and f′."""
+    a, rest = _small(z), jnp.where(z >= 0, 0, z)            # a = e^−|z|
+    log1p = jnp.log1p(a)
+    loss = log1p - rest                                     # −log σ(z)
+    right, wrong = jnp.where(z >= 0, 1, a) / (1 + a), jnp.where(z >= 0, a, 1) / (1 + a)
+    power = jnp.exp(-gamma * (z - rest)) * jnp.exp(-gamma * log1p)      # the exact exponent apart from the rounded one
+    return power * loss, -power * (wrong + gamma * right * loss)
+
+
+def _focal_loss(z, t, *, gamma, alpha):
+    return alpha * t * _focal(z, gamma)[0] + (1 - alpha) * (1 - t) * _focal(-z, gamma)[0]
+
+
+@by_element(binary_focal, value=_focal_loss, limits={
+    "gamma": (lambda gamma: gamma >= 0, "a number from 0 on"), "alpha": (lambda alpha: 0 <= alpha <= 1, "a number from 0 to 1")})
+def _(z, t, *, gamma, alpha):
+    (yes, of_yes), (no, of_no) = _focal(z, gamma), _focal(-z, gamma)
+    return alpha * t * of_yes - (1 - alpha) * (1 - t) * of_no, alpha * yes - (1 - alpha) * no
+
+
+@rule
+def binary_hinge(scores, target, weights=None, *, margin=1.0, features="mean", reduction="mean"):
+    """ℓ = ⟨max(0, Δ − (2t − 1)s)⟩,   ∂ℓ/∂s = 1 − 2t and ∂ℓ/∂t = −2s where the margin Δ is violated   [Cortes & Vapnik 1995]
+
+    scores, target [n ...]: 0 for no, 1 for yes. At the margin exactly the derivative is 0.
+    """
+    return reduce(over_features(jnp.maximum(margin - (2 * target - 1) * scores, 0), features), weights, reduction)
+
+
+@by_element(binary_hinge)
+def _(scores, target, *, margin):
+    side = 2 * target - 1
+    violated = margin - side * scores > 0
+    return jnp.where(violated, -side, 0), jnp.where(violated, -2 * scores, 0)
 
 
 def _small(z):
@@ -70,26 +101,29 @@ def _small(z):
     return jnp.exp(jnp.where(z >= 0, -z, z))
 
 
-def at_least_tiny(p):
-    return jnp.maximum(p, jnp.finfo(p.dtype).tiny)
-
-
 @binary_cross_entropy.check
 def _(probability, target, weights, *, features, reduction):
-    check_alike("binary_cross_entropy", "probabilities and targets", probability, target, weights, features, reduction)
+    check_alike("binary_cross_entropy", {"probability": probability, "target": target}, weights, features, reduction)
     low, high = extremes(probability)
     if low < 0 or high > 1:
         raise ValueError(f"binary_cross_entropy takes probabilities in [0, 1], and was given numbers from {low:g} to {high:g}: "
                          "for scores write binary_cross_entropy_with_logits")
 
 
-@binary_cross_entropy_with_logits.check
-def _(logits, target, weights, *, features, reduction):
-    check_alike("binary_cross_entropy_with_logits", "logits and targets", logits, target, weights, features, reduction)
+@binary_hinge.check
+def _(scores, target, weights, *, features, reduction):
+    check_alike("binary_hinge", {"scores": scores, "target": target}, weights, features, reduction)
+    low, high = extremes(target)
+    if low < 0 or high > 1:
+        raise ValueError(f"binary_hinge takes targets in [0, 1], and was given numbers from {low:g} to {high:g}: "
+                         "for −1 and 1 write (target + 1) / 2")
 
 
-for binary, inputs in (binary_cross_entropy, uniform), (binary_cross_entropy_with_logits, apart):
+for binary, inputs in ((binary_cross_entropy, uniform), (binary_cross_entropy_with_logits, apart), (binary_focal, apart),
+                       (binary_hinge, apart)):
     first = binary.arrays[0]
     binary.example(**{first: inputs("n d")}, target=uniform("n d"))
     binary.example(**{first: inputs("n")}, target=uniform("n"), weights=positive("n"))
     binary.example(**{first: inputs("n d")}, target=uniform("n d"), features="sum", reduction="none")
+binary_focal.example(logits=apart("n d"), target=uniform("n d"), gamma=0.5, alpha=0.25)
+binary_hinge.example(scores=apart("n d"), target=uniform("n d"), margin=0.3)

@@ -10,6 +10,7 @@ from jax import lax
 from fnnet import sample
 from fnnet.ops.losses.reduction import (
     check_classes,
+    check_limits,
     check_reduction,
     kept_labels,
     like,
@@ -194,14 +195,15 @@ def _(x, w, labels, b, weights, *, label_smoothing, z_loss, softcap, ignore_inde
         raise ValueError(f"{name} takes a bias b [{classes}] for {classes} classes: b is {list(jnp.shape(b))}")
     check_classes(name, "x", x, (*shapes[0][:-1], classes), labels, ignore_index=ignore_index)
     check_reduction(name, weights, tuple(shapes[0][:-1]), reduction)
-    for setting, value, right, want in (
-            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1, "a number from 0 to 1"),
-            ("z_loss", z_loss, z_loss >= 0, "a number from 0 on"),
-            ("softcap", softcap, softcap is None or softcap > 0, "None or a positive number"),
-            ("chunk", chunk, chunk is None or chunk >= 1, "None or a number of classes")):
-        if not right:
-            raise ValueError(f"{name} takes as {setting} {want}, and was given {value!r}")
+    check_limits(name, LIMITS, {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": softcap, "chunk": chunk})
 
+
+LIMITS = {
+    "label_smoothing": (lambda epsilon: 0 <= epsilon < 1, "a number from 0 to 1"),
+    "z_loss": (lambda zeta: zeta >= 0, "a number from 0 on"),
+    "softcap": (lambda cap: cap is None or cap > 0, "None or a positive number"),
+    "chunk": (lambda chunk: chunk is None or chunk >= 1, "None or a number of classes"),
+}
 
 for settings in ({}, {"b": "k", "weights": sample.positive("n"), "chunk": 3, "label_smoothing": 0.1, "z_loss": 0.01},
                  {"b": "k", "ignore_index": 1, "chunk": 4, "reduction": "none"}):

@@ -63,6 +63,36 @@ def widen(*arrays):
     return [a.astype(wide(arrays[0].dtype)) for a in arrays]
 
 
+def by_element(loss, *, value=None, limits=None):
+    """Decorates `slopes(*arrays, *, settings)`, the derivatives of a loss with respect to each of its arrays, for a loss that is
+    one number for each element, joined over the features. `value` computes it where the reference's way loses digits."""
+    def decorator(slopes):
+        @loss.fwd
+        def _(*given, features, reduction, **settings):
+            *arrays, weights = given
+            if value is None:
+                each = loss.reference(*widen(*arrays), features=features, reduction="none", **settings)
+            else:
+                each = over_features(value(*widen(*arrays), **settings), features)
+            return reduced(each, weights, reduction, *arrays), (*arrays, each if weights is not None else None, weights)
+
+        @loss.bwd
+        def _(dy, *saved, features, reduction, **settings):
+            *arrays, each, weights = saved
+            first, *_ = wide_arrays = widen(*arrays)
+            dloss, dweights = spread(dy, example_like(first) if each is None else each, weights, reduction)
+            d = to_features(dloss, first, features)
+            return like(*((d * slope, a) for slope, a in zip(slopes(*wide_arrays, **settings), arrays)), (dweights, weights))
+
+        @loss.check
+        def _(*given, features, reduction, **settings):
+            *arrays, weights = given
+            check_alike(loss.__name__, dict(zip(loss.arrays, arrays)), weights, features, reduction)
+            check_limits(loss.__name__, limits or {}, settings)
+        return slopes
+    return decorator
+
+
 def over_features(a, features):
     axes = tuple(range(1, a.ndim))
     return a.mean(axes) if features == "mean" else a.sum(axes)
@@ -78,6 +108,10 @@ def to_features(dloss, prediction, features):
     if features == "mean":
         dloss = dloss / max(1, math.prod(prediction.shape[1:]))
     return jnp.expand_dims(dloss, tuple(range(1, prediction.ndim)))
+
+
+def at_least_tiny(p):
+    return jnp.maximum(p, jnp.finfo(p.dtype).tiny)
 
 
 def one_hot(labels, classes, start=0):
@@ -135,14 +169,28 @@ def check_reduction(name, weights, shape, reduction):
         raise ValueError(f"{name} takes one weight for each example, {list(shape)}, and was given weights {list(jnp.shape(weights))}")
 
 
-def check_alike(name, what, a, b, weights, features, reduction):
-    check_real(name, what.split()[0], a)
-    if jnp.shape(a) != jnp.shape(b):
-        raise ValueError(f"{name} takes {what} of one shape, and was given {list(jnp.shape(a))} and {list(jnp.shape(b))}: "
+def check_alike(name, arrays, weights, features, reduction):
+    """Arrays given by name: of one shape, the first of them real."""
+    shapes = {what: list(jnp.shape(a)) for what, a in arrays.items()}
+    check_real(name, *next(iter(arrays.items())))
+    if any(shape != shapes[what] for what in shapes for shape in shapes.values()):
+        raise ValueError(f"{name} takes {_and(shapes)} of one shape, and was given {_and(map(str, shapes.values()))}: "
                          "reshape one, nothing is broadcast")
     if features not in ("mean", "sum"):
         raise ValueError(f"{features!r} is no way to join features in {name}: write 'mean' or 'sum'")
-    check_reduction(name, weights, jnp.shape(a)[:1], reduction)
+    check_reduction(name, weights, tuple(next(iter(shapes.values()))[:1]), reduction)
+
+
+def _and(words):
+    *most, last = words
+    return f"{', '.join(most)} and {last}"
+
+
+def check_limits(name, limits, settings):
+    """limits: {setting: (whether a value is right, what is wanted)}."""
+    for setting, (right, wanted) in limits.items():
+        if not right(settings[setting]):
+            raise ValueError(f"{name} takes as {setting} {wanted}, and was given {settings[setting]!r}")
 
 
 def check_labels(name, scores, labels, weights, reduction, distributions=False, ignore_index=None):

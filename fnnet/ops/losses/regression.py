@@ -1,8 +1,12 @@
 """Losses for numbers."""
 
-from fnnet.ops.losses.reduction import check_alike, example_like, like, over_features, reduce, reduced, spread, to_features, widen
+import math
+
+import jax.numpy as jnp
+
+from fnnet.ops.losses.reduction import by_element, over_features, reduce
 from fnnet.rule import rule
-from fnnet.sample import positive
+from fnnet.sample import apart, positive
 
 
 @rule
@@ -16,27 +20,127 @@ def squared_error(prediction, target, weights=None, *, scale=1.0, features="mean
     return reduce(scale * over_features((prediction - target) ** 2, features), weights, reduction)
 
 
-@squared_error.fwd
-def _(prediction, target, weights, *, scale, features, reduction):
-    p, t = widen(prediction, target)
-    loss = scale * over_features((p - t) ** 2, features)
-    y = reduced(loss, weights, reduction, prediction, target)
-    return y, (prediction, target, loss if weights is not None else None, weights)
+@by_element(squared_error)
+def _(prediction, target, *, scale):
+    d = 2 * scale * (prediction - target)
+    return d, -d
 
 
-@squared_error.bwd
-def _(dy, prediction, target, loss, weights, *, scale, features, reduction):
-    p, t = widen(prediction, target)
-    dloss, dweights = spread(dy, example_like(p) if loss is None else loss, weights, reduction)
-    d = to_features(2 * scale * dloss, p, features) * (p - t)
-    return like((d, prediction), (-d, target), (dweights, weights))
+@rule
+def absolute_error(prediction, target, weights=None, *, features="mean", reduction="mean"):
+    """ℓ = ⟨|ŷ − y|⟩,   ∂ℓ/∂ŷ = sign(ŷ − y), 0 at 0,   ∂ℓ/∂y = −∂ℓ/∂ŷ
+
+    prediction, target [n ...].
+    """
+    return reduce(over_features(jnp.abs(prediction - target), features), weights, reduction)
 
 
-@squared_error.check
-def _(prediction, target, weights, *, features, reduction):
-    check_alike("squared_error", "predictions and targets", prediction, target, weights, features, reduction)
+@by_element(absolute_error)
+def _(prediction, target):
+    d = jnp.sign(prediction - target)
+    return d, -d
 
 
-squared_error.example(prediction="n d", target="n d")
+@rule
+def huber(prediction, target, weights=None, *, delta=1.0, features="mean", reduction="mean"):
+    """ℓ = ⟨½r² if |r| ≤ δ, else δ(|r| − ½δ)⟩,   r = ŷ − y,   ∂ℓ/∂ŷ = r, at most δ and at least −δ,   ∂ℓ/∂y = −∂ℓ/∂ŷ   [Huber 1964]
+
+    prediction, target [n ...]. The smooth L1 loss of parameter β is this with delta=β, divided by β.
+    """
+    r = prediction - target
+    # The square of the smaller of two, so that of a large difference no square is taken.
+    inner = jnp.minimum(jnp.abs(r), delta)
+    return reduce(over_features(inner * (jnp.abs(r) - inner / 2), features), weights, reduction)
+
+
+@by_element(huber, limits={"delta": (lambda delta: delta > 0, "a positive number")})
+def _(prediction, target, *, delta):
+    d = jnp.clip(prediction - target, -delta, delta)
+    return d, -d
+
+
+@rule
+def log_cosh(prediction, target, weights=None, *, features="mean", reduction="mean"):
+    """ℓ = ⟨log cosh(ŷ − y)⟩,   ∂ℓ/∂ŷ = tanh(ŷ − y),   ∂ℓ/∂y = −∂ℓ/∂ŷ
+
+    prediction, target [n ...]. About ½r² for small differences r, |r| − log 2 for large ones. Small ones as log(1 + 2 sinh²(r/2)),
+    since r + log(1 + e⁻²ʳ) − log 2 is rounding alone where r is: in float32 at 10⁻⁴ wrong by more than its size.
+
+    Cost: a hyperbolic sine beside the logarithm, for a loss exact to the last bits also where it is small.
+    """
+    r = prediction - target
+    return reduce(over_features(jnp.logaddexp(r, -r) - math.log(2), features), weights, reduction)
+
+
+def _log_cosh(prediction, target):
+    r = prediction - target
+    small = jnp.where(jnp.abs(r) < 1, r, 0)
+    large = jnp.where(r < 0, -r, r)
+    return jnp.where(jnp.abs(r) < 1, jnp.log1p(2 * jnp.sinh(small / 2) ** 2), large + jnp.log1p(jnp.exp(-2 * large)) - math.log(2))
+
+
+@by_element(log_cosh, value=_log_cosh)
+def _(prediction, target):
+    d = jnp.tanh(prediction - target)
+    return d, -d
+
+
+@rule
+def pinball(prediction, target, weights=None, *, quantile=0.5, features="mean", reduction="mean"):
+    """ℓ = ⟨q(y − ŷ) if y > ŷ, else (1 − q)(ŷ − y)⟩,   ∂ℓ/∂ŷ = −q or 1 − q, 0 at ŷ = y,   ∂ℓ/∂y = −∂ℓ/∂ŷ   [Koenker & Bassett 1978]
+
+    prediction, target [n ...]. Least where ŷ is the quantile q of the targets, below it in q of all cases. q = ½: half |ŷ − y|.
+    """
+    r = target - prediction
+    return reduce(over_features(jnp.where(r > 0, quantile * r, (quantile - 1) * r), features), weights, reduction)
+
+
+@by_element(pinball, limits={"quantile": (lambda q: 0 < q < 1, "a number between 0 and 1")})
+def _(prediction, target, *, quantile):
+    d = jnp.where(target > prediction, -quantile, jnp.where(target < prediction, 1 - quantile, jnp.zeros_like(prediction)))
+    return d, -d
+
+
+@rule
+def poisson_nll(log_rate, target, weights=None, *, features="mean", reduction="mean"):
+    """ℓ = ⟨eᶻ − tz⟩,   z = log λ,   ∂ℓ/∂z = eᶻ − t,   ∂ℓ/∂t = −z
+
+    log_rate [n ...], target [n ...] counts. The negative log-likelihood of counts t at the rate λ, but for log t!, which no
+    parameter changes. A net that gives rates and not their logarithms: poisson_nll(jnp.log(rate), target).
+    """
+    return reduce(over_features(jnp.exp(log_rate) - target * log_rate, features), weights, reduction)
+
+
+@by_element(poisson_nll)
+def _(log_rate, target):
+    return jnp.exp(log_rate) - target, -log_rate
+
+
+@rule
+def gaussian_nll(prediction, log_variance, target, weights=None, *, features="mean", reduction="mean"):
+    """ℓ = ½⟨s + (μ − y)²e⁻ˢ⟩,   s = log σ²,   ∂ℓ/∂μ = (μ − y)e⁻ˢ,   ∂ℓ/∂s = ½ − ½(μ − y)²e⁻ˢ,   ∂ℓ/∂y = −∂ℓ/∂μ   [Nix & Weigend 1994]
+
+    prediction μ, log_variance s, target y [n ...]. The negative log-likelihood of y under N(μ, σ²), but for ½ log 2π. Any number may
+    stand for the logarithm of a variance, so that nothing need be kept positive. For a variance v write jnp.log(v).
+    """
+    return reduce(over_features((log_variance + (prediction - target) ** 2 * jnp.exp(-log_variance)) / 2, features), weights, reduction)
+
+
+@by_element(gaussian_nll)
+def _(prediction, log_variance, target):
+    r, precision = prediction - target, jnp.exp(-log_variance)
+    d = r * precision
+    return d, (1 - r * d) / 2, -d
+
+
+for of_a_difference in squared_error, absolute_error, huber, log_cosh, pinball:
+    of_a_difference.example(prediction=apart("n d"), target="n d")
+    of_a_difference.example(prediction=apart("n"), target="n", weights=positive("n"))
+    of_a_difference.example(prediction=apart("n d"), target="n d", weights=positive("n"), features="sum", reduction="sum")
 squared_error.example(prediction="n", target="n", weights=positive("n"), scale=0.5)
-squared_error.example(prediction="n d", target="n d", weights=positive("n"), features="sum", reduction="sum")
+huber.example(prediction=apart("n d"), target="n d", delta=0.3)
+pinball.example(prediction=apart("n d"), target="n d", quantile=0.9, reduction="none")
+for likelihood, others in (poisson_nll, {"log_rate": "n d"}), (gaussian_nll, {"prediction": "n d", "log_variance": "n d"}):
+    likelihood.example(**others, target=positive("n d"))
+    likelihood.example(**others, target=positive("n d"), weights=positive("n"), reduction="sum")
+    likelihood.example(**others, target=positive("n d"), features="sum", reduction="none")
