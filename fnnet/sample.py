@@ -10,14 +10,16 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-# One legend for the whole library. Small sizes all differ, so that a transposed or mistaken axis cannot pass unseen.
+# One legend for the whole library. Small sizes that meet in one rule differ, so that a transposed or mistaken axis cannot pass unseen.
 SIZES = {
     "n": (5, 1024),      # examples of a batch
     "m": (6, 256),       # a second batch
+    "i": (5, 32),        # images of a batch
+    "f": (6, 64),        # filters of a convolution
     "t": (4, 128),       # time steps, tokens
     "s": (10, 2048),     # a second sequence, a long one
-    "h": (9, 32),        # height
-    "w": (11, 32),       # width
+    "h": (4, 32),        # height
+    "w": (3, 32),        # width
     "c": (2, 32),        # channels
     "d": (8, 512),       # features in
     "k": (7, 256),       # features out, classes

@@ -1,0 +1,148 @@
+"""Windows that slide over the spatial axes of x [n *spatial c]: where they stand, what each tap of them sees, and the way back."""
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+
+class Window(NamedTuple):
+    """One entry for each spatial axis. A tap is one place inside the window; the taps are numbered row by row."""
+    size: tuple
+    strides: tuple
+    padding: tuple              # (before, after)
+    dilation: tuple
+
+    @property
+    def taps(self):
+        return list(itertools.product(*map(range, self.size)))
+
+    @property
+    def reach(self):
+        """How far a window stretches, the gaps of its dilation included."""
+        return tuple((k - 1) * r + 1 for k, r in zip(self.size, self.dilation))
+
+    def places(self, spatial):
+        """How many windows stand along each axis."""
+        return tuple((h + lo + hi - e) // s + 1 for h, (lo, hi), e, s in zip(spatial, self.padding, self.reach, self.strides))
+
+
+def window_of(op, spatial, size, strides=None, padding="VALID", dilation=1):
+    """The window that the settings of an operation describe, over spatial axes of the given lengths; a sentence where they are wrong."""
+    rank = len(spatial)
+    size = per_axis(op, "window", size, rank)
+    strides = size if strides is None else per_axis(op, "strides", strides, rank)
+    dilation = per_axis(op, "dilation", dilation, rank)
+    reach = tuple((k - 1) * r + 1 for k, r in zip(size, dilation))
+    if isinstance(padding, str) and padding.upper() in ("SAME", "VALID"):
+        padding = tuple(lax.padtype_to_pads(spatial, reach, strides, padding.upper()))
+    else:
+        padding = pairs(op, padding, rank)
+    window = Window(size, strides, padding, dilation)
+    if any(h + lo + hi < e for h, (lo, hi), e in zip(spatial, padding, reach)):
+        raise ValueError(f"{op} has no place for a window of {list(reach)} in an image of {list(spatial)} with the padding "
+                         f"{list(padding)}: take a smaller window, or padding='SAME'")
+    return window
+
+
+def per_axis(op, what, value, rank):
+    """One whole number above 0 for each spatial axis, of one for all or of a tuple."""
+    numbers = tuple(value) if isinstance(value, tuple) else (value,) * rank
+    if len(numbers) != rank or not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in numbers):
+        raise ValueError(f"the {what} of {op} is a whole number above 0, or a tuple of one for each of the {rank} spatial axes, "
+                         f"and was given as {value!r}")
+    return numbers
+
+
+def pairs(op, padding, rank):
+    """(before, after) for each spatial axis, of one number for all, or of a tuple of numbers or pairs."""
+    given = padding if isinstance(padding, tuple) else (padding,) * rank
+    whole = [p if isinstance(p, tuple) else (p, p) for p in given]
+    if len(whole) != rank or not all(len(p) == 2 and all(isinstance(v, int) for v in p) for p in whole):
+        raise ValueError(f"the padding of {op} is 'SAME', 'VALID', a whole number, or a tuple with a number or a pair (before, after) "
+                         f"for each of the {rank} spatial axes, and was given as {padding!r}")
+    return tuple(whole)
+
+
+def seen(x, window, fill=0):
+    """What each tap sees, a list of [n *places c]: x[s·o + r·u − p] for every tap u, with `fill` around the image."""
+    places = window.places(x.shape[1:-1])
+    if any(map(any, window.padding)):
+        x = lax.pad(x, jnp.asarray(fill, x.dtype), _around([(lo, hi, 0) for lo, hi in window.padding]))
+
+    def one(tap):
+        start = [u * r for u, r in zip(tap, window.dilation)]
+        end = [a + (o - 1) * s + 1 for a, o, s in zip(start, places, window.strides)]
+        return lax.slice(x, (0, *start, 0), (x.shape[0], *end, x.shape[-1]), (1, *window.strides, 1))
+    return [one(tap) for tap in window.taps]
+
+
+def put_back(pieces, window, spatial):
+    """The way back of `seen`: dx[s·o + r·u − p] = Σ pieces[u][o]."""
+    def put(piece, tap):
+        starts = [u * r - lo for u, r, (lo, _) in zip(tap, window.dilation, window.padding)]
+        return lax.pad(piece, jnp.zeros((), piece.dtype), _around(
+            [(a, h - a - ((o - 1) * s + 1), s - 1) for a, h, o, s in zip(starts, spatial, piece.shape[1:-1], window.strides)]))
+    return sum(put(piece, tap) for piece, tap in zip(pieces, window.taps, strict=True))
+
+
+def spread(dy, window, spatial, winner=None):
+    """dx[i] = Σ dy[o] over the windows o that see i, without dilation; given `winner`, the number of one tap for each window, over
+    those of them in which i is that tap. Equal to `put_back` with pieces dy, or dy where winner == u, else 0.
+
+    The image is cut into blocks of the strides' size: one comparison for each of the windows that reach into a block, one or
+    two along an axis, where `put_back` has one for each tap.
+    """
+    if all(s == 1 for s in window.strides):
+        return put_back([dy if winner is None else jnp.where(winner == jnp.array(i, winner.dtype), dy, 0) for i in range(len(window.taps))],
+                        window, spatial)
+    n, *places, c = dy.shape
+    reaching = [-(-k // s) for k, s in zip(window.size, window.strides)]
+    blocks = [max(-(-(h + lo) // s), o + q - 1)
+              for h, (lo, _), s, o, q in zip(spatial, window.padding, window.strides, places, reaching)]
+
+    def blocked(a, back):
+        """a, read `back` windows before each block, as [n (blocks 1)* c]."""
+        a = lax.pad(a, jnp.zeros((), a.dtype), _around([(q, m - o - q, 0) for q, m, o in zip(back, blocks, places)]))
+        return a.reshape(n, *itertools.chain(*((m, 1) for m in blocks)), c)
+
+    def piece(back):
+        number = _tap_numbers(window, back)                     # of each place of a block, in the window that stands there; −1: none
+        if winner is None:
+            return jnp.where(number >= 0, blocked(dy, back), 0)
+        here = jnp.where(number < 0, len(window.taps) + 1, number).astype(winner.dtype)
+        return jnp.where(blocked(winner, back) == here, blocked(dy, back), 0)
+    total = functools.reduce(jnp.add, map(piece, itertools.product(*map(range, reaching))))
+    total = total.reshape(n, *(m * s for m, s in zip(blocks, window.strides)), c)
+    return lax.slice(total, (0, *(lo for lo, _ in window.padding), 0), (n, *(lo + h for (lo, _), h in zip(window.padding, spatial)), c))
+
+
+def _tap_numbers(window, back):
+    """[1 (1 s)* 1]: for each place of a block the number of the tap that sees it, of the window that stands `back` blocks before."""
+    rank, number, inside = len(window.size), 0, True
+    for axis, (q, s, k) in enumerate(zip(back, window.strides, window.size)):
+        shape = [s if i == 2 + 2 * axis else 1 for i in range(2 + 2 * rank)]
+        at = q * s + lax.broadcasted_iota("int32", shape, 2 + 2 * axis)
+        number, inside = number * k + at, inside & (at < k)
+    return jnp.where(inside, number, -1)
+
+
+def count(window, spatial, dtype):
+    """How many real elements each window sees, [1 *places 1]: fewer than its taps where it stands over the padding."""
+    total, rank = jnp.ones((), dtype), len(spatial)
+    for axis, (h, k, s, (lo, _), r, o) in enumerate(zip(spatial, *window, window.places(spatial))):
+        along = [sum(0 <= i * s + u * r - lo < h for u in range(k)) for i in range(o)]
+        total = total * jnp.array(along, dtype).reshape([o if i == 1 + axis else 1 for i in range(2 + rank)])
+    return total
+
+
+def apart(f, *arrays):
+    """f(*arrays), written to memory once. A CPU compiler otherwise computes what is cheap anew for everyone who reads it, up to
+    a hundred times. Both ways of a choice that it cannot see through are f."""
+    return lax.cond(lax.optimization_barrier(jnp.array(True)), f, f, *arrays)
+
+
+def _around(pads):
+    return [(0, 0, 0), *pads, (0, 0, 0)]

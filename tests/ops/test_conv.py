@@ -1,0 +1,224 @@
+"""Convolution: by hand, against its definition as loops, in every form, and what it refuses. What all rules share is in test_rules.py."""
+
+import importlib
+import itertools
+import re
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from fnnet import autodiff, ops
+from fnnet.ops.conv import FORMS, exchanged, form, to_input, to_kernel, to_output
+from fnnet.ops.windows import window_of
+
+chapter = importlib.import_module("fnnet.ops.conv")         # the file: ops.conv is the rule
+close = partial(chex.assert_trees_all_close, rtol=1e-11, atol=1e-12)
+
+# name: shapes of x and w, settings
+CASES = {
+    "same": ((2, 5, 4, 3), (3, 2, 3, 4), {}),
+    "even kernel, strides": ((2, 7, 6, 2), (4, 2, 2, 3), {"strides": (2, 3)}),
+    "strides beyond the kernel": ((2, 8, 3), (2, 3, 2), {"strides": 3, "padding": "VALID"}),
+    "dilated": ((2, 9, 7, 2), (3, 3, 2, 3), {"dilation": (3, 2), "padding": "VALID"}),
+    "causal": ((2, 6, 3), (3, 3, 4), {"dilation": 2, "padding": ((4, 0),)}),
+    "wide padding": ((1, 2, 2, 2), (3, 3, 2, 2), {"padding": 3, "strides": 2}),
+    "negative padding": ((2, 6, 5, 2), (2, 2, 2, 3), {"padding": ((-1, 0), (2, -2))}),
+    "1×1": ((2, 4, 3, 3), (1, 1, 3, 5), {}),
+    "1×1, strides": ((2, 5, 4, 3), (1, 1, 3, 2), {"strides": 2}),
+    "three axes": ((1, 3, 4, 2, 2), (2, 3, 1, 2, 3), {"strides": (1, 2, 1)}),
+    "depthwise": ((2, 5, 5, 4), (3, 3, 1, 4), {"groups": 4}),
+    "depthwise, strides": ((2, 6, 5, 3), (3, 2, 1, 3), {"groups": 3, "strides": 2, "dilation": (1, 2)}),
+    "depthwise, two each": ((2, 4, 4, 3), (2, 3, 1, 6), {"groups": 3, "padding": "VALID"}),
+    "few channels in a group": ((2, 5, 4), (3, 2, 4), {"groups": 2, "strides": 2}),
+    "groups": ((2, 5, 4, 6), (3, 2, 3, 6), {"groups": 2, "strides": (1, 2)}),
+    "groups, three axes": ((1, 3, 2, 3, 6), (2, 1, 2, 3, 4), {"groups": 2}),
+}
+EVERY_CASE = pytest.mark.parametrize("name", CASES)
+
+
+def numbers(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape) for shape in shapes]
+
+
+def loops(x, w, strides=1, padding="SAME", dilation=1, groups=1):
+    """The definition, one place and one tap at a time, in numpy."""
+    axes = range(x.ndim - 2)
+    s, r = ([v] * len(axes) if isinstance(v, int) else v for v in (strides, dilation))
+    reach = [(w.shape[i] - 1) * r[i] + 1 for i in axes]
+    if padding == "SAME":
+        total = [max((-(-x.shape[1 + i] // s[i]) - 1) * s[i] + reach[i] - x.shape[1 + i], 0) for i in axes]
+        pads = [(t // 2, t - t // 2) for t in total]
+    else:
+        padding = 0 if padding == "VALID" else padding
+        pads = [(padding, padding)] * len(axes) if isinstance(padding, int) else padding
+    places = [(x.shape[1 + i] + sum(pads[i]) - reach[i]) // s[i] + 1 for i in axes]
+    y = np.zeros((x.shape[0], *places, w.shape[-1]))
+    c, k = x.shape[-1] // groups, w.shape[-1] // groups
+    for o in itertools.product(*map(range, places)):
+        for u in itertools.product(*map(range, w.shape[:-2])):
+            at = tuple(s[i] * o[i] + r[i] * u[i] - pads[i][0] for i in axes)
+            if all(0 <= at[i] < x.shape[1 + i] for i in axes):
+                for g in range(groups):
+                    inputs, outputs = slice(g * c, (g + 1) * c), slice(g * k, (g + 1) * k)
+                    y[(slice(None), *o, outputs)] += x[(slice(None), *at, inputs)] @ w[(*u, slice(None), outputs)]
+    return y
+
+
+def window_at(name):
+    x_shape, w_shape, settings = CASES[name]
+    return window_of("conv", x_shape[1:-1], w_shape[:-2], settings.get("strides", 1), settings.get("padding", "SAME"),
+                     settings.get("dilation", 1))
+
+
+def pulled(f):
+    """(dy, *arrays) -> y and the cotangents of the arrays."""
+    return jax.jit(lambda dy, *arrays: (lambda y, back: (y, back(dy)))(*jax.vjp(f, *arrays)))
+
+
+def test_by_hand():
+    x, w = jnp.array([1., 2, 4, 8]).reshape(1, 4, 1), jnp.array([1., 10, 100]).reshape(3, 1, 1)
+    assert ops.conv(x, w).ravel().tolist() == [210, 421, 842, 84]           # not flipped
+    assert ops.conv(x, w, jnp.ones(1), padding="VALID").ravel().tolist() == [422, 843]
+    dx, dw = jax.grad(lambda x, w: ops.conv(x, w, padding="VALID", strides=2).sum(), (0, 1))(x, w)
+    assert dx.ravel().tolist() == [1, 10, 100, 0] and dw.ravel().tolist() == [1, 2, 4]
+    y = jnp.array([1., 2]).reshape(1, 2, 1)
+    assert ops.conv_transpose(y, w, strides=2, padding="VALID").ravel().tolist() == [1, 10, 102, 20, 200]
+    assert ops.conv_transpose(y, w, jnp.ones(1), strides=2).ravel().tolist() == [2, 11, 103, 21]
+    assert ops.conv_transpose(y, w, strides=2, padding=((0, -2),)).ravel().tolist() == [1, 10, 102, 20, 200, 0, 0]
+
+
+@EVERY_CASE
+def test_against_the_definition(name):
+    x_shape, w_shape, settings = CASES[name]
+    x, w, b = numbers(x_shape, w_shape, w_shape[-1:])
+    want = loops(x, w, **settings)
+    dy, dx, dw = numbers(want.shape, x_shape, w_shape, seed=1)
+    y, (gx, gw, gb) = pulled(partial(ops.conv, **settings))(dy, x, w, b)
+    close(y, want + b)
+    # y is linear in x and in w, so that one direction of each says what the gradients are
+    close(np.vdot(gx, dx), np.vdot(dy, loops(dx, w, **settings)))
+    close(np.vdot(gw, dw), np.vdot(dy, loops(x, dw, **settings)))
+    close(gb, dy.reshape(-1, dy.shape[-1]).sum(0))
+
+
+@EVERY_CASE
+def test_the_transposed_one_is_the_way_back(name):
+    """⟨conv(x, w), y⟩ = ⟨x, conv_transpose(y, w)⟩, over as much of x as the windows see."""
+    x_shape, w_shape, settings = CASES[name]
+    groups, window = settings.get("groups", 1), window_at(name)
+    settings = {**settings, "padding": window.padding}
+    x, w, y, b = numbers(x_shape, w_shape, (2, *window.places(x_shape[1:-1]), w_shape[-1]), x_shape[-1:])
+    turned = jax.jit(partial(exchanged, groups=groups))
+    op, w_turned = partial(ops.conv_transpose, **settings), turned(w)
+    x = np.resize(x, jax.eval_shape(op, y, w_turned).shape)
+    got, (dy, dw, db) = pulled(op)(x, y, w_turned, b)
+    close(np.vdot(np.asarray(got) - b, x), np.vdot(y, loops(x, w, **settings)))
+    close(dy, loops(x, w, **settings))
+    other, = numbers(w_shape, seed=1)
+    close(np.vdot(dw, turned(other)), np.vdot(y, loops(x, other, **settings)))
+    close(db, x.reshape(-1, x.shape[-1]).sum(0))
+
+
+@pytest.mark.parametrize("size, stride", list(itertools.product((1, 2, 3, 5), (1, 2, 3))))
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_the_transposed_one_has_the_sizes_of_others(size, stride, padding):
+    """JAX's own and Flax's, whose kernel is flipped; for numbers PyTorch's formula, (places − 1)·s − 2p + k."""
+    x, w = numbers((1, 4, 2), (size, 2, 3))
+    close(ops.conv_transpose(x, w, strides=stride, padding=padding),
+          lax.conv_transpose(x, np.flip(w, 0), (stride,), padding, dimension_numbers=("NHC", "HIO", "NHC")))
+    p = size // 2
+    assert ops.conv_transpose(x, w, strides=stride, padding=p).shape == (1, 3 * stride - 2 * p + size, 3)
+
+
+CHOSEN = {"same": "convolution", "three axes": "tap by tap", "depthwise, strides": "channel by channel", "groups": "group by group"}
+
+
+def products(name):
+    """The three products at a case, as functions of two arrays, with arrays for each."""
+    x_shape, w_shape, settings = CASES[name]
+    groups = settings.get("groups", 1)
+    window = window_at(name)
+    x, w, y = map(jnp.asarray, numbers(x_shape, w_shape, (x_shape[0], *window.places(x_shape[1:-1]), w_shape[-1])))
+    geometry = {"window": window, "groups": groups}
+    return {"to_output": (partial(to_output, **geometry), x, w), "to_kernel": (partial(to_kernel, **geometry), x, y),
+            "to_input": (partial(to_input, spatial=x_shape[1:-1], **geometry), y, w)}, form(w_shape, window, groups)
+
+
+def test_every_form_is_some_case_s_choice():
+    assert {name: products(name)[1] for name in CHOSEN} == CHOSEN and {*CHOSEN.values(), "elsewhere"} == set(FORMS)
+
+
+@pytest.mark.parametrize("name, product", [(name, product) for name, form in CHOSEN.items() for product in chapter.Form._fields
+                                           if getattr(FORMS[form], product) is not getattr(FORMS["elsewhere"], product)])
+def test_every_form_of_every_product_under_every_transformation(name, product, monkeypatch):
+    """Against the plain convolution: value, gradient of both arrays, over batches of either array, and in a loop."""
+    f, a, b = products(name)[0][product]
+
+    def everything(a, b):
+        many = [jnp.stack([v, jnp.cos(v)]) for v in (a, b)]
+        grads = jax.grad(lambda a, b: jnp.sin(f(a, b)).sum(), (0, 1))
+        return (f(a, b), grads(a, b), jax.vmap(f)(*many), jax.vmap(f, (0, None))(many[0], b), jax.vmap(f, (None, 0))(a, many[1]),
+                jax.vmap(grads, (0, None))(many[0], b), lax.scan(lambda s, v: (s, f(v, b)), 0.0, many[0])[1])
+    got = jax.jit(everything)(a, b)
+    monkeypatch.setitem(FORMS, CHOSEN[name], FORMS["elsewhere"])
+    close(got, jax.jit(lambda a, b: everything(a, b))(a, b))
+
+
+def test_a_large_image_goes_one_after_the_other(monkeypatch):
+    f, x, y = products("depthwise, strides")[0]["to_kernel"]
+    want = f(x, y)
+    monkeypatch.setattr(chapter, "FITS", 1)
+    assert "while" in jax.jit(lambda x, y: f(x, y)).lower(x, y).as_text()
+    close(f(x, y), want)
+
+
+def test_on_a_cpu_the_axes_are_where_every_convolution_has_them():
+    """A compiler for CPUs is fast for these alone, and inside a loop 50 times slower for others."""
+    x, w = map(jnp.asarray, numbers((2, 6, 5, 3), (3, 3, 3, 4)))
+
+    def text(f):
+        return jax.jit(jax.grad(lambda x, w: jnp.sin(f(x, w)).sum(), (0, 1))).lower(x, w).as_text()
+
+    def numbered(text):
+        return re.findall(r"dim_numbers = (\S+->\S+|\[.*?\]x\[.*?\]->\[.*?\])", text)
+    assert set(numbered(text(ops.conv))) == {"[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"}
+    assert len(set(numbered(text(autodiff(ops.conv))))) == 3
+
+
+def test_sums_are_made_in_float32():
+    """4096 products of 1 and 2⁻⁸: added up in bfloat16 one by one they would stay at 1."""
+    half = partial(jnp.full, dtype=jnp.bfloat16)
+    x, w = half((1, 16, 16, 16), 1.0), half((16, 16, 16, 1), 2.0**-8)
+    assert ops.conv(x, w, padding="VALID").ravel().tolist() == [16]
+    dw = jax.grad(lambda w: ops.conv(half((1, 66, 66, 1), 2.0**-8), w, padding="VALID").astype(jnp.float32).sum())(half((3, 3, 1, 1), 1.0))
+    assert dw.dtype == jnp.bfloat16 and set(dw.ravel().tolist()) == {16}
+
+
+REFUSED = {
+    "one image": (((5, 5, 2), (3, 3, 2, 4)), {}, r"a single image goes in as x\[None\]"),
+    "channels": (((1, 5, 5, 2), (3, 3, 3, 4)), {}, r"w should be \[3, 3, 2, 4\]"),
+    "groups": (((1, 5, 5, 3), (3, 3, 1, 4)), {"groups": 3}, "groups of conv divide"),
+    "window": (((1, 2, 2, 3), (3, 3, 3, 4)), {"padding": "VALID"}, "no place for a window"),
+    "strides": (((1, 5, 5, 2), (3, 3, 2, 4)), {"strides": (1, 2, 3)}, "strides of conv .* each of the 2 spatial axes"),
+    "zero": (((1, 5, 5, 2), (3, 3, 2, 4)), {"dilation": 0}, "dilation of conv is a whole number above 0"),
+    "padding": (((1, 5, 5, 2), (3, 3, 2, 4)), {"padding": "FULL"}, "'SAME', 'VALID'"),
+    "bias": (((1, 5, 5, 2), (3, 3, 2, 4), (2,)), {}, r"a bias b \[4\]"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses(name):
+    shapes, settings, sentence = REFUSED[name]
+    with pytest.raises(ValueError, match=sentence):
+        ops.conv(*map(jnp.zeros, shapes), **settings)
+
+
+def test_the_transposed_one_refuses_to_cut_all_off():
+    with pytest.raises(ValueError, match="cuts all of"):
+        ops.conv_transpose(jnp.zeros((1, 2, 3)), jnp.zeros((2, 3, 4)), padding=2)
