@@ -1,7 +1,7 @@
 """Networks as pure functions of parameter trees. A layer is a frozen dataclass of settings; a bare function is a layer too."""
 
 from fnnet.layers import initializers
-from fnnet.layers.attention import MultiHeadAttention, with_cache
+from fnnet.layers.attention import MultiHeadAttention, transformer_block, with_cache
 from fnnet.layers.basic import Dense, DenseStack, Dropout, Embedding, Flatten, Maxout, PReLU, StochasticDepth
 from fnnet.layers.combine import Parallel, Residual, Serial
 from fnnet.layers.layer import Function, Layer, as_layer, watch
@@ -9,4 +9,5 @@ from fnnet.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMS
 
 __all__ = ["BatchNorm", "Dense", "DenseStack", "Dropout", "Embedding", "Flatten", "Function", "GroupNorm", "InstanceNorm",
            "Layer", "LayerNorm", "Maxout", "MultiHeadAttention", "PReLU", "Parallel", "RMSNorm", "Residual", "Serial",
-           "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "initializers", "watch", "with_cache"]
+           "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "initializers", "transformer_block", "watch",
+           "with_cache"]

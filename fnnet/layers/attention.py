@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import ops
-from fnnet.layers.basic import _count, _given, _key, _share
+from fnnet.layers.basic import Dense, Dropout, _count, _given, _key, _share
+from fnnet.layers.combine import Residual, Serial
 from fnnet.layers.initializers import glorot
 from fnnet.layers.layer import Layer, as_layer, shape_and_dtype, subkey
+from fnnet.layers.norm import LayerNorm
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,6 +104,19 @@ class MultiHeadAttention(Layer):
             raise ValueError(f"{self!r} looks at what is still to come, and cannot go token by token: make it causal=True")
         shape = n, length, self.groups, params["wk"].shape[1] // self.groups
         return {"k": jnp.zeros(shape, params["wk"].dtype), "v": jnp.zeros(shape, params["wv"].dtype), "position": jnp.zeros((), jnp.int32)}
+
+
+def transformer_block(attention, features, hidden=None, *, rate=0.0, norm=None, activation=ops.gelu):
+    """y = h + W₂·g(W₁·norm(h)),   h = x + attention(norm(x)), with a norm before each part   [Vaswani et al. 2017, Xiong et al. 2020]
+
+    A network: `transformer_block(MultiHeadAttention(4, causal=True), 64)` takes x [n t 64] and gives as much. hidden is the width of
+    its perceptron, four times as wide as x unless given; norm is LayerNorm() unless given; rate is the share that is dropped of what
+    each part adds, when training.
+    """
+    norm = LayerNorm() if norm is None else norm
+    noise = [Dropout(rate)] if rate else []
+    return Serial(Residual(Serial(norm, attention, *noise)),
+                  Residual(Serial(norm, Dense(hidden or 4 * features), activation, Dense(features), *noise)))
 
 
 def with_cache(net, params, state, n, length):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnnet import autodiff, layers, ops
-from fnnet.layers import MultiHeadAttention, Residual, Serial, initializers
+from fnnet import autodiff, layers, ops, optim, train
+from fnnet.layers import Dense, Dropout, LayerNorm, MultiHeadAttention, Residual, Serial, initializers, transformer_block
 
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (2, 6, 8), jnp.float64)
@@ -105,6 +105,36 @@ def test_rotary_attention_knows_distances_alone():
     chex.assert_trees_all_close(moved[:, 3:], net.apply(params, state, X)[0], rtol=1e-9)
     still = replace(net, rotary=None)
     assert abs(net.apply(params, state, X)[0] - still.apply(params, state, X)[0]).max() > 0.01
+
+
+# A transformer
+
+def test_a_transformer_block_is_its_parts():
+    block = transformer_block(NETS["causal"], 8, 12)
+    assert block == Serial(Residual(Serial(LayerNorm(), NETS["causal"])), Residual(Serial(LayerNorm(), Dense(12), ops.gelu, Dense(8))))
+    noisy = transformer_block(NETS["causal"], 8, rate=0.1)
+    assert noisy.parts[0].body.parts[-1] == noisy.parts[1].body.parts[-1] == Dropout(0.1)
+    assert noisy.parts[1].body.parts[1] == Dense(32)
+
+
+@pytest.mark.parametrize("attention", [MultiHeadAttention(4, kv_heads=2, causal=True, rotary=10000.0, rate=0.1),
+                                       MultiHeadAttention(2, causal=True, window=3, softcap=2.0)], ids=["rotary", "window"])
+def test_a_step_of_a_transformer_is_the_step_of_autodiff(attention):
+    """Texts, an embedding, a block with dropout, scores: in float64 all parameters after two whole steps, with both losses."""
+    net = Serial(layers.Embedding(9, 8), transformer_block(attention, 8, rate=0.2), LayerNorm(), Dense(9, bias=False))
+    texts = jnp.asarray(np.random.default_rng(0).integers(0, 9, (4, 7)), jnp.int32)
+    optimizer = optim.momentum(0.5)
+    run = train.init(net, optimizer, KEY, texts[:, :-1])
+    run = jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, run)
+    step = train.make_step(train.supervised(net, ops.softmax_cross_entropy), optimizer)
+
+    def twice(run):
+        run, first = step(run, (texts[:, :-1], texts[:, 1:]))
+        run, second = step(run, (texts[:, :-1], texts[:, 1:]))
+        return run.params, first, second
+    got, want = jax.jit(twice)(run), jax.jit(autodiff(twice))(run)
+    chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
+    assert min(abs(a - b).max() for a, b in zip(jax.tree.leaves(got[0]), jax.tree.leaves(run.params), strict=True)) > 1e-6
 
 
 # A token at a time
