@@ -4,68 +4,116 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
-from fnnet.ops.losses.reduction import check_labels, integers, like, one_hot, reduce, reduced, spread, valid, widen
+from fnnet.ops.activations.softmax import logsumexp
+from fnnet.ops.losses.reduction import (
+    check_labels,
+    check_limits,
+    integers,
+    kept_labels,
+    like,
+    one_hot,
+    reduce,
+    reduced,
+    spread,
+    valid,
+    widen,
+)
 from fnnet.ops.numeric import wide
 from fnnet.rule import rule
 
 
 @rule
-def softmax_cross_entropy(logits, labels, weights=None, *, reduction="mean"):
+def softmax_cross_entropy(logits, labels, weights=None, *, label_smoothing=0.0, z_loss=0.0, ignore_index=None, reduction="mean"):
     """ℓ = −log softmax(z)ₖ for the true class k, or −Σⱼ tⱼ log softmax(z)ⱼ,   ∂ℓ/∂z = softmax(z) − t,   ∂ℓ/∂t = −log softmax(z)
 
     logits [... k], labels [...] integers, or [... k] distributions → ℓ [...].
     For the true class p − 1 is computed as minus the sum of the other probabilities, which does not cancel when p rounds to 1.
     Distributions need not sum to 1: ∂ℓ/∂z = softmax(z)·Σt − t. 0·log 0 is 0, so that classes may be masked by scores of −∞.
     Kept beside the arguments: three numbers a row. A label outside 0 … k − 1 gives NaN where it cannot be refused.
+
+    label_smoothing ε   the target is (1 − ε)·t + ε/k   [Szegedy et al. 2016]
+    z_loss ζ            adds ζ·(log Σⱼeᶻʲ)², which keeps the scores near 0   [Chowdhery et al. 2022]
+    ignore_index        rows of this label, an integer, have no part in the loss, nor in its mean
+    weights of classes  weights=of_class[labels], whose mean is over the sum of the weights, as in PyTorch
     """
+    k = logits.shape[-1]
     z = logits.astype(wide(logits.dtype))
     shifted = z - lax.stop_gradient(z.max(-1, keepdims=True))
     log_p = (shifted - jnp.log(jnp.exp(shifted).sum(-1, keepdims=True))).astype(logits.dtype)
     if integers(labels):
-        loss = -jnp.where(one_hot(labels, logits.shape[-1]), log_p, 0).sum(-1)
-        loss = jnp.where(valid(labels, logits.shape[-1]), loss, jnp.nan)
+        labels, weights, _ = kept_labels(labels, weights, ignore_index, logits.dtype)
+        loss = -(1 - label_smoothing) * jnp.where(one_hot(labels, k), log_p, 0).sum(-1)
+        if label_smoothing:
+            loss = loss - label_smoothing * log_p.mean(-1)
+        loss = jnp.where(valid(labels, k), loss, jnp.nan)
     else:
-        loss = -(labels * jnp.where((labels == 0) & (log_p == -jnp.inf), 0, log_p)).sum(-1)     # 0·log 0 = 0
+        t = (1 - label_smoothing) * labels + label_smoothing / k
+        loss = -(t * jnp.where((t == 0) & (log_p == -jnp.inf), 0, log_p)).sum(-1)               # 0·log 0 = 0
+    if z_loss:
+        loss = loss + z_loss * logsumexp.reference(z, axis=-1).astype(loss.dtype) ** 2
     return reduce(loss, weights, reduction)
 
 
 @softmax_cross_entropy.fwd
-def _(logits, labels, weights, *, reduction):
-    z = logits.astype(wide(logits.dtype))
+def _(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reduction):
+    z, k = logits.astype(wide(logits.dtype)), logits.shape[-1]
     top = lax.stop_gradient(z.max(-1))          # which number is subtracted changes nothing, differentiated twice neither
-    e = jnp.exp(z - top[..., None])
+    shifted = z - top[..., None]
+    e = jnp.exp(shifted)
     # Σ eᶻ over all classes but one is kept beside that one: 1 + tiny would lose the tiny.
     if integers(labels):
-        true = one_hot(labels, logits.shape[-1])
-        others, about = jnp.where(true, 0, e).sum(-1), jnp.where(true, z, 0).sum(-1) - top
-        loss = jnp.where(valid(labels, logits.shape[-1]), jnp.log1p(others + jnp.expm1(about)) - about, jnp.nan)
+        classes, weighing, _ = kept_labels(labels, weights, ignore_index, z.dtype)
+        true = one_hot(classes, k)
+        others, about = jnp.where(true, 0, e).sum(-1), jnp.where(true, shifted, 0).sum(-1)
+        rest = jnp.log1p(others + jnp.expm1(about))
+        loss = rest - about
+        if label_smoothing:
+            loss = (1 - label_smoothing) * loss + label_smoothing * (rest - shifted.mean(-1))
+        loss = jnp.where(valid(classes, k), loss, jnp.nan)
         given = (logits,)
     else:
         # Of several greatest classes only one is left out; but then the sum is 2 or more, and less one is exact enough.
-        total, shifted, t = e.sum(-1), z - top[..., None], labels.astype(z.dtype)
+        total, t, weighing = e.sum(-1), _smoothed(labels.astype(z.dtype), label_smoothing), weights
         others = jnp.where(total < 1.5, jnp.where(shifted == 0, e - 1, e).sum(-1), total - 1)
-        about = t.sum(-1)
+        about, rest = t.sum(-1), jnp.log1p(others)
         shifted = jnp.where((t == 0) & (shifted == -jnp.inf), 0, shifted)           # 0·log 0 = 0
-        loss = about * jnp.log1p(others) - (t * shifted).sum(-1)
+        loss = about * rest - (t * shifted).sum(-1)
         given = logits, labels
-    kept = loss if weights is not None else None
-    return reduced(loss, weights, reduction, *given), (logits, labels, top, others, about, kept, weights)
+    if z_loss:
+        loss = loss + z_loss * (top + rest) ** 2
+    kept = None if weighing is None else loss
+    return reduced(loss, weighing, reduction, *given), (logits, labels, top, others, about, kept, weights)
 
 
 @softmax_cross_entropy.bwd
-def _(dy, logits, labels, top, others, about, loss, weights, *, reduction):
-    dloss, dweights = spread(dy, jnp.zeros_like(top) if loss is None else loss, weights, reduction)
+def _(dy, logits, labels, top, others, about, loss, weights, *, label_smoothing, z_loss, ignore_index, reduction):
+    k, whole = logits.shape[-1], integers(labels)
+    classes, weighing, keep = kept_labels(labels, weights, ignore_index, top.dtype) if whole else (labels, weights, None)
+    dloss, dweights = spread(dy, jnp.zeros_like(top) if loss is None else loss, weighing, reduction)
+    dweights = None if weights is None else dweights if keep is None else dweights * keep
     shifted = logits.astype(top.dtype) - top[..., None]
     e = jnp.exp(shifted)
-    if integers(labels):                        # about: the score of the true class
-        scale = jnp.where(valid(labels, logits.shape[-1]), dloss / (others + jnp.exp(about)), jnp.nan)        # one division a row
-        dz = jnp.where(one_hot(labels, logits.shape[-1]), -(others * scale)[..., None], e * scale[..., None])
+    if whole:                                   # about: the score of the true class, less the greatest
+        dloss = jnp.where(valid(classes, k), dloss, jnp.nan)
+        share = dloss / (others + jnp.exp(about))                           # one division a row
+        at_true, scale = -others * share, share
+        if z_loss:
+            of_z = 2 * z_loss * (top + jnp.log1p(others + jnp.expm1(about))) * share
+            at_true, scale = at_true + of_z * jnp.exp(about), share + of_z
+        dz = jnp.where(one_hot(classes, k), at_true[..., None], e * scale[..., None])
+        if label_smoothing:
+            dz = dz + jnp.where(one_hot(classes, k), label_smoothing - label_smoothing / k, -label_smoothing / k) * dloss[..., None]
         return like((dz, logits), (None, labels), (dweights, weights))
     # about: Σ t. For the greatest class e is 1, and e·Σt − t exact.
-    scale, t = dloss / (1 + others), labels.astype(top.dtype)
-    dz = (e * about[..., None] - t - t * others[..., None]) * scale[..., None]
-    dlabels = (jnp.log1p(others)[..., None] - shifted) * dloss[..., None]
+    scale, t = dloss / (1 + others), _smoothed(labels.astype(top.dtype), label_smoothing)
+    of_z = 2 * z_loss * (top + jnp.log1p(others)) if z_loss else 0
+    dz = (e * (about + of_z)[..., None] - t - t * others[..., None]) * scale[..., None]
+    dlabels = (jnp.log1p(others)[..., None] - shifted) * ((1 - label_smoothing) * dloss)[..., None]
     return like((dz, logits), (dlabels, labels), (dweights, weights))
+
+
+def _smoothed(t, label_smoothing):
+    return (1 - label_smoothing) * t + label_smoothing / t.shape[-1] if label_smoothing else t
 
 
 @rule
@@ -105,9 +153,20 @@ def _excess(scores, labels, margin):
     return scores - jnp.where(valid(labels, scores.shape[-1]), true, jnp.nan)[..., None] + margin
 
 
+SOFTENED = {
+    "label_smoothing": (lambda epsilon: 0 <= epsilon < 1, "a number from 0 to 1"),
+    "z_loss": (lambda zeta: zeta >= 0, "a number from 0 on"),
+}
+
+
 @softmax_cross_entropy.check
-def _(logits, labels, weights, *, reduction):
-    check_labels("softmax_cross_entropy", logits, labels, weights, reduction, distributions=True)
+def _(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reduction):
+    name = "softmax_cross_entropy"
+    check_labels(name, logits, labels, weights, reduction, distributions=True, ignore_index=ignore_index)
+    check_limits(name, SOFTENED, {"label_smoothing": label_smoothing, "z_loss": z_loss})
+    if ignore_index is not None and not integers(labels):
+        raise ValueError(f"{name} ignores rows by an integer label, and was given distributions {list(jnp.shape(labels))}: "
+                         "give such rows a weight of 0, weights=...")
 
 
 @multiclass_hinge.check
@@ -119,7 +178,9 @@ softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k
 softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"))
 softmax_cross_entropy.example(logits="n t k", labels=sample.integers("n t", below="k"), weights=sample.positive("n t"))
 softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"), weights=sample.positive("n"), reduction="sum")
-softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k"), reduction="none")
+softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k"), reduction="none", label_smoothing=0.1, z_loss=0.01,
+                              ignore_index=1)
+softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"), label_smoothing=0.1, z_loss=0.01)
 multiclass_hinge.example(scores="n k", labels=sample.integers("n", below="k"))
 multiclass_hinge.example(scores="n k", labels=sample.integers("n", below="k"), weights=sample.positive("n"), margin=0.3, reduction="sum")
 multiclass_hinge.example(scores="n t k", labels=sample.integers("n t", below="k"), reduction="none")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
+from fnnet.ops.losses.classes import SOFTENED
 from fnnet.ops.losses.reduction import (
     check_classes,
     check_limits,
@@ -198,9 +199,7 @@ def _(x, w, labels, b, weights, *, label_smoothing, z_loss, softcap, ignore_inde
     check_limits(name, LIMITS, {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": softcap, "chunk": chunk})
 
 
-LIMITS = {
-    "label_smoothing": (lambda epsilon: 0 <= epsilon < 1, "a number from 0 to 1"),
-    "z_loss": (lambda zeta: zeta >= 0, "a number from 0 on"),
+LIMITS = SOFTENED | {
     "softcap": (lambda cap: cap is None or cap > 0, "None or a positive number"),
     "chunk": (lambda chunk: chunk is None or chunk >= 1, "None or a number of classes"),
 }
