@@ -5,7 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from examples.gpt import generate, gpt, next_symbol
+from fnnet import ops
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
 
@@ -17,3 +24,28 @@ def test_example(path, tmp_path):
     done = subprocess.run([sys.executable, str(path)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() and not done.stderr.strip(), done.stderr
+
+
+def test_gpt_writes_what_the_whole_text_says_and_learns_from_scores_it_never_holds():
+    net = gpt(symbols=7, d=8, heads=2)
+    prompts = jnp.asarray(np.random.default_rng(0).integers(0, 7, (3, 4)), jnp.int32)
+    params, state = net.init(jax.random.key(0), prompts)
+    params = jax.tree.map(lambda a: a.astype(jnp.float64), params)
+    written, text = generate(net, params, state, prompts, 5), prompts
+    apply = jax.jit(net.apply)
+    for _ in range(5):                                          # the whole text anew for each symbol
+        text = jnp.concatenate([text, apply(params, state, text)[0][:, -1:].argmax(-1).astype(jnp.int32)], 1)
+    chex.assert_trees_all_equal(written, text[:, 4:])
+    assert len({tuple(row) for row in written.tolist()}) > 1
+
+    def draw(key, temperature):
+        return generate(net, params, state, jnp.repeat(prompts[:1], 2000, 0), 1, key=jax.random.key(key), temperature=temperature)[:, 0]
+    share = jnp.bincount(draw(1, 2.0), length=7) / 2000
+    p = jax.nn.softmax(apply(params, state, prompts[:1])[0][0, -1] / 2)
+    assert (abs(share - p) < 5 * jnp.sqrt(p * (1 - p) / 2000) + 1e-3).all()
+    assert (draw(2, 1e-3) == written[0, 0]).all()
+
+    loss, (after, _) = next_symbol(net, ignore_index=6)(params, state, (text[:, :-1], text[:, 1:]))
+    want = ops.softmax_cross_entropy(apply(params, state, text[:, :-1])[0], text[:, 1:], (text[:, 1:] != 6).astype(jnp.float64))
+    chex.assert_trees_all_close(loss, want, rtol=1e-12)
+    assert jax.tree.structure(after) == jax.tree.structure(state)

@@ -1,0 +1,47 @@
+"""A small GPT learns to sort: eight digits, a full stop, and then the same digits in order.
+
+Of what comes after the full stop nothing is left to chance, so the least loss possible is 0 and the best score 100 %.
+"""
+
+import jax
+import jax.numpy as jnp
+from gpt import generate, gpt, next_symbol
+
+from fnnet import optim, train
+
+DIGITS, STOP, STEPS, BATCH = 8, 10, 600, 64
+
+
+def texts(key, n):
+    digits = jax.random.randint(key, (n, DIGITS), 0, 10)
+    return jnp.concatenate([digits, jnp.full((n, 1), STOP), jnp.sort(digits, 1)], 1)
+
+
+def questions(text):
+    """What is read, and what is to be written next: nothing (−1) while the digits to be sorted come, which nobody can foresee."""
+    return text[:, :-1], jnp.where(jnp.arange(2 * DIGITS) < DIGITS, -1, text[:, 1:])
+
+
+net = gpt(symbols=11, d=32)
+objective = next_symbol(net, ignore_index=-1)
+optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.adam(optim.cosine(3e-3, steps=STEPS, warmup=30)))
+epoch = train.make_epoch(train.make_step(objective, optimizer), batch_size=BATCH)
+
+training, test = texts(jax.random.key(0), STEPS * BATCH), texts(jax.random.key(2), 500)
+run = train.init(net, optimizer, jax.random.key(1), training[:1, :-1])
+evaluate = train.make_evaluate(objective, questions(test), prefix="test_")
+for run, log in train.epochs(run, epoch, questions(training), evaluate=evaluate, epochs=1):     # one epoch: no example is seen twice
+    print(f"{STEPS} steps: loss {log['loss']:.3f} on average, {log['test_loss']:.4f} on new sequences, the least possible is 0")
+
+# One symbol after another, each the likeliest after all before it. The keys and values of those before are remembered.
+write = jax.jit(lambda params, prompts: generate(net, params, run.state, prompts, DIGITS))
+written = write(run.params, test[:, :DIGITS + 1])
+for prompt, answer in zip(test[:3].tolist(), written[:3].tolist()):
+    print(*prompt[:DIGITS], "→", *answer)
+score = float((written == test[:, DIGITS + 1:]).all(1).mean())
+print(f"sorted: {100 * score:.1f} % of 500 new sequences")
+
+# The same as reading the whole text anew for every symbol.
+whole = jnp.concatenate([test[:, :DIGITS + 1], written], 1)[:, :-1]
+scores, _ = jax.jit(net.apply)(run.params, run.state, whole)
+assert (scores[:, DIGITS:].argmax(-1) == written).mean() > 0.999 and score > 0.95
