@@ -1,0 +1,57 @@
+"""Linear scores f(x, W) = Wx on the digits, trained in every way of the lectures.
+
+Full batch, minibatch, example by example; gradient descent, momentum, Nesterov, RMSprop, Adam; with and without decay of the learning
+rate. The same objective throughout: only the optimizer and the batch size change.
+"""
+
+import jax
+
+from fnnet import data, layers, ops, optim, train
+
+table = data.digits()
+training, validation, test = data.split(table.x, table.y)
+net = layers.Serial(layers.Dense(10, weights=layers.initializers.normal(0.01)))          # "small random values", N(0, σ²)
+objective = train.supervised(net, ops.softmax_cross_entropy)
+steps_per_epoch = len(training[0]) // 32
+
+
+def after(optimizer, batch_size=32, epochs=10):
+    """Loss over the training part after each epoch, and the accuracy on the test part."""
+    run = train.init(net, optimizer, jax.random.key(0), training[0][:1])
+    epoch = train.make_epoch(train.make_step(objective, optimizer), batch_size=batch_size)
+    losses = []
+    for run, log in train.epochs(run, epoch, training, epochs=epochs):
+        losses.append(log["loss"])
+    return losses, train.make_evaluate(objective, test, prefix="")(run)["accuracy"]
+
+
+WAYS = {
+    "gradient descent, full batch": (optim.gradient_descent(0.5), len(training[0]), 100),
+    "gradient descent, minibatches": (optim.gradient_descent(0.5), 32, 10),
+    "gradient descent, one by one": (optim.gradient_descent(0.02), 1, 3),
+    "momentum, V = βV + (1 − β)g": (optim.momentum(0.5, average=True), 32, 10),
+    "momentum, V = βV + g": (optim.momentum(0.05), 32, 10),
+    "Nesterov": (optim.nesterov(0.05), 32, 10),
+    "RMSprop": (optim.rmsprop(0.003, beta=0.999, eps=0.0, eps_root=1e-8), 32, 10),
+    "Adam": (optim.adam(0.01, eps=0.0, eps_root=1e-8), 32, 10),
+    "Adam, α₀/(1 + epoch)": (optim.adam(optim.inverse_time_decay(0.01, steps_per_epoch=steps_per_epoch)), 32, 10),
+}
+print(f"{'':<32}{'batch':>6}{'epochs':>8}{'first loss':>12}{'last loss':>12}{'accuracy':>10}")
+for name, (optimizer, batch_size, epochs) in WAYS.items():
+    losses, accuracy = after(optimizer, batch_size, epochs)
+    print(f"{name:<32}{batch_size:>6}{epochs:>8}{losses[0]:>12.3f}{losses[-1]:>12.3f}{accuracy:>10.1%}")
+    assert losses[-1] < losses[0] and accuracy > 0.9
+
+decay = optim.inverse_time_decay(0.2, 1.0)
+print("\nα = α₀/(1 + rate·epoch), α₀ = 0.2, rate 1:", ", ".join(f"{decay(epoch):.4f}" for epoch in range(4)))
+
+# Too small a rate does not arrive, too large a one does not stay. All five trainings are one compiled program.
+def make(rate):
+    optimizer = optim.gradient_descent(rate)
+    return train.init(net, optimizer, jax.random.key(0), training[0][:1]), train.make_step(objective, optimizer)
+
+
+found = train.sweep(make, {"rate": [1e-3, 1e-2, 1e-1, 1.0, 100.0]}, training, validation, epochs=10, batch_size=32)
+for row in found.rows:
+    print(f"learning rate {row['rate']:<6g} validation loss {row['valid_loss']:>8.3f}, accuracy {row['valid_accuracy']:.1%}")
+assert found.settings[found.best]["rate"] == 1.0

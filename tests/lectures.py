@@ -1,0 +1,120 @@
+"""Where each piece of the lectures is: the function, the test, the example. `python tests/lectures.py` prints the README's table."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    what: str
+    functions: str              # names inside fnnet, with spaces between
+    test: str                   # file::function, file::function[case]
+    example: str                # the start of a file's name in examples/
+
+
+RULES, ACTIVATIONS, LOSSES = "test_rules.py::test_audit", "ops/test_activations.py", "ops/test_losses.py"
+NUMBER = "test_lectures.py::test_worked_number"
+
+ROWS = {
+    "1. Networks": [
+        Row("h⁰ = x, hⁱ = fⁱ(hⁱ⁻¹, Wⁱ): a sequence of layers", "layers.Serial",
+            "layers/test_layers.py::test_shape_dtype_and_gradient", "04"),
+        Row("a = Σ w x + b, z = h(a): units, each layer its own activation", "layers.Dense ops.dense", RULES, "02"),
+        Row("linear scores f(x, W) = Wx, CIFAR-10: 3072 → 10", "data.read_cifar10 layers.Dense",
+            "test_cli.py::test_train_cifar10_with_a_linear_classifier", "14"),
+        Row("output units: sigmoid, softmax, identity", "ops.sigmoid ops.softmax ops.identity",
+            "test_lectures.py::test_delta_of_a_sigmoid_or_softmax_with_cross_entropy_is_prediction_minus_target", "12"),
+        Row("weights from N(0, σ²), small random values", "layers.initializers.normal",
+            "layers/test_layers.py::test_initialisers_have_the_spread_they_say", "14"),
+    ],
+    "2. Activations": [
+        Row("identity", "ops.identity", RULES, "12"),
+        Row("sigmoid, σ′ = a(1 − a) ≤ ¼", "ops.sigmoid", f"{ACTIVATIONS}::test_the_derivative_of_sigmoid_vanishes", "12"),
+        Row("tanh", "ops.tanh", f"{ACTIVATIONS}::test_the_ends_and_zero", "12"),
+        Row("ReLU, 0 at 0", "ops.relu", f"{ACTIVATIONS}::test_conventions_are_those_of_jax_nn", "12"),
+        Row("leaky ReLU, any α", "ops.leaky_relu", f"{ACTIVATIONS}::test_leaky_relu_with_any_slope", "12"),
+        Row("PReLU, a learned", "ops.prelu layers.PReLU", f"{ACTIVATIONS}::test_prelu_learns_one_slope_or_one_for_each_channel", "12"),
+        Row("ELU", "ops.elu", f"{ACTIVATIONS}::test_elu_with_any_alpha", "12"),
+        Row("maxout, k pieces", "ops.maxout layers.Maxout", f"{ACTIVATIONS}::test_maxout_is_the_larger_of_two_linear_maps", "12"),
+        Row("softmax, ∂aⱼ/∂zₖ = aⱼ(δⱼₖ − aₖ)", "ops.softmax", f"{ACTIVATIONS}::test_softmax_has_the_derivative_of_the_course", "12"),
+    ],
+    "3. Losses and penalties": [
+        Row("squared error, each normalisation: (ŷ − y)², ½ mean, ½ Σ, 1/(2m) Σ", "ops.squared_error",
+            f"{LOSSES}::test_each_of_the_lectures_squared_errors", "13"),
+        Row("binary cross-entropy, from probabilities and from logits", "ops.binary_cross_entropy ops.binary_cross_entropy_with_logits",
+            f"{LOSSES}::test_binary_cross_entropy_in_float32_against_fifty_digits", "13"),
+        Row("softmax cross-entropy from scores", "ops.softmax_cross_entropy",
+            f"{LOSSES}::test_softmax_cross_entropy_in_float32_against_fifty_digits", "13"),
+        Row("multiclass hinge", "ops.multiclass_hinge", f"{LOSSES}::test_hinge_of_the_cat_the_car_and_the_frog", "13"),
+        Row("triplet", "ops.triplet", f"{LOSSES}::test_triplet_by_hand", "13"),
+        Row("L2, λΣw² and λ/(2m) Σθ² without the bias", "ops.l2 ops.weights_of", "ops/test_penalties.py::test_without_the_biases", "06"),
+        Row("L1, elastic net", "ops.l1 ops.elastic_net", "ops/test_penalties.py::test_the_formulas", "13"),
+        Row("dropout", "ops.dropout layers.Dropout", "ops/test_dropout.py::test_the_share_that_is_dropped", "13"),
+        Row("batch normalisation", "ops.batch_norm layers.BatchNorm",
+            "layers/test_layers.py::test_batch_norm_keeps_running_statistics_and_uses_them_when_testing", "13"),
+        Row("stochastic depth", "ops.stochastic_depth layers.StochasticDepth",
+            "ops/test_dropout.py::test_whole_examples_are_left_out", "13"),
+        Row("early stopping by the validation score", "train.fit", "train/test_train.py::test_fit_stops_early_and_keeps_the_best", "05"),
+    ],
+    "4. Backpropagation": [
+        Row("layer form: ∂l/∂Wⁱ and ∂l/∂hⁱ⁻¹ from ∂l/∂hⁱ", "rule ops.dense", RULES, "03"),
+        Row("δⱼ = h′(aⱼ) Σ wₖⱼδₖ, ∂E/∂wⱼᵢ = δⱼzᵢ, in vectors", "layers.Serial",
+            "test_lectures.py::test_deltas_of_the_two_layer_networks", "02"),
+        Row("forward difference, h = 10⁻⁴", "verify.forward_difference", f"{NUMBER}[forward differences]", "15"),
+        Row("central difference and ‖a − b‖/(‖a‖ + ‖b‖)", "gradient_check verify.relative_error",
+            "verify/test_gradient.py::test_a_network_passes_in_float64_though_it_is_float32", "03"),
+    ],
+    "5. Training": [
+        Row("random minibatch, gradient, update, until a criterion", "train.make_step train.make_epoch train.epochs",
+            "train/test_train.py::test_an_epoch_is_the_steps_over_its_batches", "04"),
+        Row("full batch, minibatch, example by example", "train.make_epoch",
+            "train/test_train.py::test_an_epoch_is_the_steps_over_its_batches", "14"),
+        Row("gradient descent", "optim.gradient_descent", "optim/test_optim.py::test_a_method_is_its_formula", "14"),
+        Row("momentum, V = βV + (1 − β)g and V = βV + g", "optim.momentum", "optim/test_optim.py::test_a_method_is_its_formula", "14"),
+        Row("RMSprop, ε inside the root or outside", "optim.rmsprop", "optim/test_optim.py::test_a_method_is_its_formula", "14"),
+        Row("Adam with bias correction", "optim.adam", "optim/test_optim.py::test_a_method_is_its_formula", "14"),
+        Row("decay α₀/(1 + rate·epoch)", "optim.inverse_time_decay", f"{NUMBER}[learning-rate decay]", "14"),
+        Row("choice of the learning rate", "train.range_test train.sweep",
+            "train/test_sweep.py::test_the_range_test_finds_rates_that_train", "06"),
+        Row("choice of λ from 0, 0.01, 0.02, … 10 by the validation error", "train.sweep diagnostics.validation_curve",
+            "train/test_sweep.py::test_a_sweep_is_its_trainings_one_by_one", "06"),
+        Row("bias or variance", "diagnostics.bias_or_variance", "diagnostics/test_choosing.py::test_bias_or_variance_in_words", "05"),
+        Row("J_train and J_validation against m", "train.size_curve diagnostics.size_curve",
+            "train/test_sweep.py::test_more_examples_bring_training_and_validation_together", "06"),
+    ],
+    "6. Worked numbers": [
+        Row("one neuron: ŷ = 0.3, L = 0.49, dL/dw = −4.2, w = 4.3", "ops.squared_error optim.gradient_descent",
+            f"{NUMBER}[neuron: dL/dw]", "01"),
+        Row("three sigmoid layers, ∂J/∂W³, ∂J/∂W², ∂J/∂W¹", "ops.sigmoid",
+            "test_lectures.py::test_three_layer_sigmoid_net_of_the_slide", "15"),
+        Row("hinge 2.9, 0, 12.9, mean 5.27", "ops.multiclass_hinge", f"{NUMBER}[hinge of three images]", "13"),
+        Row("hinge 0 for W and for 2W", "ops.multiclass_hinge", f"{NUMBER}[hinge of 2W, once 0]", "13"),
+        Row("same score, L2 penalty 1 and ¼", "ops.l2", f"{NUMBER}[L2 of w₁ and w₂]", "13"),
+        Row("L(w) + ‖w‖ = 3, 7, 3.5: the best w from 3 to 1", "ops.l1", f"{NUMBER}[best w with ‖w‖]", "13"),
+        Row("loss 1.25347 and its slopes −2.5, 0.6, 0", "verify.forward_difference", f"{NUMBER}[forward differences, by the slide]", "15"),
+        Row("tanh and identity: δₖ = yₖ − tₖ, δⱼ = (1 − zⱼ²) Σ wₖⱼδₖ", "ops.tanh ops.dense",
+            "test_lectures.py::test_deltas_of_the_two_layer_networks[tanh, identity]", "02"),
+        Row("sigmoid and sigmoid: δₖ = yₖ(1 − yₖ)(yₖ − tₖ), δⱼ = zⱼ(1 − zⱼ) Σ wₖⱼδₖ", "ops.sigmoid ops.squared_error",
+            "test_lectures.py::test_deltas_of_the_two_layer_networks[sigmoid, sigmoid]", "15"),
+        Row("learning rates 0.2, 0.1, 0.0667, 0.05", "optim.inverse_time_decay", f"{NUMBER}[learning-rate decay]", "14"),
+        Row("δ = ŷ − y for sigmoid and softmax with cross-entropy", "ops.softmax_cross_entropy ops.binary_cross_entropy_with_logits",
+            "test_lectures.py::test_delta_of_a_sigmoid_or_softmax_with_cross_entropy_is_prediction_minus_target", "13"),
+    ],
+}
+
+
+def example(start):
+    return next((Path(__file__).parents[1] / "examples").glob(f"{start}_*.py"))
+
+
+def markdown():
+    lines = ["| of the lectures | function | test | example |", "|---|---|---|---|"]
+    for chapter, rows in ROWS.items():
+        lines.append(f"| **{chapter}** | | | |")
+        for row in rows:
+            functions = ", ".join(f"`{name}`" for name in row.functions.split())
+            lines.append(f"| {row.what.replace('|', chr(92) + '|')} | {functions} | `{row.test}` | `{example(row.example).name}` |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown())
