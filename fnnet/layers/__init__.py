@@ -6,8 +6,9 @@ from fnnet.layers.basic import Dense, DenseStack, Dropout, Embedding, Flatten, M
 from fnnet.layers.combine import Parallel, Residual, Serial
 from fnnet.layers.layer import Function, Layer, as_layer, watch
 from fnnet.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, SpectralNorm, WeightStandardization
+from fnnet.layers.recurrent import GRU, LSTM, RNN, Bidirectional, First
 
-__all__ = ["BatchNorm", "Dense", "DenseStack", "Dropout", "Embedding", "Flatten", "Function", "GroupNorm", "InstanceNorm",
-           "Layer", "LayerNorm", "Maxout", "MultiHeadAttention", "PReLU", "Parallel", "RMSNorm", "Residual", "Serial",
-           "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "initializers", "transformer_block", "watch",
-           "with_cache"]
+__all__ = ["GRU", "LSTM", "RNN", "BatchNorm", "Bidirectional", "Dense", "DenseStack", "Dropout", "Embedding", "First", "Flatten",
+           "Function", "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "Maxout", "MultiHeadAttention", "PReLU", "Parallel",
+           "RMSNorm", "Residual", "Serial", "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "initializers",
+           "transformer_block", "watch", "with_cache"]

@@ -120,14 +120,15 @@ def transformer_block(attention, features, hidden=None, *, rate=0.0, norm=None, 
 
 
 def with_cache(net, params, state, n, length):
-    """The state of a network, with room for `length` tokens of n sequences in all its layers of attention.
+    """The state of a network, with room for `length` tokens of n sequences in all its layers of attention, and for the last h (and c)
+    of its recurrent ones.
 
         state = layers.with_cache(net, params, state, n=1, length=100)
         logits, state = net.apply(params, state, prompt)            # all tokens of the prompt at once
         logits, state = net.apply(params, state, token)             # and then one at a time: x [1 1]
 
     What comes out is what the whole sequence at once gives at these places. The state keeps its shapes, so that a loop over tokens is
-    a scan. Past `length` tokens the answers are NaN.
+    a scan. Past `length` tokens the answers of attention are NaN.
     """
     net = as_layer(net)
     if room := getattr(net, "cache", None):

@@ -1,0 +1,196 @@
+"""Recurrent layers: a whole sequence at once, or in pieces with a memory in the state.
+
+x [n t d] → y [n t features], or the last h [n features] with last=True. In place of x there may be a pair (x, lengths [n]), of sequences
+padded to one length: then what comes out is a pair too, so that such layers go one after another, unless it is the last h. `First`
+takes other layers past the lengths. reverse=True reads each sequence from its end.
+
+With h (and c) in the state, put there by `with_cache`, a layer begins where it stopped the time before: a sequence may come in pieces,
+or token by token. One draw of weights for each gate: Glorot-normal from the input, orthogonal from step to step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax.numpy as jnp
+
+from fnnet import ops
+from fnnet.layers.basic import _as_real
+from fnnet.layers.initializers import glorot, orthogonal
+from fnnet.layers.layer import Layer, as_layer, count, given, part, shape_and_dtype, subkey
+
+
+@dataclass(frozen=True, repr=False)
+class RNN(Layer):
+    """h = g(x·Wˣ + h₋·Wʰ + b), g "tanh", "relu", "sigmoid" or "identity"   [Elman 1990]
+
+    params wx [d features], wh [features features], b [features]
+    """
+    features: int
+    activation: str = "tanh"
+    reverse: bool = False
+    last: bool = False
+    weights: Callable = glorot()
+    recurrent: Callable = orthogonal()
+    memory = ("h",)
+
+    def __post_init__(self):
+        count(self, "features", self.features)
+
+    def init(self, key, x):
+        return _weights(self, key, x), {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return _run(self, partial(ops.rnn, activation=self.activation), params, state, x)
+
+    def cache(self, params, state, n, length):
+        return _remembering(self, params, n)
+
+
+@dataclass(frozen=True, repr=False)
+class GRU(Layer):
+    """h = (1 − u)·n + u·h₋ with a reset gate "after" the product with h₋, as in PyTorch, or "before" it   [Cho et al. 2014]
+
+    params wx [d 3 features], wh [features 3 features], b [3 features], bh [features]: see `ops.gru`
+    """
+    features: int
+    reset: str = "after"
+    reverse: bool = False
+    last: bool = False
+    weights: Callable = glorot()
+    recurrent: Callable = orthogonal()
+    memory = ("h",)
+
+    def __post_init__(self):
+        count(self, "features", self.features)
+
+    def init(self, key, x):
+        params = _weights(self, key, x, 3)
+        return params | {"bh": jnp.zeros_like(params["b"][0])}, {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return _run(self, partial(ops.gru, reset=self.reset), params, state, x)
+
+    def cache(self, params, state, n, length):
+        return _remembering(self, params, n)
+
+
+@dataclass(frozen=True, repr=False)
+class LSTM(Layer):
+    """c = f·c₋ + i·g,   h = o·tanh c   [Hochreiter & Schmidhuber 1997]
+
+    params wx [d 4 features], wh [features 4 features], b [4 features], p [3 features] with peepholes=True: see `ops.lstm`. The bias of
+    the forget gate starts at `forget` [Jozefowicz et al. 2015], all others and the peepholes at 0.
+    """
+    features: int
+    peepholes: bool = False
+    forget: float = 1.0
+    reverse: bool = False
+    last: bool = False
+    weights: Callable = glorot()
+    recurrent: Callable = orthogonal()
+    memory = ("h", "c")
+
+    def __post_init__(self):
+        count(self, "features", self.features)
+
+    def init(self, key, x):
+        params = _weights(self, key, x, 4)
+        b = params["b"]
+        peepholes = {"p": jnp.zeros((3, self.features), b.dtype)} if self.peepholes else {}
+        return params | {"b": b.at[1].set(self.forget)} | peepholes, {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return _run(self, ops.lstm, params, state, x)
+
+    def cache(self, params, state, n, length):
+        return _remembering(self, params, n)
+
+
+@dataclass(frozen=True, repr=False)
+class Bidirectional(Layer):
+    """y = [f(x), f′(x)], f′ a second layer like f that reads each sequence from its end   [Schuster & Paliwal 1997]
+
+    `Bidirectional(LSTM(64))` has 128 features. params and state: a pair.
+    """
+    body: Layer
+
+    def __post_init__(self):
+        if not hasattr(self.body, "reverse"):
+            raise ValueError(f"Bidirectional takes a layer that can be told to read from the end, RNN, GRU or LSTM, "
+                             f"and was given {as_layer(self.body)!r}")
+
+    @property
+    def parts(self):
+        return self.body, replace(self.body, reverse=not self.body.reverse)
+
+    def init(self, key, x):
+        return tuple(zip(*(layer.init(subkey(key, i), x) for i, layer in enumerate(self.parts)), strict=True))
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        (y, ahead), (z, back) = (part(layer, i, p, s, x, key=key, train=train)
+                                 for i, (layer, p, s) in enumerate(zip(self.parts, params, state, strict=True)))
+        if isinstance(y, tuple):
+            return (jnp.concatenate([y[0], z[0]], -1), y[1]), (ahead, back)
+        return jnp.concatenate([y, z], -1), (ahead, back)
+
+
+@dataclass(frozen=True, repr=False)
+class First(Layer):
+    """(x, …) → (f(x), …): a layer for the first of several arrays, which passes the others on, the lengths of sequences for instance:
+    `Serial(LSTM(64), First(Dropout(0.2)), LSTM(64, last=True), Dense(2))`. A single array it takes as it is."""
+    body: Layer
+
+    def __post_init__(self):
+        object.__setattr__(self, "body", as_layer(self.body))
+
+    @property
+    def parts(self):
+        return (self.body,)
+
+    def init(self, key, x):
+        params, state = self.body.init(subkey(key, 0), x[0] if isinstance(x, tuple | list) else x)
+        return (params,), (state,)
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        x, *others = x if isinstance(x, tuple | list) else (x,)
+        y, after = part(self.body, 0, params[0], state[0], x, key=key, train=train)
+        return (y, *others) if others else y, (after,)
+
+
+def _weights(layer, key, x, gates=None):
+    x, _ = _with_lengths(x)
+    shape, dtype = shape_and_dtype(x)
+    if len(shape) != 3:
+        raise ValueError(f"{layer!r} takes x [n t d], and was given {list(shape)}")
+
+    def matrices(make, i, rows):
+        w = make(subkey(key, i), (gates or 1, rows, layer.features), dtype)
+        return jnp.moveaxis(w, 0, 1) if gates else w[0]
+    return {"wx": matrices(layer.weights, 0, shape[-1]), "wh": matrices(layer.recurrent, 1, layer.features),
+            "b": jnp.zeros((gates, layer.features) if gates else layer.features, dtype)}
+
+
+def _run(layer, op, params, state, x):
+    x, lengths = _with_lengths(x)
+    d = given(layer, params, "wx").shape[0]
+    if jnp.ndim(x) != 3 or x.shape[-1] != d:
+        raise ValueError(f"{layer!r} takes x [n t {d}], and was given {list(jnp.shape(x))}")
+    before = {f"{name}0": state[name] for name in layer.memory if state}
+    y, *last = op(x=_as_real(x, params["wx"]), **params, **before, lengths=lengths, reverse=layer.reverse)
+    after = dict(zip(layer.memory, last, strict=True)) if state else state
+    return (last[0] if layer.last else y if lengths is None else (y, lengths)), after
+
+
+def _remembering(layer, params, n):
+    if layer.reverse:
+        raise ValueError(f"{layer!r} begins at what is still to come, and cannot go on from where it stopped")
+    return {name: jnp.zeros((n, layer.features), params["wx"].dtype) for name in layer.memory}
+
+
+def _with_lengths(x):
+    if not isinstance(x, tuple | list):
+        return x, None
+    if len(x) != 2:
+        raise ValueError(f"a recurrent layer takes x or (x, lengths), and was given {len(x)} arrays")
+    return x

@@ -1,0 +1,118 @@
+"""Recurrent layers: shape, gradient against the references, padding, pieces of a sequence, and what is said when used wrongly."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnnet import autodiff, layers, ops
+from fnnet.layers import GRU, LSTM, RNN, Bidirectional, Dense, Dropout, First, Serial, initializers
+
+KEY = jax.random.key(0)
+X = jax.random.normal(KEY, (3, 5, 2), jnp.float64)
+LENGTHS = jnp.asarray([5, 2, 0])
+NETS = {
+    "RNN": (RNN(4), 4),
+    "RNN relu": (RNN(4, activation="relu"), 4),
+    "GRU": (GRU(4), 4),
+    "GRU reset before": (GRU(4, reset="before", reverse=True), 4),
+    "LSTM": (LSTM(4), 4),
+    "LSTM peepholes": (LSTM(4, peepholes=True, forget=0.0), 4),
+    "both ways": (Bidirectional(LSTM(3)), 6),
+    "deep": (Serial(GRU(4), First(Dropout(0.3)), Bidirectional(RNN(2)), First(Dense(3))), 3),
+    "last": (Serial(LSTM(4), GRU(3, last=True)), 3),
+    "last of both": (Serial(Bidirectional(GRU(3, last=True)), Dense(2)), 2),
+}
+each = pytest.mark.parametrize("name", NETS)
+
+
+def started(net, x=X):
+    """Parameters without a zero among them."""
+    params, state = net.init(KEY, x)
+    return jax.tree.map(lambda w: w + 0.1 * jax.random.normal(jax.random.key(w.size), w.shape, w.dtype), params), state
+
+
+@each
+@pytest.mark.parametrize("given", [X, (X, LENGTHS)], ids=["x", "lengths"])
+def test_shape_dtype_and_gradient(name, given):
+    net, features = NETS[name]
+    params, state = started(net, given)
+
+    def loss(params, x):
+        y, after = net.apply(params, state, (x, *given[1:]) if isinstance(given, tuple) else x, key=KEY, train=True)
+        if isinstance(y, tuple):
+            assert y[1] is LENGTHS
+            y, _ = y
+        assert y.shape == ((3, features) if "last" in name else (3, 5, features)) and y.dtype == x.dtype
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        return jnp.sin(y * jnp.arange(1.0, y.size + 1).reshape(y.shape)).sum()
+    got, want = (jax.jit(jax.grad(f, (0, 1)))(params, X) for f in (loss, autodiff(loss)))
+    chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
+    assert all(np.abs(g).max() > 1e-4 for g in jax.tree.leaves(got))
+
+
+@each
+def test_repr_is_the_code_that_builds_it(name):
+    net, _ = NETS[name]
+    again = eval(repr(net), {**vars(layers), **vars(ops), **vars(initializers)})
+    assert again == net and hash(again) == hash(net)
+
+
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM peepholes", "last"])
+def test_in_pieces_it_is_the_whole(name):
+    net, _ = NETS[name]
+    params, plain = started(net)
+    whole, _ = net.apply(params, plain, X)
+    state = layers.with_cache(net, params, plain, 3, 5)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(state))
+    first, state = net.apply(params, state, X[:, :2])
+    second, after = net.apply(params, state, X[:, 2:])
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, state)
+    chex.assert_trees_all_close(second if name == "last" else jnp.concatenate([first, second], 1), whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["GRU", "LSTM"])
+def test_a_padded_sequence_gives_what_it_gives_alone(name):
+    for layer in (NETS[name][0], Bidirectional(NETS[name][0])):
+        params, state = started(layer)
+        (y, _), _ = layer.apply(params, state, (X, LENGTHS))
+        chex.assert_trees_all_close(y[1:2, :2], layer.apply(params, state, X[1:2, :2])[0], rtol=1e-12)
+        assert (y[1, 2:] == 0).all() and (y[2] == 0).all()
+
+
+def test_backwards_is_the_sequence_turned_round():
+    params, state = started(LSTM(4))
+    turned, _ = LSTM(4).apply(params, state, X[:, ::-1])
+    chex.assert_trees_all_close(LSTM(4, reverse=True).apply(params, state, X)[0], turned[:, ::-1], rtol=1e-12)
+    chex.assert_trees_all_close(LSTM(4, reverse=True, last=True).apply(params, state, X)[0], turned[:, -1], rtol=1e-12)
+
+
+def test_how_weights_begin():
+    params, _ = LSTM(64).init(KEY, jnp.zeros((1, 1, 32), jnp.float64))
+    for gate in range(4):
+        chex.assert_trees_all_close(params["wh"][:, gate].T @ params["wh"][:, gate], jnp.eye(64), atol=1e-12)
+        assert abs(float(params["wx"][:, gate].std()) / (2 / (32 + 64)) ** 0.5 - 1) < 0.1
+    assert (params["b"] == jnp.asarray([0, 1, 0, 0.0])[:, None]).all()
+
+
+def test_integers_and_half_precision():
+    params, state = LSTM(3).init(KEY, jnp.ones((2, 4, 2), jnp.int32))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    assert LSTM(3).apply(params, state, jnp.ones((2, 4, 2), jnp.int32))[0].dtype == jnp.float32
+    half = jax.tree.map(lambda w: w.astype(jnp.bfloat16), params)
+    assert LSTM(3).apply(half, state, jnp.ones((2, 4, 2), jnp.bfloat16))[0].dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("do, said", [
+    (lambda: LSTM(0), "features of LSTM are a whole number above 0"),
+    (lambda: RNN(2).init(KEY, X[0]), r"RNN\(2\) takes x \[n t d\], and was given \[5, 2\]"),
+    (lambda: RNN(2).apply(*RNN(2).init(KEY, X), X[..., :1]), r"RNN\(2\) takes x \[n t 2\], and was given \[3, 5, 1\]"),
+    (lambda: GRU(2).apply({}, {}, X), "takes the parameters its init made, with 'wx' among them"),
+    (lambda: GRU(2).init(KEY, (X, X, X)), r"takes x or \(x, lengths\), and was given 3 arrays"),
+    (lambda: Bidirectional(Dense(2)), r"RNN, GRU or LSTM, and was given Dense\(2\)"),
+    (lambda: layers.with_cache(Bidirectional(GRU(2)), *Bidirectional(GRU(2)).init(KEY, X), 3, 5), r"GRU\(2, reverse=True\) begins at what"),
+])
+def test_what_is_wrong_is_said(do, said):
+    with pytest.raises(ValueError, match=said):
+        do()
