@@ -50,6 +50,7 @@ from fnnet.ops.losses import (
     binary_cross_entropy_with_logits,
     binary_focal,
     binary_hinge,
+    ctc,
     gaussian_nll,
     huber,
     linear_cross_entropy,
@@ -88,12 +89,12 @@ def rules():
 
 
 __all__ = ["absolute_error", "attention", "batch_norm", "batch_norm_inference", "batch_norm_relu", "binary_cross_entropy",
-           "binary_cross_entropy_with_logits", "binary_focal", "binary_hinge", "celu", "conv", "conv_transpose", "dense", "dense_stack",
-           "dropout", "elastic_net", "elu", "embedding", "gaussian_nll", "geglu", "gelu", "glu", "group_norm", "gru", "hard_sigmoid",
-           "hard_silu", "hard_swish", "hard_tanh", "huber", "identity", "instance_norm", "l1", "l2", "l2_norm", "l2_normalize",
-           "layer_norm", "leaky_relu", "linear_cross_entropy", "log1mexp", "log_cosh", "log_sigmoid", "log_softmax", "logmeanexp",
-           "logsumexp", "lstm", "maxout", "mish", "multiclass_hinge", "pinball", "poisson_nll", "power_iteration", "prelu", "reglu",
-           "relu", "relu6", "relu_dropout", "relu_squared", "rms_norm", "rnn", "rope", "rules", "selu", "sigmoid", "silu", "sinusoidal",
-           "soft_sign", "softmax", "softmax_cross_entropy", "softplus", "softsign", "sparse_plus", "sparse_sigmoid", "spectral_normalize",
-           "squared_error", "squareplus", "standard_deviation", "stochastic_depth", "swiglu", "swish", "tanh", "triplet", "variance",
-           "weight_standardize", "weights_of"]
+           "binary_cross_entropy_with_logits", "binary_focal", "binary_hinge", "celu", "conv", "conv_transpose", "ctc", "dense",
+           "dense_stack", "dropout", "elastic_net", "elu", "embedding", "gaussian_nll", "geglu", "gelu", "glu", "group_norm", "gru",
+           "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "huber", "identity", "instance_norm", "l1", "l2", "l2_norm",
+           "l2_normalize", "layer_norm", "leaky_relu", "linear_cross_entropy", "log1mexp", "log_cosh", "log_sigmoid", "log_softmax",
+           "logmeanexp", "logsumexp", "lstm", "maxout", "mish", "multiclass_hinge", "pinball", "poisson_nll", "power_iteration",
+           "prelu", "reglu", "relu", "relu6", "relu_dropout", "relu_squared", "rms_norm", "rnn", "rope", "rules", "selu", "sigmoid",
+           "silu", "sinusoidal", "soft_sign", "softmax", "softmax_cross_entropy", "softplus", "softsign", "sparse_plus",
+           "sparse_sigmoid", "spectral_normalize", "squared_error", "squareplus", "standard_deviation", "stochastic_depth", "swiglu",
+           "swish", "tanh", "triplet", "variance", "weight_standardize", "weights_of"]
