@@ -60,6 +60,8 @@ class MultiHeadAttention(Layer):
             raise ValueError(f"{self!r} divides features among its heads, and was given {d}: make that a multiple of {self.heads}, "
                              "or give size")
         size = self.size or d // self.heads
+        if self.rotary and size % 2:
+            raise ValueError(f"{self!r} turns pairs of features, and its heads have {size}: make that even")
         shapes = {"q": (d, self.heads * size), "k": (m, self.groups * size), "v": (m, self.groups * size), "o": (self.heads * size, d)}
         params = {f"w{name}": self.weights(subkey(key, i), shape, dtype) for i, (name, shape) in enumerate(shapes.items())}
         if self.bias:
@@ -93,7 +95,10 @@ class MultiHeadAttention(Layer):
 
     def _remember(self, state, k, v):
         """All keys and values so far, who may look at which, and the state that holds them."""
-        begin, t, length = state["position"], k.shape[1], state["k"].shape[1]
+        begin, t, (n, length) = state["position"], k.shape[1], state["k"].shape[:2]
+        if k.shape[0] != n or t > length:
+            raise ValueError(f"{self!r} was given {t} tokens of {k.shape[0]} sequences, and its state has room for {length} of {n}: "
+                             f"with_cache(net, params, state, n={k.shape[0]}, length=...)")
         k, v = (lax.dynamic_update_slice_in_dim(state[name], a.astype(state[name].dtype), begin, 1) for name, a in (("k", k), ("v", v)))
         distance = begin + jnp.arange(t, dtype=jnp.int32)[:, None] - jnp.arange(length, dtype=jnp.int32)[None, :]
         seen = distance >= 0 if self.window is None else (distance >= 0) & (distance < self.window)
@@ -116,7 +121,7 @@ def transformer_block(attention, features, hidden=None, *, rate=0.0, norm=None, 
     norm = LayerNorm() if norm is None else norm
     noise = [Dropout(rate)] if rate else []
     return Serial(Residual(Serial(norm, attention, *noise)),
-                  Residual(Serial(norm, Dense(hidden or 4 * features), activation, Dense(features), *noise)))
+                  Residual(Serial(norm, Dense(4 * features if hidden is None else hidden), activation, Dense(features), *noise)))
 
 
 def with_cache(net, params, state, n, length):

@@ -104,10 +104,14 @@ def _masked(x, key, rate, shape):
 def _check(x, key, *, rate):
     if not 0 <= rate <= 1:
         raise ValueError(f"a dropout rate is the share that is dropped, from 0 to 1, and was given as {rate}")
+    check_key("dropout", key)
+
+
+def check_key(name, key):
     given = "nothing" if key is None else f"{jnp.result_type(key)}{list(jnp.shape(key))}"
     typed = key is not None and jnp.ndim(key) == 0 and jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key)
     if not (typed or given in ("uint32[2]", "uint32[4]")):
-        raise TypeError(f"dropout draws its mask from one PRNG key, and was given {given}: write jax.random.key(0), "
+        raise TypeError(f"{name} draws its mask from one PRNG key, and was given {given}: write jax.random.key(0), "
                         "or jax.vmap over several keys")
 
 

@@ -181,6 +181,11 @@ def test_past_the_end_there_is_no_answer():
     assert jnp.isnan(y).all()
 
 
+def remembered(n, length):
+    params, state = started(NETS["causal"])
+    return NETS["causal"].apply(params, layers.with_cache(NETS["causal"], params, state, n, length), X)
+
+
 @pytest.mark.parametrize("do, error, said", [
     (lambda: MultiHeadAttention(4, kv_heads=3), ValueError, "kv_heads is a divisor of heads"),
     (lambda: MultiHeadAttention(0), ValueError, "whole number above 0"),
@@ -189,6 +194,9 @@ def test_past_the_end_there_is_no_answer():
     (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, (X,)), ValueError, "was given 1 arrays"),
     (lambda: MultiHeadAttention(2, rate=0.1).apply(started(MultiHeadAttention(2))[0], {}, X, train=True), ValueError, "draws a mask"),
     (lambda: layers.with_cache(MultiHeadAttention(2), *started(MultiHeadAttention(2)), 1, 9), ValueError, "make it causal=True"),
+    (lambda: MultiHeadAttention(2, size=3, rotary=1e4).init(KEY, X), ValueError, "heads have 3: make that even"),
+    (lambda: remembered(n=2, length=5), ValueError, r"given 6 tokens of 2 sequences, and its state has room for 5 of 2: with_cache\("),
+    (lambda: remembered(n=3, length=9), ValueError, r"room for 9 of 3: with_cache\(net, params, state, n=2"),
 ])
 def test_what_is_wrong_is_said(do, error, said):
     with pytest.raises(error, match=said):

@@ -304,11 +304,16 @@ def test_a_token_at_a_time_is_the_causal_whole():
     ({"mask": jnp.ones((2, 1, 1, 7))}, TypeError, r"write mask.astype\(bool\)"),
     ({"mask": jnp.ones((2, 7), bool)}, ValueError, r"a mask are those of \[n h t s\] = \[2, 4, 7, 7\] or 1, and it was given as \[2, 7\]"),
     ({"bias": jnp.ones((1, 2, 4, 7, 7))}, ValueError, "a bias are those"),
-    ({"rate": 0.1}, TypeError, "rate=0.1 draws a mask"),
+    ({name: draw((2, 7, 2, 3)).astype(int) for name in "qkv"}, TypeError, "real q, k and v of one dtype, and was given int64, int64"),
+    ({"q": draw((2, 7, 4, 0)), "k": draw((2, 7, 2, 0))}, ValueError, r"q is \[2, 7, 4, 0\]"),
+    ({"bias": jnp.ones((7, 7), bool)}, TypeError, "given as bool: .* as the mask"),
+    ({"rate": 0.1}, TypeError, "rate=0.1 draws its mask from one PRNG key, and was given nothing"),
+    ({"rate": 0.1, "key": 0}, TypeError, r"was given int64\[\]: write jax.random.key"),
     ({"rate": 1.0, "key": KEY}, ValueError, "from 0 to less than 1"),
-    ({"window": 0}, ValueError, "the window of attention is above 0"),
+    ({"window": 0}, ValueError, "the window of attention is a whole number above 0"),
+    ({"window": 2.5}, ValueError, "the window of attention is a whole number above 0 or None, and was given as 2.5"),
     ({"softcap": -1.0}, ValueError, "the softcap of attention is above 0"),
-    ({"block": 0}, ValueError, "the block of attention is above 0"),
+    ({"block": 0}, ValueError, "the block of attention is a whole number above 0"),
 ])
 def test_what_is_wrong_is_said(change, error, said):
     given = dict(zip("qkv", inputs())) | change

@@ -7,7 +7,7 @@ from jax import lax
 
 from fnnet import sample
 from fnnet.ops.attention import blocks
-from fnnet.ops.dropout import kept
+from fnnet.ops.dropout import check_key, kept
 from fnnet.ops.numeric import wide
 from fnnet.rule import rule
 
@@ -24,7 +24,7 @@ def attention(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=No
     scale is c, 1/√d unless given [Vaswani et al. 2017]. Query i stands at the place of key i + s − t: the ends are aligned, as
     decoding needs. causal: only keys up to that place are seen; window=w: only those less than w places away from it.
     softcap=a makes c·Q·Kᵀ a·tanh(c·Q·Kᵀ/a), before the bias. rate: the share of P that is dropped, by a mask drawn from `key` and
-    drawn again on the way back.
+    drawn again on the way back, as in dropout: past 2³² scores it repeats.
 
     Only blocks of scores in which there is something to see are computed, with a running maximum [Milakov & Gimelshein 2018], and
     once more on the way back [Dao et al. 2022]: kept are o and two numbers for each query, so memory is linear in the length.
@@ -152,26 +152,32 @@ def _(q, k, v, bias, mask, key, *, window, softcap, rate, block):
         raise ValueError("attention takes q [n t h d], k [n s g d] and v [n s g e] with g a divisor of h: "
                          f"q is {list(shapes[0])}, k is {list(shapes[1])} and v is {list(shapes[2])}")
     (n, t, h, _), (_, s, _, _) = shapes[:2]
-    if len(dtypes := {jnp.result_type(a) for a in (q, k, v)}) > 1:
-        raise TypeError(f"attention takes q, k and v of one dtype, and was given {', '.join(map(str, dtypes))}: cast them alike")
+    dtypes = [jnp.result_type(a) for a in (q, k, v)]
+    if len(set(dtypes)) > 1 or not jnp.issubdtype(dtypes[0], jnp.floating):
+        raise TypeError(f"attention takes real q, k and v of one dtype, and was given {', '.join(map(str, dtypes))}: cast them alike")
     for name, a in ("bias", bias), ("mask", mask):
         if a is not None and not (jnp.ndim(a) <= 4 and all(size in (1, full) for size, full in zip(jnp.shape(a)[::-1], (s, t, h, n)))):
             raise ValueError(f"the axes of a {name} are those of [n h t s] = {[n, h, t, s]} or 1, and it was given as {list(jnp.shape(a))}")
     if mask is not None and not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
         raise TypeError(f"a mask is True where a query may look, and was given as {jnp.result_type(mask)}: "
                         "write mask.astype(bool), or give numbers that are to be added as the bias")
+    if bias is not None and not jnp.issubdtype(jnp.result_type(bias), jnp.floating):
+        raise TypeError(f"a bias is added to the scores, and was given as {jnp.result_type(bias)}: write bias.astype(q.dtype), or give "
+                        "what is True where a query may look as the mask")
     if not 0 <= rate < 1:
         raise ValueError(f"the rate of attention is the share that is dropped, from 0 to less than 1, and was given as {rate}")
-    if rate and key is None:
-        raise TypeError(f"attention with rate={rate} draws a mask from a PRNG key: give key=jax.random.key(0)")
-    for name, value in ("window", window), ("softcap", softcap), ("block", block):
-        if value is not None and not value > 0:
-            raise ValueError(f"the {name} of attention is above 0 or None, and was given as {value}")
+    if rate:
+        check_key(f"attention with rate={rate}", key)
+    if softcap is not None and not softcap > 0:
+        raise ValueError(f"the softcap of attention is above 0 or None, and was given as {softcap}")
+    for name, value in ("window", window), ("block", block):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise ValueError(f"the {name} of attention is a whole number above 0 or None, and was given as {value!r}")
 
 
 def _fit(q, k, v):
     (n, _, h, d), (_, s, g, _) = q, k
-    return g > 0 and h % g == 0 and k == (n, s, g, d) and v[:3] == (n, s, g)
+    return min(g, d) > 0 and h % g == 0 and k == (n, s, g, d) and v[:3] == (n, s, g)
 
 
 attention.example(q="n t 2 c", k="n t 2 c", v="n t 2 c", causal=True)
