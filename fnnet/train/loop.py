@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fnnet.train.checkpoint import keep, latest, open_folder
 from fnnet.train.finite import all_finite, explain
 from fnnet.train.step import TrainState
 
@@ -121,45 +122,75 @@ def epochs(run, epoch, data, *, evaluate=None, epochs=None):
         yield run, log
 
 
-def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=None, mode=None, min_delta=0.0, progress=False):
+def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=None, mode=None, min_delta=0.0, checkpoint=None,
+        progress=False):
     """Trains for `epochs`, or until the quantity `monitor` of the log has not improved for `patience` epochs.
 
     monitor is "valid_loss" by default where evaluate gives it. mode is "min" or "max"; by default "max" for a name with
     "accuracy" in it, else "min". An improvement is one by more than min_delta. progress=True shows a bar (tqdm).
+    checkpoint is a folder in which the training is kept after each epoch (Orbax); where one is there already, it is gone on with.
     """
-    bar = _bar(epochs) if progress else None
-    best, history = None, []
-    stopped = f"ran all {epochs} epochs"
-    last = run
-    for last, log in _epochs(run, epoch, data, evaluate=evaluate, epochs=epochs):
-        history.append(log)
+    if mode not in (None, "min", "max"):
+        raise ValueError(f'mode is "min" or "max", and was given as {mode!r}')
+    monitored = _Monitor(monitor or ("valid_loss" if patience is not None else None), mode, min_delta, evaluate is not None)
+    last, best, history = run, None, []                 # best: the state and its log
+    folder = open_folder(checkpoint) if checkpoint is not None else None
+    if kept := folder and latest(folder, {"last": run, "best": run}):
+        runs, history = kept
+        last = runs["last"]
+        for log in history:
+            best = (runs["best"], log) if monitored.improves(log, best) else best
+    done, bar = len(history), _bar(epochs, len(history)) if progress else None
+
+    def waited():
+        return patience is not None and best is not None and history[-1]["epoch"] - best[1]["epoch"] >= patience
+    for last, log in _epochs(last, epoch, data, evaluate=evaluate, epochs=0 if waited() else max(0, epochs - done)):
+        history.append(log | {"epoch": done + log["epoch"]})
+        if monitored.improves(history[-1], best):
+            best = last, history[-1]
         if bar is not None:
             bar.set_postfix({k: f"{v:.4g}" for k, v in log.items() if k not in ("epoch", "step")}, refresh=False)
             bar.update()
-        if monitor is None and ("valid_loss" in log or patience is not None):
-            monitor = "valid_loss"
-        if monitor is None:
-            continue
-        if monitor not in log:
-            raise ValueError(f"there is no {monitor!r} to monitor: the log has {', '.join(log)}"
-                             + ("" if evaluate else "; for validation give evaluate=train.make_evaluate(objective, data)"))
-        sign = -1 if (mode or ("max" if "accuracy" in monitor else "min")) == "max" else 1
-        if best is None or sign * log[monitor] < sign * best[1][monitor] - min_delta:
-            best = last, log
-        elif patience is not None and log["epoch"] - best[1]["epoch"] >= patience:
-            stopped = f"{monitor} has not improved for {patience} epochs since epoch {best[1]['epoch']}, {best[1][monitor]:.6g}"
+        if folder:
+            keep(folder, {"last": last, "best": best[0] if best else last}, history)
+        if waited():
             break
     if bar is not None:
         bar.close()
+    stopped = f"ran all {epochs} epochs"
+    if waited():
+        name, (_, log) = monitored.of(best[1]), best
+        stopped = f"{name} has not improved for {patience} epochs since epoch {log['epoch']}, {log[name]:.6g}"
     return Fit(last if best is None else best[0], history, stopped)
+
+
+class _Monitor(NamedTuple):
+    """Which quantity of a log decides, and when it is better than before."""
+    name: str | None
+    mode: str | None
+    min_delta: float
+    evaluated: bool
+
+    def of(self, log):
+        return self.name or ("valid_loss" if "valid_loss" in log else None)
+
+    def improves(self, log, best):
+        name = self.of(log)
+        if name is None:
+            return False
+        if name not in log:
+            raise ValueError(f"there is no {name!r} to monitor: the log has {', '.join(log)}"
+                             + ("" if self.evaluated else "; for validation give evaluate=train.make_evaluate(objective, data)"))
+        sign = -1 if (self.mode or ("max" if "accuracy" in name else "min")) == "max" else 1
+        return best is None or sign * log[name] < sign * best[1][name] - self.min_delta
 
 
 _epochs = epochs            # fit has an argument of that name
 
 
-def _bar(total):
+def _bar(total, done):
     try:
         from tqdm.auto import tqdm
     except ImportError:
         raise ImportError("progress=True shows a bar with tqdm, which is not installed: pip install 'fnnet[progress]'") from None
-    return tqdm(total=total, unit="epoch", dynamic_ncols=True)
+    return tqdm(total=total, initial=done, unit="epoch", dynamic_ncols=True)

@@ -184,6 +184,7 @@ WRONG = [
     (lambda: train.fit(run0, epoch0, (X, Y), evaluate=3), "evaluate is a function"),
     (lambda: train.fit(run0, epoch0, (X, Y), patience=3), "there is no 'valid_loss' to monitor: the log has epoch, step"),
     (lambda: train.fit(run0, epoch0, (X, Y), monitor="vloss", evaluate=scripted([1])), "there is no 'vloss' to monitor"),
+    (lambda: train.fit(run0, epoch0, (X, Y), mode="highest"), 'mode is "min" or "max", and was given as'),
     (lambda: train.make_evaluate(objective0, (X[:0], Y[:0])), "the data are empty"),
     (lambda: step0(run0, (X[:, :2], Y)), r"Dense\(8\) was initialised for 4 features"),
     (lambda: step0(run0, (X, Y[:, None])), "softmax_cross_entropy with scores"),
