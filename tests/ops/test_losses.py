@@ -221,7 +221,8 @@ def arguments():
     return {ops.squared_error: (z, t), ops.binary_cross_entropy: (jax.nn.sigmoid(z), t), ops.binary_cross_entropy_with_logits: (z, t),
             ops.softmax_cross_entropy: (z, labels), ops.multiclass_hinge: (z, labels), ops.triplet: (z, z + 0.3 * t, z - t),
             ops.absolute_error: (z, t), ops.huber: (z, t), ops.log_cosh: (z, t), ops.pinball: (z, t), ops.poisson_nll: (z, t),
-            ops.gaussian_nll: (z, t - 0.5, t), ops.binary_focal: (z, t), ops.binary_hinge: (z, t)}
+            ops.gaussian_nll: (z, t - 0.5, t), ops.binary_focal: (z, t), ops.binary_hinge: (z, t), ops.multiclass_focal: (z, labels),
+            ops.kl_divergence: (jax.nn.log_softmax(z), t), ops.cosine_distance: (z, t)}
 
 
 LOSSES = pytest.mark.parametrize("loss", arguments(), ids=lambda op: op.__name__)
@@ -293,7 +294,7 @@ def test_targets_that_are_whole_numbers(name):
     (lambda: ops.pinball(jnp.zeros(3), jnp.zeros(3), quantile=90), "as quantile a number between 0 and 1, and was given 90"),
     (lambda: ops.binary_focal(jnp.zeros(3), jnp.zeros(3), gamma=-1.0), "as gamma a number from 0 on"),
     (lambda: ops.binary_hinge(jnp.zeros(2), f32([-1, 1])), r"from -1 to 1: for −1 and 1 write \(target \+ 1\) / 2"),
-    (lambda: ops.triplet(jnp.zeros((3, 2)), jnp.zeros((3, 2)), jnp.zeros((2, 2))), "three arrays of one shape"),
+    (lambda: ops.triplet(jnp.zeros((3, 2)), jnp.zeros((3, 2)), jnp.zeros((2, 2))), "anchor, positive and negative of one shape"),
 ])
 def test_what_is_refused_and_how(call, sentence):
     with pytest.raises((TypeError, ValueError), match=sentence) as caught:

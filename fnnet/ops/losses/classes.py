@@ -1,5 +1,6 @@
 """Losses for one class of several."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -8,6 +9,7 @@ from fnnet.ops.activations.softmax import logsumexp
 from fnnet.ops.losses.reduction import (
     check_labels,
     check_limits,
+    check_rows,
     integers,
     kept_labels,
     like,
@@ -153,6 +155,83 @@ def _excess(scores, labels, margin):
     return scores - jnp.where(valid(labels, scores.shape[-1]), true, jnp.nan)[..., None] + margin
 
 
+@rule
+def multiclass_focal(logits, labels, weights=None, *, gamma=2.0, reduction="mean"):
+    """ℓ = −(1 − p)ᵞ log p,   p = softmax(z)ₖ,   ∂ℓ/∂z = (1 − p)ᵞ(1 − γ·p log p/(1 − p))·(softmax(z) − t)   [Lin et al. 2017]
+
+    logits [... k], labels [...] integers, the true class k → ℓ [...]. γ turns from what is right already; 0 is the cross-entropy. The
+    paper's α is weights=of_class[labels]. 1 − p is the sum of the other probabilities, so that both tails are exact. Kept: three
+    numbers a row.
+    """
+    log_p = jax.nn.log_softmax(logits.astype(wide(logits.dtype)), axis=-1)
+    true = one_hot(labels, logits.shape[-1])
+    log_p = jnp.where(true, log_p, 0).sum(-1)
+    loss = jnp.where(valid(labels, logits.shape[-1]), -_power(-jnp.expm1(log_p), gamma) * log_p, jnp.nan)
+    return reduce(loss.astype(logits.dtype), weights, reduction)
+
+
+@multiclass_focal.fwd
+def _(logits, labels, weights, *, gamma, reduction):
+    z, = widen(logits)
+    top = lax.stop_gradient(z.max(-1))
+    true, shifted = one_hot(labels, z.shape[-1]), z - top[..., None]
+    others, about = jnp.where(true, 0, jnp.exp(shifted)).sum(-1), jnp.where(true, shifted, 0).sum(-1)
+    loss = _power(others / (others + jnp.exp(about)), gamma) * (jnp.log1p(others + jnp.expm1(about)) - about)
+    loss = jnp.where(valid(labels, z.shape[-1]), loss, jnp.nan)
+    return reduced(loss, weights, reduction, logits), (logits, labels, top, others, about, loss if weights is not None else None, weights)
+
+
+@multiclass_focal.bwd
+def _(dy, logits, labels, top, others, about, loss, weights, *, gamma, reduction):
+    dloss, dweights = spread(dy, jnp.zeros_like(top) if loss is None else loss, weights, reduction)
+    dloss = jnp.where(valid(labels, logits.shape[-1]), dloss, jnp.nan)
+    total = others + jnp.exp(about)
+    p, wrong = jnp.exp(about) / total, others / total
+    surprise = jnp.where(p == 0, 0, p * (jnp.log1p(others + jnp.expm1(about)) - about))     # −p log p
+    turned = jnp.where(wrong == 0, 1, surprise / jnp.where(wrong == 0, 1, wrong))
+    share = dloss * _power(wrong, gamma) * (1 + gamma * turned) / total
+    e = jnp.exp(logits.astype(top.dtype) - top[..., None])
+    dz = jnp.where(one_hot(labels, logits.shape[-1]), -(others * share)[..., None], e * share[..., None])
+    return like((dz, logits), (None, labels), (dweights, weights))
+
+
+def _power(u, gamma):
+    """uᵞ for u ≥ 0, whose derivatives at 0 are none of ∞."""
+    return jnp.where(u == 0, float(gamma == 0), jnp.where(u == 0, 1, u) ** gamma)
+
+
+@rule
+def kl_divergence(log_probability, target, weights=None, *, reduction="mean"):
+    """ℓ = Σⱼ tⱼ(log tⱼ − qⱼ),   q the logarithms of the probabilities,   ∂ℓ/∂q = −t,   ∂ℓ/∂t = log t − q + 1   [Kullback & Leibler 1951]
+
+    log_probability, target [... k] → ℓ [...]: kl_divergence(log_softmax(z), t). The mean is over the rows, as PyTorch's "batchmean".
+    0·log 0 is 0, also where q is −∞, and ∂ℓ/∂t is taken as 0 at t = 0, where it is −∞. ℓ is a sum of terms of both signs: close to
+    t it is rounding alone; its derivatives are exact there too.
+    """
+    return reduce((target * _gap(log_probability, target)).sum(-1), weights, reduction)
+
+
+@kl_divergence.fwd
+def _(log_probability, target, weights, *, reduction):
+    q, t = widen(log_probability, target)
+    loss = (t * _gap(q, t)).sum(-1)
+    kept = loss if weights is not None else None
+    return reduced(loss, weights, reduction, log_probability, target), (log_probability, target, kept, weights)
+
+
+@kl_divergence.bwd
+def _(dy, log_probability, target, loss, weights, *, reduction):
+    q, t = widen(log_probability, target)
+    dloss, dweights = spread(dy, jnp.zeros(q.shape[:-1], q.dtype) if loss is None else loss, weights, reduction)
+    d = dloss[..., None]
+    return like((-d * t, log_probability), (d * jnp.where(t == 0, 0, _gap(q, t) + 1), target), (dweights, weights))
+
+
+def _gap(q, t):
+    """log t − q, 0 where t is."""
+    return jnp.where(t == 0, 0, jnp.log(jnp.where(t == 0, 1, t)) - jnp.where(t == 0, 0, q))
+
+
 SOFTENED = {
     "label_smoothing": (lambda epsilon: 0 <= epsilon < 1, "a number from 0 to 1"),
     "z_loss": (lambda zeta: zeta >= 0, "a number from 0 on"),
@@ -174,6 +253,17 @@ def _(scores, labels, weights, *, reduction):
     check_labels("multiclass_hinge", scores, labels, weights, reduction)
 
 
+@multiclass_focal.check
+def _(logits, labels, weights, *, gamma, reduction):
+    check_labels("multiclass_focal", logits, labels, weights, reduction)
+    check_limits("multiclass_focal", {"gamma": (lambda gamma: gamma >= 0, "a number from 0 on")}, {"gamma": gamma})
+
+
+@kl_divergence.check
+def _(log_probability, target, weights, *, reduction):
+    check_rows("kl_divergence", {"log_probability": log_probability, "target": target}, weights, reduction)
+
+
 softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k"))
 softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"))
 softmax_cross_entropy.example(logits="n t k", labels=sample.integers("n t", below="k"), weights=sample.positive("n t"))
@@ -184,3 +274,9 @@ softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"), l
 multiclass_hinge.example(scores="n k", labels=sample.integers("n", below="k"))
 multiclass_hinge.example(scores="n k", labels=sample.integers("n", below="k"), weights=sample.positive("n"), margin=0.3, reduction="sum")
 multiclass_hinge.example(scores="n t k", labels=sample.integers("n t", below="k"), reduction="none")
+multiclass_focal.example(logits="n k", labels=sample.integers("n", below="k"))
+multiclass_focal.example(logits="n t k", labels=sample.integers("n t", below="k"), weights=sample.positive("n t"), gamma=0.5)
+multiclass_focal.example(logits="n k", labels=sample.integers("n", below="k"), gamma=0.0, reduction="none")
+kl_divergence.example(log_probability="n k", target=sample.distribution("n k"))
+kl_divergence.example(log_probability="n t k", target=sample.distribution("n t k"), weights=sample.positive("n t"))
+kl_divergence.example(log_probability="n k", target=sample.distribution("n k"), reduction="none")

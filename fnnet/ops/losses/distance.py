@@ -1,8 +1,12 @@
 """Losses for how far apart things are."""
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 
-from fnnet.ops.losses.reduction import check_real, check_reduction, like, reduce, reduced, spread, widen
+from fnnet.ops.losses.reduction import check_limits, check_rows, like, reduce, reduced, spread, widen
+from fnnet.ops.norm.length import inverse, length
+from fnnet.ops.numeric import wide
 from fnnet.rule import rule
 from fnnet.sample import normal
 from fnnet.sample import positive as positive_numbers
@@ -37,14 +41,124 @@ def _closeness(a, p, n, margin):
     return ((a - p) ** 2).sum(-1) - ((a - n) ** 2).sum(-1) + margin
 
 
+@rule
+def cosine_distance(prediction, target, weights=None, *, reduction="mean"):
+    """ℓ = 1 − cos θ = 1 − â·b̂,   â = a/‖a‖,   da = (cos θ·â − b̂)/‖a‖,   db = (cos θ·b̂ − â)/‖b‖
+
+    prediction a, target b [... d] → ℓ [...], from 0 to 2; the cosine similarity is 1 − ℓ. Computed as ½‖â − b̂‖², which does not cancel
+    for small angles. A vector of zeros has no direction: ℓ = 1 there, and its derivatives 0.
+    """
+    a, b = widen(prediction, target)
+    norms = jnp.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    return reduce((1 - (a * b).sum(-1) / norms).astype(jnp.result_type(prediction, target)), weights, reduction)
+
+
+@cosine_distance.fwd
+def _(prediction, target, weights, *, reduction):
+    a, b = widen(prediction, target)
+    ra, rb = inverse(length(a, -1)), inverse(length(b, -1))
+    loss = ((a * ra - b * rb) ** 2).sum(-1) / 2
+    loss = jnp.where((ra * rb)[..., 0] == 0, 1, loss)
+    return reduced(loss, weights, reduction, prediction, target), (prediction, target, ra, rb, loss, weights)
+
+
+@cosine_distance.bwd
+def _(dy, prediction, target, ra, rb, loss, weights, *, reduction):
+    a, b = widen(prediction, target)
+    dloss, dweights = spread(dy, loss, weights, reduction)
+    a, b, d, away = a * ra, b * rb, dloss[..., None], loss[..., None]
+    gap = a - b                                 # cos θ·â − b̂ without its cancellation where they are close
+    return like(((gap - away * a) * (d * ra), prediction), ((-gap - away * b) * (d * rb), target), (dweights, weights))
+
+
+@rule
+def nt_xent(a, b, weights=None, *, temperature=0.5, reduction="mean"):
+    """ℓᵢ = ½(ℓ(aᵢ) + ℓ(bᵢ)),   ℓ(z) = log Σ_{u≠z} e^(cos(z,u)/τ) − cos(z,z⁺)/τ,   ẑ = z/‖z‖,   dẐ = (G + Gᵀ)·Ẑ/τ   [Chen et al. 2020]
+
+    a, b [n d], two views of each of n examples → ℓ [n]. The sum is over all views but z itself, z⁺ is the other view of the same
+    example, and G = dℓ·½(P − T) with P the softmax of a row, so dz = (dẑ − ẑ(ẑ·dẑ))/‖z‖. τ > 0 is the temperature. Inside shard_map
+    the others are those of the same device. Kept: four numbers a view, from which P is computed again.
+    """
+    z = jnp.concatenate([a, b]).astype(wide(a.dtype))
+    z = z / jnp.sqrt((z * z).sum(-1, keepdims=True))
+    n, itself = len(a), jnp.eye(2 * len(a), dtype=bool)
+    s = jnp.where(itself, -jnp.inf, z @ z.T / temperature)
+    each = jax.nn.logsumexp(s, axis=-1) - jnp.where(jnp.roll(itself, n, 0), s, 0).sum(-1)
+    return reduce(((each[:n] + each[n:]) / 2).astype(a.dtype), weights, reduction)
+
+
+@nt_xent.fwd
+def _(a, b, weights, *, temperature, reduction):
+    def forward(a, b):
+        z, r = _directions(a, b)
+        s, partner = _similarities(z, temperature)
+        top = lax.stop_gradient(s.max(-1))
+        shifted = s - top[:, None]
+        others, about = jnp.where(partner, 0, jnp.exp(shifted)).sum(-1), jnp.where(partner, shifted, 0).sum(-1)
+        each = jnp.log1p(others + jnp.expm1(about)) - about
+        return (each[:len(a)] + each[len(a):]) / 2, r[:, 0], top, others, about
+    of_a = jax.typeof(a).sharding
+    if jax.sharding.AxisType.Explicit in (of_a.mesh.axis_types or ()):
+        # Every view meets every other, so that the partitioner has to choose who sends what.
+        forward = jax.sharding.auto_axes(forward, out_sharding=(jax.NamedSharding(of_a.mesh, jax.P(of_a.spec[0])),) * 5)
+    loss, r, top, others, about = forward(a, b)
+    return reduced(loss, weights, reduction, a, b), (a, b, r, top, others, about, loss, weights)
+
+
+@nt_xent.bwd
+def _(dy, a, b, r, top, others, about, loss, weights, *, temperature, reduction):
+    dloss, dweights = spread(dy, loss, weights, reduction)
+    z, r = _directions(a, b, r[:, None])
+    s, partner = _similarities(z, temperature)
+    share = jnp.concatenate([dloss, dloss]) / (2 * temperature) / (others + jnp.exp(about))
+    g = jnp.where(partner, -(others * share)[:, None], jnp.exp(s - top[:, None]) * share[:, None])
+    dz = (g + g.T) @ z
+    dz = (dz - z * (dz * z).sum(-1, keepdims=True)) * r
+    return like((dz[:len(a)], a), (dz[len(a):], b), (dweights, weights))
+
+
+def _directions(a, b, r=None):
+    """All views, of length 1 each, and what each was multiplied with."""
+    z = jnp.concatenate(widen(a, b))
+    r = inverse(length(z, -1)) if r is None else r
+    return z * r, r
+
+
+def _similarities(z, temperature):
+    """cos/τ of every view with every other, −∞ with itself; and where the other view of the same example stands."""
+    i, j = (lax.broadcasted_iota(jnp.int32, (len(z), len(z)), axis) for axis in (0, 1))
+    return jnp.where(i == j, -jnp.inf, z @ z.T / temperature), (j - i) % len(z) == len(z) // 2
+
+
 @triplet.check
 def _(anchor, positive, negative, weights, *, reduction):
-    check_real("triplet", "arrays", anchor)
-    shapes = [list(jnp.shape(a)) for a in (anchor, positive, negative)]
-    if shapes[0] != shapes[1] or shapes[0] != shapes[2] or not shapes[0]:
-        raise ValueError(f"triplet takes three arrays of one shape [... d], and was given {shapes[0]}, {shapes[1]} and {shapes[2]}")
-    check_reduction("triplet", weights, jnp.shape(anchor)[:-1], reduction)
+    check_rows("triplet", {"anchor": anchor, "positive": positive, "negative": negative}, weights, reduction)
+
+
+@cosine_distance.check
+def _(prediction, target, weights, *, reduction):
+    check_rows("cosine_distance", {"prediction": prediction, "target": target}, weights, reduction)
+
+
+@nt_xent.check
+def _(a, b, weights, *, temperature, reduction):
+    check_rows("nt_xent", {"a": a, "b": b}, weights, reduction)
+    if jnp.ndim(a) != 2:
+        raise ValueError(f"nt_xent takes two views [n d] of each example, and was given {list(jnp.shape(a))}: reshape them to [n d]")
+    check_limits("nt_xent", {"temperature": (lambda tau: tau > 0, "a positive number")}, {"temperature": temperature})
+
+
+def directions(spec):
+    """Normal numbers, but none of the corners that may stand for those: near 0 the derivative is any number."""
+    make = normal(spec)
+    return lambda key, dtype, large: make(key, dtype, large)
 
 
 for settings in {}, {"weights": positive_numbers("n"), "margin": 0.3, "reduction": "none"}:
     triplet.example(anchor=normal("n d", 0.3), positive=normal("n d", 0.3), negative=normal("n d", 0.3), **settings)
+cosine_distance.example(prediction=directions("n d"), target=directions("n d"))
+cosine_distance.example(prediction=directions("n t d"), target=directions("n t d"), weights=positive_numbers("n t"))
+cosine_distance.example(prediction=directions("n d"), target=directions("n d"), reduction="none")
+nt_xent.example(a="n d", b="n d")
+nt_xent.example(a="n d", b="n d", weights=positive_numbers("n"), temperature=0.1, reduction="sum")
+nt_xent.example(a="m d", b="m d", reduction="none")

@@ -181,6 +181,16 @@ def check_alike(name, arrays, weights, features, reduction):
     check_reduction(name, weights, tuple(next(iter(shapes.values()))[:1]), reduction)
 
 
+def check_rows(name, arrays, weights, reduction):
+    """Arrays given by name: of one shape [... d], the first of them real, a loss for each row."""
+    shapes = {what: list(jnp.shape(a)) for what, a in arrays.items()}
+    what, first = next(iter(arrays.items()))
+    check_real(name, what, first)
+    if not shapes[what] or any(shape != shapes[what] for shape in shapes.values()):
+        raise ValueError(f"{name} takes {_and(shapes)} of one shape [... d], and was given {_and(map(str, shapes.values()))}")
+    check_reduction(name, weights, jnp.shape(first)[:-1], reduction)
+
+
 def _and(words):
     *most, last = words
     return f"{', '.join(most)} and {last}"
