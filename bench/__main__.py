@@ -1,7 +1,7 @@
 """python -m bench [rules|steps|sweeps|all] [--quick] [--targets] [--only NAME ...] [--cores N] [--out DIR]
 
 rules    every rule: hand : autodiff, time, saved and temporary bytes
-steps    whole training steps of the workloads a, b, c, f, g, h: plain JAX, fnnet per step and in a compiled epoch, other libraries
+steps    whole training steps of the workloads a, b, c, e, f, g, h: plain JAX, fnnet per step and in a compiled epoch, other libraries
          where they are installed
 sweeps   sixteen trainings at once against one after another
 
@@ -24,7 +24,7 @@ def main():
     parser.add_argument("what", nargs="?", default="all", choices=("rules", "steps", "sweeps", "all"))
     parser.add_argument("--quick", action="store_true", help="fewer rounds, one example of each rule: under 5 minutes on 2 cores")
     parser.add_argument("--targets", action="store_true", help="only what is promised of steps and sweeps, PASS or FAIL")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these workloads (a b c f g h) or rules")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these workloads (a b c e f g h) or rules")
     parser.add_argument("--out", metavar="DIR", help="where results go (bench/results; a narrowed run keeps none unless told where)")
     parser.add_argument("--markdown", action="store_true", help="tables as markdown")
     parser.add_argument("--cores", type=int, metavar="N", help="use only N processor cores (Linux)")

@@ -8,12 +8,13 @@ import sys
 import jax
 import pytest
 
-from bench import clock, ours, peers, plain, results, rules, steps, sweeps, transformer
+from bench import clock, ours, peers, plain, recurrent, results, rules, steps, sweeps, transformer
 from bench.contender import job
 from bench.workloads import WORKLOADS, Workload
 
 SMALL = Workload("s", (6, 5, 5, 3), 4, "momentum", 0.05, dropout=0.5, batches=3)
 TEXTS = Workload("t", transformer.Sizes(7, 5, 8, 2, 12), 4, "momentum", 0.05, batches=3, model=transformer)
+SEQUENCES = Workload("r", recurrent.Sizes(5, 2, 4, 3), 4, "momentum", 0.05, batches=3, model=recurrent)
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +30,9 @@ def test_everyone_does_the_same_mathematics(optimizer):
     steps.agree(workload, plain.contenders(workload) | ours.contenders(workload), 6)
 
 
-def test_everyone_has_the_same_transformer():
-    steps.agree(TEXTS, plain.contenders(TEXTS) | ours.contenders(TEXTS) | peers.available(transformer)[0], 6)
+@pytest.mark.parametrize("workload", [TEXTS, SEQUENCES], ids=["transformer", "LSTM"])
+def test_everyone_has_the_same_network(workload):
+    steps.agree(workload, plain.contenders(workload) | ours.contenders(workload) | peers.available(workload.model)[0], 6)
 
 
 def test_deep_networks_are_the_same_stacked():
@@ -95,7 +97,7 @@ def test_a_row_for_a_sweep(monkeypatch):
 
 
 def test_each_workload_has_a_target_among_its_forms():
-    assert [w.name for w in WORKLOADS] == ["a", "b", "c", "f", "g", "h"]
+    assert [w.name for w in WORKLOADS] == ["a", "b", "c", "e", "f", "g", "h"]
     assert all(w.target[0] in ours.contenders(w) for w in WORKLOADS)
 
 
@@ -116,4 +118,4 @@ def test_results_of_a_day_are_kept_together_and_name_no_host(tmp_path):
 def test_an_unknown_name_is_one_sentence():
     got = subprocess.run([sys.executable, "-m", "bench", "steps", "--only", "z"], capture_output=True, text=True)
     assert got.returncode == 1
-    assert "there is no z to measure: write some of a, b, c, f, g, h" in got.stderr and "Traceback" not in got.stderr
+    assert "there is no z to measure: write some of a, b, c, e, f, g, h" in got.stderr and "Traceback" not in got.stderr

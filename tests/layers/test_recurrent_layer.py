@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnnet import autodiff, layers, ops
+from fnnet import autodiff, layers, ops, optim, train
 from fnnet.layers import GRU, LSTM, RNN, Bidirectional, Dense, Dropout, First, Serial, initializers
 
 KEY = jax.random.key(0)
@@ -50,6 +50,26 @@ def test_shape_dtype_and_gradient(name, given):
     got, want = (jax.jit(jax.grad(f, (0, 1)))(params, X) for f in (loss, autodiff(loss)))
     chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
     assert all(np.abs(g).max() > 1e-4 for g in jax.tree.leaves(got))
+
+
+@pytest.mark.parametrize("net", [
+    Serial(LSTM(4, peepholes=True), First(Dropout(0.2)), Bidirectional(LSTM(3)), LSTM(2, last=True), Dense(3)),
+    Serial(GRU(4), RNN(3, last=True), Dense(3)),
+], ids=["LSTM", "GRU and RNN"])
+def test_a_training_step_is_the_step_of_autodiff(net):
+    """All parameters after two whole steps on padded sequences, in float64, and both losses."""
+    optimizer = optim.momentum(0.5)
+    run = train.init(net, optimizer, KEY, (X, LENGTHS))
+    run = jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, run)
+    step = train.make_step(train.supervised(net, ops.softmax_cross_entropy), optimizer)
+    batches = jax.tree.map(lambda a: jnp.stack([a, a[::-1]]), ((X, LENGTHS), jnp.asarray([0, 1, 2])))
+
+    def train_on(run):
+        run, metrics = jax.lax.scan(step, run, batches)
+        return run.params, metrics
+    got, want = jax.jit(train_on)(run), jax.jit(autodiff(train_on))(run)
+    chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
+    assert min(abs(a - b).max() for a, b in zip(jax.tree.leaves(got[0]), jax.tree.leaves(run.params), strict=True)) > 1e-6
 
 
 @each

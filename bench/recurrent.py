@@ -1,0 +1,81 @@
+"""Workload e: an LSTM reads a sequence and says at its end which class it is of."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fnnet import layers, ops, train
+
+PEERS = {"optax", "flax linen"}
+
+
+class Sizes(NamedTuple):
+    length: int             # of a sequence, in steps
+    inputs: int
+    features: int
+    classes: int
+
+    def __str__(self):
+        return f"LSTM, {self.length} steps of {self.inputs}, {self.features} features, {self.classes} classes"
+
+
+def examples(workload):
+    """x [n t d] standard normal, labels y [n] that a linear map of the mean over time decides."""
+    rng = np.random.default_rng(1)
+    (length, d, _, classes), n = workload.sizes, workload.batch * workload.batches
+    x = rng.standard_normal((n, length, d), np.float32)
+    return x, np.argmax(x.mean(1) @ rng.standard_normal((d, classes), np.float32), 1).astype(np.int32)
+
+
+def weights(workload):
+    """The gates in the order i f g o, side by side."""
+    rng = np.random.default_rng(2)
+    _, d, k, classes = workload.sizes
+    draw = lambda d, k: (rng.standard_normal((d, k)) / d**0.5).astype(np.float32)
+    return {"wx": draw(d, 4 * k), "wh": draw(k, 4 * k), "b": np.repeat(np.float32([0, 1, 0, 0]), k),
+            "w_out": draw(k, classes), "b_out": np.zeros(classes, np.float32)}
+
+
+def forward(p, x, key, dropout):
+    """The scores, as a good JAX user writes them: a scan over time, one product for the four gates."""
+    def step(state, x):
+        h, c = state
+        i, f, g, o = jnp.split(x @ p["wx"] + h @ p["wh"] + p["b"], 4, -1)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return (jax.nn.sigmoid(o) * jnp.tanh(c), c), None
+    start = jnp.zeros((x.shape[0], p["wh"].shape[0]), x.dtype)
+    (h, _), _ = lax.scan(step, (start, start), jnp.swapaxes(x, 0, 1))
+    return h @ p["w_out"] + p["b_out"]
+
+
+def linen(workload, linen):
+    *_, k, classes = workload.sizes
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return linen.Dense(classes)(linen.RNN(linen.OptimizedLSTMCell(k, param_dtype=x.dtype))(x)[:, -1])
+
+    def placed(p):
+        gates = {f"i{name}": {"kernel": w} for name, w in zip("ifgo", jnp.split(p["wx"], 4, 1), strict=True)}
+        hidden = {f"h{name}": {"kernel": w, "bias": b} for name, w, b in
+                  zip("ifgo", jnp.split(p["wh"], 4, 1), jnp.split(p["b"], 4), strict=True)}
+        return {"OptimizedLSTMCell_0": gates | hidden, "Dense_0": {"kernel": p["w_out"], "bias": p["b_out"]}}
+    return Net(), placed
+
+
+def network(workload):
+    return layers.Serial(layers.LSTM(workload.sizes.features, last=True), layers.Dense(workload.sizes.classes))
+
+
+def arranged(net, p):
+    k = net.parts[0].features
+    gates = {name: p[name].reshape(*p[name].shape[:-1], 4, k) for name in ("wx", "wh", "b")}
+    return gates, {"w": p["w_out"], "b": p["b_out"]}
+
+
+def objective(net):
+    return train.supervised(net, ops.softmax_cross_entropy)
