@@ -52,3 +52,9 @@ def operations(found):
     if name.startswith(("reduce_", "cum")):
         size = math.prod(eqn.invars[0].aval.shape)
     return times * size
+
+
+def short(layer):
+    """A layer in a word: "Dense(512)", its leading setting alone; of a network of parts the name only."""
+    name = " ".join(repr(layer).split())
+    return type(layer).__name__ if getattr(layer, "parts", ()) else name.split(",")[0] + ")" * ("," in name)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnnet.diagnostics.program import equations, opened, operations, scope
+from fnnet.diagnostics.program import equations, opened, operations, scope, short
 from fnnet.layers import watch
 from fnnet.rule import autodiff
 from fnnet.verify.table import size, table
@@ -49,8 +49,7 @@ def summary(net, x):
     seen = {}
 
     def see(path, layer, y):
-        name = " ".join(repr(layer).split())
-        seen[path] = (type(layer).__name__ if getattr(layer, "parts", ()) else name), tuple(y.shape)
+        seen[path] = short(layer), tuple(y.shape)
         return y
 
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state)
@@ -71,7 +70,7 @@ def summary(net, x):
     for path, n in _saved(forward, params, x):
         add(path, 2, n)
     rows = [Row(path, *seen[path], *counts[path]) for path in sorted(seen)]
-    total = Row((), "all of it" if rows else repr(net), tuple(out.shape), *map(sum, zip(*counts.values())))
+    total = Row((), "all of it" if rows else short(net), tuple(out.shape), *map(sum, zip(*counts.values())))
     return Summary(rows, total)
 
 

@@ -51,7 +51,7 @@ def make_epoch(step, batch_size=128, *, shuffle=True):
             seen.append(metrics)
         if not seen:
             raise ValueError("the data are an iterable that gave no batch: give arrays, a list, or a new iterator for each epoch")
-        return run, jax.tree.map(lambda *m: jnp.stack(m).mean(), *seen)
+        return run, jax.tree.map(lambda *m: jnp.stack(m).mean(0), *seen)
     epoch.step, epoch.batch_size, epoch.shuffle = step, batch_size, shuffle
     return epoch
 
@@ -105,7 +105,8 @@ def check_data(data, batch_size=1):
 def epochs(run, epoch, data, *, evaluate=None, epochs=None):
     """A generator of (run, log) after each epoch, without end unless `epochs` is given: leave the loop when you like.
 
-    log holds epoch, step, the metrics of training and those that evaluate(run) returns, as Python numbers. Where anything is
+    log holds epoch, step, the metrics of training and those that evaluate(run) returns, as Python numbers; a metric that is a tree,
+    as diagnostics.inside makes one, stays one. Where anything is
     not finite it stops with a FloatingPointError that names the step and the layer.
     """
     if evaluate is not None and not callable(evaluate):
@@ -113,8 +114,8 @@ def epochs(run, epoch, data, *, evaluate=None, epochs=None):
     for i in itertools.count(1) if epochs is None else range(1, epochs + 1):
         before = run
         run, metrics = epoch(before, data)
-        metrics = {name: float(value) for name, value in metrics.items()}
-        if not (all(map(math.isfinite, metrics.values())) and bool(all_finite(run.params))):
+        metrics = {name: float(value) if jax.tree_util.all_leaves([value]) else jax.device_get(value) for name, value in metrics.items()}
+        if not (all(math.isfinite(value) for value in metrics.values() if isinstance(value, float)) and bool(all_finite(run.params))):
             raise FloatingPointError(explain(before, epoch, data))
         log = {"epoch": i, "step": int(run.step), **metrics}
         if evaluate is not None:
@@ -149,7 +150,7 @@ def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=N
         if monitored.improves(history[-1], best):
             best = last, history[-1]
         if bar is not None:
-            bar.set_postfix({k: f"{v:.4g}" for k, v in log.items() if k not in ("epoch", "step")}, refresh=False)
+            bar.set_postfix({k: f"{v:.4g}" for k, v in log.items() if isinstance(v, float)}, refresh=False)
             bar.update()
         if folder:
             keep(folder, {"last": last, "best": best[0] if best else last}, history)

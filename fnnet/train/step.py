@@ -53,14 +53,19 @@ def supervised(net, loss, penalty=None, metrics=None):
 
 def make_step(objective, optimizer):
     """(run, batch) -> run, metrics: one gradient, one update."""
+    return _step(objective, optimizer)
+
+
+def _step(objective, optimizer, see=lambda metrics, *trees: metrics):
     def step(run, batch):
         key = jax.random.fold_in(run.key, run.step)
         gradient = jax.value_and_grad(objective, has_aux=True)
         (_, (state, metrics)), grads = gradient(run.params, run.state, batch, key=key, train=True)
         updates, opt_state = optimizer.update(grads, run.opt_state, run.params)
         params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), run.params, updates)
-        return TrainState(params, state, opt_state, run.step + 1, run.key), metrics
+        return TrainState(params, state, opt_state, run.step + 1, run.key), see(metrics, params, grads, updates)
     step.objective = objective
+    step.watched = lambda objective, see: _step(objective, optimizer, see)      # the same step, looked into
     return step
 
 
