@@ -66,7 +66,7 @@ def pairs(op, padding, rank):
     return tuple(whole)
 
 
-def seen(x, window, fill=0):
+def seen(x, window, fill=0.0):
     """What each tap sees, a list of [n *places c]: x[s·o + r·u − p] for every tap u, with `fill` around the image."""
     places = window.places(x.shape[1:-1])
     if any(map(any, window.padding)):
@@ -85,7 +85,7 @@ def put_back(pieces, window, spatial):
         starts = [u * r - lo for u, r, (lo, _) in zip(tap, window.dilation, window.padding)]
         return lax.pad(piece, jnp.zeros((), piece.dtype), _around(
             [(a, h - a - ((o - 1) * s + 1), s - 1) for a, h, o, s in zip(starts, spatial, piece.shape[1:-1], window.strides)]))
-    return sum(put(piece, tap) for piece, tap in zip(pieces, window.taps, strict=True))
+    return functools.reduce(jnp.add, (put(piece, tap) for piece, tap in zip(pieces, window.taps, strict=True)))
 
 
 def spread(dy, window, spatial, winner=None):
@@ -136,6 +136,13 @@ def count(window, spatial, dtype):
         along = [sum(0 <= i * s + u * r - lo < h for u in range(k)) for i in range(o)]
         total = total * jnp.array(along, dtype).reshape([o if i == 1 + axis else 1 for i in range(2 + rank)])
     return total
+
+
+def axis_by_axis(window):
+    """The windows along one axis each that make up this one: a sum over all is the sum over each in turn."""
+    rank = len(window.size)
+    return [Window(*(tuple(value[i] if i == axis else alone for i in range(rank)) for value, alone in zip(window, (1, 1, (0, 0), 1))))
+            for axis in range(rank)]
 
 
 def apart(f, *arrays):

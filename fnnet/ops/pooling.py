@@ -1,0 +1,301 @@
+"""Pooling, channels last, over any number of spatial axes: x [n *spatial c] → y [n *places c].
+
+Of equal largest elements of a window the first one wins, row by row, and NaN wins over all, as in PyTorch. Sums are made in at least
+float32. TPUs have pooling and its way back in hardware: there the compiler's own is used, and nothing of what is kept for it.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet.ops.numeric import wide
+from fnnet.ops.windows import apart, axis_by_axis, count, per_axis, put_back, seen, spread, window_of
+from fnnet.rule import rule
+from fnnet.sample import apart as distinct
+
+
+@rule
+def max_pool(x, *, window, strides=None, padding="VALID"):
+    """y[o] = maxᵤ x[so + u],   dx[i] = Σ dy[o] over the windows o whose largest element is x[i], the first of equal ones
+
+    x [n *spatial c] → y [n *places c]. window and strides (as the window unless given) are numbers, or tuples of one for each spatial
+    axis; padding is as in conv, with −∞. Kept is the tap that wins, a byte for each output. A CPU takes 5 to 30 times as long for
+    the compiler's own way back, which searches every window anew.
+
+    Cost: the byte for each output is new, where autodiff keeps x, which may be an argument and cost nothing.
+    """
+    return _reduced(x, -jnp.inf, lax.max, _window("max_pool", x, window, strides, padding))
+
+
+@max_pool.fwd
+def _(x, *, window, strides, padding):
+    y, winner = _largest(x, _window("max_pool", x, window, strides, padding))
+    return y, (x, winner)
+
+
+@max_pool.bwd
+def _(dy, x, winner, *, window, strides, padding):
+    plain = functools.partial(max_pool.reference, window=window, strides=strides, padding=padding)
+    return _to_the_winners(dy, x, winner, _window("max_pool", x, window, strides, padding), plain)
+
+
+@rule
+def relu_max_pool(x, *, window, strides=None, padding="VALID"):
+    """y[o] = max(0, maxᵤ x[so + u]),   dx[i] = Σ dy[o] over the windows o whose largest element is x[i] > 0
+
+    max_pool of relu, or relu of max_pool: the same. x [n *spatial c] → y [n *places c]. One pass over x each way, and no
+    array of the size of x is kept.
+    """
+    y = _reduced(x, -jnp.inf, lax.max, _window("relu_max_pool", x, window, strides, padding))
+    return jnp.where(y <= 0, 0, y)
+
+
+@relu_max_pool.fwd
+def _(x, *, window, strides, padding):
+    at = _window("relu_max_pool", x, window, strides, padding)
+    y, winner = _largest(x, at)
+    none = jnp.array(len(at.taps), winner.dtype)
+    return jnp.where(y <= 0, 0, y), (x, jnp.where(y <= 0, none, winner))
+
+
+@relu_max_pool.bwd
+def _(dy, x, winner, *, window, strides, padding):
+    plain = functools.partial(relu_max_pool.reference, window=window, strides=strides, padding=padding)
+    return _to_the_winners(dy, x, winner, _window("relu_max_pool", x, window, strides, padding), plain)
+
+
+@rule
+def avg_pool(x, *, window, strides=None, padding="VALID", count_include_pad=True):
+    """y[o] = Σᵤ x[so + u]/n,   dx[i] = Σ dy[o]/n over the windows o that see i
+
+    x [n *spatial c] → y [n *places c]; window, strides and padding as in max_pool. n is the number of elements of a window, or
+    with count_include_pad=False of those that are not padding (Keras's way).
+    """
+    at = _window("avg_pool", x, window, strides, padding)
+    return (_reduced(x.astype(wide(x.dtype)), 0.0, lax.add, at) / _shares(x, at, count_include_pad)).astype(x.dtype)
+
+
+@avg_pool.fwd
+def _(x, *, window, strides, padding, count_include_pad):
+    at = _window("avg_pool", x, window, strides, padding)
+    native = functools.partial(avg_pool.reference, window=window, strides=strides, padding=padding, count_include_pad=count_include_pad)
+
+    def summed(x):
+        total = x.astype(wide(x.dtype))
+        for one in axis_by_axis(at) if len(at.taps) > 16 else [at]:
+            total = functools.reduce(jnp.add, seen(total, one))
+        return (total / _shares(x, at, count_include_pad)).astype(x.dtype)
+    return lax.platform_dependent(x, tpu=native, default=summed), (x,)
+
+
+@avg_pool.bwd
+def _(dy, x, *, window, strides, padding, count_include_pad):
+    at = _window("avg_pool", x, window, strides, padding)
+    native = functools.partial(avg_pool.reference, window=window, strides=strides, padding=padding, count_include_pad=count_include_pad)
+
+    def shared(dy):
+        dx = dy.astype(wide(dy.dtype)) / _shares(x, at, count_include_pad)
+        overlap = any(s < k for s, k in zip(at.strides, at.size))
+        for axis, one in reversed(list(enumerate(axis_by_axis(at)))) if overlap and len(at.taps) > 16 else [(0, at)]:
+            dx = spread(dx, one, (*dx.shape[1:1 + axis], *x.shape[1 + axis:-1]))
+        return dx.astype(x.dtype)
+    return lax.platform_dependent(dy, tpu=lambda dy: jax.linear_transpose(native, x)(dy)[0], default=shared)
+
+
+@rule
+def lp_pool(x, *, p, window, strides=None, padding="VALID"):
+    """y[o] = (Σᵤ |x[so + u]|ᵖ)^(1/p),   dx[i] = Σ dy[o]·(|x[i]|/y[o])ᵖ⁻¹·sign x[i] over the windows o that see i, 0 where y = 0
+
+    x [n *spatial c] → y [n *places c]; p ≥ 1: 1 is the sum of sizes, 2 the length, and the larger p, the nearer the largest. window,
+    strides and padding as in max_pool. Right also where |x|ᵖ is too large or too small a number, as the largest of a window is taken out.
+
+    Cost: a power for each tap on the way back, where autodiff has one for each element and leaves the range of numbers.
+    """
+    wider = jnp.abs(x.astype(wide(x.dtype)))
+    total = _reduced(wider**p, 0.0, lax.add, _window("lp_pool", x, window, strides, padding))
+    return jnp.where(total == 0, 0, jnp.where(total == 0, 1, total) ** (1 / p)).astype(x.dtype)
+
+
+@lp_pool.fwd
+def _(x, *, p, window, strides, padding):
+    taps = [jnp.abs(a) for a in seen(x.astype(wide(x.dtype)), _window("lp_pool", x, window, strides, padding))]
+    largest = functools.reduce(jnp.maximum, taps)
+    unit = jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
+    y = unit * sum((a / unit) ** p for a in taps) ** (1 / p)
+    return y.astype(x.dtype), (x, y)
+
+
+@lp_pool.bwd
+def _(dy, x, y, *, p, window, strides, padding):
+    at = _window("lp_pool", x, window, strides, padding)
+    dy, unit = dy.astype(y.dtype), jnp.where(y == 0, 1, y)
+    pieces = [dy * jnp.sign(a) * (jnp.abs(a) / unit) ** (p - 1) for a in seen(x.astype(y.dtype), at)]
+    return put_back(pieces, at, x.shape[1:-1]).astype(x.dtype)
+
+
+@rule
+def adaptive_avg_pool(x, *, size=1):
+    """y[o] = the mean of x from ⌊oh/size⌋ up to ⌈(o + 1)h/size⌉,   dx[i] = Σ dy[o]/n over the windows o that see i
+
+    x [n *spatial c] → y [n *size c], whatever the lengths h of the spatial axes: a number, or a tuple of one for each. size=1 is
+    global average pooling. Neighbouring windows share an element where h is no multiple of size.
+    """
+    wider = x.astype(wide(x.dtype))
+    for axis, parts in _parts("adaptive_avg_pool", x, size):
+        wider = jnp.stack([lax.slice_in_dim(wider, a, b, axis=axis).mean(axis) for a, b in parts], axis)
+    return wider.astype(x.dtype)
+
+
+@adaptive_avg_pool.bwd
+def _(dy, x, *, size):
+    dx = dy.astype(wide(dy.dtype))
+    for axis, parts in reversed(_parts("adaptive_avg_pool", x, size)):
+        dx = _laid([lax.slice_in_dim(dx, o, o + 1, axis=axis) / (b - a) for o, (a, b) in enumerate(parts)], axis, parts, x.shape[axis])
+    return dx.astype(x.dtype)
+
+
+@rule
+def adaptive_max_pool(x, *, size=1):
+    """y[o] = max x from ⌊oh/size⌋ up to ⌈(o + 1)h/size⌉,   dx[i] = Σ dy[o] over the windows o whose largest element is x[i]
+
+    x [n *spatial c] → y [n *size c], as adaptive_avg_pool; size=1 is global max pooling. Kept is where the largest stand.
+    """
+    for axis, parts in _parts("adaptive_max_pool", x, size):
+        windows = [lax.slice_in_dim(x, a, b, axis=axis) for a, b in parts]
+        x = jnp.concatenate([jnp.take_along_axis(w, w.argmax(axis, keepdims=True), axis) for w in windows], axis)
+    return x
+
+
+@adaptive_max_pool.fwd
+def _(x, *, size):
+    y, places = x, []
+    for axis, parts in _parts("adaptive_max_pool", x, size):
+        y, place = _first_largest(y, axis, parts)
+        places.append(place)
+    return y, (x, places)
+
+
+@adaptive_max_pool.bwd
+def _(dy, x, places, *, size):
+    dx = dy.astype(wide(dy.dtype))
+    for (axis, parts), place in reversed(list(zip(_parts("adaptive_max_pool", x, size), places))):
+        here = lax.broadcasted_iota(place.dtype, [x.shape[axis] if i == axis else 1 for i in range(x.ndim)], axis)
+
+        def won(o, a, b, dx=dx, place=place, axis=axis, here=here):
+            at, d = (lax.slice_in_dim(v, o, o + 1, axis=axis) for v in (place, dx))
+            return jnp.where(at == lax.slice_in_dim(here, a, b, axis=axis), d, 0)
+        dx = _laid([won(o, a, b) for o, (a, b) in enumerate(parts)], axis, parts, x.shape[axis])
+    return dx.astype(x.dtype)
+
+
+def _window(op, x, window, strides, padding):
+    return window_of(op, x.shape[1:-1], window, strides, padding)
+
+
+def _reduced(x, start, operation, window):
+    pads = [(0, 0), *window.padding, (0, 0)]
+    return lax.reduce_window(x, start, operation, (1, *window.size, 1), (1, *window.strides, 1), pads)
+
+
+def _shares(x, window, count_include_pad):
+    """Of how many numbers a mean is one."""
+    if count_include_pad:
+        return math.prod(window.size)
+    return jnp.maximum(count(window, x.shape[1:-1], wide(x.dtype)), 1)
+
+
+def _largest(x, window):
+    """The largest of each window, and the number of the tap where it stands."""
+    dtype = jnp.uint8 if len(window.taps) < 255 else jnp.uint16
+
+    def by_taps(x):
+        largest, *others = seen(x, window, fill=-jnp.inf)
+        winner = jnp.zeros_like(largest, dtype)
+        for i, tap in enumerate(others, 1):
+            larger = (tap > largest) | jnp.isnan(tap)
+            largest, winner = jnp.where(larger, tap, largest), jnp.where(larger, jnp.array(i, dtype), winner)
+        return largest, winner
+
+    def native(x):
+        y = _reduced(x, -jnp.inf, lax.max, window)
+        return y, jnp.zeros_like(y, dtype)
+    return lax.platform_dependent(x, cpu=functools.partial(apart, by_taps), tpu=native, default=by_taps)
+
+
+def _to_the_winners(dy, x, winner, window, plain):
+    def by_taps(dy, x, winner):
+        return spread(dy.astype(wide(dy.dtype)), window, x.shape[1:-1], winner).astype(dy.dtype)
+
+    def native(dy, x, winner):
+        return jax.vjp(plain, x)[1](dy)[0]
+    return lax.platform_dependent(dy, x, winner, tpu=native, default=by_taps)
+
+
+def _parts(op, x, size):
+    """(axis, [(from, up to) of each window]) for each spatial axis, the last one first: of equal ones the first row's wins."""
+    sizes = per_axis(op, "size", size, x.ndim - 2)
+    return [(axis, [(o * h // k, -(-(o + 1) * h // k)) for o in range(k)])
+            for axis, h, k in reversed(list(zip(range(1, x.ndim), x.shape[1:-1], sizes)))]
+
+
+def _first_largest(x, axis, parts):
+    """The largest of each window along one axis, and where it stands, the first of equal ones."""
+    here = lax.broadcasted_iota("int32", [n if i == axis else 1 for i, n in enumerate(x.shape)], axis)
+
+    def largest(a, b):
+        window = lax.slice_in_dim(x, a, b, axis=axis)
+        y = window.max(axis, keepdims=True)
+        wins = (window == y) | jnp.isnan(window)
+        return y, jnp.where(wins, lax.slice_in_dim(here, a, b, axis=axis), b).min(axis, keepdims=True)
+    ys, places = zip(*(largest(a, b) for a, b in parts))
+    return jnp.concatenate(ys, axis), jnp.concatenate(places, axis)
+
+
+def _laid(pieces, axis, parts, h):
+    """Σ of pieces, each from its window's beginning up to its end along an axis of length h, 0 elsewhere."""
+    def one(piece, a, b):
+        piece = jnp.broadcast_to(piece, [b - a if i == axis else n for i, n in enumerate(piece.shape)])
+        return lax.pad(piece, jnp.zeros((), piece.dtype), [(a, h - b, 0) if i == axis else (0, 0, 0) for i in range(piece.ndim)])
+    return functools.reduce(jnp.add, (one(piece, a, b) for piece, (a, b) in zip(pieces, parts)))
+
+
+def _check(op, x, **settings):
+    if jnp.ndim(x) < 3:
+        raise ValueError(f"{op} takes x [n *spatial c], channels last, and was given {list(jnp.shape(x))}: one image goes in as x[None]")
+    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        raise TypeError(f"{op} takes real numbers, and was given {jnp.result_type(x)}: x.astype(jnp.float32)")
+    if "size" in settings:
+        sizes = per_axis(op, "size", settings["size"], jnp.ndim(x) - 2)
+        if any(k > h for k, h in zip(sizes, jnp.shape(x)[1:-1])):
+            raise ValueError(f"{op} makes no more places than there are: {list(sizes)} of an image of {list(jnp.shape(x)[1:-1])}")
+    else:
+        window_of(op, jnp.shape(x)[1:-1], settings["window"], settings["strides"], settings["padding"])
+    if not settings.get("p", 1) >= 1:
+        raise ValueError(f"the p of {op} is at least 1, and was given as {settings['p']!r}")
+
+
+for op in max_pool, relu_max_pool, avg_pool, lp_pool, adaptive_avg_pool, adaptive_max_pool:
+    op.check(functools.partial(_check, op.__name__))
+
+max_pool.example(x=distinct("i h w c"), window=2)
+max_pool.example(x=distinct("i h w c"), window=3, strides=2, padding="SAME")
+max_pool.example(x=distinct("n t c"), window=3, strides=1, padding=1)
+max_pool.example(x=distinct("i 3 2 4 c"), window=(2, 1, 2))
+relu_max_pool.example(x=distinct("i h w c"), window=2)
+relu_max_pool.example(x=distinct("i h w c"), window=(3, 2), strides=(2, 1), padding="SAME")
+relu_max_pool.example(x=distinct("n t c"), window=3, strides=1)
+avg_pool.example(x="i h w c", window=2)
+avg_pool.example(x="i h w c", window=3, strides=2, padding="SAME", count_include_pad=False)
+avg_pool.example(x="i h w c", window=5, strides=(1, 2), padding=2)
+lp_pool.example(x=distinct("i h w c"), p=2, window=2)
+lp_pool.example(x=distinct("i h w c"), p=3, window=3, strides=2, padding="SAME")
+lp_pool.example(x=distinct("n t c"), p=1.5, window=2, strides=1)
+adaptive_avg_pool.example(x="i h w c")
+adaptive_avg_pool.example(x="i h w c", size=(3, 2))
+adaptive_avg_pool.example(x="i 3 2 4 c", size=2)
+adaptive_max_pool.example(x=distinct("i h w c"))
+adaptive_max_pool.example(x=distinct("i h w c"), size=(3, 2))
+adaptive_max_pool.example(x=distinct("i 3 2 4 c"), size=2)

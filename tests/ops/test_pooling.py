@@ -1,0 +1,213 @@
+"""Pooling: against loops over the windows, at ties, NaN and extremes, and what is kept. What all rules share is in test_rules.py."""
+
+import itertools
+import math
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnnet import autodiff, ops
+from fnnet.ops.windows import window_of
+
+close = partial(chex.assert_trees_all_close, rtol=1e-12, atol=1e-13)
+
+# name: shape of x, settings
+CASES = {
+    "2×2": ((2, 4, 6, 3), {"window": 2}),
+    "with a rest": ((2, 5, 7, 2), {"window": (2, 3)}),
+    "overlapping": ((2, 6, 5, 2), {"window": 3, "strides": 2, "padding": "SAME"}),
+    "every place": ((1, 4, 5, 2), {"window": (3, 2), "strides": 1, "padding": 1}),
+    "gaps": ((2, 9, 2), {"window": 2, "strides": 4}),
+    "more than 16 taps": ((1, 7, 8, 2), {"window": (5, 4), "strides": (2, 1), "padding": ((2, 1), (0, 3))}),
+    "three axes": ((1, 4, 3, 5, 2), {"window": (2, 3, 2), "strides": (2, 1, 3)}),
+    "alone": ((2, 3, 3, 2), {"window": 1}),
+}
+EVERY_CASE = pytest.mark.parametrize("name", CASES)
+
+
+def windows(shape, window, strides=None, padding="VALID"):
+    """(place, the elements of the image that the window there sees, row by row, how many it sees with the padding) for each place."""
+    at = window_of("a test", shape[1:-1], window, strides, padding)
+    for place in itertools.product(*map(range, at.places(shape[1:-1]))):
+        seen = [[o * s + u - lo for u in range(k) if 0 <= o * s + u - lo < h]
+                for o, s, k, (lo, _), h in zip(place, at.strides, at.size, at.padding, shape[1:-1])]
+        yield place, list(itertools.product(*seen)), math.prod(at.size)
+
+
+def adaptive(shape, size):
+    """The same for windows that share the image, by PyTorch's formula."""
+    spans = [[range(o * h // size, -(-(o + 1) * h // size)) for o in range(size)] for h in shape[1:-1]]
+    for place in itertools.product(range(size), repeat=len(shape) - 2):
+        yield place, list(itertools.product(*(span[o] for span, o in zip(spans, place)))), None
+
+
+def largest(of, *_):
+    """y and the share of dy that each element gets."""
+    winner = of.argmax()                            # numpy's: the first, and NaN above all
+    return of[winner], np.arange(of.size) == winner
+
+
+def relu_largest(of, *_):
+    y, share = largest(of)
+    return max(y, 0), share & (y > 0)
+
+
+def mean(of, n):
+    return of.sum() / (n or of.size), np.full(of.size, 1 / (n or of.size))
+
+
+def length(of, _, p):
+    y = (np.abs(of)**p).sum()**(1 / p)
+    return y, np.sign(of) * (np.abs(of) / (y or 1))**(p - 1)
+
+
+def by_loops(x, dy, windows, pool):
+    """y and dx, window after window and channel after channel."""
+    windows = list(windows)
+    y, dx = np.zeros((x.shape[0], *(1 + i for i in windows[-1][0]), x.shape[-1])), np.zeros_like(x)
+    for (n, c), (place, seen, count) in itertools.product(itertools.product(range(x.shape[0]), range(x.shape[-1])), windows):
+        value, share = pool(np.array([x[(n, *i, c)] for i in seen]), count)
+        y[(n, *place, c)] = value
+        for i, s in zip(seen, share):
+            dx[(n, *i, c)] += s * dy[(n, *place, c)]
+    return y, dx
+
+
+POOLS = {"max": (ops.max_pool, largest, {}), "relu, max": (ops.relu_max_pool, relu_largest, {}), "average": (ops.avg_pool, mean, {}),
+         "average of what is there": (ops.avg_pool, lambda of, n: mean(of, None), {"count_include_pad": False}),
+         "sum": (ops.lp_pool, partial(length, p=1), {"p": 1}), "length": (ops.lp_pool, partial(length, p=2), {"p": 2}),
+         "p = 3.5": (ops.lp_pool, partial(length, p=3.5), {"p": 3.5})}
+
+
+def pulled(f, x, dy):
+    return jax.jit(lambda x, dy: (lambda y, back: (y, back(dy)[0]))(*jax.vjp(f, x)))(x, dy)
+
+
+def check(op, x, windows, pool):
+    dy = np.random.default_rng(1).standard_normal(jax.eval_shape(op, x).shape)
+    close(pulled(op, x, dy), by_loops(x, dy, windows, pool))
+
+
+@EVERY_CASE
+@pytest.mark.parametrize("pool", POOLS)
+def test_against_loops(name, pool):
+    (shape, settings), (op, share, more) = CASES[name], POOLS[pool]
+    x = np.random.default_rng(0).standard_normal(shape)
+    if pool != "p = 3.5":
+        x = np.round(2 * x) / 2                 # with ties and zeros
+    check(partial(op, **settings, **more), x, windows(shape, **settings), share)
+
+
+@pytest.mark.parametrize("shape, size", [((2, 7, 5, 2), 3), ((2, 4, 6, 2), 2), ((1, 5, 2), 4), ((1, 3, 2, 4, 2), 1)])
+@pytest.mark.parametrize("op, pool", [(ops.adaptive_avg_pool, mean), (ops.adaptive_max_pool, largest)])
+def test_adaptive_against_loops(op, pool, shape, size):
+    x = np.round(2 * np.random.default_rng(0).standard_normal(shape)) / 2
+    check(partial(op, size=size), x, adaptive(shape, size), pool)
+
+
+def test_by_hand():
+    x = jnp.array([[1., 3, 2], [0, -1, 2], [5, 2, 2]])[None, ..., None]
+    settings = {"window": 2, "strides": 1}
+    assert ops.max_pool(x, **settings).ravel().tolist() == [3, 3, 5, 2]
+    dx = jax.grad(lambda x: (ops.max_pool(x, **settings).ravel() * jnp.array([1., 10, 100, 1000])).sum())(x)
+    assert dx[0, ..., 0].tolist() == [[0, 11, 0], [0, 0, 1000], [100, 0, 0]]      # of four twos the first
+    assert ops.avg_pool(x, **settings).ravel().tolist() == [.75, 1.5, 1.5, 1.25]
+    assert ops.lp_pool(jnp.array([3., -4]).reshape(1, 2, 1), p=2, window=2).item() == 5
+
+
+NAN = jnp.array([1., jnp.nan, 2, 3, 2, 1]).reshape(1, 6, 1)
+
+
+@pytest.mark.parametrize("op", [ops.max_pool, ops.relu_max_pool, ops.avg_pool, partial(ops.lp_pool, p=2)])
+def test_nan_stays_nan(op):
+    y = op(NAN, window=2, strides=1).ravel()
+    assert jnp.isnan(y).tolist() == [True, True, False, False, False]
+    assert jnp.isnan(autodiff(op)(NAN, window=2, strides=1).ravel()).tolist() == jnp.isnan(y).tolist()
+
+
+def test_nan_wins_an_adaptive_window():
+    assert jnp.isnan(ops.adaptive_max_pool(NAN, size=3).ravel()).tolist() == [True, False, False]
+    assert jax.grad(lambda x: ops.adaptive_max_pool(x, size=3).sum())(NAN).ravel().tolist() == [0, 1, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("p", [2, 7.5])
+def test_a_norm_of_huge_and_tiny_numbers(p, scale):
+    """In float32 their squares are ∞ and 0."""
+    x = np.random.default_rng(0).standard_normal((1, 8, 1))
+    dy = np.ones((1, 4, 1))
+    want = pulled(partial(ops.lp_pool.reference, p=p, window=2), x, dy)
+    y, dx = pulled(partial(ops.lp_pool, p=p, window=2), jnp.asarray(x * scale, jnp.float32), jnp.asarray(dy, jnp.float32))
+    chex.assert_trees_all_close((np.asarray(y, np.float64) / scale, np.asarray(dx, np.float64)), want, rtol=2e-6)
+
+
+def test_where_all_is_0_a_norm_has_no_slope():
+    for p in 1, 1.5, 2, 4:
+        assert not jax.grad(lambda x, p=p: ops.lp_pool(x, p=p, window=2).sum())(jnp.zeros((1, 4, 1))).any()
+
+
+def test_the_taps_of_any_window_can_be_numbered():
+    x = jnp.asarray(np.random.default_rng(0).permutation(18 * 18).reshape(1, 18, 18, 1).astype(float))
+
+    def kept(window):
+        return jax.eval_shape(partial(ops.max_pool.forward, window=window, strides=2, padding="VALID"), x)[1][1].dtype
+    assert (kept(15), kept(16)) == ("uint8", "uint16")
+    y, dx = pulled(partial(ops.max_pool, window=16, strides=2), x, jnp.ones((1, 2, 2, 1)))
+    close(y, ops.max_pool.reference(x, window=16, strides=2))
+    assert dx.sum() == 4 and dx[0, ..., 0][jnp.unravel_index(x.argmax(), (18, 18))] >= 1
+
+
+def test_of_relu_and_max_pooling_a_byte_for_each_output_is_kept():
+    x = jax.ShapeDtypeStruct((2, 8, 8, 3), "float32")
+    back = jax.eval_shape(lambda x: jax.vjp(partial(ops.relu_max_pool, window=2), x)[1], x)
+    assert sorted((leaf.dtype.name, leaf.shape) for leaf in jax.tree.leaves(back)) == [("float32", x.shape), ("uint8", (2, 4, 4, 3))]
+
+
+@pytest.mark.parametrize("op", [ops.max_pool, ops.relu_max_pool])
+def test_no_window_is_searched_twice(op):
+    """The compiler's way back, ten times slower on a CPU, is for TPUs."""
+    def program(op, platform):
+        x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+        f = jax.jit(jax.grad(lambda x: op(x, window=3, strides=2).sum()))
+        return f.trace(x).lower(lowering_platforms=(platform,)).as_text()
+    assert "select_and_scatter" not in program(op, "cpu") + program(op, "cuda")
+    assert "select_and_scatter" in program(op, "tpu") and "select_and_scatter" in program(op.reference, "cpu")
+
+
+def test_inside_shard_map():
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2], axis_types=(jax.sharding.AxisType.Auto,))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 4, 4, 2)))
+
+    @jax.jit
+    def gradient(x):
+        return jax.grad(lambda x: sum(jnp.sin(op(x)).sum() for op in (
+            partial(ops.max_pool, window=2), partial(ops.relu_max_pool, window=1), partial(ops.avg_pool, window=2),
+            ops.adaptive_max_pool, ops.adaptive_avg_pool)))(x)
+    close(jax.jit(jax.shard_map(gradient, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data")))(x), gradient(x))
+
+
+REFUSED = {
+    "one image": (ops.max_pool, (4, 2), {"window": 2}, ValueError, r"one image goes in as x\[None\]"),
+    "large window": (ops.avg_pool, (1, 4, 4, 2), {"window": 5}, ValueError, "no place for a window"),
+    "window": (ops.relu_max_pool, (1, 4, 4, 2), {"window": (2, 2, 2)}, ValueError, "each of the 2 spatial axes"),
+    "strides": (ops.max_pool, (1, 4, 4, 2), {"window": 2, "strides": 0}, ValueError, "strides of max_pool is a whole number above 0"),
+    "p": (ops.lp_pool, (1, 4, 4, 2), {"window": 2, "p": 0.5}, ValueError, "p of lp_pool is at least 1"),
+    "size": (ops.adaptive_avg_pool, (1, 4, 4, 2), {"size": 5}, ValueError, "no more places than there are"),
+    "no window": (ops.max_pool, (1, 4, 4, 2), {}, TypeError, "without window"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refuses(name):
+    op, shape, settings, error, sentence = REFUSED[name]
+    with pytest.raises(error, match=sentence):
+        op(jnp.zeros(shape), **settings)
+
+
+def test_refuses_integers():
+    with pytest.raises(TypeError, match="takes real numbers, and was given uint8"):
+        ops.max_pool(jnp.zeros((1, 4, 4, 1), jnp.uint8), window=2)
