@@ -98,7 +98,10 @@ def _train(args):
           f"test mean squared error {score['loss']:.6g} (of the mean alone: {mean:.6g})")
     print(f"wrote {diagnostics.learning_curve(result.history, args.out, title=f'{args.data}: training and validation')}")
     if args.save:
-        print(f"wrote {_save(args, given, net, audits, result, scores)}")
+        batch = tuple(a[:1024] for a in given.training)
+        flow = diagnostics.gradient_flow(objective, result.run.params, result.run.state, batch, key=result.run.key)
+        print(flow)
+        print(f"wrote {_save(args, given, net, audits, result, scores, flow)}")
 
 
 def _load(args):
@@ -158,7 +161,7 @@ def _used(net, loss, decay):
     return sorted(found, key=lambda rule: ops.rules().index(rule))
 
 
-def _save(args, given, net, audits, result, scores):
+def _save(args, given, net, audits, result, scores, flow):
     """The run as a folder: run.json, what a report shows; params.npz, the arrays by their paths."""
     folder = Path(args.save)
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,6 +173,7 @@ def _save(args, given, net, audits, result, scores):
               "rules": [{"rule": report.rule, "checks": len(report.checks), "gradient": report.worst("gradient"),
                          "differences": report.worst("differences")} for report in audits],
               "history": result.history, "stopped": result.stopped, **scores, "classes": given.classes, "confusion": confusion,
+              "flow": flow.record(),
               "versions": {"python": platform.python_version(), "jax": jax.__version__}, "device": jax.devices()[0].device_kind}
     np.savez(folder / "params.npz", **{jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(run.params)})
     path = folder / "run.json"

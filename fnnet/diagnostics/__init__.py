@@ -4,11 +4,12 @@ from fnnet.diagnostics.bisect import Bisection, bisect
 from fnnet.diagnostics.choosing import bias_or_variance, range_curve, size_curve, validation_curve
 from fnnet.diagnostics.classifying import Confusion, confusion, decision_boundary, first_layer
 from fnnet.diagnostics.curves import learning_curve
+from fnnet.diagnostics.flow import Flow, gradient_flow
 from fnnet.diagnostics.inside import Inside, inside
 from fnnet.diagnostics.plots import heat_map, histograms
 from fnnet.diagnostics.report import report
 from fnnet.diagnostics.summary import Summary, summary
 
-__all__ = ["Bisection", "Confusion", "Inside", "Summary", "bias_or_variance", "bisect", "confusion", "decision_boundary",
-           "first_layer", "heat_map", "histograms", "inside", "learning_curve", "range_curve", "report", "size_curve",
+__all__ = ["Bisection", "Confusion", "Flow", "Inside", "Summary", "bias_or_variance", "bisect", "confusion", "decision_boundary",
+           "first_layer", "gradient_flow", "heat_map", "histograms", "inside", "learning_curve", "range_curve", "report", "size_curve",
            "summary", "validation_curve"]

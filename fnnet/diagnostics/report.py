@@ -10,6 +10,7 @@ import numpy as np
 from fnnet.diagnostics.choosing import bias_or_variance
 from fnnet.diagnostics.classifying import Confusion
 from fnnet.diagnostics.curves import learning_curve
+from fnnet.diagnostics.flow import draw_flow
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
@@ -43,7 +44,8 @@ def report(run, path="report.html"):
                         + f"<p>The most frequent mistakes: {html.escape(mistakes or 'none')}.</p>")
     sections.append(f"<h2>Network</h2><pre>{html.escape(found['network'])}</pre><pre>{html.escape(found['summary'])}</pre>")
     if found.get("flow"):
-        sections.append(f"<h2>Gradient flow</h2><pre>{html.escape(found['flow'])}</pre>")
+        sections.append(f"<h2>Gradient flow</h2><p>{html.escape(found['flow']['said'])}</p>"
+                        + _svg(lambda file: draw_flow(found["flow"], file, title="δ through the layers, after training")))
     sections.append("<h2>Rules</h2><p>Each gradient is derived by hand; before training each was held against autodiff of its plain "
                     "definition and against central differences, in float64.</p>"
                     + _table(("rule", "checks", "against autodiff", "against differences"),

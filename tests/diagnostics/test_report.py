@@ -49,6 +49,13 @@ def test_a_run_is_one_page_with_its_pictures_inside(tmp_path):
         assert words in text
 
 
+def test_the_gradient_flow_has_its_place(tmp_path):
+    flow = {"said": "VANISHING: δ < shrinks", "kinds": ["vanishing"], "names": ["0 Dense(4)", "2 Dense(2)"], "delta": [1e-9, 0.1],
+            "rms": [1.0, None], "dead": [None, None], "saturated": [0.5, None]}
+    page = Page(diagnostics.report({**RUN, "flow": flow}, tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert page.open == [] and page.pictures == 4 and "VANISHING: δ < shrinks" in " ".join(page.text)
+
+
 def test_a_regression_has_no_confusion(tmp_path):
     run = {**RUN, "classes": [], "confusion": None, "test": {"loss": 0.25},
            "history": [{"epoch": 1, "loss": 1.0, "valid_loss": 2.0}]}

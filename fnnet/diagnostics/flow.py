@@ -1,0 +1,145 @@
+"""Do gradients arrive? Vanishing and exploding gradients, dead and saturated units, in words, with the remedy."""
+
+from collections import Counter
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from fnnet.diagnostics.figure import BLUE, GREEN, ORANGE, figure, save
+from fnnet.diagnostics.inside import Inside, inside
+
+FAR = 1e3               # from which factor between the first and the last layer on δ vanishes or explodes
+DEAD = FLAT = 0.5        # from which share on dead units, and saturated outputs, are worth a word
+
+# What multiplies δ in each layer, by activation, and what helps.
+SLOPES = {"sigmoid": "σ′ ≤ ¼ is multiplied into δ at each of the {n} sigmoid layers",
+          "tanh": "tanh′ < 1 away from 0 is multiplied into δ at each of the {n} tanh layers",
+          "relu": "half of the units let nothing through at each of the {n} ReLU layers, and the weights do not make up for it"}
+REMEDIES = {
+    "vanishing": "ReLU with He initialisation (layers.Dense(n, weights=initializers.he())), residual blocks (layers.Residual), "
+                 "or normalisation before the activation (layers.BatchNorm)",
+    "exploding": "smaller initial weights (initializers.he() for ReLU, glorot() for sigmoid and tanh), normalisation (layers.BatchNorm), "
+                 "a lower learning rate, or optim.clip_by_global_norm(1.0)",
+    "dead": "leaky ReLU (ops.leaky_relu), a lower learning rate, He initialisation, and biases that start at 0 or above",
+    "saturated": "smaller initial weights (initializers.glorot()), inputs of mean 0 and deviation 1, layers.BatchNorm, or ReLU",
+    "not finite": "a lower learning rate, optim.clip_by_global_norm(1.0), and losses that take scores (ops.softmax_cross_entropy)",
+}
+
+
+class Finding(NamedTuple):
+    kind: str               # "vanishing", "exploding", "dead", "saturated" or "not finite"
+    text: str
+    remedy: str
+
+
+class Flow(NamedTuple):
+    """What was found, and the figures of every layer that it was found from."""
+    findings: list
+    inside: Inside
+
+    @property
+    def ok(self):
+        return not self.findings
+
+    @property
+    def kinds(self):
+        return [finding.kind for finding in self.findings]
+
+    def __str__(self):
+        if self.ok:
+            first, last = _ends(self.inside)
+            return (f"gradients arrive: rms δ is {self.inside.delta[first]:.1e} at {self.inside.names[first]} and "
+                    f"{self.inside.delta[last]:.1e} at {self.inside.names[last]}")
+        return "\n".join(f"{f.kind.upper()}: {f.text}.\n  Try {f.remedy}." for f in self.findings)
+
+    def record(self):
+        """What is drawn, as lists and text: for a file."""
+        seen, own = self.inside, _own(self.inside)
+        until = [*own[1:], len(seen.names)]
+
+        def after(shares):
+            """Of each layer with weights, the share at its activation: before the next layer with weights."""
+            return [next((float(s) for s in shares[i:end] if not np.isnan(s)), None) for i, end in zip(own, until)]
+        figures = {name: [float(value) if np.isfinite(value) else None for value in getattr(seen, name)[own]] for name in ("delta", "rms")}
+        return {"said": str(self), "kinds": self.kinds, "names": [seen.names[i] for i in own], **figures,
+                "dead": after(seen.dead), "saturated": after(seen.saturated)}
+
+    def draw(self, path="gradient_flow.png", *, title=None):
+        """Draws δ and the outputs against the depth, and the shares of dead and saturated units; writes and returns `path`."""
+        return draw_flow(self.record(), path, title=title)
+
+
+def draw_flow(record, path="gradient_flow.png", *, title=None):
+    """Draws what Flow.record() returned; writes and returns `path`."""
+    at, names = np.arange(len(record["names"])), record["names"]
+    shares = [(np.array(record[name], float), *style) for name, *style in (("dead", BLUE, "", "dead ReLU units after it"),
+                                                                          ("saturated", GREEN, "//", "saturated outputs after it"))]
+    shares = [share for share in shares if np.nan_to_num(share[0]).any()]
+    chart = figure(8, 6.5 if shares else 5)
+    upper, *lower = chart.subplots(1 + bool(shares), 1, height_ratios=[3, 1.2][:1 + bool(shares)], sharex=True, squeeze=False)[:, 0]
+    for name, color, style, label in (("delta", ORANGE, "o-", "rms of δ = ∂L/∂y"), ("rms", BLUE, "s--", "rms of the output y")):
+        values = np.array(record[name], float)
+        upper.plot(at, np.where(values > 0, values, np.nan), style, color=color, label=label, linewidth=2)
+    upper.set(yscale="log", ylabel="rms")
+    upper.grid(alpha=0.3)
+    for axis in lower:
+        for i, (values, color, hatch, label) in enumerate(shares):
+            beside = 0.4 * (i - (len(shares) - 1) / 2)
+            axis.bar(at + beside, np.nan_to_num(values), 0.8 / len(shares), color=color, hatch=hatch, label=label)
+        axis.set(ylim=(0, 1), ylabel="share")
+    for axis in (upper, *lower):
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
+    bottom, step = (upper, *lower)[-1], 1 + len(at) // 40
+    bottom.set_xlabel("layers with weights, from the input to the loss")
+    bottom.set_xticks(at[::step], names[::step], rotation=60, ha="right", fontsize=8)
+    chart.suptitle(title or ", ".join(record["kinds"]) or "gradients arrive")
+    return save(chart, path)
+
+
+def gradient_flow(objective, params, state, batch, *, key=None):
+    """Looks at one batch and says whether gradients vanish, explode or are lost in dead or saturated units, and what helps.
+
+    objective is one of train.supervised, or any of that form. δ = ∂L/∂y of every layer with weights is compared from the loss to
+    the input: 1000 times smaller is vanishing, 1000 times larger exploding. print() it; `.findings`, `.inside`, `.draw(path)`.
+    """
+    watched = jax.jit(lambda *args: inside(objective)(*args, key=key, train=True)[1][1]["inside"])
+    seen = jax.device_get(watched(params, state, batch))
+    return Flow(_findings(seen), seen)
+
+
+def _own(seen):
+    """The layers with weights, without normalisations, whose δ is of another size; where there are none, all."""
+    own = np.flatnonzero((seen.weight > 0) & np.array(["Norm" not in name for name in seen.names]))
+    return own if len(own) else np.arange(len(seen.names))
+
+
+def _ends(seen):
+    own = _own(seen)
+    return own[0], own[-1]
+
+
+def _findings(seen):
+    found = []
+
+    def say(kind, text):
+        found.append(Finding(kind, text, REMEDIES[kind]))
+    (first, last), names = _ends(seen), seen.names
+    if (bad := np.flatnonzero(seen.nonfinite)).size:
+        say("not finite", f"{int(seen.nonfinite.sum())} outputs or gradients are not finite, the first of them at {names[bad[0]]}")
+    near, far, layers = seen.delta[last], seen.delta[first], len(_own(seen))
+    if near > 0 and layers > 2 and not far * FAR > near:
+        common = Counter(kind for kind in seen.kinds if kind in SLOPES).most_common(1)
+        why = "".join(f": {SLOPES[activation].format(n=n)}" for activation, n in common)
+        rate = f", by {(far / near) ** (1 / (layers - 1)):.2g} from one layer with weights to the next" if far else ""
+        say("vanishing", f"δ shrinks from {near:.1e} at {names[last]} to {far:.1e} at {names[first]}{rate}{why}")
+    if far > near * FAR:
+        say("exploding", f"δ grows from {near:.1e} at {names[last]} to {far:.1e} at {names[first]}, by "
+                         f"{(far / max(near, 1e-300)) ** (1 / max(layers - 1, 1)):.2g} from one layer with weights to the next")
+    for kind, shares, limit, what in (("dead", seen.dead, DEAD, "of its units are 0 for every example of the batch, and learn nothing"),
+                                      ("saturated", seen.saturated, FLAT, "of its outputs lie where the slope is almost 0")):
+        if len(bad := np.flatnonzero(np.nan_to_num(shares) > limit)):
+            worst = bad[np.argmax(shares[bad])]
+            more = f" (and so in {len(bad) - 1} more layers)" if len(bad) > 1 else ""
+            say(kind, f"at {names[worst]} {100 * shares[worst]:.0f} % {what}{more}")
+    return found
