@@ -1,7 +1,8 @@
 """python -m bench [rules|steps|sweeps|all] [--quick] [--targets] [--only NAME ...] [--cores N] [--out DIR]
 
-rules    every rule: hand : autodiff, time, saved and temporary bytes
-steps    whole training steps of the workloads a, b, c, e, f, g, h: plain JAX, fnnet per step and in a compiled epoch, other libraries
+rules    every rule: hand : autodiff, time, saved and temporary bytes; and those that buy most at the sizes where they were promised,
+         beside the code one writes first and the best that is known without a rule
+steps    whole training steps of the workloads a to h: plain JAX, fnnet per step and in a compiled epoch, other libraries
          where they are installed
 sweeps   sixteen trainings at once against one after another
 
@@ -23,8 +24,8 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", default="all", choices=("rules", "steps", "sweeps", "all"))
     parser.add_argument("--quick", action="store_true", help="fewer rounds, one example of each rule: under 5 minutes on 2 cores")
-    parser.add_argument("--targets", action="store_true", help="only what is promised of steps and sweeps, PASS or FAIL")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these workloads (a b c e f g h) or rules")
+    parser.add_argument("--targets", action="store_true", help="only what is promised, PASS or FAIL")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these workloads (a, b, …) or rules")
     parser.add_argument("--out", metavar="DIR", help="where results go (bench/results; a narrowed run keeps none unless told where)")
     parser.add_argument("--markdown", action="store_true", help="tables as markdown")
     parser.add_argument("--cores", type=int, metavar="N", help="use only N processor cores (Linux)")
@@ -45,14 +46,14 @@ def main():
 
 
 def measure(args):
-    from bench import results, steps, sweeps  # JAX starts here, after malloc has been told
+    from bench import forms, results, steps, sweeps  # JAX starts here, after malloc has been told
     from bench.workloads import WORKLOADS
     from fnnet import ops
 
     names = {"steps": [w.name for w in WORKLOADS], "sweeps": list(sweeps.TARGETS), "rules": [rule.__name__ for rule in ops.rules()]}
-    promised = {"steps": steps.targets, "sweeps": sweeps.targets}
+    promised = {"steps": steps.targets, "sweeps": sweeps.targets, "rules": forms.targets}
     if args.targets:
-        names = {part: names[part] for part in promised}
+        names["rules"] = [case.rule for case in forms.CASES]
     known = [name for part in names if args.what in (part, "all") for name in names[part]]
     if unknown := set(args.only or ()) - set(known):
         raise ValueError(f"there is no {', '.join(sorted(unknown))} to measure: write some of {', '.join(known)}")
@@ -66,8 +67,9 @@ def measure(args):
                 print(line, flush=True)
                 kept &= line.startswith("PASS")
         return 0 if kept else 1
-    for part, measured in (("steps", measure_steps), ("sweeps", measure_sweeps), ("rules", measure_rules)):
-        if args.what in (part, "all") and (found := measured(args)) and (args.out or not args.only):
+    for part, measured in (("steps", measure_steps), ("sweeps", measure_sweeps), ("rules", measure_rules), ("forms", measure_forms)):
+        wanted = args.what in ("rules" if part == "forms" else part, "all")
+        if wanted and (found := measured(args)) and (args.out or not args.only):
             print(f"\n{results.save(args.out or results.HERE, **{part: found})}   {time.perf_counter() - start:.0f} s", flush=True)
     return 0
 
@@ -117,6 +119,24 @@ def measure_rules(args):
     header = ("rule", "sizes", "ms hand : auto", "gain", "saved bytes", "temp bytes", "reason")
     if found:
         print("\n\n" + table(header, cells, markdown=args.markdown))
+    return found
+
+
+def measure_forms(args):
+    from bench import forms
+    from fnnet.verify.table import milliseconds, size, table
+
+    found, cells = [], []
+    for case in forms.chosen(args.only):
+        found += (rows := forms.measured(case, 1.0 if args.quick else 4.0))
+        heads = [(case.rule, case.sizes)] + [("", "")] * (len(rows) - 1)
+        cells += [(*head, row["form"], milliseconds(row["seconds"]), f"{row['seconds'] / rows[0]['seconds']:.2f}", size(row["saved"]),
+                   size(row["temp"]), "" if row["error"] is None else f"{row['error']:.0e}") for head, row in zip(heads, rows, strict=True)]
+    if found:
+        header = ("rule", "sizes", "form", "ms", ": hand", "saved bytes", "temp bytes", "error")
+        gains = forms.gains(found)
+        print("\n\n" + table(header, cells, markdown=args.markdown))
+        print(f"\nbest plain form : hand, geometric means: time {gains['seconds']:.2f}, saved bytes {gains['saved']:.1f}", flush=True)
     return found
 
 

@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from bench import clock, ours, peers, plain, recurrent, results, rules, steps, sweeps, transformer
+from bench import clock, forms, ours, peers, plain, recurrent, results, rules, steps, sweeps, transformer
 from bench.contender import job
 from bench.workloads import WORKLOADS, Workload
 
@@ -104,6 +104,18 @@ def test_each_workload_has_a_target_among_its_forms():
 def test_a_row_for_a_rule():
     (row,) = rules.run(quick=True, only={"relu"})
     assert row["rule"] == "relu" and row["hand ms"] > 0 and row["gain"] == pytest.approx(row["autodiff ms"] / row["hand ms"])
+
+
+def test_a_promise_is_about_forms_that_are_there_and_compute_the_same():
+    for case in forms.CASES:
+        assert all(figure in ("seconds", "temp", "saved", "error") and getattr(case, form) for figure, form, _ in case.promised)
+    (case,) = forms.chosen(["maxout"])
+    small = case._replace(arrays=lambda: forms.normal((8, 6, 4)))
+    rows = forms.measured(small, 0.01)
+    assert [row["form"] for row in rows] == ["hand", "best", "plain"] and rows[0]["saved"] < rows[2]["saved"]
+    with pytest.raises(AssertionError, match="do not compute the same"):
+        forms.measured(small._replace(plain=lambda x: x.min(-1)), 0.01)
+    assert forms.gains([{**row, "seconds": {"hand": 1.0, "best": 4.0, "plain": 9.0}[row["form"]]} for row in rows])["seconds"] == 4
 
 
 def test_results_of_a_day_are_kept_together_and_name_no_host(tmp_path):
