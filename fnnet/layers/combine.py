@@ -28,7 +28,7 @@ class Serial(Layer):
         return tuple(params), tuple(state)
 
     def apply(self, params, state, x, *, key=None, train=False):
-        _as_many(self, params)
+        _as_many(self, params, state)
         after = []
         for i, (layer, p, s) in enumerate(zip(self.parts, params, state)):
             x, s = part(layer, i, p, s, x, key=key, train=train)
@@ -62,7 +62,7 @@ class Residual(Layer):
         return tuple(p for p, _ in made), tuple(s for _, s in made)
 
     def apply(self, params, state, x, *, key=None, train=False):
-        _as_many(self, params)
+        _as_many(self, params, state)
         (y, body), (z, shortcut) = (part(layer, i, p, s, x, key=key, train=train)
                                     for i, (layer, p, s) in enumerate(zip(self.parts, params, state)))
         return y + z, (body, shortcut)
@@ -89,7 +89,7 @@ class Parallel(Layer):
         return tuple(p for p, _ in made), tuple(s for _, s in made)
 
     def apply(self, params, state, x, *, key=None, train=False):
-        _as_many(self, params)
+        _as_many(self, params, state)
         outs = [part(layer, i, p, s, x, key=key, train=train) for i, (layer, p, s) in enumerate(zip(self.parts, params, state))]
         ys = [y for y, _ in outs]
         y = jnp.concatenate(ys, -1) if self.join == "concat" else sum(ys[1:], ys[0]) if self.join == "sum" else self.join(ys)
@@ -99,11 +99,12 @@ class Parallel(Layer):
         return _written("Parallel", [*map(repr, self.parts)] + ([] if self.join == "concat" else [f"join={code(self.join)}"]))
 
 
-def _as_many(net, params):
-    if not isinstance(params, tuple | list) or len(params) != len(net.parts):
-        got = f"{len(params)} entries" if isinstance(params, tuple | list) else f"a {type(params).__name__} of {jax.tree.structure(params)}"
-        raise ValueError(f"this {type(net).__name__} has {len(net.parts)} parts and takes the parameters its init made, "
-                         f"one entry for each, and was given {got}")
+def _as_many(net, params, state):
+    for what, made in ("parameters", params), ("state", state):
+        if not isinstance(made, tuple | list) or len(made) != len(net.parts):
+            got = f"{len(made)} entries" if isinstance(made, tuple | list) else f"a {type(made).__name__} of {jax.tree.structure(made)}"
+            raise ValueError(f"this {type(net).__name__} has {len(net.parts)} parts and takes the {what} its init made, "
+                             f"one entry for each, and was given {got}")
 
 
 def _written(name, parts):

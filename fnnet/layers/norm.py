@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnet import ops
+from fnnet.layers.basic import DenseStack
 from fnnet.layers.layer import Layer, as_layer, count, given, shape_and_dtype
 from fnnet.ops.numeric import wide
 
@@ -135,6 +136,7 @@ class SpectralNorm(Layer):
 
     def __post_init__(self):
         object.__setattr__(self, "layer", as_layer(self.layer))
+        count(self, "steps", self.steps)
 
     def init(self, key, x):
         params, state = self.layer.init(key, x)
@@ -185,7 +187,7 @@ def _affine(layer, params):
 
 def _weights(layer, params):
     w = params.get("w") if isinstance(params, dict) else None
-    if w is None or jnp.ndim(w) < 2:
+    if w is None or jnp.ndim(w) < 2 or isinstance(layer.layer, DenseStack):
         raise ValueError(f"{type(layer).__name__} normalises the weights w [... k] of one layer, Dense for instance, and {layer.layer!r} "
                          "has no such parameter: wrap the layers inside it one by one")
     return w

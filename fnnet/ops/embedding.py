@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnet import sample
-from fnnet.ops.losses.reduction import extremes
-from fnnet.ops.numeric import wide
+from fnnet.ops.numeric import extremes, wide
 from fnnet.rule import rule
 
 

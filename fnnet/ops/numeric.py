@@ -1,9 +1,11 @@
-"""What several chapters need of floating-point numbers."""
+"""What several chapters need of numbers."""
 
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 
 def wide(dtype):
@@ -40,3 +42,21 @@ def polynomial(coefficients, x):
     for c in coefficients[1:]:
         y = y * x + c
     return y
+
+
+def extremes(a, but=None):
+    """The least and the greatest number of an array, `but` taken for 0; 0 and 0 where its values are not known yet, or not here."""
+    if isinstance(a, Tracer) or not jnp.size(a) or not getattr(a, "is_fully_addressable", True):
+        return 0, 0
+    with jax.ensure_compile_time_eval():        # an array from outside is concrete inside a jit too
+        a = jnp.asarray(a)
+        if but is not None:
+            a = jnp.where(a == but, 0, a)
+        return jnp.min(a).item(), jnp.max(a).item()
+
+
+def check_real(name, what, *arrays):
+    """Refuses integers, truths and complex numbers; None is no array."""
+    for a in arrays:
+        if a is not None and not jnp.issubdtype(jnp.result_type(a), jnp.floating):
+            raise TypeError(f"{name} takes real {what}, and was given {jnp.result_type(a)}: write .astype(jnp.float32)")

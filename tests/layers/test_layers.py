@@ -169,7 +169,9 @@ WRONG = [
     (lambda: net.apply(PARAMS, STATE, X[:, :4]), r"Dense\(10\) was initialised for 7 features, and was given x \[5, 4\]"),
     (lambda: net.apply(PARAMS, STATE, image), r"given x \[32, 7, 1\]: flatten it first, with Flatten\(\)"),
     (lambda: net.apply(PARAMS[:2], STATE, X), "has 3 parts .* was given 2 entries"),
-    (lambda: net.apply({}, STATE, X), "has 3 parts .* was given a dict"),
+    (lambda: net.apply({}, STATE, X), "has 3 parts .* parameters .* was given a dict"),
+    (lambda: net.apply(PARAMS, {}, X), "has 3 parts .* the state .* was given a dict"),
+    (lambda: Residual(Dense(7)).apply(Residual(Dense(7)).init(KEY, X)[0], (), X), "has 2 parts .* the state .* was given 0 entries"),
     (lambda: Dense(3).apply({"a": 1}, {}, X), r"Dense\(3\) takes the parameters its init made, with 'w' among them, .* those with a"),
 ]
 

@@ -108,6 +108,8 @@ def test_a_parameter_inside_a_wrapper_has_its_name():
     (lambda: LayerNorm().init(KEY, jnp.ones(())), r"LayerNorm\(\) normalises x \[... d\], and was given a scalar"),
     (lambda: LayerNorm().apply({}, {}, X), "takes the parameters its init made, with 'gamma' among them"),
     (lambda: SpectralNorm(Serial(Dense(2))).init(KEY, X), r"Dense for instance, and Serial\(Dense\(2\)\) has no such parameter"),
+    (lambda: WeightStandardization(layers.DenseStack(2)).init(KEY, X[0]), "wrap the layers inside it one by one"),
+    (lambda: SpectralNorm(Dense(2), steps=0), "the steps of SpectralNorm are a whole number above 0"),
     (lambda: WeightStandardization(ops.relu).init(KEY, X), "relu has no such parameter"),
 ])
 def test_a_wrong_use_is_a_sentence(call, sentence):

@@ -287,6 +287,11 @@ def test_beside_the_arguments_only_statistics_are_kept(f, bytes_kept):
     (lambda: ops.l2_norm(jnp.zeros((2, 3)), axis=2), "along axis=2: x is"),
     (lambda: ops.l2_normalize(jnp.zeros((2, 0))), "give an axis of at least one number"),
     (lambda: ops.variance(jnp.zeros((2, 3)), axis=0, ddof=2), "give a smaller ddof"),
+    (lambda: ops.power_iteration(jnp.zeros((2, 3)), jnp.zeros(2)), r"w is \[2, 3\] and u is \[2\]"),
+    (lambda: ops.layer_norm(jnp.zeros((2, 3), int)), r"takes real numbers, and was given int64: write .astype\(jnp.float32\)"),
+    (lambda: ops.batch_norm(jnp.zeros((2, 3)), jnp.ones(3, int)), "takes real numbers, and was given int64"),
+    (lambda: ops.group_norm(jnp.zeros((2, 3), bool), groups=1), "takes real numbers, and was given bool"),
+    (lambda: ops.l2_norm(jnp.zeros((2, 3), complex)), "takes real numbers, and was given complex128"),
     (lambda: ops.weight_standardize(jnp.zeros(3)), r"was given \[3\]"),
     (lambda: ops.spectral_normalize(jnp.zeros((2, 3)), jnp.zeros(3), jnp.zeros(3)), r"u is \[3\] and v is \[3\]"),
 ])

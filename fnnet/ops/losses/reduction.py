@@ -8,12 +8,10 @@ Rules compute in at least float32 and answer in the dtypes they were given.
 
 import math
 
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
 
-from fnnet.ops.numeric import wide
+from fnnet.ops.numeric import check_real, extremes, wide
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -144,22 +142,6 @@ def integers(labels):
 def _index(labels):
     """Labels kept in a byte could not be compared with the 300th class."""
     return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
-
-
-def extremes(a, but=None):
-    """The least and the greatest number of an array, `but` taken for 0; 0 and 0 where its values are not known yet, or not here."""
-    if isinstance(a, Tracer) or not jnp.size(a) or not getattr(a, "is_fully_addressable", True):
-        return 0, 0
-    with jax.ensure_compile_time_eval():        # an array from outside is concrete inside a jit too
-        a = jnp.asarray(a)
-        if but is not None:
-            a = jnp.where(a == but, 0, a)
-        return jnp.min(a).item(), jnp.max(a).item()
-
-
-def check_real(name, what, a):
-    if not jnp.issubdtype(jnp.result_type(a), jnp.floating):
-        raise TypeError(f"{name} takes real {what}, and was given {jnp.result_type(a)}: write .astype(jnp.float32)")
 
 
 def check_reduction(name, weights, shape, reduction):

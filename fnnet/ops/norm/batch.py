@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.ops.norm.moments import along, front, like, moments, scaled, shifted, widen
+from fnnet.ops.numeric import check_real
 from fnnet.rule import rule
 from fnnet.sample import positive
 
@@ -114,10 +115,11 @@ def _(dy, x, gamma, beta, mean, var, *, eps):
 
 
 def _check(x, *channels):
+    check_real("batch norm", "numbers", x, *channels)
     shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
     if len(shape) < 2 or math.prod(shape) == 0 or any(c != shape[-1:] for c in given):
         raise ValueError(f"batch norm takes x [... d] with at least one example, and one number for each channel: x is {list(shape)}, "
-                         f"the others are {', '.join(str(list(c)) for c in given)}")
+                         f"the others are {', '.join(str(list(c)) for c in given) or 'not given'}")
 
 
 for training in (batch_norm, batch_norm_relu):

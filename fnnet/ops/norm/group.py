@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.ops.norm.moments import like, scaled, shifted, widen
+from fnnet.ops.numeric import check_real
 from fnnet.rule import rule
 
 
@@ -95,6 +96,7 @@ def _spread(a, x):
 
 
 def _check(name, x, channels, positions=0):
+    check_real(name, "numbers", x, *channels)
     shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
     if len(shape) < 2 + positions or math.prod(shape[1:]) == 0 or any(c != shape[-1:] for c in given):
         raise ValueError(f"{name} takes x [n ... c]{' with positions between' * positions}, and one number for each channel: x is "

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.ops.norm.moments import front, like, moments, scaled, shifted, weighted_sum, widen
+from fnnet.ops.numeric import check_real
 from fnnet.rule import rule
 
 
@@ -68,6 +69,7 @@ def _(dy, x, gamma, r):
 
 
 def _check(name, x, *channels):
+    check_real(name, "numbers", x, *channels)
     shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
     if not shape or math.prod(shape[-1:]) == 0 or any(c != shape[-1:] for c in given):
         raise ValueError(f"{name} takes x [... d] with at least one feature, and one number for each: x is {list(shape)}, "

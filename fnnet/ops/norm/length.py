@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.ops.norm.moments import like, widen
+from fnnet.ops.numeric import check_real
 from fnnet.rule import rule
 
 
@@ -51,7 +52,7 @@ def _(x, *, axis):
 def _(dy, x, r, *, axis):
     wider, dy = widen(x, dy)
     cosine = (dy * wider).sum(axis, keepdims=True) * r          # in this order no product leaves the range of numbers
-    return like((dy * r - wider * r * (cosine * r), x))
+    return like(((dy - wider * (cosine * r)) * r, x))
 
 
 def length(x, axis):
@@ -72,6 +73,7 @@ def inverse(norm):
 
 
 def check_axis(name, x, axis):
+    check_real(name, "numbers", x)
     shape = jnp.shape(x)
     axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     if not all(isinstance(a, int) and -len(shape) <= a < len(shape) for a in axes) or 0 in (shape[a] for a in axes):

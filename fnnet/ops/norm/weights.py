@@ -7,6 +7,7 @@ from jax import lax
 
 from fnnet.ops.norm.length import inverse, length
 from fnnet.ops.norm.moments import along, front, like, moments, widen
+from fnnet.ops.numeric import check_real
 from fnnet.rule import rule
 
 
@@ -69,6 +70,8 @@ def _(dy, w, u, v, sigma):
 def power_iteration(w, u, *, steps=1):
     """A better guess of the leading singular vectors of w [... k] as a matrix: u [k] → u [k], v [d], both of length 1 (0 where W·u
     is). No gradient passes."""
+    if jnp.ndim(w) < 2 or jnp.shape(u) != w.shape[-1:]:
+        raise ValueError(f"power_iteration takes weights [... k] and u [k]: w is {list(jnp.shape(w))} and u is {list(jnp.shape(u))}")
     wider, u = lax.stop_gradient(widen(w, u))
     matrix = wider.reshape(-1, w.shape[-1])
 
@@ -80,6 +83,7 @@ def power_iteration(w, u, *, steps=1):
 
 @weight_standardize.check
 def _(w):
+    check_real("weight_standardize", "weights", w)
     shape = jnp.shape(w)
     if len(shape) < 2 or math.prod(shape) == 0:
         raise ValueError(f"weight_standardize takes weights [... k] of at least one number for each output k, and was given {list(shape)}")
@@ -87,6 +91,7 @@ def _(w):
 
 @spectral_normalize.check
 def _(w, u, v):
+    check_real("spectral_normalize", "weights and vectors", w, u, v)
     shape = jnp.shape(w)
     if len(shape) < 2 or math.prod(shape) == 0 or jnp.shape(u) != shape[-1:] or jnp.shape(v) != (math.prod(shape[:-1]),):
         raise ValueError(f"spectral_normalize takes weights [... k] and vectors u [k] and v, one number for each row: w is {list(shape)}, "
