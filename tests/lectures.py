@@ -62,6 +62,9 @@ ROWS = {
         Row("forward difference, h = 10⁻⁴", "verify.forward_difference", f"{NUMBER}[forward differences]", "15"),
         Row("central difference and ‖a − b‖/(‖a‖ + ‖b‖)", "gradient_check verify.relative_error",
             "verify/test_gradient.py::test_a_network_passes_in_float64_though_it_is_float32", "03"),
+        Row("vanishing gradients: σ′ ≤ ¼, layer after layer", "diagnostics.gradient_flow",
+            "diagnostics/test_flow.py::test_the_rate_is_that_of_the_layers", "07"),
+        Row("dead ReLU units", "diagnostics.gradient_flow", "diagnostics/test_flow.py::test_what_is_wrong_is_said_with_the_remedy", "07"),
     ],
     "5. Training": [
         Row("random minibatch, gradient, update, until a criterion", "train.make_step train.make_epoch train.epochs",
