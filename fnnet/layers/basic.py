@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from fnnet import ops
 from fnnet.layers.initializers import he, normal, zeros
-from fnnet.layers.layer import Layer, shape_and_dtype
+from fnnet.layers.layer import Layer, as_real, shape_and_dtype
 from fnnet.layers.layer import count as _count
 from fnnet.layers.layer import given as _given
 
@@ -42,7 +42,7 @@ class Dense(Layer):
         if jnp.ndim(x) < 1 or jnp.shape(x)[-1] != w.shape[0]:
             hint = ": flatten it first, with Flatten()" if x.ndim > 2 and x[0].size == w.shape[0] else ""
             raise ValueError(f"{self!r} was initialised for {w.shape[0]} features, and was given x {list(jnp.shape(x))}{hint}")
-        return ops.dense(_as_real(x, w), w, params.get("b")), state
+        return ops.dense(as_real(x, w), w, params.get("b")), state
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,7 +147,7 @@ class Maxout(Layer):
 
     def apply(self, params, state, x, *, key=None, train=False):
         w = _given(self, params, "w")
-        z = ops.dense(_as_real(x, w), w, params["b"])
+        z = ops.dense(as_real(x, w), w, params["b"])
         return ops.maxout(z.reshape(*z.shape[:-1], self.pieces, self.features), axis=-2), state
 
 
@@ -157,11 +157,6 @@ class Flatten(Layer):
 
     def apply(self, params, state, x, *, key=None, train=False):
         return x.reshape(x.shape[0], -1), state
-
-
-def _as_real(x, w):
-    """Integers (pixels, counts) as numbers of the dtype of the weights."""
-    return x if jnp.issubdtype(jnp.result_type(x), jnp.floating) else jnp.asarray(x).astype(w.dtype)
 
 
 def _key(layer, key):

@@ -13,6 +13,17 @@ def fans(shape):
     return (shape[-2], shape[-1]) if len(shape) >= 2 else (math.prod(shape), math.prod(shape))
 
 
+def of_kernel(make, key, shape, dtype):
+    """A kernel w [*kernel c k] of a convolution, where fan-in and fan-out count every tap. Initialisers of elsewhere, such as
+    jax.nn.initializers, are asked for the whole."""
+    taps = math.prod(shape[:-2])
+    if isinstance(make, _Scaled):
+        return make(key, shape, dtype) / math.sqrt(taps)
+    if isinstance(make, orthogonal):
+        return make(key, (taps * shape[-2], shape[-1]), dtype).reshape(shape)
+    return make(key, shape, dtype)
+
+
 @dataclass(frozen=True)
 class normal:
     """w ~ N(0, σ²)"""

@@ -104,6 +104,11 @@ def given(layer, params, name):
     return params[name]
 
 
+def as_real(x, w):
+    """Integers (pixels, counts) as numbers of the dtype of the weights."""
+    return x if jnp.issubdtype(jnp.result_type(x), jnp.floating) else jnp.asarray(x).astype(w.dtype)
+
+
 def count(layer, what, n):
     """Refuses a setting that is no whole number above 0."""
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:

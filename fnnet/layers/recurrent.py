@@ -15,9 +15,8 @@ from functools import partial
 import jax.numpy as jnp
 
 from fnnet import ops
-from fnnet.layers.basic import _as_real
 from fnnet.layers.initializers import glorot, orthogonal
-from fnnet.layers.layer import Layer, as_layer, count, given, part, shape_and_dtype, subkey
+from fnnet.layers.layer import Layer, as_layer, as_real, count, given, part, shape_and_dtype, subkey
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,7 +176,7 @@ def _run(layer, op, params, state, x):
     if jnp.ndim(x) != 3 or x.shape[-1] != d:
         raise ValueError(f"{layer!r} takes x [n t {d}], and was given {list(jnp.shape(x))}")
     before = {f"{name}0": state[name] for name in layer.memory if state}
-    y, *last = op(x=_as_real(x, params["wx"]), **params, **before, lengths=lengths, reverse=layer.reverse)
+    y, *last = op(x=as_real(x, params["wx"]), **params, **before, lengths=lengths, reverse=layer.reverse)
     after = dict(zip(layer.memory, last, strict=True)) if state else state
     return (last[0] if layer.last else y if lengths is None else (y, lengths)), after
 

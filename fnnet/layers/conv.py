@@ -1,0 +1,188 @@
+"""Convolutions and pooling, channels last, over any number of spatial axes: the input says how many. kernel, window, strides and
+dilation are numbers, or tuples of one for each axis; padding is "SAME", "VALID", a number, or a tuple of numbers or pairs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+
+from fnnet import ops
+from fnnet.layers.initializers import he, of_kernel, zeros
+from fnnet.layers.layer import Layer, as_real, count, given, shape_and_dtype
+
+
+@dataclass(frozen=True, repr=False)
+class Conv(Layer):
+    """y[o] = Σᵤ x[so + ru]·w[u] + b
+
+    x [n *spatial c] → y [n *places features]; params w [*kernel c/groups features], b [features]. Weights are He-normal unless
+    said otherwise. strides s, dilation r and groups as in ops.conv. A kernel of 1 is Dense at every place.
+    """
+    features: int
+    kernel: int | tuple = 3
+    strides: int | tuple = 1
+    padding: str | int | tuple = "SAME"
+    dilation: int | tuple = 1
+    groups: int = 1
+    bias: bool = True
+    weights: Callable = he()
+    biases: Callable = zeros()
+
+    def __post_init__(self):
+        count(self, "features", self.features)
+        count(self, "groups", self.groups)
+
+    def init(self, key, x):
+        return _start(self, key, x, self.features, self.groups), {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return _applied(self, ops.conv, params, x, self.groups), state
+
+
+@dataclass(frozen=True, repr=False)
+class DepthwiseConv(Layer):
+    """y[o] = Σᵤ x[so + ru]·w[u] + b, each channel by itself
+
+    x [n *spatial c] → y [n *places c·multiplier]; params w [*kernel 1 c·multiplier], b [c·multiplier]. With Conv(features, kernel=1)
+    behind it a separable convolution   [Chollet 2017]
+    """
+    kernel: int | tuple = 3
+    multiplier: int = 1
+    strides: int | tuple = 1
+    padding: str | int | tuple = "SAME"
+    dilation: int | tuple = 1
+    bias: bool = True
+    weights: Callable = he()
+    biases: Callable = zeros()
+
+    def __post_init__(self):
+        count(self, "multiplier", self.multiplier)
+
+    def init(self, key, x):
+        c = shape_and_dtype(x)[0][-1]
+        return _start(self, key, x, c * self.multiplier, c), {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return _applied(self, ops.conv, params, x, given(self, params, "w").shape[-1] // self.multiplier), state
+
+
+@dataclass(frozen=True, repr=False)
+class ConvTranspose(Layer):
+    """y[i] = Σ x[o]·w[u] + b over so + ru = i: a convolution backwards, which makes images larger by the strides
+
+    x [n *places c] → y [n *spatial features]; params w [*kernel c/groups features], b [features]. Sizes as in ops.conv_transpose:
+    "SAME" makes spatial = places·strides.
+    """
+    features: int
+    kernel: int | tuple = 3
+    strides: int | tuple = 2
+    padding: str | int | tuple = "SAME"
+    dilation: int | tuple = 1
+    groups: int = 1
+    bias: bool = True
+    weights: Callable = he()
+    biases: Callable = zeros()
+
+    def __post_init__(self):
+        count(self, "features", self.features)
+        count(self, "groups", self.groups)
+
+    def init(self, key, x):
+        return _start(self, key, x, self.features, self.groups), {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return _applied(self, ops.conv_transpose, params, x, self.groups), state
+
+
+@dataclass(frozen=True, repr=False)
+class MaxPool(Layer):
+    """y[o] = maxᵤ x[so + u], the largest of every window, which stand side by side unless strides are given. With relu=True and 0,
+    in the same rule."""
+    window: int | tuple = 2
+    strides: int | tuple | None = None
+    padding: str | int | tuple = "VALID"
+    relu: bool = False
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        pool = ops.relu_max_pool if self.relu else ops.max_pool
+        return pool(x, window=self.window, strides=self.strides, padding=self.padding), state
+
+
+@dataclass(frozen=True, repr=False)
+class AvgPool(Layer):
+    """y[o] = Σᵤ x[so + u]/n, the mean of every window, of what is not padding with count_include_pad=False"""
+    window: int | tuple = 2
+    strides: int | tuple | None = None
+    padding: str | int | tuple = "VALID"
+    count_include_pad: bool = True
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.avg_pool(x, window=self.window, strides=self.strides, padding=self.padding,
+                            count_include_pad=self.count_include_pad), state
+
+
+@dataclass(frozen=True, repr=False)
+class LpPool(Layer):
+    """y[o] = (Σᵤ |x[so + u]|ᵖ)^(1/p)"""
+    p: float
+    window: int | tuple = 2
+    strides: int | tuple | None = None
+    padding: str | int | tuple = "VALID"
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.lp_pool(x, p=self.p, window=self.window, strides=self.strides, padding=self.padding), state
+
+
+@dataclass(frozen=True, repr=False)
+class AdaptiveAvgPool(Layer):
+    """x [n *spatial c] → y [n *size c], the means of so many windows, whatever the size of the image"""
+    size: int | tuple = 1
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.adaptive_avg_pool(x, size=self.size), state
+
+
+@dataclass(frozen=True, repr=False)
+class AdaptiveMaxPool(Layer):
+    """x [n *spatial c] → y [n *size c], the largest of so many windows, whatever the size of the image"""
+    size: int | tuple = 1
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.adaptive_max_pool(x, size=self.size), state
+
+
+@dataclass(frozen=True, repr=False)
+class GlobalAvgPool(Layer):
+    """x [n *spatial c] → y [n c], the mean of each channel"""
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.adaptive_avg_pool(x).reshape(x.shape[0], x.shape[-1]), state
+
+
+@dataclass(frozen=True, repr=False)
+class GlobalMaxPool(Layer):
+    """x [n *spatial c] → y [n c], the largest of each channel"""
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.adaptive_max_pool(x).reshape(x.shape[0], x.shape[-1]), state
+
+
+def _start(layer, key, x, features, groups):
+    (_, *spatial, c), dtype = shape_and_dtype(x)
+    kernel = layer.kernel if isinstance(layer.kernel, tuple) else (layer.kernel,) * len(spatial)
+    if not spatial or len(kernel) != len(spatial):
+        raise ValueError(f"{layer!r} takes x [n *spatial c] with a spatial axis for each of its kernel, and was given {list(x.shape)}")
+    if c % groups:
+        raise ValueError(f"the groups of {layer!r} divide the channels of x, and x is {list(x.shape)}")
+    params = {"w": of_kernel(layer.weights, key, (*kernel, c // groups, features), dtype)}
+    if layer.bias:
+        params["b"] = layer.biases(jax.random.fold_in(key, 1), (features,), dtype)
+    return params
+
+
+def _applied(layer, op, params, x, groups):
+    w = given(layer, params, "w")
+    if x.ndim != w.ndim or x.shape[-1] != w.shape[-2] * groups:
+        raise ValueError(f"{layer!r} was initialised for x [n *spatial {w.shape[-2] * groups}] with {w.ndim - 2} spatial axes, "
+                         f"and was given {list(x.shape)}")
+    return op(as_real(x, w), w, params.get("b"), strides=layer.strides, padding=layer.padding, dilation=layer.dilation, groups=groups)
