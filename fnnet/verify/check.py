@@ -88,7 +88,7 @@ def _look_around(run, p, vary, derived):
     if right:
         found = elsewhere.problems(p, vary, run.thorough)
         jobs |= elsewhere.jobs(book, found, rng)
-        low = low_jobs(run, p, found[elsewhere.LARGE][0] if elsewhere.LARGE in jobs else None)
+        low = low_jobs(run, p, {label: q for (kind, label), (q, _) in found.items() if kind == "shapes" and (kind, label) in jobs})
         jobs |= low | second.jobs(p, cts, rng)
     programs |= build({name: job for name, job in jobs.items() if name not in programs})       # compiled while the next looks are taken
     asked = kind != truth.ESTIMATOR and _against_differences(run, at, cts)
@@ -100,7 +100,7 @@ def _look_around(run, p, vary, derived):
     if right:
         second.look(run, at, programs, jobs, cts, tried, formal=asked or bool(kind))
         others_at = elsewhere.look(run, at, found, programs, jobs)
-        low_looks(run, at, low, programs, tried, others_at.get(elsewhere.LARGE))
+        low_looks(run, at, low, programs, tried, {label: here for (kind, label), here in others_at.items() if kind == "shapes"})
         if run.thorough:
             mesh_looks(book, p, at)
     else:

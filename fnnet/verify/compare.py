@@ -54,7 +54,8 @@ class Comparison(NamedTuple):
 
     def _written(self, markdown):
         heads = ("", *(head for head, _ in FIGURES.values()))
-        rows = [(name, *("" if f[key] is None else write(f[key]) for key, (_, write) in FIGURES.items())) for name, f in self.figures.items()]
+        rows = [(name, *("" if f[key] is None else write(f[key]) for key, (_, write) in FIGURES.items()))
+                for name, f in self.figures.items()]
         gap = "\n\n" if markdown else "\n"
         return gap.join([f"{self.title}   {self.shapes}", table(heads, rows, markdown=markdown)] + ([self.reason] if self.reason else []))
 
@@ -102,8 +103,9 @@ def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5):
         taken = time.perf_counter() - begun
         programs[name] = functools.partial(program, *args)
         memory = program.memory_analysis()
-        figures[name] = {"seconds": 0.0, "compile": taken, "saved": saved_bytes(f, *args), "temp": int(memory.temp_size_in_bytes) if memory else 0,
-                         "flops": _flops(program), "operations": len(re.findall(r"^\s*(?:ROOT )?%?[\w.-]+ = ", program.as_text() or "", re.M)),
+        figures[name] = {"seconds": 0.0, "compile": taken, "saved": saved_bytes(f, *args),
+                         "temp": int(memory.temp_size_in_bytes) if memory else 0, "flops": _flops(program),
+                         "operations": len(re.findall(r"^\s*(?:ROOT )?%?[\w.-]+ = ", program.as_text() or "", re.M)),
                          "error": _error(programs[name](), truth)}
     for name, median in _medians(programs, rounds, seconds).items():
         figures[name]["seconds"] = median

@@ -3,9 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 
+from fnnet.verify.judge import SWALLOWED
 
-def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones):
-    """One sentence, or nothing. all_right: the right gradients of all arguments; truth_of_ones: those for a cotangent of ones."""
+
+def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones, small=False):
+    """One sentence, or nothing. all_right: the right gradients of all arguments; truth_of_ones: those for a cotangent of ones; small:
+    the arrays were made smaller, down to where any number is a factor."""
     got, want = fault.given, fault.right
     if got.shape != want.shape:
         return ""
@@ -13,11 +16,15 @@ def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones):
         return "an overflow, a 0/0 or ∞ − ∞ that autodiff of the reference does not have" if np.isfinite(want).all() else ""
     if context.startswith("vmap"):
         return "wrong only under vmap: a rule of its own for batching, or an axis counted from the front"
-    wrong = ~np.isclose(got, want, rtol=1e-6, atol=1e-12 * max(np.abs(want).max(initial=0), 1e-300))
+    if (np.abs(want) >= SWALLOWED).any():
+        return "NaN is turned into a number on its way back"
+    wrong = ~np.isclose(got, want, rtol=1e-9, atol=1e-12 * max(np.abs(want).max(initial=0), 1e-300))
     n = int(wrong.sum())
     if n == 0:
         return ""
-    for guess in (_constant, _rearranged, _cotangent, _other, _factor, _precision, _mask, _region):
+    guesses = [_constant, _precision, _region] if _near(got, want) else [
+        _constant, _rearranged, _cotangent, _other, _factor, _precision, _mask, _region]
+    for guess in [] if small and got.size == 1 else guesses:
         if text := guess(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
             return text
     return ""
@@ -39,7 +46,7 @@ def _sizes(leaves):
 
 def _constant(p, got, want, wrong, leaves, cts, *_):
     if not np.abs(got).max(initial=0):
-        return "the gradient of this argument is dropped: it is 0 everywhere"
+        return "the gradient of this argument is dropped: it is 0 everywhere" if got.size > 1 else ""
     if _near(got, -want):
         return "the sign"
     some = np.abs(want) > 1e-9 * np.abs(want).max(initial=0)
@@ -47,8 +54,9 @@ def _constant(p, got, want, wrong, leaves, cts, *_):
         return "a gradient where there is none"
     ratio = np.where(some, got / np.where(some, want, 1), np.nan)
     r = float(np.nanmedian(ratio))
-    if np.nanmax(np.abs(ratio - r)) < 1e-6 * max(abs(r), 1):
-        for s, name in _sizes([leaves[i] for i in range(len(leaves)) if hasattr(leaves[i], "shape")]).items():
+    if np.nanmax(np.abs(ratio - r)) < min(1e-6 * max(abs(r), 1), 1e-3 * abs(r - 1)):
+        sizes = _sizes([leaf for leaf in leaves if hasattr(leaf, "shape")])
+        for s, name in sizes.items():
             if abs(r - s) < 1e-6 * s:
                 return f"{s} times too large: off by {name} {s}"
             if abs(r * s - 1) < 1e-6:
@@ -56,7 +64,9 @@ def _constant(p, got, want, wrong, leaves, cts, *_):
         for name, value in p.settings.items():
             if isinstance(value, float) and value and (abs(r - value) < 1e-6 * abs(value) or abs(r * value - 1) < 1e-6):
                 return f"a factor of {name} {'too many' if abs(r - value) < 1e-6 * abs(value) else 'missing'}"
-        return f"a constant factor of {r:.6g}"
+        for s, t in ((s, t) for s in sizes for t in sizes if s != t and abs(r * t - s) < 1e-9 * s):
+            return f"off by {s}/{t}: {sizes[s]} {s} for {sizes[t]} {t}"
+        return f"a constant factor of {r:.10g}"
     rest = got - want
     if wrong.all() and got.size > 1 and np.ptp(rest) < 1e-6 * np.abs(rest).max():
         return f"a constant {rest.flat[0]:.6g} is added"
@@ -91,6 +101,8 @@ def _cotangent(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault
         return ""
     if _near(got, ones):
         return "the cotangent is ignored"
+    if cts[0].shape == got.shape and _near(got, want * cts[0]):
+        return "the cotangent is a factor twice"
     if _near(got, np.abs(want)) and not _near(want, np.abs(want)):
         return "the sign of the cotangent or of the gradient is lost: it is the absolute value"
     for word, c in (("first element", cts[0].reshape(-1)[:1]), ("mean", np.array([cts[0].mean()])), ("sum", np.array([cts[0].sum()]))):
@@ -108,7 +120,7 @@ def _other(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
 
 def _factor(p, got, want, wrong, leaves, *_):
     for name, leaf in zip(p.names, leaves):
-        if not hasattr(leaf, "dtype") or not np.issubdtype(np.asarray(leaf).dtype if not hasattr(leaf, "aval") else np.dtype(object), np.floating):
+        if not isinstance(leaf, np.ndarray) or not np.issubdtype(leaf.dtype, np.floating):
             continue
         for shape in (leaf, np.asarray(leaf)[..., None]):
             try:
@@ -127,7 +139,7 @@ def _precision(p, got, want, wrong, *_):
     if wrong.mean() > 0.5 and np.median(error) > 1e-9 and error.max() < 0.1:
         if np.median(error) < 1e-5:
             return "float32 somewhere inside"
-        for name, dtype in (("float16", np.dtype(jnp.float16)), ("bfloat16", np.dtype(jnp.bfloat16))):
+        for name, dtype in (("bfloat16", np.dtype(jnp.bfloat16)), ("float16", np.dtype(jnp.float16))):
             with np.errstate(over="ignore"):
                 if (got.astype(dtype).astype(np.float64) == got).all():
                     return f"{name}: every number is one"

@@ -9,8 +9,6 @@ from fnnet.verify import judge, looks, shapes
 from fnnet.verify.inputs import draw
 from fnnet.verify.problem import both, nondiff
 
-LARGE = ("shapes", "large and odd")
-
 
 def problems(p, vary, thorough):
     """{(check, label): (problem, promised)} of other shapes and settings. What nobody promised may be refused, aloud."""
@@ -54,7 +52,7 @@ def _settings(p, vary, thorough):
     static, given = nondiff(p.f), len(p.treedef.children())
     for k, param in enumerate(params):
         positional = param.kind is not param.KEYWORD_ONLY and param.name not in p.settings and (k < given or k in static)
-        if param.name in vary or positional and k < given:
+        if param.name in vary or (positional and k < given):
             continue
         value = p.settings.get(param.name, param.default)
         others = (not value,) if isinstance(value, bool) else (0.5 * value, 1.5 * value) if isinstance(value, float) and value else ()

@@ -14,7 +14,8 @@ def draw(domain, shape, rng, like=None, scale=1.0):
     if domain.kind == "bool":
         return rng.integers(0, 2, size=shape).astype(bool)
     if domain.kind == "key":
-        return jax.random.wrap_key_data(rng.integers(0, 2**31, size=jax.random.key_data(like).shape, dtype=np.uint32), impl=jax.random.key_impl(like))
+        bits = rng.integers(0, 2**31, size=jax.random.key_data(like).shape, dtype=np.uint32)
+        return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(like))
     if domain.kind != "float" or domain.word == "fixed":
         return like
     x = rng.normal(size=shape) * scale
@@ -83,9 +84,11 @@ def invented(problem, rng, settings=(), thorough=True):
     yield from _ends(problem, floats, put, rng)
     for c in EXTREMES:
         for label, sign in (("", lambda s: 1.0), ("minus ", lambda s: -1.0), ("plus or minus ", lambda s: rng.choice([-1.0, 1.0], size=s))):
-            yield "extremes", f"everything {label}{c:g}", put(free, lambda i, c=c, sign=sign: sign(base[i].shape) * c * (1 + 0.1 * rng.random(base[i].shape)))
+            def about(i, c=c, sign=sign):
+                return sign(base[i].shape) * c * (1 + 0.1 * rng.random(base[i].shape))
+            yield "extremes", f"everything {label}{c:g}", put(free, about)
             for i in free if len(free) > 1 else ():
-                yield "extremes", f"{problem.names[i]} {label}{c:g}", put([i], lambda i, c=c, sign=sign: sign(base[i].shape) * c * (1 + 0.1 * rng.random(base[i].shape)))
+                yield "extremes", f"{problem.names[i]} {label}{c:g}", put([i], about)
         yield "extremes", f"one element of each {c:g}", put(free, lambda i, c=c: _one(base[i], c, rng))
         yield "extremes", f"an offset of {c:g}", put(free, lambda i, c=c: base[i] + c)
     for c in TINY:
@@ -104,15 +107,16 @@ def _one(x, c, rng):
 
 def _patterns(problem, free, put, rng):
     base, domains = problem.leaves, problem.domains
-    rows = [i for i, d in enumerate(domains) if d.kind == "float" and d.word not in ("fixed", "symmetric", "definite", "triangular", "sorted")
-            and np.ndim(base[i])]
+    whole = ("fixed", "symmetric", "definite", "triangular", "sorted")      # words that say something of all rows together
+    rows = [i for i, d in enumerate(domains) if d.kind == "float" and d.word not in whole and np.ndim(base[i])]
     yield "inputs", "equal rows", put([i for i in rows if base[i].ndim > 1], lambda i: np.repeat(base[i][:1], base[i].shape[0], 0))
     yield "inputs", "arrays upside down", put(rows, lambda i: base[i][::-1])
     yield "inputs", "constant rows", put([i for i in free if base[i].ndim], lambda i: np.repeat(base[i][..., :1], base[i].shape[-1], -1))
     yield "inputs", "constant arrays", put(free, lambda i: np.full(base[i].shape, rng.normal()))
     yield "kinks", "one row of zeros", put([i for i in free if base[i].ndim], lambda i: np.concatenate([0 * base[i][:1], base[i][1:]]))
     for grid in (3.0, 10.0, 40.0):
-        yield "inputs", f"evenly from -{grid:g} to {grid:g}", put(free, lambda i, g=grid: rng.permutation(np.linspace(-g, g, base[i].size)).reshape(base[i].shape))
+        yield "inputs", f"evenly from -{grid:g} to {grid:g}", put(free, lambda i, g=grid: (
+            rng.permutation(np.linspace(-g, g, base[i].size)).reshape(base[i].shape)))
     yield "inputs", "evenly from 1e-8 to 1e3 in size", put(free, lambda i: (
         rng.permutation(np.geomspace(1e-8, 1e3, base[i].size)) * rng.choice([-1, 1], base[i].size)).reshape(base[i].shape))
     alike = [(i, j) for i in free for j in free if i < j and base[i].shape == base[j].shape and base[i].size > 1]
@@ -136,7 +140,8 @@ def _kinks(problem, free, put, rng, settings, thorough):
     for c in near[:12 if thorough else 6]:
         for label, x in ((f"{c:g}", c), (f"{-c:g}", -c)):
             yield "kinks", f"everything {label}", put(free, lambda i, x=x: np.full(base[i].shape, x))
-            yield "inputs", f"everything near {label}", put(free, lambda i, x=x: x + max(abs(x), 1e-3) * 0.05 * rng.normal(size=base[i].shape))
+            yield "inputs", f"everything near {label}", put(free, lambda i, x=x: (
+                x + max(abs(x), 1e-3) * 0.05 * rng.normal(size=base[i].shape)))
             yield "inputs", f"everything within 1 of {label}", put(free, lambda i, x=x: x + rng.uniform(-1, 1, size=base[i].shape))
 
 
@@ -161,10 +166,13 @@ def _ends(problem, floats, put, rng):
     large = [i for i in bounded if domains[i].high == np.inf or domains[i].low == -np.inf]
     for c in (30.0, 1e3):
         if large:
-            yield "extremes", f"positive arrays about {c:g}", put(large, lambda i, c=c: (
-                domains[i].low + c * (1 + rng.random(base[i].shape)) if domains[i].low > -np.inf else domains[i].high - c * (1 + rng.random(base[i].shape))))
+            def away(i, c=c):
+                far = c * (1 + rng.random(base[i].shape))
+                return domains[i].low + far if domains[i].low > -np.inf else domains[i].high - far
+            yield "extremes", f"arrays with one end, about {c:g} from it", put(large, away)
     for i in [i for i in floats if domains[i].word == "distribution"]:
-        yield "extremes", f"{problem.names[i]} one-hot", put([i], lambda i: np.eye(base[i].shape[-1])[rng.integers(base[i].shape[-1], size=base[i].shape[:-1])])
+        yield "extremes", f"{problem.names[i]} one-hot", put([i], lambda i: (
+            np.eye(base[i].shape[-1])[rng.integers(base[i].shape[-1], size=base[i].shape[:-1])]))
         yield "inputs", f"{problem.names[i]} uniform", put([i], lambda i: np.full(base[i].shape, 1 / base[i].shape[-1]))
     for i in [i for i in floats if domains[i].word == "binary"]:
         for v in (0.0, 1.0):

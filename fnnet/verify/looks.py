@@ -1,22 +1,21 @@
 """Looking at one program at many inputs and cotangents, and writing down what is wrong."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fnnet.verify import judge
 from fnnet.verify.inputs import cotangents
-from fnnet.verify.judge import Scale, assess, measure, numbers
-
-SWALLOWED = 1e300       # stands for NaN where that is what is right
+from fnnet.verify.judge import SWALLOWED, Scale, assess, measure, numbers
+from fnnet.verify.problem import Problem, Program
 
 
 class Look(NamedTuple):
     """One place looked at, where something was wrong."""
     check: str
     label: str
-    fault: judge.Fault
-    problem: object
+    fault: Any              # a judge.Fault, or None where a message says it all
+    problem: Any
     leaves: list
     cts: list
     dtype: str = ""
@@ -64,11 +63,11 @@ def sentence(error):
 
 class First(NamedTuple):
     """The program of first order (see problem.both), what counts as rounding in it, and a generator of random numbers."""
-    p: object
-    program: object
+    p: Problem
+    program: Program
     values: Scale
     gradients: Scale
-    rng: object
+    rng: np.random.Generator
     given: list         # the real arrays at which the typical sizes were found
     shapes: list        # of the outputs
 
@@ -114,13 +113,13 @@ def look(book, check, label, at, leaves, cts, values=True):
         if any(not np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip([*plain_aux, *aux], [*aux0, *aux0])):
             f = judge.Fault(-1, (), float("nan"), float("nan"), float("inf"), 1, 1, np.zeros(()), np.zeros(()))
             book.wrong(Look("value", label + " (an integer output)", f, p, leaves, cts))
-    error = measure(g, g0)
+    error, one = measure(g, g0), []
     faults, conventions = assess(g, g0, at.gradients, factor, at.truth(leaves, cts), xs, at.rng,
-                                 around=lambda conventions, faults: _by_output(at, xs, others, cts, conventions, faults))
+                                 around=lambda conventions, faults: _by_output(at, xs, others, cts, conventions, faults, one))
     fine = not faults and not conventions
     book.saw(check, error if fine and error < 1e-6 else 0.0, judge.ROUNDINGS * at.gradients.eps)
     for f in faults[:1]:
-        book.wrong(Look(check, label, f, p, leaves, cts))
+        book.wrong(Look(check, label, f, p, leaves, one or cts))
     for i in conventions:
         a, b = numbers(g)[i], numbers(g0)[i]
         where = np.unravel_index(int(np.argmax(np.abs(np.nan_to_num(a) - np.nan_to_num(b)))), a.shape)
@@ -129,16 +128,18 @@ def look(book, check, label, at, leaves, cts, values=True):
     return not faults
 
 
-MOST = 12           # outputs to look at one by one
+MOST, FEW = 12, 3   # outputs to look at one by one, of small arrays and of large ones
 
 
-def _by_output(at, xs, others, cts, conventions, faults):
+def _by_output(at, xs, others, cts, conventions, faults, found):
     """Each output by itself, with a cotangent of 1 there: is the rule's gradient a convex combination of those around?
 
-    Summed over outputs with a random cotangent, the gradients around say too little (a tie counted twice passes) or too much."""
+    Summed over outputs with a random cotangent, the gradients around say too little (a tie counted twice passes) or too much.
+    The cotangent of what is wrong for a single output alone goes into `found`."""
+    most = MOST if sum(np.size(x) for x in xs) < 2000 else FEW
     places = [(o, k) for o, c in enumerate(cts) for k in range(np.size(c))]
-    if len(places) > 4 * MOST:
-        places = [places[k] for k in at.rng.choice(len(places), 4 * MOST, replace=False)]
+    if len(places) > 4 * most:
+        places = [places[k] for k in at.rng.choice(len(places), 4 * most, replace=False)]
     count = 0
     for o, k in places:
         one = [np.zeros(np.shape(c)) for c in cts]
@@ -152,9 +153,12 @@ def _by_output(at, xs, others, cts, conventions, faults):
         if any(not np.isfinite(g[i][np.isfinite(g0[i])]).all() for i in apart):
             return None
         if not judge.is_subgradient(g, g0, lambda x, one=one: at.program(x, others, one)[3][2], xs, max(slack), at.rng):
+            if faults:                                  # wrong for the random cotangent too, and that shows a pattern
+                return faults, []
+            found.extend(one)
             return [judge.fault(i, g[i], g0[i], judge.off(g[i], g0[i], slack[i])) for i in apart[:1]], []
         count += 1
-        if count >= MOST:
+        if count >= most:
             break
     if count == 0 and faults:
         return None

@@ -3,8 +3,9 @@
 import functools
 import inspect
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +24,10 @@ POOL = ThreadPoolExecutor(max(2, os.cpu_count() or 1))
 
 class Problem(NamedTuple):
     """f and its reference, functions of the same positional arguments; the arguments' leaves as numpy arrays, floats in float64."""
-    f: object
-    reference: object
+    f: Callable
+    reference: Callable
     leaves: list
-    treedef: object
+    treedef: Any
     names: tuple            # of the leaves: "x", "params['w']"
     dtypes: tuple           # as given
     domains: tuple
@@ -146,7 +147,7 @@ def nondiff(f):
     """Positions that a custom_vjp declares to be no arrays."""
     while not hasattr(f, "nondiff_argnums") and not isinstance(f, functools.partial | Rule) and hasattr(f, "__wrapped__"):
         f = f.__wrapped__
-    return {i for i in getattr(f, "nondiff_argnums", ()) or ()} if not isinstance(f, Rule) else set()
+    return set(getattr(f, "nondiff_argnums", ()) or ()) if not isinstance(f, Rule) else set()
 
 
 def is_real(a):
@@ -192,8 +193,8 @@ def second(p):
 
 class Program(NamedTuple):
     """A program that is being compiled; `error` waits for it, and says why it could not be made."""
-    jaxpr: object
-    future: object
+    jaxpr: Any
+    future: Future
 
     @property
     def error(self):

@@ -21,7 +21,8 @@ class Check(NamedTuple):
 
     def __str__(self):
         lines = [f"{'ok' if self.ok else 'FAILED'} {self.name}: {self.note}"]
-        lines += [f"  {label:<11}{text}" for label, text in (("where", self.where), ("with", self.inputs), ("looks like", self.looks_like)) if text]
+        said = {"where": self.where, "with": self.inputs, "looks like": self.looks_like}
+        lines += [f"  {label:<11}{text}" for label, text in said.items() if text]
         return "\n".join([*lines, *(["  to repeat"] + ["    " + line for line in self.reproduce.splitlines()] if self.reproduce else [])])
 
 
@@ -47,10 +48,11 @@ class Report(NamedTuple):
         return next((check.error for check in self.checks if check.name == name), None)
 
     def __str__(self):
-        head = (f"{self.title}({self.arguments}): {'passed' if self.ok else 'FAILED'}, {len(self.checks) - len(self.failures)} of {len(self.checks)} "
-                f"checks, {sum(c.tried for c in self.checks)} looks, {self.seconds:.1f} s")
-        rows = [(c.name, c.tried, f"{c.error:.1e}", f"{c.limit:.0e}" if c.limit else "", "ok" + (f": {c.note}" if c.note else "") if c.ok else "FAILED")
-                for c in self.checks]
+        head = (f"{self.title}({self.arguments}): {'passed' if self.ok else 'FAILED'}, "
+                f"{len(self.checks) - len(self.failures)} of {len(self.checks)} checks, "
+                f"{sum(c.tried for c in self.checks)} looks, {self.seconds:.1f} s")
+        rows = [(c.name, c.tried, f"{c.error:.1e}", f"{c.limit:.0e}" if c.limit else "",
+                 "ok" + (f": {c.note}" if c.note else "") if c.ok else "FAILED") for c in self.checks]
         parts = [head, table(("check", "looks", "error", "limit", ""), rows)]
         # The first failure in full: those after it mostly have its cause.
         parts += [str(c) for c in self.failures[:1]]
@@ -63,8 +65,9 @@ class Report(NamedTuple):
         return "\n".join(parts)
 
     def to_json(self):
+        checks = [{**c._asdict(), "error": _plain(c.error), "limit": _plain(c.limit)} for c in self.checks]
         return json.dumps({"title": self.title, "arguments": self.arguments, "ok": self.ok, "seconds": self.seconds, "notes": self.notes,
-                           "figures": self.figures, "checks": [{**c._asdict(), "error": _plain(c.error), "limit": _plain(c.limit)} for c in self.checks]})
+                           "figures": self.figures, "checks": checks})
 
     def raise_if_failed(self):
         if not self.ok:

@@ -9,7 +9,7 @@ from jax.extend import core
 
 from fnnet.verify import looks, shapes
 from fnnet.verify.diagnose import looks_like
-from fnnet.verify.looks import SWALLOWED
+from fnnet.verify.judge import SWALLOWED
 from fnnet.verify.problem import both, build
 from fnnet.verify.report import Check
 from fnnet.verify.table import size
@@ -28,26 +28,28 @@ def _row(book, name, at, until):
     look = book.faults.get(name)
     limit = book.limits.get(name, 0.0)
     if look is None:
-        return Check(name, book.errors.get(name, 0.0), limit, True, "; ".join(t[:60] for t in book.notes.get(name, [])[:1]), book.looks[name])
+        note = "".join(text[:60] for text in book.notes.get(name, [])[:1])
+        return Check(name, book.errors.get(name, 0.0), limit, True, note, book.looks[name])
     tried = book.looks[name]
     if look.fault is None:
         return Check(name, float("inf"), limit, False, look.message, tried, inputs=look.label)
+    first, whole = _guess(look, at), look.fault         # a pattern shows in the whole array, not in its smallest case
     look = smaller(look, at, until)
     f, p = look.fault, look.problem
     if f.array < 0 and look.message:
         return Check(name, f.error, limit, False, look.message, tried, inputs=look.label)
     array = p.names[p.real[f.array]] if name != "value" and 0 <= f.array < len(p.real) else f"output {max(f.array, 0)}"
     what = f"d {array}" if name not in ("value", "forward mode") else array
-    eps = float(jnp.finfo(look.dtype or "float64").eps)
-    ulp = abs(f.got - f.want) / max(abs(f.want) * eps, 1e-320)
-    note = f"{what}: {f.wrong} of {f.size} elements wrong, worst {f.error:.2g}" + (f" = {ulp:.1e} ulp" if np.isfinite(ulp) and f.want else "")
+    ulp = abs(whole.got - whole.want) / max(abs(whole.want) * float(jnp.finfo(look.dtype or "float64").eps), 1e-320)
+    units = f" = {ulp:.1e} ulp" if np.isfinite(ulp) and whole.want else ""
+    note = f"{what}: {whole.wrong} of {whole.size} elements wrong, worst {whole.error:.2g}{units}"
     right = f"{f.want:.8g}" if abs(f.want) < SWALLOWED else "NaN"
     where = f"{what} at {list(f.place)}: the rule gives {f.got:.8g}, and {right} is right"
     inputs = look.label + (f" ({p.show(look.leaves)})" if ":" not in look.label else "")
-    return Check(name, f.error, limit, False, note, tried, where, inputs, _guess(look, at), program(look))
+    return Check(name, f.error, limit, False, note, tried, where, inputs, first or _guess(look, at, small=True), program(look))
 
 
-def _guess(look, at):
+def _guess(look, at, small=False):
     p, f = look.problem, look.fault
     try:
         ones = right = None
@@ -56,7 +58,7 @@ def _guess(look, at):
             if here is not None:
                 ones = here.grads(look.leaves, [np.ones(np.shape(c)) for c in look.cts], 3)
                 right = here.grads(look.leaves, look.cts, 3)
-        said = looks_like(p, f, look.check, look.leaves, look.cts, right or [], ones)
+        said = looks_like(p, f, look.check, look.leaves, look.cts, right or [], ones, small)
     except Exception:                                   # a guess must never stand in the way of the finding
         said = ""
     if look.check == "settings" and at is not None:
@@ -101,8 +103,8 @@ def smaller(look, at, until):
 def _still(q, look, at):
     out = jax.eval_shape(lambda *xs: q.of_real(q.reference, q.split(q.leaves)[1])(*xs)[0], *q.split(q.leaves)[0])
     rng = np.random.default_rng(1)
-    cts = [c[tuple(slice(0, s) for s in t.shape)] if c.ndim == len(t.shape) and all(a >= b for a, b in zip(c.shape, t.shape)) else rng.normal(size=t.shape)
-           for c, t in zip(map(np.asarray, look.cts), out)]
+    cts = [c[tuple(map(slice, t.shape))] if c.ndim == len(t.shape) and all(a >= b for a, b in zip(c.shape, t.shape))
+           else rng.normal(size=t.shape) for c, t in zip(map(np.asarray, look.cts), out)]
     here = _evaluate(q, q.leaves, cts, at)
     return None if here is None else _failing(here, q.leaves, cts, look)
 

@@ -6,18 +6,24 @@ import numpy as np
 from fnnet.verify import judge, looks
 from fnnet.verify.problem import second
 from fnnet.verify.reference import has_forward_rule
+from fnnet.verify.spec import Domain
 
 
 def jobs(p, cts, rng):
     """{name: (function, arguments)} of the programs."""
     xs, others = p.split(p.leaves)
-    directions = [rng.normal(size=x.shape) for x in xs]
+    directions = [_along(p.domains[i], rng.normal(size=x.shape)) for i, x in zip(p.real, xs)]
     found = {}
     if not p.forward and not p.numeric:
         found["second order"] = (second(p), (xs, others, cts, directions))
     if has_forward_rule(p.f, p.treedef.unflatten(p.leaves), p.settings):
         found["forward mode"] = (_forward(p), (xs, others, directions))
     return found
+
+
+def _along(domain, array):
+    """What of a direction, or of a gradient, lies in the domain: rows that sum to 1 move along rows that sum to 0."""
+    return array - array.mean(-1, keepdims=True) if domain.word == "distribution" and array.size else array
 
 
 def _forward(p):
@@ -34,8 +40,9 @@ def look(run, at, programs, args, cts, tried, formal):
     if "second order" in programs:
         _second_order(run, at, programs["second order"], args["second order"][1], cts, tried, formal)
     if "forward mode" in programs:
-        _compare(run, at, "forward mode", programs["forward mode"], args["forward mode"][1][2:], [("gradient", "the inputs given", at.p.leaves, cts)],
-                 [max(at.values.typical, default=1.0)] * len(at.values.typical), 1.0, False)
+        typical = [max(at.values.typical, default=1.0)] * len(at.values.typical)
+        _compare(run, at, "forward mode", programs["forward mode"], args["forward mode"][1][2:],
+                 [("gradient", "the inputs given", at.p.leaves, cts)], typical, 1.0, False)
 
 
 def _second_order(run, at, program, args, cts, tried, formal):
@@ -56,13 +63,15 @@ def _second_order(run, at, program, args, cts, tried, formal):
 def _compare(run, at, check, program, last, draws, typical, times, formal):
     p, book, limit = at.p, run.book, times * judge.ROUNDINGS * at.gradients.eps
     scale = judge.Scale(at.gradients.eps, typical)
+    free = Domain("float")
+    domains = [*(p.domains[i] for i in p.real), *[free] * len(typical)] if check == "second order" else [free] * len(typical)
     for name, label, leaves, c in draws:
         xs, others = p.split(leaves)
         middle = (c,) if check == "second order" else ()
 
         def truth(x, others=others, middle=middle):
-            return program(x, others, *middle, *last)[1]
-        got, want = (judge.numbers(arrays) for arrays in program(xs, others, *middle, *last))
+            return [*map(_along, domains, judge.numbers(program(x, others, *middle, *last)[1]))]
+        got, want = ([*map(_along, domains, judge.numbers(arrays))] for arrays in program(xs, others, *middle, *last))
         faults, _ = judge.assess(got, want, scale, judge.growth(at.given, xs), truth, xs, run.rng)
         # At kinks and ends only what is no number at all is a mistake: there the second derivative has many values.
         regular = name in ("gradient", "inputs") and not formal

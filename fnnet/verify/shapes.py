@@ -11,6 +11,7 @@ from fnnet.verify.spec import Domain
 
 TRIALS = 60             # how often the reference may be asked
 LIMIT = 40_000          # elements of an array
+LARGE, LONG = "large and odd", "one long axis"      # labels
 
 
 def groups(p):
@@ -45,7 +46,8 @@ def _declared(p):
         lead = np.ndim(p.leaves[i]) - sum(not n.startswith("*") for n in named)
         spread = [m for n in named for m in ([f"{n}{k}" for k in range(lead)] if n.startswith("*") else [n])]
         if len(spread) != np.ndim(p.leaves[i]) and d.dims is not None:
-            raise ValueError(f"the spec gives {p.names[i]} {len(named)} axes, [{', '.join(named)}], and it has the shape {list(np.shape(p.leaves[i]))}")
+            raise ValueError(f"the spec gives {p.names[i]} {len(named)} axes, [{', '.join(named)}], and it has the shape "
+                             f"{list(np.shape(p.leaves[i]))}")
         for axis, name in enumerate(spread):
             if not name.isdigit():
                 letters.setdefault(name, []).append((i, axis))
@@ -93,7 +95,10 @@ def variants(p, found, thorough=True):
     plans = [("all sizes different", distinct), ("batch of one", [1, 2, *old[2:]][:n]),
              ("all sizes different, the other way", [6 - i % 4 + i // 4 for i in range(n)])]
     if thorough:
-        plans += [("large and odd", _large(p, found, [129, 33, 17, 5])), ("a size more", [s + 1 for s in old]), ("all sizes 4", [4] * n),
+        long = 1030 if n > 1 else 2053
+        plans += [(f"{LONG}: axis {a} of {p.names[i]}", _large(p, found, [3] * j + [long] + [3] * (n - 1 - j)))
+                  for j, ((i, a), *_) in enumerate(found[:4])]
+        plans += [(LARGE, _large(p, found, [129, 33, 17, 5])), ("a size more", [s + 1 for s in old]), ("all sizes 4", [4] * n),
                   ("all sizes 2", [2] * n), ("large and even", _large(p, found, [16, 136, 8, 6]))]
         plans += [(f"axis {g[0][1]} of {p.names[g[0][0]]} of size {s}", [s if k == j else t for k, t in enumerate(old)])
                   for s in (1, 2) for j, g in enumerate(found)][:8]

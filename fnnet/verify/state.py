@@ -21,6 +21,7 @@ def state(run, at, another, cts, which):
         last = anew[1](seed)
     except Exception as error:
         return book.raised("state", error, "value and gradient without jit")
+    _shared(run, at, points[0], others[0], cts, seed, which)
     truths = [at.grads(leaves, cts, which) for leaves in (p.leaves, another)]
     limit = 10 * judge.ROUNDINGS * at.gradients.eps
     for label, got, want in (("two pullbacks alive: the first", one, truths[0]), ("two pullbacks alive: the second", two, truths[1]),
@@ -30,12 +31,32 @@ def state(run, at, another, cts, which):
         for i, (g, w) in enumerate(zip(got, want)):
             off = judge.off(g, w, np.full(w.shape, 10 * at.gradients.allowance(w, i)))
             if off.any():
-                book.wrong(looks.Look("state", label + ", without jit", judge.fault(i, g, w, off), p, p.leaves if want is truths[0] else another, cts))
+                leaves = p.leaves if want is truths[0] else another
+                book.wrong(looks.Look("state", label + ", without jit", judge.fault(i, g, w, off), p, leaves, cts))
     if any(not np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in zip(one, again)):
         i = next(i for i, (a, b) in enumerate(zip(one, again)) if not np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True))
         a, b = np.asarray(again[i], np.float64), np.asarray(one[i], np.float64)
         book.wrong(looks.Look("state", "the same pullback twice gives different bits", judge.fault(i, a, b, a != b), p, p.leaves, cts))
     book.saw("value", judge.measure(anew[0], alive[0][0]), judge.ROUNDINGS * at.values.eps)
+
+
+def _shared(run, at, xs, others, cts, seed, which):
+    """One array passed for two arguments: its gradient is the sum of theirs."""
+    p = at.p
+    of = [p.domains[i] for i in p.real]
+    pairs = [(i, j) for i in range(len(xs)) for j in range(i) if xs[i].shape == xs[j].shape and of[i] == of[j]]
+    for i, j in pairs[:3]:
+        def twice(x, i=i, j=j):
+            return p.of_real(p.f, others)(*(x if k in (i, j) else v for k, v in enumerate(xs)))
+        pull = jax.vjp(twice, xs[j], has_aux=True)[1]
+        same = [p.leaves[p.real[j]] if k == p.real[i] else v for k, v in enumerate(p.leaves)]
+        truth, (got,) = at.grads(same, cts, which), judge.numbers(pull(seed))
+        want = truth[i] + truth[j]
+        off = judge.off(got, want, np.full(want.shape, 10 * (at.gradients.allowance(want, i) + at.gradients.allowance(want, j))))
+        run.book.saw("state")
+        if off.any():
+            label = f"one array for both {p.names[p.real[j]]} and {p.names[p.real[i]]}"
+            run.book.wrong(looks.Look("state", label, judge.fault(j, got, want, off), p, same, cts))
 
 
 def structure(book, p):

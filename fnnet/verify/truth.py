@@ -13,8 +13,8 @@ from fnnet.verify.spec import Domain
 F64, F32 = (float(np.finfo(t).eps) for t in (np.float64, np.float32))
 ITERATED, DIFFERENCED = 1e-9, 1e-10     # precision of what iterates to convergence, and of differences
 STEP = 1e-3                             # of differences, where these are the truth
-ESTIMATOR = ("the function is constant between its jumps and its rule is not 0: taken for a straight-through estimator, and looked at for all "
-             "but its formula; give the formula as reference=lambda x: x + stop_gradient(f(x) - x)")
+ESTIMATOR = ("the function is constant between its jumps and its rule is not 0: taken for a straight-through estimator, and looked at "
+             "for all but its formula; give the formula as reference=lambda x: x + stop_gradient(f(x) - x)")
 STOPPED = ("the rule agrees with central differences, and autodiff of the function inside it does not (a stop_gradient?): differences were "
            "taken for the truth, near the inputs given; give a reference for a closer look")
 
@@ -98,7 +98,8 @@ def precision(p, jaxpr):
         return DIFFERENCED
     if any(e.primitive.name == "while" for e in primitives(jaxpr)):
         return ITERATED
-    narrow = any(getattr(v.aval, "dtype", None) == jnp.float32 and getattr(v.aval, "shape", ()) != () for e in primitives(jaxpr) for v in e.outvars)
+    types = [v.aval for e in primitives(jaxpr) for v in e.outvars]
+    narrow = any(getattr(t, "dtype", None) == jnp.float32 and getattr(t, "shape", ()) != () for t in types)
     return F32 if narrow and all(d != jnp.float64 for d in p.dtypes) else F64
 
 

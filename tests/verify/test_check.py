@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from fnnet import ops, verify
@@ -32,6 +33,38 @@ def test_a_failure_is_told_in_full_and_those_after_it_in_a_line():
     assert text.count("to repeat") == 1 and text.count("\nFAILED ") == len(report.failures) > 3
     assert "looks like a constant factor of 2" in text and "jax.vjp(f, *args)" in text
     assert all("where" in str(failure) for failure in report.failures if failure.name in ("gradient", "kinks", "float32"))
+
+
+def affine(dx=lambda g, x, w: g @ w.T, dw=lambda g, x, w: x.T @ g, db=lambda g, x, w: g.sum(0)):
+    """x w + b, one of its derivatives replaced."""
+    f = jax.custom_vjp(lambda x, w, b: x @ w + b)
+    f.defvjp(lambda x, w, b: (x @ w + b, (x, w)), lambda saved, g: (dx(g, *saved), dw(g, *saved), db(g, *saved)))
+    return f
+
+
+@pytest.mark.parametrize("f, guess", [
+    (affine(db=lambda g, x, w: g.mean(0)), "5 times too small: off by the batch size 5"),
+    (affine(dw=lambda g, x, w: (x.T @ g).T), "transposed"),
+    (affine(dw=lambda g, x, w: -x.T @ g), "the sign"),
+    (affine(dx=lambda g, x, w: jnp.ones_like(g) @ w.T), "the cotangent is ignored"),
+    (affine(dx=lambda g, x, w: jnp.zeros_like(x)), "the gradient of this argument is dropped"),
+    (affine(dx=lambda g, x, w: (g @ w.T).astype(jnp.float16).astype(x.dtype)), "float16: every number is one"),
+    (affine(dx=lambda g, x, w: (g @ w.T).at[3:].set(0)), "wrong only from index 3 of axis 0 on"),
+], ids=lambda v: v if isinstance(v, str) else "")
+def test_the_cause_is_guessed_from_the_whole_pattern_though_the_case_shown_is_small(f, guess):
+    rng = np.random.default_rng(0)
+    report = verify.check(f, *(jnp.asarray(rng.normal(size=s)) for s in ((5, 4), (4, 4), (4,))), thorough=False)
+    assert guess in str(report) and report.failures[0].name == "gradient"
+
+
+@pytest.mark.parametrize("kept, guess", [(0.5, "the mask differs between forward and backward"), (None, "a constant factor of 0.5")])
+def test_a_dropout_with_another_mask_or_another_rate_is_told_apart(kept, guess):
+    def mask(x, key):
+        return jax.random.bernoulli(key, 0.5, x.shape)
+    f = jax.custom_vjp(lambda x, key: jnp.where(mask(x, key), x / 0.5, 0))
+    f.defvjp(lambda x, key: (f(x, key), (x, key)),
+             lambda saved, g: (jnp.where(mask(saved[0], jax.random.fold_in(saved[1], 1) if kept else saved[1]), g / (kept or 1), 0), None))
+    assert guess in str(verify.check(f, X, jax.random.key(0), thorough=False))
 
 
 def test_arguments_are_drawn_from_a_spec():
