@@ -9,6 +9,7 @@ Arrays are positional, settings keyword-only: the `*` in a signature is the line
 what is differentiated and what is fixed.
 """
 
+import contextlib
 import functools
 import inspect
 from typing import NamedTuple
@@ -31,6 +32,7 @@ class Rule:
         self.defaults = {p.name: p.default for p in inspect.signature(reference).parameters.values()
                           if p.name in self.arrays and p.default is not p.empty}
         self._required = {name for name, default in self.settings.items() if default is inspect.Parameter.empty}
+        self.keeps_rules = False        # True: fwd and bwd call functions of the user's, in which rules stay in force
         self._given_forward = False
         self.forward = self.backward = self._check = None
         self.examples = []
@@ -206,8 +208,7 @@ def _differentiable(rule, settings):
     for_fwd, for_bwd = (_pick(settings, _split(f)[1]) for f in (rule.forward, rule.backward))
 
     def forward(*arrays):
-        # A rule inside a rule would need differentiating twice, which forward mode cannot do: inside, all are set aside.
-        with _set_aside(_EVERY):
+        with _inside(rule):
             result = rule.forward(*arrays, **for_fwd)
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
             raise TypeError(f"the fwd of {rule.__name__} must return y and a tuple of what is saved, `return y, (x, w)`, "
@@ -225,7 +226,7 @@ def _differentiable(rule, settings):
         saved, types = residuals
 
         def cotangents(dy, saved):
-            with _set_aside(_EVERY):
+            with _inside(rule):
                 return _checked(rule, rule.backward(dy, *saved, **for_bwd), types)
         if explicit := [t.sharding for t in types.types if _explicit(t)]:
             # On a mesh with Explicit axes the partitioner chooses the collectives inside, as it does for autodiff.
@@ -245,6 +246,11 @@ def _differentiable(rule, settings):
     call.__name__ = rule.__name__
     # A bare custom_vjp is traced anew at every eager call, about 100 µs; a jitted one costs 5, and inlines under an outer jit.
     return jax.jit(call, inline=True)
+
+
+def _inside(rule):
+    """A rule inside a rule would need differentiating twice, which forward mode cannot do: inside, all are set aside."""
+    return contextlib.nullcontext() if rule.keeps_rules else _set_aside(_EVERY)
 
 
 def _checked(rule, cotangents, types):

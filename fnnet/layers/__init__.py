@@ -3,7 +3,7 @@
 from fnnet.layers import initializers
 from fnnet.layers.attention import MultiHeadAttention, transformer_block, with_cache
 from fnnet.layers.basic import Dense, DenseStack, Dropout, Embedding, Flatten, Maxout, PReLU, StochasticDepth
-from fnnet.layers.combine import Parallel, Residual, Serial
+from fnnet.layers.combine import Frozen, Parallel, Residual, Serial, Shared
 from fnnet.layers.conv import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,
@@ -19,9 +19,11 @@ from fnnet.layers.conv import (
 from fnnet.layers.layer import Function, Layer, as_layer, watch
 from fnnet.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, SpectralNorm, WeightStandardization
 from fnnet.layers.recurrent import GRU, LSTM, RNN, Bidirectional, First
+from fnnet.layers.stack import Coupling, Repeat
 
-__all__ = ["GRU", "LSTM", "RNN", "AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "BatchNorm", "Bidirectional", "Conv", "ConvTranspose",
-           "Dense", "DenseStack", "DepthwiseConv", "Dropout", "Embedding", "First", "Flatten", "Function", "GlobalAvgPool",
-           "GlobalMaxPool", "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "LpPool", "MaxPool", "Maxout", "MultiHeadAttention",
-           "PReLU", "Parallel", "RMSNorm", "Residual", "Serial", "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer",
-           "initializers", "transformer_block", "watch", "with_cache"]
+__all__ = ["GRU", "LSTM", "RNN", "AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "BatchNorm", "Bidirectional", "Conv",
+           "ConvTranspose", "Coupling", "Dense", "DenseStack", "DepthwiseConv", "Dropout", "Embedding", "First", "Flatten",
+           "Frozen", "Function", "GlobalAvgPool", "GlobalMaxPool", "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "LpPool",
+           "MaxPool", "Maxout", "MultiHeadAttention", "PReLU", "Parallel", "RMSNorm", "Repeat", "Residual", "Serial", "Shared",
+           "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "initializers", "transformer_block", "watch",
+           "with_cache"]

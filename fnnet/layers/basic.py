@@ -49,7 +49,7 @@ class Dense(Layer):
 class DenseStack(Layer):
     """hⁱ = g(hⁱ⁻¹·Wⁱ + bⁱ) for i = 1 … depth: equal dense layers as one rule
 
-    x [n d] → y [n d]; params w [depth d d], b [depth d]. activation is "relu", "tanh", "sigmoid" or "identity".
+    x [... d] → y [... d]; params w [depth d d], b [depth d]. activation is "relu", "tanh", "sigmoid" or "identity".
     """
     depth: int
     activation: str = "relu"

@@ -74,7 +74,8 @@ class Residual(Layer):
 
 @dataclass(frozen=True, init=False, repr=False)
 class Parallel(Layer):
-    """y = join(f¹(x), f²(x), …). join is "concat" (along the last axis), "sum", or a function of the list of outputs."""
+    """y = join(f¹(x), f²(x), …). join is "concat" (along the last axis), "sum", or a function of the list of outputs: with `tuple`
+    the branches stay apart."""
     parts: tuple
     join: str | Callable
 
@@ -97,6 +98,55 @@ class Parallel(Layer):
 
     def __repr__(self):
         return _written("Parallel", [*map(repr, self.parts)] + ([] if self.join == "concat" else [f"join={code(self.join)}"]))
+
+
+@dataclass(frozen=True, repr=False)
+class Shared(Layer):
+    """(x¹, x², …) → (f(x¹), f(x²), …): one layer, with one set of parameters, for each of several arrays, as `ops.triplet` wants them.
+
+    params and state are those of the layer inside; the state goes from one array to the next.
+    """
+    layer: Layer
+
+    def __post_init__(self):
+        object.__setattr__(self, "layer", as_layer(self.layer))
+
+    def init(self, key, x):
+        return self.layer.init(key, self._several(x)[0])
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        ys = []
+        for i, each in enumerate(self._several(x)):
+            y, state = part(self.layer, i, params, state, each, key=key, train=train)
+            ys.append(y)
+        return tuple(ys), state
+
+    def _several(self, x):
+        if not isinstance(x, tuple | list):
+            raise ValueError(f"{self!r} takes several arrays, (x, y) for instance, and was given one, {list(jnp.shape(x))}")
+        return x
+
+
+@dataclass(frozen=True, repr=False)
+class Frozen(Layer):
+    """y = f(x), f as it is: no gradient, no dropout, running statistics as they stand.
+
+    There are no params: those of the layer inside are in the state, {"params", "state"}, where neither optimizer nor penalty comes.
+    What has been learned elsewhere is put there: `state[0]["params"] = learned` for the first part of a Serial.
+    """
+    layer: Layer
+
+    def __post_init__(self):
+        object.__setattr__(self, "layer", as_layer(self.layer))
+
+    def init(self, key, x):
+        params, state = self.layer.init(key, x)
+        return {}, {"params": params, "state": state}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        inside = jax.lax.stop_gradient(state["params"])
+        y, _ = self.layer.apply(inside, state["state"], x, key=key)
+        return y, state
 
 
 def _as_many(net, params, state):

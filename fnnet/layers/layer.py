@@ -138,6 +138,11 @@ def part(layer, i, params, state, x, *, key=None, train=False):
         return see((*path, i), layer, y), state
 
 
+def unwatched():
+    """`with unwatched():` nobody looks inside, where what is seen belongs to a loop and cannot leave it."""
+    return _watching(None)
+
+
 def watch(f, see):
     """`f` under observation: after every part of every network that f applies, see(path, layer, y) returns what goes on as y.
 

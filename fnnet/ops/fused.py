@@ -1,5 +1,7 @@
 """Several operations as one rule, where the backward pass of the whole is cheaper than the backward passes of its parts."""
 
+import math
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -19,13 +21,13 @@ ACTIVATIONS = {
 def dense_stack(x, w, b, *, activation="relu"):
     """hⁱ = g(hⁱ⁻¹·Wⁱ + bⁱ),   δⁱ = dhⁱ·g′,   dhⁱ⁻¹ = δⁱ·Wⁱᵀ,   dWⁱ = hⁱ⁻¹ᵀ·δⁱ,   dbⁱ = Σ δⁱ   for i = 1 … l
 
-    x [n d], w [l d d], b [l d] → y [n d]. g is "relu", "tanh", "sigmoid" or "identity".
+    x [... d], w [l d d], b [l d] → y [... d]. g is "relu", "tanh", "sigmoid" or "identity".
     One loop forward, one back: the program does not grow with the depth, and each activation is kept once, where autodiff keeps
     it as the output of one layer and the input of the next. The slopes are functions of y: in float32 that of tanh is 0 from
     |z| = 9 on and that of sigmoid from z = 17 on, where the rules of those names are still exact.
     """
     act, _ = ACTIVATIONS[activation]
-    return lax.scan(lambda h, weights: (act(h @ weights[0] + weights[1][None, :]), None), x, (w, b))[0]
+    return lax.scan(lambda h, weights: (act(h @ weights[0] + jnp.broadcast_to(weights[1], h.shape)), None), x, (w, b))[0]
 
 
 @dense_stack.fwd
@@ -34,7 +36,7 @@ def _(x, w, b, *, activation):
 
     def layer(h, weights):
         w, b = weights
-        return act(h @ w + b[None, :]), h
+        return act(h @ w + jnp.broadcast_to(b, h.shape)), h
     y, hs = lax.scan(layer, x, (w, b))
     return y, (y, hs, w)
 
@@ -42,12 +44,13 @@ def _(x, w, b, *, activation):
 @dense_stack.bwd
 def _(dy, y, hs, w, *, activation):
     _, back = ACTIVATIONS[activation]
+    rows = math.prod(y.shape[:-1]), y.shape[-1]
 
     def layer(carry, kept):
         dh, y = carry
         w, h = kept
         delta = back(dh, y)
-        return (delta @ w.T, h), (transposed_product(h, delta), delta.sum(0))
+        return (delta @ w.T, h), (transposed_product(h.reshape(rows), delta.reshape(rows)), delta.reshape(rows).sum(0))
     (dx, _), (dw, db) = lax.scan(layer, (dy, y), (w, hs), reverse=True)
     return dx, dw, db
 
@@ -56,9 +59,9 @@ def _(dy, y, hs, w, *, activation):
 def _(x, w, b, *, activation):
     if activation not in ACTIVATIONS:
         raise ValueError(f"{activation!r} is no activation of dense_stack: write one of {', '.join(ACTIVATIONS)}")
-    d = jnp.shape(x)[-1] if jnp.ndim(x) == 2 else "d"
-    if jnp.ndim(x) != 2 or jnp.ndim(w) != 3 or jnp.shape(w)[1:] != (d, d) or jnp.shape(b) != (jnp.shape(w)[0], d):
-        raise ValueError(f"dense_stack takes x [n d], w [l d d] and b [l d]: x is {list(jnp.shape(x))}, w is {list(jnp.shape(w))} "
+    d = jnp.shape(x)[-1] if jnp.ndim(x) else "d"
+    if not jnp.ndim(x) or jnp.ndim(w) != 3 or jnp.shape(w)[1:] != (d, d) or jnp.shape(b) != (jnp.shape(w)[0], d):
+        raise ValueError(f"dense_stack takes x [... d], w [l d d] and b [l d]: x is {list(jnp.shape(x))}, w is {list(jnp.shape(w))} "
                          f"and b is {list(jnp.shape(b))}")
     dtypes = [jnp.result_type(a) for a in (x, w, b)]
     if len(set(dtypes)) > 1:
@@ -66,4 +69,4 @@ def _(x, w, b, *, activation):
 
 
 for name in ACTIVATIONS:
-    dense_stack.example(x="n d", w="l d d", b="l d", activation=name)
+    dense_stack.example(x="n d" if name != "tanh" else "n t d", w="l d d", b="l d", activation=name)

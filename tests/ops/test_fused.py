@@ -4,6 +4,7 @@ test_rules.py."""
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from fnnet import ops, verify
@@ -31,6 +32,18 @@ def test_a_stack_is_its_layers_one_by_one(activation, layers):
     def value_and_grad(f):
         return jax.jit(jax.value_and_grad(lambda *a: ((f(*a, activation=activation) - target) ** 2).sum(), (0, 1, 2)))(*given)
     chex.assert_trees_all_close(value_and_grad(ops.dense_stack), value_and_grad(one_by_one), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 3, 8), (2, 1, 3, 8), (2, 0, 8)])
+def test_any_leading_axes(shape):
+    """As one axis of so many examples."""
+    x, (_, w, b) = jnp.sin(jnp.arange(float(np.prod(shape))).reshape(shape)), arrays(3)
+
+    def value_and_grads(x):
+        y, pull = jax.vjp(ops.dense_stack, x, w, b)
+        return y, *pull(jnp.cos(y))
+    (y, dx, *dweights), (flat_y, flat_dx, *flat_dweights) = value_and_grads(x), value_and_grads(x.reshape(-1 if x.size else 0, 8))
+    chex.assert_trees_all_close((y, dx, dweights), (flat_y.reshape(shape), flat_dx.reshape(shape), flat_dweights), rtol=1e-12)
 
 
 def test_the_program_does_not_grow_with_the_depth():
@@ -64,7 +77,7 @@ def test_a_saturated_unit_has_no_gradient_and_a_nan_is_not_hidden():
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda x, w, b: (x[0], w, b), r"x \[n d\], w \[l d d\] and b \[l d\]: x is \[8\], w is \[3, 8, 8\] and b is \[3, 8\]"),
+    (lambda x, w, b: (x[0, 0], w, b), r"x \[... d\], w \[l d d\] and b \[l d\]: x is \[\], w is \[3, 8, 8\] and b is \[3, 8\]"),
     (lambda x, w, b: (x[:, :4], w, b), r"x is \[5, 4\]"),
     (lambda x, w, b: (x, w[:, :4], b), r"w is \[3, 4, 8\]"),
     (lambda x, w, b: (x, w, b[:2]), r"b is \[2, 8\]"),

@@ -1,0 +1,114 @@
+"""Equal layers one after another, as one loop."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from fnnet import ops
+from fnnet.layers.attention import with_cache
+from fnnet.layers.layer import Layer, as_layer, count, output, part, subkey, unwatched
+
+KEEP = ("everything", "inputs", "nothing")
+
+
+@dataclass(frozen=True, repr=False)
+class Repeat(Layer):
+    """hⁱ = f(hⁱ⁻¹, Wⁱ) for i = 1 … times: equal layers as one loop, so that the program does not grow with the depth
+
+    params and state are those of the layer inside with a first axis of `times`. keep is what the way forward keeps for the way back:
+    "everything" that it needs; of each layer its "inputs", the rest being computed once more [Chen et al. 2016]; or "nothing", where the
+    layer is a Coupling, whose inputs follow from its outputs: then memory does not grow with the depth.
+    """
+    layer: Layer
+    times: int
+    keep: str = "everything"
+
+    def __post_init__(self):
+        object.__setattr__(self, "layer", as_layer(self.layer))
+        count(self, "times", self.times)
+        if self.keep not in KEEP:
+            raise ValueError(f"Repeat keeps one of {', '.join(KEEP)}, and was told to keep {self.keep!r}")
+        if self.keep == "nothing" and not isinstance(self.layer, Coupling):
+            raise ValueError(f"to keep nothing a layer must be one that can be undone: write Repeat(Coupling(f, g), {self.times}, "
+                             f"keep='nothing'), where {self.layer!r} was given")
+
+    def init(self, key, x):
+        one = jax.eval_shape(lambda: self.layer.init(jax.random.key(0), x))
+        before, after = (jax.tree.map(lambda a: (a.shape, a.dtype), a) for a in (x, output(self.layer, *one, x)))
+        if before != after:
+            raise ValueError(f"a layer that is repeated gives what it takes: {self.layer!r} takes {before} and gives {after}")
+        if self.keep == "nothing" and jax.tree.leaves(one[1]):
+            raise ValueError(f"{self!r} computes each layer twice, and one of them has a state that would change twice")
+        return jax.vmap(lambda i: self.layer.init(subkey(key, i), x))(jnp.arange(self.times))
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        if self.keep == "nothing":
+            return self.layer.repeated(params, state, x, self.times, key=key, train=train), state
+
+        def one(x, now):
+            i, params, state = now
+            return self.layer.apply(params, state, x, key=subkey(key, i), train=train)
+        if self.keep == "inputs":
+            one = jax.checkpoint(one, prevent_cse=False)        # in a loop nothing can be found twice
+        with unwatched():
+            return jax.lax.scan(one, x, (jnp.arange(self.times), params, state))
+
+    def cache(self, params, state, n, length):
+        return jax.vmap(lambda _, p, s: with_cache(self.layer, p, s, n, length))(jnp.arange(self.times), params, state)
+
+
+@dataclass(frozen=True, repr=False)
+class Coupling(Layer):
+    """y₁ = x₁ + f(x₂),   y₂ = x₂ + g(y₁), of the halves of x along the last axis   [Dinh et al. 2015, Gomez et al. 2017]
+
+    It can be undone, x₂ = y₂ − g(y₁) and x₁ = y₁ − f(x₂): `Repeat(Coupling(f, g), 64, keep="nothing")`. f and g take and give half the
+    features of x. params and state: a pair.
+    """
+    f: Layer
+    g: Layer
+
+    def __post_init__(self):
+        object.__setattr__(self, "f", as_layer(self.f))
+        object.__setattr__(self, "g", as_layer(self.g))
+
+    @property
+    def parts(self):
+        return self.f, self.g
+
+    def init(self, key, x):
+        if not x.shape or x.shape[-1] % 2:
+            raise ValueError(f"{self!r} takes x [... 2d], two halves along the last axis, and was given {list(x.shape)}")
+        half = jax.ShapeDtypeStruct((*x.shape[:-1], x.shape[-1] // 2), x.dtype)
+        made = [layer.init(subkey(key, i), half) for i, layer in enumerate(self.parts)]
+        for layer, (params, state) in zip(self.parts, made, strict=True):
+            if (out := output(layer, params, state, half)) != half:
+                raise ValueError(f"both parts of a Coupling give what they take: {layer!r} takes {half} and gives {out}")
+        return tuple(p for p, _ in made), tuple(s for _, s in made)
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        x1, x2 = jnp.split(x, 2, -1)
+        f, after_f = part(self.f, 0, params[0], state[0], x2, key=key, train=train)
+        y1 = x1 + f
+        g, after_g = part(self.g, 1, params[1], state[1], y1, key=key, train=train)
+        return jnp.concatenate([y1, x2 + g], -1), (after_f, after_g)
+
+    def repeated(self, params, state, x, times, *, key, train):
+        """The same `times` times, with stacked params, as one rule."""
+        def keys(j):
+            return None if key is None else jax.vmap(lambda i: subkey(subkey(key, i), j))(jnp.arange(times))
+        x1, x2 = jnp.split(x, 2, -1)
+        weights = [(jnp.arange(times), params[j], state[j], keys(j)) for j in range(2)]
+        return jnp.concatenate(ops.reversible(x1, x2, *weights, f=_Half(self.f, train), g=_Half(self.g, train)), -1)
+
+
+@dataclass(frozen=True)
+class _Half:
+    """A layer without a state as a function of its weights and x."""
+    layer: Layer
+    train: bool
+
+    def __call__(self, weights, x):
+        _, params, state, key = weights
+        with unwatched():
+            return self.layer.apply(params, state, x, key=key, train=self.train)[0]

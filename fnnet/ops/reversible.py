@@ -1,0 +1,112 @@
+"""A stack of layers that can be undone, so that nothing of what they did has to be kept."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet.ops.numeric import wide
+from fnnet.rule import rule
+from fnnet.sample import tree
+
+
+@rule
+def reversible(x1, x2, v, w, *, f, g):
+    """y₁ = x₁ + f(v, x₂),   y₂ = x₂ + g(w, y₁),   dx₁ = dy₁ + g′ᵀ·dy₂,   dx₂ = dy₂ + f′ᵀ·dx₁,   dv = dx₁·∂f/∂v,   dw = dy₂·∂g/∂w
+
+    l such blocks one after another [Gomez et al. 2017]: x1, x2 [...] → y1, y2 [...]. v, w are arrays or trees of them with a first
+    axis of l, of which each block has its part. f and g are functions (weights, x) → y of one shape and dtype; rules in them stay
+    in force. PRNG keys may be among the weights: what is drawn on the way is drawn again on the way back.
+
+    Kept: y₁ and y₂ of the last block and nothing else, as x₂ = y₂ − g(w, y₁) and x₁ = y₁ − f(v, x₂). So memory does not grow with the
+    depth, and f and g are computed once more. Between blocks numbers are of at least float32. The inputs found again carry roundings:
+    after 64 blocks in float32 the gradient's error is 1 to 2.5 times that of autodiff.
+
+    Cost: f and g are computed a second time, as with jax.checkpoint.
+    """
+    def block(carry, weights):
+        x1, x2 = carry
+        v, w = weights
+        y1 = x1 + f(v, x2)
+        return (y1, x2 + g(w, y1)), None
+    return lax.scan(block, (x1, x2), (v, w))[0]
+
+
+reversible.keeps_rules = True
+
+
+@reversible.fwd
+def _(x1, x2, v, w, *, f, g):
+    dtype, more = x1.dtype, wide(x1.dtype)
+
+    def block(carry, weights):
+        x1, x2 = carry
+        v, w = weights
+        y1 = x1 + f(v, x2.astype(dtype)).astype(more)
+        return (y1, x2 + g(w, y1.astype(dtype)).astype(more)), None
+    y, _ = lax.scan(block, (x1.astype(more), x2.astype(more)), (v, w))
+    return tuple(a.astype(dtype) for a in y), (*y, v, w)
+
+
+@reversible.bwd
+def _(dy, y1, y2, v, w, *, f, g):
+    dtype, more = dy[0].dtype, y1.dtype
+
+    def undone(f, weights, x, y, dx, dy):
+        """Of y = … + f(weights, x): the …, dx with what comes to x, and the cotangent of the weights."""
+        out, pull = _pulled(f, weights, x.astype(dtype))
+        dweights, more_dx = pull(dy.astype(dtype))
+        return y - out.astype(more), dx + more_dx.astype(more), dweights
+
+    def block(carry, weights):
+        y1, y2, dy1, dy2 = carry
+        v, w = weights
+        x2, dx1, dw = undone(g, w, y1, y2, dy1, dy2)
+        x1, dx2, dv = undone(f, v, x2, y1, dy2, dx1)
+        return (x1, x2, dx1, dx2), (dv, dw)
+    (_, _, dx1, dx2), (dv, dw) = lax.scan(block, (y1, y2, *(a.astype(more) for a in dy)), (v, w), reverse=True)
+    return dx1.astype(dtype), dx2.astype(dtype), dv, dw
+
+
+def _pulled(f, weights, x):
+    """f(weights, x) and its pullback, which gives None for what among the weights has no gradient."""
+    leaves, treedef = jax.tree.flatten(weights)
+    real = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+
+    def of(given, x):
+        given = iter(given)
+        return f(treedef.unflatten([next(given) if is_real else leaf for is_real, leaf in zip(real, leaves, strict=True)]), x)
+    y, pull = jax.vjp(of, [leaf for is_real, leaf in zip(real, leaves, strict=True) if is_real], x)
+
+    def back(dy):
+        found, dx = pull(dy)
+        found = iter(found)
+        return treedef.unflatten([next(found) if is_real else None for is_real in real]), dx
+    return y, back
+
+
+@reversible.check
+def _(x1, x2, v, w):
+    if jnp.shape(x1) != jnp.shape(x2) or jnp.result_type(x1) != jnp.result_type(x2):
+        raise ValueError(f"reversible takes two halves of one shape and dtype: x1 is {jnp.result_type(x1)}{list(jnp.shape(x1))} "
+                         f"and x2 is {jnp.result_type(x2)}{list(jnp.shape(x2))}")
+    depths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((v, w))}
+    if len(depths) != 1 or () in depths:
+        raise ValueError("the weights of reversible have a first axis of one entry for each block, and were given with the shapes "
+                         + ", ".join(str(list(jnp.shape(leaf))) for leaf in jax.tree.leaves((v, w))))
+
+
+def _tanh(w, x):
+    return jnp.tanh(x @ w)
+
+
+def _dense(weights, x):
+    return x @ weights["w"] + jnp.broadcast_to(weights["b"], x.shape)
+
+
+def _doubled(w, x):
+    return x * w
+
+
+reversible.example(x1="n d", x2="n d", v="l d d", w="l d d", f=_tanh, g=_tanh)
+reversible.example(x1="n t d", x2="n t d", v=tree(w="l d d", b="l d"), w="l d d", f=_dense, g=_tanh)
+reversible.example(x1="n d", x2="n d", v="l", w="l d d", f=_doubled, g=_tanh)

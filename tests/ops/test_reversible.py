@@ -1,0 +1,109 @@
+"""A reversible stack: inputs found again, rules in force inside, memory that does not grow. What all rules share is in test_rules.py."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnnet import autodiff, ops
+from fnnet.rule import rule, used
+from fnnet.verify.compare import saved_bytes
+
+
+def layer(w, x):
+    return ops.tanh(x @ w)
+
+
+def noisy(weights, x):
+    w, key = weights
+    return ops.dropout(ops.tanh(x @ w), key, rate=0.5)
+
+
+def arguments(depth=3, n=4, d=5, dtype=jnp.float64):
+    keys = jax.random.split(jax.random.key(0), 4)
+    return [jax.random.normal(k, shape, dtype) * scale
+            for k, shape, scale in zip(keys, [(n, d)] * 2 + [(depth, d, d)] * 2, [1, 1, d**-0.5, d**-0.5], strict=True)]
+
+
+STACK = partial(ops.reversible, f=layer, g=layer)
+
+
+def test_by_hand():
+    """Two blocks of one number: f multiplies by v, g by w."""
+    def times(w, x):
+        return w * x
+    x1, x2, v, w = (jnp.asarray(a) for a in (2.0, 3.0, [0.5, 2.0], [1.0, -1.0]))
+    y1, y2 = ops.reversible(x1, x2, v, w, f=times, g=times)
+    assert (y1, y2) == (3.5 + 2 * 6.5, 6.5 - (3.5 + 2 * 6.5))              # first 2 + 0.5·3 = 3.5 and 3 + 3.5 = 6.5
+
+
+def test_rules_inside_stay_in_force():
+    args = arguments()
+    assert used(STACK, *args) == [ops.reversible, ops.tanh]
+    calls = []
+
+    @rule
+    def cube(x):
+        """y = x³,   y′ = 3x²"""
+        return x**3
+
+    @cube.slope
+    def _(x):
+        calls.append(1)
+        return 3 * x**2
+
+    def f(w, x):
+        return cube(0.1 * (x @ w))
+    got = jax.grad(lambda *a: ops.reversible(*a, f=f, g=f)[0].sum())(*args)
+    assert calls
+    want = jax.grad(lambda *a: autodiff(partial(ops.reversible, f=f, g=f))(*a)[0].sum())(*args)
+    chex.assert_trees_all_close(got, want, rtol=1e-11)
+
+
+def test_what_is_drawn_on_the_way_is_drawn_again():
+    x1, x2, v, w = arguments()
+    def total(f, v, w):
+        keys = jax.random.split(jax.random.key(5), 6)
+        return jnp.sin(jnp.stack(f(x1, x2, (v, keys[:3]), (w, keys[3:]), f=noisy, g=noisy))).sum()
+    got, want = (jax.jit(jax.grad(partial(total, f), (0, 1)))(v, w) for f in (ops.reversible, autodiff(ops.reversible)))
+    chex.assert_trees_all_close(got, want, rtol=1e-11)
+
+
+def test_a_gradient_of_a_gradient():
+    def twice(f, x):
+        return jax.grad(lambda x: jnp.sin(jax.grad(lambda x: f(x, *arguments()[1:])[1].sum())(x)).sum())(x)
+    x = arguments()[0]
+    chex.assert_trees_all_close(twice(STACK, x), twice(autodiff(STACK), x), rtol=1e-11)
+
+
+def test_64_blocks_in_float32():
+    """The inputs found again carry roundings, which do no more harm than those that are there anyway."""
+    def gradient(f, dtype):
+        args = [a.astype(dtype) for a in arguments(64, 8, 16, jnp.float32)]
+        return [np.asarray(g, np.float64) for g in jax.jit(jax.grad(lambda *a: jnp.sin(f(*a)[1]).sum(), (0, 1, 2, 3)))(*args)]
+    truth, found, plain = gradient(autodiff(STACK), jnp.float64), gradient(STACK, jnp.float32), gradient(autodiff(STACK), jnp.float32)
+    for want, ours, theirs in zip(truth, found, plain, strict=True):
+        error, usual = (np.linalg.norm(g - want) / np.linalg.norm(want) for g in (ours, theirs))
+        assert error < 4 * usual < 1e-3
+
+
+def test_memory_does_not_grow_with_the_depth():
+    def bytes_of(f, depth):
+        args = arguments(depth, 256, 32, jnp.float32)
+        program = jax.jit(jax.value_and_grad(lambda *a: f(*a)[1].sum(), (0, 1, 2, 3))).lower(*args).compile()
+        return saved_bytes(f, *args), program.memory_analysis().temp_size_in_bytes
+    (kept, temp), (kept_deep, temp_deep), (_, autodiff_temp) = bytes_of(STACK, 4), bytes_of(STACK, 64), bytes_of(autodiff(STACK), 64)
+    assert kept == kept_deep == 2 * 256 * 32 * 4
+    assert temp_deep < temp + 1000 and autodiff_temp > 20 * temp_deep
+
+
+@pytest.mark.parametrize("change, sentence", [
+    (lambda x1, x2, v, w: (x1, x2[:2], v, w), r"two halves of one shape and dtype: x1 is float64\[4, 5\] and x2 is float64\[2, 5\]"),
+    (lambda x1, x2, v, w: (x1, x2, v[:2], w), r"one entry for each block, .* shapes \[2, 5, 5\], \[3, 5, 5\]"),
+])
+def test_what_is_refused(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        STACK(*change(*arguments()))
