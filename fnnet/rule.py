@@ -9,7 +9,6 @@ Arrays are positional, settings keyword-only: the `*` in a signature is the line
 what is differentiated and what is fixed.
 """
 
-import contextlib
 import functools
 import inspect
 from typing import NamedTuple
@@ -250,7 +249,7 @@ def _differentiable(rule, settings):
 
 def _inside(rule):
     """A rule inside a rule would need differentiating twice, which forward mode cannot do: inside, all are set aside."""
-    return contextlib.nullcontext() if rule.keeps_rules else _set_aside(_EVERY)
+    return _set_aside(_set_aside.value if rule.keeps_rules else _EVERY)
 
 
 def _checked(rule, cotangents, types):
