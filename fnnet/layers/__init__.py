@@ -18,12 +18,13 @@ from fnnet.layers.conv import (
 )
 from fnnet.layers.layer import Function, Layer, as_layer, watch
 from fnnet.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, SpectralNorm, WeightStandardization
+from fnnet.layers.products import Bilinear, Gated, LoRA
 from fnnet.layers.recurrent import GRU, LSTM, RNN, Bidirectional, First
 from fnnet.layers.stack import Coupling, Repeat
 
-__all__ = ["GRU", "LSTM", "RNN", "AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "BatchNorm", "Bidirectional", "Conv",
-           "ConvTranspose", "Coupling", "Dense", "DenseStack", "DepthwiseConv", "Dropout", "Embedding", "First", "Flatten",
-           "Frozen", "Function", "GlobalAvgPool", "GlobalMaxPool", "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "LpPool",
-           "MaxPool", "Maxout", "MultiHeadAttention", "PReLU", "Parallel", "RMSNorm", "Repeat", "Residual", "Serial", "Shared",
-           "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "initializers", "transformer_block", "watch",
-           "with_cache"]
+__all__ = ["GRU", "LSTM", "RNN", "AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "BatchNorm", "Bidirectional", "Bilinear", "Conv",
+           "ConvTranspose", "Coupling", "Dense", "DenseStack", "DepthwiseConv", "Dropout", "Embedding", "First", "Flatten", "Frozen",
+           "Function", "Gated", "GlobalAvgPool", "GlobalMaxPool", "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "LoRA",
+           "LpPool", "MaxPool", "Maxout", "MultiHeadAttention", "PReLU", "Parallel", "RMSNorm", "Repeat", "Residual", "Serial",
+           "Shared", "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "initializers", "transformer_block",
+           "watch", "with_cache"]

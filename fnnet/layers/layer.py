@@ -44,16 +44,24 @@ class Layer:
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Function(Layer):
-    """y = f(x): any function of one array, a rule for instance."""
+    """y = f(x): any function of one array, a rule for instance, with settings where it has some: `Function(ops.elu, alpha=0.5)`.
+    Unlike a lambda's, its equal is equal, and is not compiled again."""
     f: Callable[[Any], Any]
+    settings: tuple
+
+    def __init__(self, f, **settings):
+        object.__setattr__(self, "f", f)
+        object.__setattr__(self, "settings", tuple(sorted(settings.items())))
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return self.f(x), state
+        return self.f(x, **dict(self.settings)), state
 
     def __repr__(self):
-        return code(self.f)
+        if not self.settings:
+            return code(self.f)
+        return f"Function({', '.join([code(self.f), *(f'{name}={code(value)}' for name, value in self.settings)])})"
 
 
 def as_layer(thing):

@@ -1,0 +1,98 @@
+"""Layers of products: of pairs, of a gate and what it lets through, and of low rank."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from fnnet import ops
+from fnnet.layers.basic import Dense
+from fnnet.layers.initializers import he, lecun, zeros
+from fnnet.layers.layer import Layer, count, given, shape_and_dtype
+
+
+@dataclass(frozen=True, repr=False)
+class Bilinear(Layer):
+    """yₖ = xᵀ·Wₖ·z + bₖ of a pair (x, z)
+
+    x [... d], z [... e] → y [... features]; params w [d e features] of variance 1/(d·e), b [features].
+    """
+    features: int
+    bias: bool = True
+    weights: Callable = lecun()
+
+    def __post_init__(self):
+        count(self, "features", self.features)
+
+    def init(self, key, x):
+        (*_, d), dtype = shape_and_dtype(_pair(self, x)[0])
+        e = x[1].shape[-1]
+        params = {"w": self.weights(key, (d * e, self.features), dtype).reshape(d, e, self.features)}
+        return (params | {"b": jnp.zeros(self.features, dtype)} if self.bias else params), {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        return ops.bilinear(*_pair(self, x), given(self, params, "w"), params.get("b")), state
+
+
+@dataclass(frozen=True, repr=False)
+class Gated(Layer):
+    """y = u·s(v),   (u, v) = x·W + b: a product of a linear map and an activation of another, both made by one product
+
+    x [... d] → y [... features]; params w [d 2·features], b [2·features]. `product` is a function of u and v: ops.swiglu, ops.geglu,
+    ops.reglu.
+    """
+    features: int
+    product: Callable = ops.swiglu
+    bias: bool = True
+    weights: Callable = lecun()
+
+    def __post_init__(self):
+        count(self, "features", self.features)
+
+    def init(self, key, x):
+        return Dense(2 * self.features, bias=self.bias, weights=self.weights).init(key, x)
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        given(self, params, "w")
+        y, _ = Dense(2 * self.features).apply(params, {}, x)
+        return self.product(y[..., :self.features], y[..., self.features:]), state
+
+
+@dataclass(frozen=True, repr=False)
+class LoRA(Layer):
+    """y = x·W + (α/r)·(x·A)·B + b, of which A and B are learned, of rank r   [Hu et al. 2022]
+
+    x [... d] → y [... features]; params down (A) [d rank], up (B) [rank features], which starts at 0; W and b, which stay as they are, are
+    the state. To adapt a trained Dense, give its parameters: `apply(params, {"w": ..., "b": ...}, x)`. `merged` is a Dense's again.
+    """
+    features: int
+    rank: int = 8
+    alpha: float = 8.0
+    bias: bool = True
+    weights: Callable = he()
+
+    def __post_init__(self):
+        count(self, "features", self.features)
+        count(self, "rank", self.rank)
+
+    def init(self, key, x):
+        frozen, _ = Dense(self.features, bias=self.bias, weights=self.weights).init(key, x)
+        d, dtype = frozen["w"].shape[0], frozen["w"].dtype
+        down = lecun()(jax.random.fold_in(key, 2), (d, self.rank), dtype)
+        return {"down": down, "up": zeros()(key, (self.rank, self.features), dtype)}, frozen
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        w, down = given(self, state, "w"), given(self, params, "down")
+        return ops.dense_low_rank(x, w, down, params["up"], state.get("b"), scale=self.alpha / self.rank), state
+
+    def merged(self, params, state):
+        """The parameters of the Dense that computes the same."""
+        return state | {"w": state["w"] + self.alpha / self.rank * (params["down"] @ params["up"])}
+
+
+def _pair(layer, x):
+    if not isinstance(x, tuple | list) or len(x) != 2:
+        what = f"{len(x)} arrays" if isinstance(x, tuple | list) else "an array" if hasattr(x, "shape") else type(x).__name__
+        raise ValueError(f"{layer!r} takes a pair (x, z), and was given {what}")
+    return x

@@ -1,0 +1,187 @@
+"""Products of other shapes than rows times a matrix: of two arrays by their letters, of a pair of vectors, and by a matrix that is the
+product of two thin ones."""
+
+import math
+import string
+from functools import partial
+
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet.ops.linear import transposed_product
+from fnnet.ops.numeric import wide
+from fnnet.rule import rule
+
+
+@rule
+def einsum(a, b, *, letters):
+    """Y = Σ A·B over the letters that Y lacks,   dA = Σ dY·B over those that A lacks,   dB = Σ A·dY   [Einstein 1916]
+
+    letters "n t d, d h k -> n h t k": one for each axis (spaces are free), "..." for the axes in front, of which both have the same or
+    one has none. A letter stands once in an array, and what is in Y is in A or B. Sums are in at least float32.
+    """
+    return _product(*_parse(a, b, letters), a, b)
+
+
+@einsum.fwd
+def _(a, b, *, letters):
+    return _product(*_parse(a, b, letters), a, b), (a, b)
+
+
+@einsum.bwd
+def _(dy, a, b, *, letters):
+    of_a, of_b, of_y = _parse(a, b, letters)
+    return _back(of_y, of_b, of_a, dy, b, a), _back(of_a, of_y, of_b, a, dy, b)
+
+
+def _product(of_a, of_b, of_y, a, b):
+    dtype, sum_in = jnp.result_type(a, b), wide(jnp.result_type(a, b))
+    product = partial(jnp.einsum, f"{of_a},{of_b}->{of_y}")
+    narrow = partial(product, preferred_element_type=sum_in)
+    if dtype == sum_in:
+        return narrow(a, b)
+    # A CPU has no products of half precision, and its compiler refuses some that sum in another; elsewhere they are the fast ones.
+    return lax.platform_dependent(a, b, cpu=lambda a, b: product(a.astype(sum_in), b.astype(sum_in)), default=narrow).astype(dtype)
+
+
+def _back(of_p, of_q, of_x, p, q, x):
+    """The cotangent of x from the product of p and q; along an axis that is in neither, summed up by itself, it is one number."""
+    kept = "".join(letter for letter in of_x if letter in of_p + of_q)
+    dx = _product(of_p, of_q, kept, p, q).astype(x.dtype)
+    return jnp.broadcast_to(jnp.expand_dims(dx, [i for i, letter in enumerate(of_x) if letter not in kept]), x.shape)
+
+
+def _parse(a, b, letters):
+    """The letters of a, b and y, with capitals for the dots."""
+    *given, of_y = letters.replace(" ", "").replace("->", ",").split(",")
+    dots = string.ascii_uppercase[:max(jnp.ndim(x) - len(of_x.replace("...", "")) if "..." in of_x else 0
+                                       for of_x, x in zip(given, (a, b), strict=True))]
+    return *(of_x.replace("...", dots) for of_x in given), of_y.replace("...", dots)
+
+
+@einsum.check
+def _(a, b, *, letters):
+    shapes = [list(jnp.shape(x)) for x in (a, b)]
+    wrong = f"einsum takes letters as 'n t d, d k -> n t k', and was given {letters!r}"
+    plain = letters.replace(" ", "").replace("...", "")
+    if plain.count("->") != 1 or plain.split("->")[0].count(",") != 1 or not set(plain) <= {*string.ascii_lowercase, *",->"}:
+        raise ValueError(f"{wrong}: write small letters, a comma between the two arrays, and an arrow")
+    of = dict(zip("aby", letters.replace(" ", "").replace("->", ",").split(",")))
+    bare = {name: text.replace("...", "") for name, text in of.items()}
+    repeated = sorted({letter for text in bare.values() for letter in text if text.count(letter) > 1})
+    if repeated or any(text.count("...") > 1 for text in of.values()):
+        raise ValueError(f"{wrong}: {repeated[0] if repeated else '...'} stands twice in one array, take its diagonal first")
+    if lost := sorted(set(bare["y"]) - set(bare["a"] + bare["b"])):
+        raise ValueError(f"{wrong}: {lost[0]} is in the product and in neither array")
+    dotted = [name for name in "ab" if "..." in of[name]]
+    if bool(dotted) != ("..." in of["y"]):
+        raise ValueError(f"{wrong}: the axes of '...' stay, so that it stands in the product where it stands in an array")
+    fronts, sizes = [], {}
+    for name, shape in zip("ab", shapes):
+        front = len(shape) - len(bare[name])
+        if front < 0 or (front and name not in dotted):
+            raise ValueError(f"{wrong} for arrays {shapes[0]} and {shapes[1]}: {of[name]} has {len(bare[name])} letters "
+                             f"for {len(shape)} axes")
+        fronts += [tuple(shape[of[name].index("..."):][:front])] if name in dotted else []
+        axes = bare[name] if name not in dotted else of[name].replace("...", "." * front)
+        for letter, size in zip(axes, shape):
+            if letter != "." and sizes.setdefault(letter, size) != size:
+                raise ValueError(f"{wrong} for arrays {shapes[0]} and {shapes[1]}: {letter} is {sizes[letter]} in one and {size} in "
+                                 "the other")
+    if len(set(fronts)) > 1:
+        raise ValueError(f"{wrong} for arrays {shapes[0]} and {shapes[1]}: '...' is {list(fronts[0])} in one and {list(fronts[1])} in "
+                         "the other, write letters, or '...' in one of them alone")
+
+
+@rule
+def bilinear(x, z, w, b=None):
+    """Yₖ = xᵀ·Wₖ·z + bₖ,   P = x·zᵀ,   dP = Σₖ dYₖ·Wₖ,   dx = dP·z,   dz = dPᵀ·x,   dWₖ = Σ dYₖ·P,   db = Σ dY
+
+    x [... d], z [... e], w [d e k], b [k] or None → y [... k]. The products P [... d e] are made for all k at once, again on the way
+    back: one product with w forward and two back, of which dx and dz share one. For a single k, smaller: (dense(x, w)·z).sum(-1).
+    """
+    y = jnp.einsum("...d,dek,...e->...k", x, w, z)
+    return y if b is None else y + jnp.broadcast_to(b, y.shape)
+
+
+@bilinear.fwd
+def _(x, z, w, b):
+    pairs = (x[..., :, None] * z[..., None, :]).reshape(*x.shape[:-1], -1)
+    y = jnp.matmul(pairs, w.reshape(-1, w.shape[-1]), preferred_element_type=wide(x.dtype))
+    return (y if b is None else y + jnp.broadcast_to(b, y.shape).astype(y.dtype)).astype(x.dtype), (x, z, w, b)
+
+
+@bilinear.bwd
+def _(dy, x, z, w, b):
+    d, e, k = w.shape
+    n = math.prod(x.shape[:-1])
+    dtype = wide(x.dtype)
+    rows, others, drows = x.reshape(n, d), z.reshape(n, e), dy.reshape(n, k)
+    pairs = (rows[:, :, None] * others[:, None, :]).reshape(n, d * e)
+    dpairs = jnp.matmul(drows, w.reshape(d * e, k).T, preferred_element_type=dtype).reshape(n, d, e)
+    dx, dz = jnp.einsum("nde,ne->nd", dpairs, others.astype(dtype)), jnp.einsum("nde,nd->ne", dpairs, rows.astype(dtype))
+    dw = transposed_product(pairs, drows).reshape(w.shape).astype(w.dtype)
+    db = None if b is None else drows.astype(dtype).sum(0).astype(b.dtype)
+    return dx.reshape(x.shape).astype(x.dtype), dz.reshape(z.shape).astype(z.dtype), dw, db
+
+
+@bilinear.check
+def _(x, z, w, b):
+    shapes = [jnp.shape(a) for a in (x, z, w)]
+    if len(shapes[2]) != 3 or not shapes[0] or shapes[0][-1:] != shapes[2][:1] or shapes[1] != (*shapes[0][:-1], shapes[2][1]):
+        raise ValueError(f"bilinear takes x [... d], z [... e] and w [d e k]: x is {list(shapes[0])}, z is {list(shapes[1])} and w is "
+                         f"{list(shapes[2])}")
+    if b is not None and jnp.shape(b) != shapes[2][2:]:
+        raise ValueError(f"bilinear takes a bias b {list(shapes[2][2:])} for w {list(shapes[2])}: b is {list(jnp.shape(b))}")
+
+
+@rule
+def dense_low_rank(x, w, down, up, b=None, *, scale=1.0):
+    """Y = X·W + s·(X·A)·B + b,   dX = dY·Wᵀ + H·Aᵀ,   H = s·dY·Bᵀ,   dA = Xᵀ·H,   dB = s·(X·A)ᵀ·dY,   dW = Xᵀ·dY   [Hu et al. 2022]
+
+    x [... d], w [d k], down A [d r], up B [r k], b [k] or None → y [... k]. W is changed by a matrix of rank r that is never made. To
+    learn A and B and not W, differentiate with respect to them: the compiler leaves dW out. Kept: X·A, r numbers a row.
+    """
+    y = x @ w + scale * ((x @ down) @ up)
+    return y if b is None else y + jnp.broadcast_to(b, y.shape)
+
+
+@dense_low_rank.fwd
+def _(x, w, down, up, b, *, scale):
+    inner = x @ down
+    y = x @ w + scale * (inner @ up)
+    return y if b is None else y + jnp.broadcast_to(b, y.shape), (x, w, down, up, b, inner)
+
+
+@dense_low_rank.bwd
+def _(dy, x, w, down, up, b, inner, *, scale):
+    n = math.prod(x.shape[:-1])
+    rows, inner, drows = (a.reshape(n, a.shape[-1]) for a in (x, inner, dy))
+    hidden = scale * (drows @ up.T)
+    dx = (drows @ w.T + hidden @ down.T).reshape(x.shape)
+    dw, ddown, dup = transposed_product(rows, drows), transposed_product(rows, hidden), scale * transposed_product(inner, drows)
+    db = None if b is None else drows.sum(0).astype(b.dtype)
+    return dx.astype(x.dtype), dw.astype(w.dtype), ddown.astype(down.dtype), dup.astype(up.dtype), db
+
+
+@dense_low_rank.check
+def _(x, w, down, up, b):
+    shapes = [jnp.shape(a) for a in (x, w, down, up)]
+    fits = all(len(s) == 2 for s in shapes[1:]) and shapes[0] and shapes[0][-1] == shapes[1][0] == shapes[2][0]
+    if not fits or shapes[3] != (shapes[2][1], shapes[1][1]):
+        raise ValueError("dense_low_rank takes x [... d], w [d k], down [d r] and up [r k]: "
+                         f"x is {list(shapes[0])}, w is {list(shapes[1])}, down is {list(shapes[2])} and up is {list(shapes[3])}")
+    if b is not None and jnp.shape(b) != shapes[1][1:]:
+        raise ValueError(f"dense_low_rank takes a bias b {list(shapes[1][1:])} for w {list(shapes[1])}: b is {list(jnp.shape(b))}")
+
+
+einsum.example(a="n d", b="d c k", letters="n d, d c k -> n c k")
+einsum.example(a="c t d", b="c m d", letters="... t d, ... m d -> ... t m")
+einsum.example(a="m d", b="d k", letters="m d, d k -> k m")
+einsum.example(a="m t d", b="k", letters="m t d, k -> k m")
+bilinear.example(x="n c", z="n d", w="c d k", b="k")
+bilinear.example(x="n t c", z="n t p", w="c p k")
+bilinear.example(x="n d", z="n c", w="d c 1", b="1")
+dense_low_rank.example(x="n d", w="d k", down="d p", up="p k", b="k")
+dense_low_rank.example(x="n t d", w="d k", down="d c", up="c k", scale=0.5)
+dense_low_rank.example(x="d", w="d k", down="d p", up="p k", b="k")
