@@ -81,7 +81,12 @@ def permutation(key, n):
 
 
 def rows_of(data, rows):
-    return jax.tree.map(lambda a: a.at[rows].get(mode="promise_in_bounds"), data)
+    """On an Explicit mesh each batch is spread over the devices as the data are."""
+    def take(a):
+        spread = jax.typeof(a).sharding
+        over = [None] * (rows.ndim - 1) + list(spread.spec)
+        return a.at[rows].get(mode="promise_in_bounds", out_sharding=jax.P(*over) if any(over) else None)
+    return jax.tree.map(take, data)
 
 
 def is_arrays(data):

@@ -215,3 +215,20 @@ def test_an_optax_optimizer_trains_a_network():
         run = train.init(NET, optimizer, jax.random.key(0), X)
         result = train.fit(run, train.make_epoch(train.make_step(objective, optimizer), 16), (X, Y), epochs=20)
     assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
+
+
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("copied", [True, False], ids=["in order at once", "batch by batch"])
+def test_an_epoch_on_data_spread_over_devices_is_the_same_epoch(kind, copied, monkeypatch):
+    monkeypatch.setattr("fnnet.train.loop.COPIED", 2**22 if copied else 0)
+    net = layers.Serial(layers.Dense(8, bias=False), layers.BatchNorm(), ops.relu, layers.Dropout(0.1), layers.LayerNorm(), layers.Dense(3))
+    optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.adam(1e-2))
+    objective = train.supervised(net, ops.softmax_cross_entropy, penalty=lambda p: 1e-3 * ops.l2(ops.weights_of(p)))
+    x = jax.random.normal(jax.random.key(5), (32, 4), jnp.float64)
+    data, run = (x, jnp.argmax(x[:, :3], 1)), train.init(net, optimizer, jax.random.key(6), x)
+    epoch = train.make_epoch(train.make_step(objective, optimizer), batch_size=8)
+    want = epoch(run, data)
+    with jax.set_mesh(jax.make_mesh((4,), ("data",), axis_types=(kind,))):
+        got = epoch(jax.device_put(run, jax.P()), jax.device_put(data, jax.P("data")))
+    got, want = (jax.device_get((run._replace(key=None), metrics)) for run, metrics in (got, want))
+    chex.assert_trees_all_close(got, want, rtol=1e-9)
