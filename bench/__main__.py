@@ -1,10 +1,12 @@
-"""python -m bench [rules|steps|sweeps|all] [--quick] [--targets] [--only NAME ...] [--cores N] [--out DIR]
+"""python -m bench [rules|steps|sweeps|all|ahead] [--quick] [--targets] [--only NAME ...] [--cores N] [--out DIR]
 
 rules    every rule: hand : autodiff, time, saved and temporary bytes; and those that buy most at the sizes where they were promised,
          beside the code one writes first and the best that is known without a rule
 steps    whole training steps of the workloads a to h: plain JAX, fnnet per step and in a compiled epoch, other libraries
          where they are installed
 sweeps   sixteen trainings at once against one after another
+ahead    bytes of scratch of the rules as the compilers for a TPU and a GPU plan them, where those are installed: nothing is run, and
+         all does not hold it
 
 How many cores there are decides much of the smallest workloads: a call of a compiled step costs 30 to 50 µs of Python and
 dispatch, which runs beside the computation where there is a second core and before it where there is none.
@@ -22,7 +24,7 @@ import time
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="all", choices=("rules", "steps", "sweeps", "all"))
+    parser.add_argument("what", nargs="?", default="all", choices=("rules", "steps", "sweeps", "all", "ahead"))
     parser.add_argument("--quick", action="store_true", help="fewer rounds, one example of each rule: under 5 minutes on 2 cores")
     parser.add_argument("--targets", action="store_true", help="only what is promised, PASS or FAIL")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these workloads (a, b, …) or rules")
@@ -39,6 +41,9 @@ def main():
     if not args.as_it_is and sys.platform == "linux" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
         tuned = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
         os.execve(sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]], {**os.environ, **tuned})
+    if args.what == "ahead":        # before JAX starts: there is no TPU to wait for, and compilers may be silent
+        os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+                       "TPU_WORKER_HOSTNAMES": "localhost", "TPU_STDERR_LOG_LEVEL": "3", "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
         sys.exit(measure(args))
     except ValueError as error:
@@ -54,6 +59,7 @@ def measure(args):
     promised = {"steps": steps.targets, "sweeps": sweeps.targets, "rules": forms.targets}
     if args.targets:
         names["rules"] = [case.rule for case in forms.CASES]
+    names["ahead"] = names["rules"]
     known = [name for part in names if args.what in (part, "all") for name in names[part]]
     if unknown := set(args.only or ()) - set(known):
         raise ValueError(f"there is no {', '.join(sorted(unknown))} to measure: write some of {', '.join(known)}")
@@ -67,8 +73,9 @@ def measure(args):
                 print(line, flush=True)
                 kept &= line.startswith("PASS")
         return 0 if kept else 1
-    for part, measured in (("steps", measure_steps), ("sweeps", measure_sweeps), ("rules", measure_rules), ("forms", measure_forms)):
-        wanted = args.what in ("rules" if part == "forms" else part, "all")
+    for part, measured in (("steps", measure_steps), ("sweeps", measure_sweeps), ("rules", measure_rules), ("forms", measure_forms),
+                           ("ahead", measure_ahead)):
+        wanted = args.what in ("rules" if part == "forms" else part, "all" if part != "ahead" else part)
         if wanted and (found := measured(args)) and (args.out or not args.only):
             print(f"\n{results.save(args.out or results.HERE, **{part: found})}   {time.perf_counter() - start:.0f} s", flush=True)
     return 0
@@ -138,6 +145,25 @@ def measure_forms(args):
         print("\n\n" + table(header, cells, markdown=args.markdown))
         print(f"\nbest plain form : hand, geometric means: time {gains['seconds']:.2f}, saved bytes {gains['saved']:.1f}", flush=True)
     return found
+
+
+def measure_ahead(args):
+    from bench import ahead
+    from fnnet.verify.table import size, table
+
+    found, missing = ahead.devices()
+    if missing:
+        print(f"not installed: the compilers for {' and '.join(missing)}. {ahead.REMEDY}", flush=True)
+    rows = []
+    for row in ahead.run(only=args.only) if found else ():
+        rows.append(row)
+        print(".", end="", flush=True)
+    cells = [(row["device"], row["rule"], row["sizes"], row["form"], size(row["temp"]) if "temp" in row else "refused",
+              str(row.get("instructions", row.get("refused")))) for row in rows]
+    header = ("device", "rule", "sizes", "form", "temp bytes", "instructions")
+    if rows:
+        print(f"\n\n{ahead.LABEL}\n" + table(header, cells, markdown=args.markdown))
+    return rows and {"what": ahead.LABEL, "compilers": ahead.versions(), "rows": rows}
 
 
 if __name__ == "__main__":

@@ -94,12 +94,12 @@ def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5):
         functions = {"hand": functools.partial(what, **settings), "autodiff": functools.partial(what.reference, **settings)}
         title, shapes = what.__name__, _shapes(args) + "".join(f" {k}={v}" for k, v in settings.items())
         reason = next((line.strip().removeprefix("Cost: ") for line in _lines(what.__doc__) if line.strip().startswith("Cost:")), "")
-    real = tuple(i for i, a in enumerate(args) if a is not None and all(map(_real, jax.tree.leaves(a))))
+    real = _real_places(args)
     truth = _in_float64(list(functions.values())[-1], args, real)
     figures, programs = {}, {}
     for name, f in functions.items():
         begun = time.perf_counter()
-        program = jax.jit(_value_and_grad(f, real)).lower(*args).compile()
+        program = lowered(f, *args).compile()
         taken = time.perf_counter() - begun
         programs[name] = functools.partial(program, *args)
         memory = program.memory_analysis()
@@ -110,6 +110,11 @@ def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5):
     for name, median in _medians(programs, rounds, seconds).items():
         figures[name]["seconds"] = median
     return Comparison(title, shapes, figures, reason)
+
+
+def lowered(f, *args):
+    """The program that is compared, not yet compiled: the value of f and its gradient by every real argument. args may be shapes."""
+    return jax.jit(_value_and_grad(f, _real_places(args))).lower(*args)
 
 
 def _in_float64(f, args, real):
@@ -140,7 +145,7 @@ def _flops(program):
 
 def saved_bytes(f, *args):
     """The bytes of the arrays that jax.vjp(f, *args) keeps for the backward pass and that are no arguments, each counted once."""
-    real = tuple(i for i, a in enumerate(args) if a is not None and all(map(_real, jax.tree.leaves(a))))
+    real = _real_places(args)
 
     def vjp(*floats):
         return jax.vjp(lambda *floats: f(*_put(args, real, floats)), *floats)[1]
@@ -202,6 +207,10 @@ def _shapes(args):
 def _lines(doc):
     """The paragraphs of a docstring, each on one line."""
     return [" ".join(paragraph.split()) for paragraph in (doc or "").split("\n\n")]
+
+
+def _real_places(args):
+    return tuple(i for i, a in enumerate(args) if a is not None and all(map(_real, jax.tree.leaves(a))))
 
 
 def _real(a):

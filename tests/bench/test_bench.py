@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from bench import clock, forms, ours, peers, plain, recurrent, results, rules, steps, sweeps, transformer
+from bench import ahead, clock, forms, ours, peers, plain, recurrent, results, rules, steps, sweeps, transformer
 from bench.contender import job
 from bench.workloads import WORKLOADS, Workload
 
@@ -131,3 +131,32 @@ def test_an_unknown_name_is_one_sentence():
     got = subprocess.run([sys.executable, "-m", "bench", "steps", "--only", "z"], capture_output=True, text=True)
     assert got.returncode == 1
     assert "there is no z to measure: write some of a, b, c, e, f, g, h" in got.stderr and "Traceback" not in got.stderr
+
+
+def test_compilers_for_other_devices_are_asked_or_named():
+    found, missing = ahead.devices()
+    assert {*found, *missing} == set(ahead.NEEDS) and set(found).isdisjoint(missing)
+    rows = list(ahead.run(only={"relu"}))
+    assert [(row["device"], row["form"]) for row in rows] == [(name, form) for name in found for form in ("hand", "autodiff")]
+    assert all(row["temp"] >= 0 for row in rows)
+
+
+def test_a_compiler_for_another_jax_is_not_asked(monkeypatch):
+    monkeypatch.setattr(ahead.metadata, "requires", lambda package: ['libtpu==0.0.42.*; extra == "tpu"'])
+    monkeypatch.setattr(ahead.metadata, "version", {"libtpu": "0.0.42.1", "nvcc": "12.9"}.__getitem__)
+    assert ahead._fitting("libtpu") and ahead._fitting("nvcc")
+    monkeypatch.setattr(ahead.metadata, "version", {"libtpu": "0.0.50.0"}.__getitem__)
+    assert not ahead._fitting("libtpu")
+
+
+def test_without_compilers_that_is_what_is_said(monkeypatch, capsys):
+    from bench.__main__ import measure_ahead
+    monkeypatch.setattr(ahead, "devices", lambda: ({}, ["TPU v5e", "NVIDIA H100"]))
+    assert not measure_ahead(None)
+    assert "not installed: the compilers for TPU v5e and NVIDIA H100. pip install" in capsys.readouterr().out
+
+
+def test_a_program_for_this_device_has_its_row():
+    (hand, auto) = ahead._rows({"here": jax.devices()[0]}, "f", "3", {"hand": jax.numpy.sin, "bad": lambda x: x @ "y"}, [jax.numpy.ones(3)])
+    assert hand["temp"] >= 0 and hand["instructions"] > 0 and hand["form"] == "hand"
+    assert "refused" in auto and "temp" not in auto
