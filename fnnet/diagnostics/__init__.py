@@ -9,7 +9,8 @@ from fnnet.diagnostics.inside import Inside, inside
 from fnnet.diagnostics.plots import heat_map, histograms
 from fnnet.diagnostics.report import report
 from fnnet.diagnostics.summary import Summary, summary
+from fnnet.diagnostics.trace import Trace, trace
 
-__all__ = ["Bisection", "Confusion", "Flow", "Inside", "Summary", "bias_or_variance", "bisect", "confusion", "decision_boundary",
+__all__ = ["Bisection", "Confusion", "Flow", "Inside", "Summary", "Trace", "bias_or_variance", "bisect", "confusion", "decision_boundary",
            "first_layer", "gradient_flow", "heat_map", "histograms", "inside", "learning_curve", "range_curve", "report", "size_curve",
-           "summary", "validation_curve"]
+           "summary", "trace", "validation_curve"]
