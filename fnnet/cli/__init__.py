@@ -1,10 +1,10 @@
-"""The command line: rules, explain, audit, compare, train, report."""
+"""The command line: rules, explain, audit, compare, train, report, graph."""
 
 import argparse
 import os
 import sys
 
-from fnnet.cli import rules, training
+from fnnet.cli import graph, rules, training
 
 
 def main(argv=None):
@@ -28,6 +28,6 @@ def main(argv=None):
 def _parser():
     parser = argparse.ArgumentParser(prog="fnnet", description="Neural networks with hand-derived, verified gradients.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for room in (rules, training):
+    for room in (rules, training, graph):
         room.add(commands)
     return parser

@@ -15,16 +15,18 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 1.5rem au
 h1 { font-size: 1.4rem; margin: 0 }
 #bar { position: sticky; top: 0; background: #fff; padding: .6rem 0; border-bottom: 1px solid #ccc; z-index: 1 }
 button { font: inherit; padding: .25rem .9rem } #said { font-size: 1.15rem; min-height: 2.2em; margin: .4rem 0 0 }
-#graph { overflow-x: auto; margin: 1rem 0 } #graph svg { max-width: 100%; height: auto }
+#both { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; align-items: flex-start; margin: 1rem 0 }
+#graph { overflow-x: auto; max-width: 100% } #graph svg { max-width: 100%; height: auto }
 .pending { visibility: hidden } .now > :is(path, polygon, ellipse) { stroke: #000; stroke-width: 3 }
 table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #ddd }
-tr.now { background: #FFF3C4 } .value { color: BLUE } .gradient { color: ORANGE } small { color: #555 }
+.node { scroll-margin: 11rem 0 2rem } tr.now { background: #FFF3C4 }
+ .value { color: BLUE } .gradient { color: ORANGE } small { color: #555 }
 </style></head><body><div id="bar"><h1>Backpropagation, step by step</h1>
-<button id="first">⏮ start</button> <button id="back">◀ back</button> <button id="next">next ▶</button>
-<button id="last">end ⏭</button> <span id="count"></span> <small>or the keys ← and →</small>
+<button id="first">start</button> <button id="back">◀ back</button> <button id="next">next ▶</button>
+<button id="last">end</button> <span id="count"></span> <small>or the keys ← and →</small>
 <p id="said" aria-live="polite"></p></div>
-<div id="graph">GRAPH</div>
-<table><tr><th>node</th><th>operation</th><th>value</th><th>∂LOSS/∂node</th></tr>ROWS</table>
+<div id="both"><div id="graph">GRAPH</div>
+<table><tr><th>node</th><th>operation</th><th>value</th><th>∂LOSS/∂node</th></tr>ROWS</table></div>
 <script>
 const steps = STEPS, last = LAST;
 let at = 0;
@@ -44,6 +46,8 @@ function render() {
     show(row.querySelector(".gradient"), graded.has(i));
   });
   all("#graph g.node").forEach(node => node.classList.toggle("now", now !== null && node.id === "n" + now[1]));
+  const here = document.querySelector("#graph g.now");
+  if (here) here.scrollIntoView({block: "nearest"});
   all("#graph g.edge").forEach(edge => {
     const [u, v] = edge.id === "eout" ? [last, last] : edge.id.slice(1).split("_").map(Number), text = edge.querySelectorAll("text");
     show(text[0], valued.has(u));                   // a value leaves u, a gradient leaves v
