@@ -115,6 +115,9 @@ def test_a_promise_is_about_forms_that_are_there_and_compute_the_same():
     assert [row["form"] for row in rows] == ["hand", "best", "plain"] and rows[0]["saved"] < rows[2]["saved"]
     with pytest.raises(AssertionError, match="do not compute the same"):
         forms.measured(small._replace(plain=lambda x: x.min(-1)), 0.01)
+    (case,) = forms.chosen(["batch_norm"])
+    shape = (4, 3, 3, 5)
+    assert len(forms.measured(case._replace(arrays=lambda: forms.normal(shape, (5,), (5,), shape)), 0.01)) == 3
     assert forms.gains([{**row, "seconds": {"hand": 1.0, "best": 4.0, "plain": 9.0}[row["form"]]} for row in rows])["seconds"] == 4
 
 
