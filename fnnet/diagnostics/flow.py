@@ -11,6 +11,7 @@ from fnnet.diagnostics.inside import Inside, inside
 
 FAR = 1e3               # from which factor between the first and the last layer on δ vanishes or explodes
 DEAD = FLAT = 0.5        # from which share on dead units, and saturated outputs, are worth a word
+BESIDE = {"BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm", "PReLU"}       # δ here is of another size than at a product
 
 # What multiplies δ in each layer, by activation, and what helps.
 SLOPES = {"sigmoid": "σ′ ≤ ¼ is multiplied into δ at each of the {n} sigmoid layers",
@@ -109,8 +110,8 @@ def gradient_flow(objective, params, state, batch, *, key=None):
 
 
 def _own(seen):
-    """The layers with weights, without normalisations, whose δ is of another size; where there are none, all."""
-    own = np.flatnonzero((seen.weight > 0) & np.array(["Norm" not in name for name in seen.names]))
+    """The layers with weights, those beside the path of the weights left out; where there are none, all."""
+    own = np.flatnonzero((seen.weight > 0) & np.array([name.split(" ")[1].split("(")[0] not in BESIDE for name in seen.names]))
     return own if len(own) else np.arange(len(seen.names))
 
 

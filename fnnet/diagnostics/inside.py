@@ -26,8 +26,10 @@ SLOPE = 0.05                                # a unit is saturated where its slop
 PASSING = (Serial, Dropout, StochasticDepth, Flatten)           # make nothing of their own: not looked at
 
 # Units that can die, and units that can saturate, by the name of their function: what counts, as a function of y.
-ALIVE = {"relu": lambda y: y > 0, "relu6": lambda y: y > 0, "relu_dropout": lambda y: y > 0}
-SATURATED = {"sigmoid": lambda y: y * (1 - y) < SLOPE / 4, "tanh": lambda y: 1 - y * y < SLOPE}
+ALIVE = dict.fromkeys(("relu", "relu6", "relu_dropout", "relu_squared"), lambda y: y > 0)
+SATURATED = {"sigmoid": lambda y: y * (1 - y) < SLOPE / 4, "tanh": lambda y: 1 - y * y < SLOPE,
+             "hard_sigmoid": lambda y: (y <= 0) | (y >= 1), "sparse_sigmoid": lambda y: (y <= 0) | (y >= 1),
+             "hard_tanh": lambda y: jnp.abs(y) >= 1}
 
 
 # The figures of a layer, in the order of Inside.figures.

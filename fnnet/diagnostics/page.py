@@ -20,7 +20,7 @@ button { font: inherit; padding: .25rem .9rem } #said { font-size: 1.15rem; min-
 .pending { visibility: hidden } .now > :is(path, polygon, ellipse) { stroke: #000; stroke-width: 3 }
 table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #ddd }
 .node { scroll-margin: 11rem 0 2rem } tr.now { background: #FFF3C4 }
- .value { color: BLUE } .gradient { color: ORANGE } small { color: #555 }
+.value { color: BLUE } .gradient { color: ORANGE } small { color: #555 }
 </style></head><body><div id="bar"><h1>Backpropagation, step by step</h1>
 <button id="first">start</button> <button id="back">◀ back</button> <button id="next">next ▶</button>
 <button id="last">end</button> <span id="count"></span> <small>or the keys ← and →</small>
@@ -53,6 +53,8 @@ function render() {
     show(text[0], valued.has(u));                   // a value leaves u, a gradient leaves v
     show(text[1], graded.has(v));
   });
+  all("#graph g.node").forEach(node => [...node.querySelectorAll("text")].forEach(
+    text => text.textContent.includes("∂") && show(text, graded.has(+node.id.slice(1)))));     // the parameters a layer holds
 }
 const go = to => { at = Math.max(0, Math.min(steps.length, to)); render(); };
 one("first").onclick = () => go(0);

@@ -56,5 +56,8 @@ def operations(found):
 
 def short(layer):
     """A layer in a word: "Dense(512)", its leading setting alone; of a network of parts the name only."""
-    name = " ".join(repr(layer).split())
-    return type(layer).__name__ if getattr(layer, "parts", ()) else name.split(",")[0] + ")" * ("," in name)
+    name, kind = " ".join(repr(layer).split()), type(layer).__name__
+    if getattr(layer, "parts", ()):
+        return kind
+    head = name.split(",")[0]
+    return head + ")" * ("," in name) if head.count("(") - head.count(")") < 2 else f"{kind}(…)"

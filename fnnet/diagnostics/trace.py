@@ -1,6 +1,7 @@
 """Backpropagation step by step: one forward and one backward pass through anything, recorded node by node."""
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -282,7 +283,7 @@ def _number(value):
 
 def _rule(node):
     """What stands where there is no number: the formula of the rule, its beginning."""
-    formula = " ".join(node.formula.split("[")[0].split())
+    formula = " ".join(re.sub(r"\[[^]]*\d{4}\]$", "", node.formula).split())
     return formula if len(formula) <= 60 else formula[:59] + "…"
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import fnnet as fn
 from fnnet import layers, ops
+from fnnet.diagnostics.program import short
 from fnnet.verify.compare import saved_bytes
 
 X = jnp.ones((4, 6), jnp.float32)
@@ -53,6 +54,14 @@ def test_parts_inside_parts_have_rows_of_their_own():
     assert [r.path for r in found.rows] == [(0,), (0, 0), (0, 1), (1,)]
     assert "  0 Dense(6)" in str(found)
     assert found.total.operations == 2 * 4 * 6 * 6 + 4 * 6 + 4 * 6 + 4 * 6         # product and bias, tanh, the sum
+
+
+@pytest.mark.parametrize("layer, word", [(layers.Dense(512, bias=False), "Dense(512)"), (NETS["residual"], "Serial"),
+                                         (layers.Repeat(layers.Residual(layers.Serial(layers.Dense(6), ops.relu)), 3), "Repeat(…)"),
+                                         (layers.SpectralNorm(layers.Dense(4)), "SpectralNorm(Dense(4))"),
+                                         (layers.Function(ops.relu), "relu")])
+def test_a_layer_in_a_word(layer, word):
+    assert short(layer) == word
 
 
 def test_a_loop_counts_as_often_as_it_runs():

@@ -142,6 +142,30 @@ def test_layers_fold_and_hold_their_parameters(deep):
     assert "9.0 Serial" in inner and "9.1 identity" in inner
 
 
+SEQUENCE, IMAGES = jax.random.normal(jax.random.key(4), (2, 4, 6)), jax.random.normal(jax.random.key(5), (2, 6, 6, 2))
+KINDS = {"recurrent": (layers.Serial(layers.LSTM(3), lambda x: x[:, -1]), SEQUENCE),
+         "attention": (layers.Serial(layers.Residual(layers.MultiHeadAttention(2)), layers.LayerNorm(), lambda x: x.mean(1)), SEQUENCE),
+         "images": (layers.Serial(layers.Conv(3), ops.relu, layers.MaxPool(2), layers.Flatten()), IMAGES),
+         "loop": (layers.Serial(layers.Repeat(layers.Residual(layers.Dense(6)), 3), lambda x: x[:, 0]), SEQUENCE)}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_layer(name):
+    net, x = KINDS[name]
+    params, state = net.init(jax.random.key(0), x)
+
+    def loss(params, x):
+        return (net.apply(params, state, x)[0] ** 2).sum()
+    found, (wanted, dx) = diagnostics.trace(loss, params, x), jax.grad(loss, (0, 1))(params, x)
+    np.testing.assert_allclose(found["x"].gradient, dx, rtol=1e-9, atol=1e-12)
+    held = [part for node in found.fold().nodes for part in node.held]
+    assert len(held) == len(jax.tree.leaves(wanted))
+    got = {part.name: part.gradient for part in held}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(wanted):
+        name = ".".join(["params", *(jax.tree_util.keystr((step,), simple=True) for step in path)])
+        np.testing.assert_allclose(got[name], leaf, rtol=1e-9, atol=1e-12)
+
+
 def texts(svg):
     root = xml.fromstring(svg)
     return {g.get("id"): [t.text.strip("\xa0 ") for t in g.iter("{http://www.w3.org/2000/svg}text")]
