@@ -56,7 +56,7 @@ def test_parts_inside_parts_have_rows_of_their_own():
     assert found.total.operations == 2 * 4 * 6 * 6 + 4 * 6 + 4 * 6 + 4 * 6         # product and bias, tanh, the sum
 
 
-@pytest.mark.parametrize("layer, word", [(layers.Dense(512, bias=False), "Dense(512)"), (NETS["residual"], "Serial"),
+@pytest.mark.parametrize("layer, word", [(layers.Dense(512, bias=False), "Dense(512)"), (NETS["residual"], "Residual"),
                                          (layers.Repeat(layers.Residual(layers.Serial(layers.Dense(6), ops.relu)), 3), "Repeat(…)"),
                                          (layers.SpectralNorm(layers.Dense(4)), "SpectralNorm(Dense(4))"),
                                          (layers.Function(ops.relu), "relu")])
