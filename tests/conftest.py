@@ -11,6 +11,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --x
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -20,3 +21,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def pytest_xdist_auto_num_workers(config):
     """As many processes as cores for the whole suite, none beside this one for a few tests by name."""
     return None if config.args_source is config.ArgsSource.TESTPATHS and not config.option.keyword else 0
+
+
+@pytest.fixture(autouse=True)
+def forget():
+    """Compiled programs are kept for as long as the process lives: after some thousand tests, gigabytes of them."""
+    yield
+    TESTS_RUN[0] += 1
+    if TESTS_RUN[0] % 50 == 0:
+        jax.clear_caches()
+
+
+TESTS_RUN = [0]

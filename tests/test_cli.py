@@ -1,5 +1,6 @@
 """The command line: what it prints, and one sentence for everything a user can get wrong."""
 
+import functools
 import json
 import os
 import re
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from fnnet import cli, ops
+from fnnet import cli, ops, verify
 
 
 def run(capsys, *argv):
@@ -21,6 +22,20 @@ def run(capsys, *argv):
         status = exit.code
     out, err = capsys.readouterr()
     return status, out, err
+
+
+@pytest.fixture
+def train(capsys, monkeypatch):
+    """run("train", …) as a shell would have it; each rule is audited once for all trainings."""
+    monkeypatch.setattr(verify, "audit", AUDIT)
+
+    def train(*argv):
+        with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+            return run(capsys, "train", *argv)
+    return train
+
+
+AUDIT = functools.cache(verify.audit)
 
 
 def shell(*argv, **environment):
@@ -117,18 +132,18 @@ def test_train_digits_writes_the_curve_and_the_accuracy(tmp_path):
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_train_digits_is_the_same_with_autodiff(tmp_path):
-    out = [shell("train", "digits", *QUICK, "--out", str(tmp_path / "c.png"), *more).stdout for more in ((), ("--autodiff",))]
+def test_train_digits_is_the_same_with_autodiff(train, tmp_path):
+    out = [train("digits", *QUICK, "--out", str(tmp_path / "c.png"), *more)[1] for more in ((), ("--autodiff",))]
     scores = [re.search(r"test accuracy ([\d.]+) %, loss ([\d.]+)", text).groups() for text in out]
     assert scores[0][0] == scores[1][0] and abs(float(scores[0][1]) - float(scores[1][1])) <= 1e-4
 
 
-def test_train_on_a_table(table, tmp_path):
+def test_train_on_a_table(train, table, tmp_path):
     numbers = tmp_path / "numbers.csv"                       # the same without the column of text
     numbers.write_text("\n".join(",".join(line.split(",")[:2] + line.split(",")[3:]) for line in table.read_text().splitlines()))
     for path, column, word in ((table, "kind", "test accuracy"), (numbers, "size", "test mean squared error")):
-        done = shell("train", str(path), "--target", column, *QUICK, "--out", str(tmp_path / "c.png"))
-        assert done.returncode == 0 and word in done.stdout, done.stderr
+        status, out, err = train(str(path), "--target", column, *QUICK, "--out", str(tmp_path / "c.png"))
+        assert status == 0 and word in out, err
 
 
 @pytest.fixture(scope="module")
@@ -143,11 +158,10 @@ def cifar(tmp_path_factory):
 
 
 @pytest.mark.parametrize("loss", ["softmax", "hinge"])
-def test_train_cifar10_with_a_linear_classifier(capsys, cifar, tmp_path, loss):
+def test_train_cifar10_with_a_linear_classifier(train, capsys, cifar, tmp_path, loss):
     """The lectures' f(x, W) = Wx, 3072 to 10, with either loss."""
-    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
-        status, out, err = run(capsys, "train", "cifar10", str(cifar), "--net", "linear", "--loss", loss, "--epochs", "6", "--batch-size",
-                               "12", "--quiet", "--out", str(tmp_path / "c.png"), "--save", str(tmp_path / "kept"))
+    status, out, err = train("cifar10", str(cifar), "--net", "linear", "--loss", loss, "--epochs", "6", "--batch-size", "12", "--quiet",
+                             "--out", str(tmp_path / "c.png"), "--save", str(tmp_path / "kept"))
     assert status == 0 and "180 images of 32 × 32 × 3, 10 classes: 108 to train on, 12 to validate, 60 to test" in out, err
     assert float(re.search(r"test accuracy ([\d.]+) %", out).group(1)) > 95
     kept = json.loads((tmp_path / "kept" / "run.json").read_text())

@@ -11,6 +11,7 @@ import numpy as np
 
 from fnnet import sample
 from fnnet.verify.gradient import numeric_gradient, relative_error, worst_element
+from fnnet.verify.quick import quick
 from fnnet.verify.table import table
 
 # In float64. Autodiff of the reference is exact but for rounding; differences are not.
@@ -122,7 +123,7 @@ def _example(rule, example, seed, thorough):
             y, g = first(case, *floats)
             second = jax.grad(lambda floats, c: _dot(jax.vjp(case.of, *floats)[1](c), tuple(directions)), (0, 1))(floats, cotangents)
             return y, g, second
-        return jax.jit(both)(*case.floats)
+        return quick(both)(*case.floats)
     got, want = everything(hand), everything(plain)
     for name, a, b in zip(("value", "gradient", "second order"), got, want):
         yield _agree(name, a, b)
@@ -152,7 +153,7 @@ def _transforms(hand, plain, cotangents):
                 stacked = [jax.tree.map(lambda a: jnp.stack([a, 0.5 * a]), a) if i in subset else a for i, a in enumerate(floats)]
                 out.append(jax.grad(lambda *a, axes=axes: jax.vmap(scalar(case), axes)(*a).sum(), tuple(range(n)))(*stacked))
             return out
-        return jax.jit(all_subsets)(*case.floats)
+        return quick(all_subsets)(*case.floats)
     yield _agree("vmap", batched(hand), batched(plain))
 
     def scanned(*floats, case=hand):
@@ -160,9 +161,9 @@ def _transforms(hand, plain, cotangents):
             body = lambda c, t: (c + scalar(case)(*jax.tree.map(lambda a: a * t, floats)), None)
             return jax.lax.scan(body, 0.0, jnp.array([1.0, 0.5]))[0]
         return jax.grad(total, tuple(range(n)))(*floats)
-    yield _agree("scan", jax.jit(scanned)(*hand.floats), jax.jit(functools.partial(scanned, case=plain))(*hand.floats))
+    yield _agree("scan", quick(scanned)(*hand.floats), quick(functools.partial(scanned, case=plain))(*hand.floats))
     grad = jax.grad(scalar(hand), tuple(range(n)))
-    yield _agree("remat", jax.jit(jax.grad(jax.checkpoint(scalar(hand)), tuple(range(n))))(*hand.floats), jax.jit(grad)(*hand.floats))
+    yield _agree("remat", quick(jax.grad(jax.checkpoint(scalar(hand)), tuple(range(n))))(*hand.floats), quick(grad)(*hand.floats))
 
 
 def _single(rule, example, seed):
@@ -173,7 +174,7 @@ def _single(rule, example, seed):
     cotangents = _like(jax.eval_shape(cases[0].of, *cases[0].floats), seed + 1)
     for case, dtype in ((cases[1], jnp.float64), *((case, jnp.float32) for case in cases)):
         case = case._replace(arrays=_cast(case.arrays, dtype))
-        got = jax.jit(lambda *a, case=case, dtype=dtype: jax.vjp(case.of, *a)[1](_cast(cotangents, dtype)))(*case.floats)
+        got = quick(lambda *a, case=case, dtype=dtype: jax.vjp(case.of, *a)[1](_cast(cotangents, dtype)))(*case.floats)
         got = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(got)]
         if truth is None:
             truth = got
@@ -193,10 +194,10 @@ def _corners(rule, hand, plain, example, cotangents):
     if not free:
         return
 
-    @jax.jit
+    @quick
     def gradients(case_floats):
         return [(case.of(*case_floats), jax.vjp(case.of, *case_floats)[1](cotangents)) for case in (hand, plain)]
-    around = jax.jit(jax.vmap(lambda floats: jax.vjp(plain.of, *floats)[1](cotangents)))
+    around = quick(jax.vmap(lambda floats: jax.vjp(plain.of, *floats)[1](cotangents)))
     bad, differing = [], []
     for name, value in CORNERS.items():
         floats = [jax.tree.map(lambda a: jnp.asarray(np.full(a.shape, value)), a) if i in free else a

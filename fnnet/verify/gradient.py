@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnnet.verify.quick import quick
 from fnnet.verify.table import table
 
 STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -91,7 +92,7 @@ def numeric_gradient(f, tree, samples=None, seed=0):
 
         def of_one(x, i=i):
             return f(treedef.unflatten([*leaves[:i], x, *leaves[i + 1:]]))
-        out.append((places, np.asarray(jax.jit(lambda x, p, g=of_one: difference(g, x, p))(leaf, jnp.asarray(places, jnp.int32)))))
+        out.append((places, np.asarray(quick(lambda x, p, g=of_one: difference(g, x, p))(leaf, jnp.asarray(places, jnp.int32)))))
     return out
 
 
@@ -115,7 +116,7 @@ def gradient_check(f, params, *, samples=50, limit=1e-7, seed=0):
             if jnp.shape(out) != ():
                 raise ValueError(f"gradient_check takes a function with a scalar value, and f returned {list(jnp.shape(out))}: sum it")
             return out
-        exact = jax.tree.leaves(jax.jit(jax.grad(value))(params))
+        exact = jax.tree.leaves(quick(jax.grad(value))(params))
         # What is so small beside the rest is 0 up to the rounding of f: the gradient of a bias before a batch norm, for instance.
         nothing = 1e-9 * max(float(np.abs(g).max(initial=0)) for g in exact)
         rows = []

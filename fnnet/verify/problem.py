@@ -13,10 +13,9 @@ import numpy as np
 
 from fnnet.rule import Rule
 from fnnet.verify.inputs import exact
+from fnnet.verify.quick import OPTIONS
 from fnnet.verify.spec import Domain, derive, parse
 
-# The harness runs many small programs once or twice each: compiling them quickly is worth more than that they run quickly.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 # The algebraic simplifier of JAX 0.10 makes batched products that its own code generator aborts on; without it, empty ones do.
 FIXED = tuple(map(int, jax.__version__.split(".")[:2])) > (0, 10)
 POOL = ThreadPoolExecutor(max(2, os.cpu_count() or 1))
@@ -224,6 +223,6 @@ def _compile(lowered, args):
         return lowered.compile()
     empty = any(np.size(a) == 0 for a in jax.tree.leaves(args) if hasattr(a, "shape"))
     try:
-        return lowered.compile(compiler_options=QUICK if empty or FIXED else QUICK | {"xla_disable_hlo_passes": "algsimp"})
+        return lowered.compile(compiler_options=OPTIONS if empty or FIXED else OPTIONS | {"xla_disable_hlo_passes": "algsimp"})
     except Exception:
         return lowered.compile()

@@ -1,0 +1,54 @@
+"""python -m bench.readme: the README's tables of figures, from the newest results."""
+
+import json
+
+from bench.results import HERE
+from fnnet.verify.table import size, table
+
+COLUMNS = ("fnnet epoch", "fnnet step", "plain JAX epoch", "optax", "flax linen", "flax nnx", "equinox", "torch")
+
+
+def newest():
+    """The results of the last day that has all parts."""
+    whole = [found for path in HERE.glob("*.json") if {"steps", "forms", "sweeps"} <= (found := json.loads(path.read_text())).keys()]
+    return max(whole, key=lambda found: found["date"])
+
+
+def markdown(found):
+    about = found["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if name not in ("jaxlib", "numpy"))
+    return "\n\n".join([
+        f"{about['device']}, {about['cores']} cores, {found['date']}, Python {about['python']}, {versions}.",
+        "A training step: ms for plain JAX, a jitted call for each step; for the others their time : that.", steps(found["steps"]),
+        "Value and gradient of a rule at the sizes where it buys most: ms and bytes of the rule; hand : the code one writes first, and "
+        "hand : the best that is known without a rule (in brackets).", forms(found["forms"]),
+        "; ".join(f"16 trainings of workload {row['workload'][0]} at once: {row['gain on plain JAX']:.1f} times as fast as "
+                  "in plain JAX one after another" for row in found["sweeps"]) + "."])
+
+
+def steps(rows):
+    by_workload = {}
+    for row in rows:
+        by_workload.setdefault(row["workload"], {})[row["contender"]] = row
+    cells = [(name, f"{of['plain JAX step']['ms']:.3g}", *(f"{of[column]['ratio']:.2f}" if column in of else "" for column in COLUMNS))
+             for name, of in by_workload.items()]
+    return table(("workload", "plain JAX step", *COLUMNS), cells, markdown=True)
+
+
+def forms(rows):
+    by_case = {}
+    for row in rows:
+        by_case.setdefault((row["rule"], row["sizes"]), {})[row["form"]] = row
+
+    def ratios(of, figure):
+        """hand : plain (: best); where a form has nothing the bytes themselves say it."""
+        parts = [of["hand"][figure] / of[form][figure] if of[form][figure] else None for form in ("plain", "best") if form in of]
+        words = ["" if part is None else f"{part:.2g}" for part in parts]
+        return words[0] + (f" ({words[1]})" if words[1:] and words[1] else "")
+    cells = [(f"`{rule}` {sizes}", f"{of['hand']['ms']:.3g}", ratios(of, "seconds"), size(of["hand"]["saved"]), ratios(of, "saved"),
+              size(of["hand"]["temp"]), ratios(of, "temp")) for (rule, sizes), of in by_case.items()]
+    return table(("rule", "ms", "time", "saved", "saved, ratio", "temporary", "temporary, ratio"), cells, markdown=True)
+
+
+if __name__ == "__main__":
+    print(markdown(newest()))
