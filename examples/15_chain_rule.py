@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from fnnet import ops, verify
+from fnnet import diagnostics, ops, verify
 
 jax.config.update("jax_enable_x64", True)                       # differences of float32 numbers are few digits long
 jnp.set_printoptions(precision=4, suppress=True)
@@ -22,7 +22,17 @@ def show(name, by_formula, f, *args):
 
 # f = (x + y)z at x = −2, y = 5, z = −4:  q = 3, f = −12;  ∂f/∂q = z = −4 = ∂f/∂x = ∂f/∂y,  ∂f/∂z = q = 3
 x, y, z = jnp.array(-2.0), jnp.array(5.0), jnp.array(-4.0)
-show("f = (x + y)z", (z, z, x + y), lambda x, y, z: (x + y) * z, x, y, z)
+def circuit(x, y, z):
+    return (x + y) * z
+
+
+show("f = (x + y)z", (z, z, x + y), circuit, x, y, z)
+
+# The same as the two-stage algorithm visits it: values forwards, then ∂L/∂u = Σ ∂L/∂v · ∂v/∂u backwards over the v that use u.
+trace = diagnostics.trace(circuit, x, y, z)
+print(trace, *(sentence for stage, _, sentence in trace.steps() if stage == "backward"), sep="\n")
+print("drawn in", trace.draw("circuit.svg"), "and, step by step, in", trace.draw("circuit.html"))
+assert trace["L"].value == -12 and [float(trace[name].gradient) for name in ("x", "y", "v1", "z")] == [-4, -4, -4, 3]
 
 # Three layers of one sigmoid unit: every σ′ ≤ ¼ multiplies what goes further back.
 w, x, y = (jnp.array(0.5), jnp.array(-1.3), jnp.array(0.8)), 0.7, 0.2

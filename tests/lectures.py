@@ -56,6 +56,8 @@ ROWS = {
         Row("early stopping by the validation score", "train.fit", "train/test_train.py::test_fit_stops_early_and_keeps_the_best", "05"),
     ],
     "4. Backpropagation": [
+        Row("two stages on a computation graph: values, then ∂L/∂u = Σ ∂L/∂v · ∂v/∂u", "diagnostics.trace",
+            "diagnostics/test_trace.py::test_both_stages_are_said_in_order", "15"),
         Row("layer form: ∂l/∂Wⁱ and ∂l/∂hⁱ⁻¹ from ∂l/∂hⁱ", "rule ops.dense", RULES, "03"),
         Row("δⱼ = h′(aⱼ) Σ wₖⱼδₖ, ∂E/∂wⱼᵢ = δⱼzᵢ, in vectors", "layers.Serial",
             "test_lectures.py::test_deltas_of_the_two_layer_networks", "02"),
@@ -94,6 +96,8 @@ ROWS = {
         Row("same score, L2 penalty 1 and ¼", "ops.l2", f"{NUMBER}[L2 of w₁ and w₂]", "13"),
         Row("L(w) + ‖w‖ = 3, 7, 3.5: the best w from 3 to 1", "ops.l1", f"{NUMBER}[best w with ‖w‖]", "13"),
         Row("loss 1.25347 and its slopes −2.5, 0.6, 0", "verify.forward_difference", f"{NUMBER}[forward differences, by the slide]", "15"),
+        Row("f = (x + y)z = −12: ∂f/∂q = ∂f/∂x = ∂f/∂y = −4, ∂f/∂z = 3", "diagnostics.trace",
+            "diagnostics/test_trace.py::test_the_circuit_of_the_lectures", "15"),
         Row("tanh and identity: δₖ = yₖ − tₖ, δⱼ = (1 − zⱼ²) Σ wₖⱼδₖ", "ops.tanh ops.dense",
             "test_lectures.py::test_deltas_of_the_two_layer_networks[tanh, identity]", "02"),
         Row("sigmoid and sigmoid: δₖ = yₖ(1 − yₖ)(yₖ − tₖ), δⱼ = zⱼ(1 − zⱼ) Σ wₖⱼδₖ", "ops.sigmoid ops.squared_error",
