@@ -124,7 +124,8 @@ def _(x, *, p, window, strides, padding):
     taps = [jnp.abs(a) for a in seen(x.astype(wide(x.dtype)), _window("lp_pool", x, window, strides, padding))]
     largest = functools.reduce(jnp.maximum, taps)
     unit = jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
-    y = unit * sum((a / unit) ** p for a in taps) ** (1 / p)
+    total = sum((a / unit) ** p for a in taps)          # 0 or at least 1; the root is not to be differentiated at 0
+    y = jnp.where(total == 0, 0, unit * jnp.where(total == 0, 1, total) ** (1 / p))
     return y.astype(x.dtype), (x, y)
 
 

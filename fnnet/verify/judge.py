@@ -11,6 +11,7 @@ import numpy as np
 
 TIMES = 40              # how many times autodiff's own error a rule may err
 ROUNDINGS = 1e3         # in float64, relative to an array's largest element
+COARSE = {"float64": 2e-10, "": 5e-9}   # what nobody minds, by the widest argument: constants of ten digits, a tenth of float32's last
 SWALLOWED = 1e300       # stands for NaN where that is what is right
 STEP = 1e-9             # to look around a point: relative, so that what is near a kink but not on it is not excused
 
@@ -44,12 +45,18 @@ def largest(a):
 
 
 class Scale(NamedTuple):
-    """What counts as rounding: the precision at work, and the typical size of each array at the inputs given."""
+    """What counts as rounding: the precision at work, the typical size of each array at the inputs given, and an error relative to an
+    array's largest element that nobody minds, as that of constants written to ten digits in a function for float32."""
     eps: float
     typical: list
+    coarse: float = 0.0
 
     def allowance(self, want, i, factor=1.0):
-        return ROUNDINGS * self.eps * (largest(want) + factor * self.typical[i]) + 1e-300
+        return ROUNDINGS * self.eps * (largest(want) + factor * self.typical[i]) + self.coarse * largest(want) + 1e-300
+
+    @property
+    def limit(self):
+        return ROUNDINGS * self.eps + self.coarse
 
 
 def assess(got, want, scale, factor, truth, xs, rng, around=None):

@@ -91,7 +91,8 @@ def first(p, program, cts, eps, rng, like=None):
     values, gradients = ([judge.largest(a) for a in numbers(arrays)] for arrays in (y, g))
     if like is not None:
         gradients = [max(pair) for pair in zip(gradients, like.gradients.typical)]
-    return First(p, program, Scale(eps, values), Scale(eps, gradients), rng, xs, [np.shape(o) for o in y])
+    coarse = judge.COARSE["float64" if any(str(p.dtypes[i]) == "float64" for i in p.real) else ""]
+    return First(p, program, Scale(eps, values, coarse), Scale(eps, gradients, coarse), rng, xs, [np.shape(o) for o in y])
 
 
 def look(book, check, label, at, leaves, cts, values=True):
@@ -104,9 +105,9 @@ def look(book, check, label, at, leaves, cts, values=True):
     if values:
         def value(x):
             return at.program(x, others, cts)[3][0]
-        for name, a, b in (("value", plain, y0), ("value", y, plain)):
-            faults, _ = assess(a, b, at.values, growth, value, xs, at.rng)
-            book.saw(name, measure(a, b), judge.ROUNDINGS * at.values.eps)
+        for name, a, b, scale in (("value", plain, y0, at.values), ("value", y, plain, at.values._replace(coarse=0.0))):
+            faults, _ = assess(a, b, scale, growth, value, xs, at.rng)
+            book.saw(name, measure(a, b), scale.limit)
             for f in faults[:1]:
                 how = "" if a is plain else " (the value under differentiation against the plain one)"
                 book.wrong(Look(name, label + how, f, p, leaves, cts))
@@ -117,7 +118,7 @@ def look(book, check, label, at, leaves, cts, values=True):
     faults, conventions = assess(g, g0, at.gradients, factor, at.truth(leaves, cts), xs, at.rng,
                                  around=lambda conventions, faults: _by_output(at, xs, others, cts, conventions, faults, one))
     fine = not faults and not conventions
-    book.saw(check, error if fine and error < 1e-6 else 0.0, judge.ROUNDINGS * at.gradients.eps)
+    book.saw(check, error if fine and error < 1e-6 else 0.0, at.gradients.limit)
     for f in faults[:1]:
         book.wrong(Look(check, label, f, p, leaves, one or cts))
     for i in conventions:
@@ -187,7 +188,7 @@ def _not_swallowed(book, at, leaves, shapes, label):
         one[o].reshape(-1)[size // 2] = 1.0
         nan[o].reshape(-1)[size // 2] = np.nan
         g, through, autodiff = at.grads(leaves, one, 3), at.grads(leaves, nan), at.grads(leaves, nan, 3)
-        book.saw("cotangents", 0.0, judge.ROUNDINGS * at.gradients.eps)
+        book.saw("cotangents", 0.0, at.gradients.limit)
         for i, (a, b, c) in enumerate(zip(g, through, autodiff)):
             hidden = (np.abs(a) > 1e-6 * max(judge.largest(a), 1e-300)) & np.isfinite(b) & ~np.isfinite(c)
             if hidden.any():

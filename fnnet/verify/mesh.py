@@ -7,6 +7,10 @@ from fnnet.verify import judge, looks, shapes
 from fnnet.verify.problem import pullback
 
 
+def _jit(f):
+    return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None)
+
+
 def mesh_looks(book, p, at):
     if len(jax.devices()) < 2 or p.forward:
         return
@@ -21,7 +25,7 @@ def mesh_looks(book, p, at):
     except Exception:                                   # no function of other shapes
         return
     cts = [np.random.default_rng(5).normal(size=t.shape) for t in out]
-    want = judge.numbers(jax.jit(lambda xs, others, cts: pullback(q, q.reference, xs, others, cts)[2])(xs, others, cts))
+    want = judge.numbers(_jit(lambda xs, others, cts: pullback(q, q.reference, xs, others, cts)[2])(xs, others, cts))
     devices = jax.devices()[:2]
     mesh = jax.make_mesh((2,), ("data",), devices=devices, axis_types=(jax.sharding.AxisType.Explicit,))
 
@@ -31,7 +35,7 @@ def mesh_looks(book, p, at):
     def on_mesh(f):
         with jax.set_mesh(mesh):
             given = [place(i, np.asarray(x)) for i, x in zip(q.real, xs)], [place(i, np.asarray(o)) for i, o in zip(q.rest, others)]
-            return judge.numbers(jax.jit(lambda xs, others: jax.grad(lambda *xs: sum((jax.numpy.sum(o * c) for o, c in zip(
+            return judge.numbers(_jit(lambda xs, others: jax.grad(lambda *xs: sum((jax.numpy.sum(o * c) for o, c in zip(
                 q.of_real(f, others)(*xs)[0], cts)), 0.0), tuple(range(len(xs))))(*xs))(*given))
 
     def in_shard_map(f):
@@ -44,7 +48,7 @@ def mesh_looks(book, p, at):
 
         def total(xs):
             return sum(jax.numpy.sum(o * weights(o.shape)) for o in whole(xs, others))
-        return judge.numbers(jax.jit(jax.grad(total))(list(xs)))
+        return judge.numbers(_jit(jax.grad(total))(list(xs)))
 
     def weights(shape):
         return np.random.default_rng(7).normal(size=shape)
@@ -60,7 +64,7 @@ def mesh_looks(book, p, at):
         except Exception as error:
             book.note(name, f"refused, aloud: {looks.sentence(error)[:120]}")
             continue
-        book.saw(name, judge.measure(got, truth), judge.ROUNDINGS * at.gradients.eps)
+        book.saw(name, judge.measure(got, truth), at.gradients.limit)
         for i, (g, w) in enumerate(zip(got, truth)):
             off = judge.off(g, w, np.full(w.shape, 10 * at.gradients.allowance(w, i)))
             if off.any():

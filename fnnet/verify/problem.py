@@ -102,6 +102,8 @@ def problem(f, args, reference, settings, spec, argnums, domains=None):
         if given and given.kind != "key":
             domain = given._replace(high=domain.high) if given.kind == "int" and given.high == np.inf else given
         values.append(value), dtypes.append(dtype), found.append(domain)
+        if not given and isinstance(f, Rule) and not domain.word and not _any_number(f, arguments[i]):
+            found[-1] = _inside(found[-1], value)
     found = _below(found, values)
     values = [exact(d, v) for d, v in zip(found, values)]
     wanted = range(len(args)) if argnums is None else {a % len(args) for a in ((argnums,) if isinstance(argnums, int) else argnums)}
@@ -125,6 +127,20 @@ def _read(leaf, static):
     if domain.kind == "int" and dtype == np.uint32 and value.shape == (2,):
         domain = Domain("int", 0, 2**31 - 2)            # a PRNG key of the old kind
     return value, dtype, domain
+
+
+def _any_number(rule, name):
+    """Whether an example of a rule lets an argument be any real number; where no example speaks of it, too."""
+    makers = [example[name] for example in rule.examples if name in example]
+    return not makers or any(isinstance(m, str) or not callable(m) or getattr(m, "any_number", False) for m in makers)
+
+
+def _inside(domain, x):
+    """The end or ends that the numbers of an example keep to."""
+    if domain.kind != "float" or not np.size(x) or np.min(x) < 0:
+        return domain
+    high = 1.0 if np.max(x) <= 1 else np.inf
+    return domain._replace(low=0.0, high=high, closed=(bool((x == 0).any()), bool((x == high).any())), said=True)
 
 
 def _below(domains, values):

@@ -10,7 +10,6 @@ from fnnet.verify.inputs import draw
 from fnnet.verify.spec import Domain
 
 TRIALS = 60             # how often the reference may be asked
-LIMIT = 40_000          # elements of an array
 LARGE, LONG = "large and odd", "one long axis"      # labels
 
 
@@ -96,7 +95,7 @@ def variants(p, found, thorough=True):
              ("all sizes different, the other way", [6 - i % 4 + i // 4 for i in range(n)])]
     if thorough:
         long = 1030 if n > 1 else 2053
-        plans += [(f"{LONG}: axis {a} of {p.names[i]}", _large(p, found, [3] * j + [long] + [3] * (n - 1 - j)))
+        plans += [(f"{LONG}: axis {a} of {p.names[i]}", _large(p, found, [3] * j + [long] + [3] * (n - 1 - j), 12_000))
                   for j, ((i, a), *_) in enumerate(found[:4])]
         plans += [(LARGE, _large(p, found, [129, 33, 17, 5])), ("a size more", [s + 1 for s in old]), ("all sizes 4", [4] * n),
                   ("all sizes 2", [2] * n), ("large and even", _large(p, found, [16, 136, 8, 6]))]
@@ -138,10 +137,11 @@ def _with_axis(p, some):
     return p._replace(leaves=[draw(p.domains[i], (size, *np.shape(v)), rng, v) if i in some else v for i, v in enumerate(p.leaves)])
 
 
-def _large(p, found, sizes):
-    """Sizes to catch what is right only for small arrays, or for multiples of something."""
+def _large(p, found, sizes, limit=40_000):
+    """Sizes to catch what is right only for small arrays, or for multiples of something, of arrays of at most so many elements."""
+    limit = limit if not p.forward else 300             # a Jacobian column by column
     chosen = [*sizes, *[3] * len(found)][:len(found)]
-    while chosen and max(math.prod(s or ()) for s in _shapes(p, {x: s for g, s in zip(found, chosen) for x in g}) if s is not None) > LIMIT:
+    while chosen and max(math.prod(s or ()) for s in _shapes(p, {x: s for g, s in zip(found, chosen) for x in g}) if s is not None) > limit:
         k = int(np.argmax(chosen))
         chosen[k] = chosen[k] // 2 + 1
     return chosen

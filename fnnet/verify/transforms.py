@@ -99,12 +99,19 @@ def rows(p, book, args, thorough):
             jax.eval_shape(row.run, *args)
             good[name] = row
         except Exception as error:
-            try:
-                jax.eval_shape(best[name].run, *args)
+            if _traces(best[name].run, args) and not _independent(p, row.subset, args[0], args[2]):
                 book.raised(_check(name), error, name)
-            except Exception:
+            else:
                 book.note(_check(name), f"{name}: {looks.sentence(error)[:160]}")
     return good
+
+
+def _traces(run, args):
+    try:
+        jax.eval_shape(run, *args)
+        return True
+    except Exception:                                   # whatever it complains of
+        return False
 
 
 def program(table):
@@ -125,7 +132,7 @@ def look(run, at, table, made, args, another, which):
     for name, row in table.items():
         got, want = judge.numbers(jax.tree.leaves(result[name])), row.expect(a, mixed)
         check, fault = _check(name), _differs(at, got, want)
-        book.saw(check, judge.measure(got, want), judge.ROUNDINGS * at.gradients.eps)
+        book.saw(check, judge.measure(got, want), at.gradients.limit)
         if fault is None:
             continue
         if which == 3 and (_independent(p, row.subset, xa, others) or _best_differs(run, at, name, args, want)):
@@ -143,7 +150,7 @@ def _independent(p, subset, xs, others):
         try:
             jax.eval_shape(jax.vmap(lambda *xs, k=k: p.of_real(p.f, others)(*xs)[0][k], axes, out_axes=None), *stacked)
             return True
-        except ValueError:                              # the output is mapped
+        except Exception:                               # the output is mapped, or vmap does not work at all
             continue
     return False
 
@@ -156,7 +163,7 @@ def _best_differs(run, at, name, args, want):
 
 def _differs(at, got, want):
     typical = at.gradients.typical if len(got) == len(at.gradients.typical) else [max(at.gradients.typical)] * len(got)
-    scale = judge.Scale(at.gradients.eps, typical)
+    scale = at.gradients._replace(typical=typical)
     for i, (g, w) in enumerate(zip(got, want)):
         bad = judge.off(g, w, 10 * scale.allowance(w, i) + 1e-11 * judge.largest(w))
         if bad.any():

@@ -48,8 +48,8 @@ broken("precision", "float16 inside", vjp(lambda x: (x * x).sum(-1), lambda g, x
 broken("precision", "x kept in bfloat16", vjp(jnp.sin, lambda g, x: g * jnp.cos(x.astype(g.dtype)), lambda x: (jnp.sin(x),
     (x.astype(jnp.bfloat16),))), X, caught="gradient")
 broken("precision", "a sum of float16 in sequence", vjp(lambda x, s: x * s, lambda g, x, s:
-    (g * s, jax.lax.scan(lambda c, t: ((c + t).astype(c.dtype), None), jnp.zeros((), g.dtype), (g * x).reshape(-1))[0])), ROW,
-    jnp.float32(1.5), caught="bfloat16", reference=lambda x, s: x * s, quick=False)
+    (g * s, jax.lax.scan(lambda c, t: ((c + t).astype(c.dtype), None), jnp.zeros((), g.dtype), (g * x).reshape(-1))[0])),
+    ROW.astype(jnp.float16), jnp.float16(1.5), caught="float16", reference=lambda x, s: x * s, quick=False)
 broken("precision", "variance by squares", vjp(lambda x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1, keepdims=True) + 1e-3),
     lambda g, x: (r := 1 / jnp.sqrt((x * x).mean(-1, keepdims=True) - x.mean(-1, keepdims=True)**2 + 1e-3),
     d := x - x.mean(-1, keepdims=True), r * (g - g.mean(-1, keepdims=True) - d * r * r * (g * d).mean(-1, keepdims=True)))[2]), X,
