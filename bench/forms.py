@@ -138,6 +138,19 @@ def stack(activation, remat=False):
     return run
 
 
+def tanh_layer(w, x):
+    return jnp.tanh(x @ w)
+
+
+def coupled(remat=False):
+    def run(x1, x2, v, w):
+        def block(x, weights):
+            y1 = x[0] + tanh_layer(weights[0], x[1])
+            return (y1, x[1] + tanh_layer(weights[1], y1)), None
+        return lax.scan(jax.checkpoint(block) if remat else block, (x1, x2), (v, w))[0]
+    return run
+
+
 def dropout(x, key, rate=0.5):
     return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
@@ -203,6 +216,9 @@ CASES = [
          (("saved", "plain", 0.1),)),
     Case("dense_stack", "16 layers, tanh, 1024×256", lambda: (*normal((1024, 256), (16, 256, 256), scale=0.06), jnp.zeros((16, 256))),
          functools.partial(ops.dense_stack, activation="tanh"), stack(jnp.tanh), stack(jnp.tanh, remat=True), (("temp", "plain", 0.5),)),
+    Case("reversible", "64 blocks, tanh, 2×1024×128", lambda: normal(*[(1024, 128)] * 2, *[(64, 128, 128)] * 2, scale=0.06),
+         functools.partial(ops.reversible, f=tanh_layer, g=tanh_layer), coupled(), coupled(remat=True),
+         (("temp", "plain", 1 / 20), ("seconds", "best", 1.05))),
     Case("dropout", "4096×2048", lambda: (*normal((4096, 2048)), jax.random.key(1)), ops.dropout, dropout, None,
          (("seconds", "plain", 1 / 2.5), ("temp", "plain", 0.01)), random=True),
     Case("binary_cross_entropy_with_logits", "4096×256",

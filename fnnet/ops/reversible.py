@@ -18,8 +18,8 @@ def reversible(x1, x2, v, w, *, f, g):
     in force. PRNG keys may be among the weights: what is drawn on the way is drawn again on the way back.
 
     Kept: y₁ and y₂ of the last block and nothing else, as x₂ = y₂ − g(w, y₁) and x₁ = y₁ − f(v, x₂). So memory does not grow with the
-    depth, and f and g are computed once more. Between blocks numbers are of at least float32. The inputs found again carry roundings:
-    after 64 blocks in float32 the gradient's error is 1 to 2.5 times that of autodiff.
+    depth. To find the inputs again to the last digit, also where they are small beside what is added to them, sums are carried in
+    two numbers of at least float32, of which the second is the rounding of the first [Knuth 1969].
 
     Cost: f and g are computed a second time, as with jax.checkpoint.
     """
@@ -41,21 +41,22 @@ def _(x1, x2, v, w, *, f, g):
     def block(carry, weights):
         x1, x2 = carry
         v, w = weights
-        y1 = x1 + f(v, x2.astype(dtype)).astype(more)
-        return (y1, x2 + g(w, y1.astype(dtype)).astype(more)), None
-    y, _ = lax.scan(block, (x1.astype(more), x2.astype(more)), (v, w))
-    return tuple(a.astype(dtype) for a in y), (*y, v, w)
+        y1 = _plus(x1, f(v, x2[0].astype(dtype)))
+        return (y1, _plus(x2, g(w, y1[0].astype(dtype)))), None
+    x1, x2 = ((a.astype(more), jnp.zeros_like(a, more)) for a in (x1, x2))
+    (y1, y2), _ = lax.scan(block, (x1, x2), (v, w))
+    return (y1[0].astype(dtype), y2[0].astype(dtype)), (y1, y2, v, w)
 
 
 @reversible.bwd
 def _(dy, y1, y2, v, w, *, f, g):
-    dtype, more = dy[0].dtype, y1.dtype
+    dtype, more = dy[0].dtype, y1[0].dtype
 
     def undone(f, weights, x, y, dx, dy):
         """Of y = … + f(weights, x): the …, dx with what comes to x, and the cotangent of the weights."""
-        out, pull = _pulled(f, weights, x.astype(dtype))
+        out, pull = _pulled(f, weights, x[0].astype(dtype))
         dweights, more_dx = pull(dy.astype(dtype))
-        return y - out.astype(more), dx + more_dx.astype(more), dweights
+        return _plus(y, -out), dx + more_dx.astype(more), dweights
 
     def block(carry, weights):
         y1, y2, dy1, dy2 = carry
@@ -65,6 +66,16 @@ def _(dy, y1, y2, v, w, *, f, g):
         return (x1, x2, dx1, dx2), (dv, dw)
     (_, _, dx1, dx2), (dv, dw) = lax.scan(block, (y1, y2, *(a.astype(more) for a in dy)), (v, w), reverse=True)
     return dx1.astype(dtype), dx2.astype(dtype), dv, dw
+
+
+def _plus(pair, b):
+    """A sum and its rounding, and b more."""
+    a, low = pair
+    b = b.astype(a.dtype)
+    total = a + b
+    part = total - a
+    low = low + ((a - (total - part)) + (b - part))
+    return total + low, low - ((total + low) - total)
 
 
 def _pulled(f, weights, x):

@@ -92,7 +92,7 @@ def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5):
             raise ValueError(f"{min(unknown)!r} is no size: the letters are {' '.join(sample.SIZES)}")
         args, settings = sample.inputs(what, what.examples[example], large=sizes or True)
         functions = {"hand": functools.partial(what, **settings), "autodiff": functools.partial(what.reference, **settings)}
-        title, shapes = what.__name__, _shapes(args) + "".join(f" {k}={v}" for k, v in settings.items())
+        title, shapes = what.__name__, _shapes(args) + "".join(f" {k}={getattr(v, '__name__', v)}" for k, v in settings.items())
         reason = next((line.strip().removeprefix("Cost: ") for line in _lines(what.__doc__) if line.strip().startswith("Cost:")), "")
     real = _real_places(args)
     truth = _in_float64(list(functions.values())[-1], args, real)

@@ -79,15 +79,17 @@ def test_a_gradient_of_a_gradient():
     chex.assert_trees_all_close(twice(STACK, x), twice(autodiff(STACK), x), rtol=1e-11)
 
 
-def test_64_blocks_in_float32():
-    """The inputs found again carry roundings, which do no more harm than those that are there anyway."""
+@pytest.mark.parametrize("size", [1.0, 0.001])
+def test_64_blocks_in_float32(size):
+    """The inputs found again are right also where they are small beside the outputs."""
     def gradient(f, dtype):
-        args = [a.astype(dtype) for a in arguments(64, 8, 16, jnp.float32)]
+        x1, x2, *weights = arguments(64, 8, 16, jnp.float32)
+        args = [a.astype(dtype) for a in (size * x1, size * x2, *weights)]
         return [np.asarray(g, np.float64) for g in jax.jit(jax.grad(lambda *a: jnp.sin(f(*a)[1]).sum(), (0, 1, 2, 3)))(*args)]
     truth, found, plain = gradient(autodiff(STACK), jnp.float64), gradient(STACK, jnp.float32), gradient(autodiff(STACK), jnp.float32)
     for want, ours, theirs in zip(truth, found, plain, strict=True):
         error, usual = (np.linalg.norm(g - want) / np.linalg.norm(want) for g in (ours, theirs))
-        assert error < 4 * usual < 1e-3
+        assert error < 2 * usual < 1e-3
 
 
 def test_memory_does_not_grow_with_the_depth():
@@ -96,7 +98,7 @@ def test_memory_does_not_grow_with_the_depth():
         program = jax.jit(jax.value_and_grad(lambda *a: f(*a)[1].sum(), (0, 1, 2, 3))).lower(*args).compile()
         return saved_bytes(f, *args), program.memory_analysis().temp_size_in_bytes
     (kept, temp), (kept_deep, temp_deep), (_, autodiff_temp) = bytes_of(STACK, 4), bytes_of(STACK, 64), bytes_of(autodiff(STACK), 64)
-    assert kept == kept_deep == 2 * 256 * 32 * 4
+    assert kept == kept_deep == 4 * 256 * 32 * 4
     assert temp_deep < temp + 1000 and autodiff_temp > 20 * temp_deep
 
 

@@ -25,6 +25,8 @@ def gru(x, wx, wh, b, bh=None, h0=None, lengths=None, *, reset="after", reverse=
 
     Kept: y, and h before every chunk of steps, from which the gates of a chunk are computed again, all at once, by one product.
     recompute=False keeps the gates too, which is faster for larger batches: see `recomputed`.
+
+    Cost: with a handful of features, where products are nothing, up to 1.15 times the time of autodiff.
     """
     k = wh.shape[0]
     wx, wh, b = wx.reshape(-1, 3 * k), wh.reshape(k, 3 * k), b.reshape(3 * k)

@@ -23,7 +23,7 @@ def lstm(x, wx, wh, b, h0=None, c0=None, p=None, lengths=None, *, reverse=False,
     reverse: from the last step (of each example's own length) to the first.
 
     Kept: y, and h and c before every chunk of steps, from which the gates of a chunk are computed again, all at once, by one
-    product. recompute=False keeps the gates too, which is faster for batches of more than `recomputed` says.
+    product. recompute=False keeps the gates too, which is faster for larger batches: see `recomputed`.
     """
     k = wh.shape[0]
     wx, wh, b = wx.reshape(-1, 4 * k), wh.reshape(k, 4 * k), b.reshape(4 * k)
