@@ -1,10 +1,11 @@
-"""python -m bench [rules|steps|sweeps|all|ahead] [--quick] [--targets] [--only NAME ...] [--cores N] [--out DIR]
+"""python -m bench [rules|steps|sweeps|inside|all|ahead] [--quick] [--targets] [--only NAME ...] [--cores N] [--out DIR]
 
 rules    every rule: hand : autodiff, time, saved and temporary bytes; and those that buy most at the sizes where they were promised,
          beside the code one writes first and the best that is known without a rule
 steps    whole training steps of the workloads a to h: plain JAX, fnnet per step and in a compiled epoch, other libraries
          where they are installed
 sweeps   sixteen trainings at once against one after another
+inside   what it costs to measure the layers of a network as it trains
 ahead    bytes of scratch of the rules as the compilers for a TPU and a GPU plan them, where those are installed: nothing is run, and
          all does not hold it
 
@@ -24,7 +25,7 @@ import time
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", default="all", choices=("rules", "steps", "sweeps", "all", "ahead"))
+    parser.add_argument("what", nargs="?", default="all", choices=("rules", "steps", "sweeps", "inside", "all", "ahead"))
     parser.add_argument("--quick", action="store_true", help="fewer rounds, one example of each rule: under 5 minutes on 2 cores")
     parser.add_argument("--targets", action="store_true", help="only what is promised, PASS or FAIL")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these workloads (a, b, …) or rules")
@@ -51,12 +52,13 @@ def main():
 
 
 def measure(args):
-    from bench import forms, results, steps, sweeps  # JAX starts here, after malloc has been told
+    from bench import forms, inside, results, steps, sweeps  # JAX starts here, after malloc has been told
     from bench.workloads import WORKLOADS
     from fnnet import ops
 
-    names = {"steps": [w.name for w in WORKLOADS], "sweeps": list(sweeps.TARGETS), "rules": [rule.__name__ for rule in ops.rules()]}
-    promised = {"steps": steps.targets, "sweeps": sweeps.targets, "rules": forms.targets}
+    names = {"steps": [w.name for w in WORKLOADS], "sweeps": list(sweeps.TARGETS), "inside": list(inside.TARGETS),
+             "rules": [rule.__name__ for rule in ops.rules()]}
+    promised = {"steps": steps.targets, "sweeps": sweeps.targets, "inside": inside.targets, "rules": forms.targets}
     if args.targets:
         names["rules"] = [case.rule for case in forms.CASES]
     names["ahead"] = names["rules"]
@@ -73,8 +75,8 @@ def measure(args):
                 print(line, flush=True)
                 kept &= line.startswith("PASS")
         return 0 if kept else 1
-    for part, measured in (("steps", measure_steps), ("sweeps", measure_sweeps), ("rules", measure_rules), ("forms", measure_forms),
-                           ("ahead", measure_ahead)):
+    for part, measured in (("steps", measure_steps), ("sweeps", measure_sweeps), ("inside", measure_inside), ("rules", measure_rules),
+                           ("forms", measure_forms), ("ahead", measure_ahead)):
         wanted = args.what in ("rules" if part == "forms" else part, "all" if part != "ahead" else part)
         if wanted and (found := measured(args)) and (args.out or not args.only):
             print(f"\n{results.save(args.out or results.HERE, **{part: found})}   {time.perf_counter() - start:.0f} s", flush=True)
@@ -107,6 +109,16 @@ def measure_sweeps(args):
     found = [sweeps.run(name, rounds=5 if args.quick else 9) for name in sweeps.TARGETS if name in (args.only or sweeps.TARGETS)]
     cells = [(row["workload"], *(f"{row[what]:.1f}" for what in sweeps.COLUMNS)) for row in found]
     print("\n" + table((f"{sweeps.RUNS} trainings at once", *sweeps.COLUMNS), cells, markdown=args.markdown), flush=True)
+    return found
+
+
+def measure_inside(args):
+    from bench import inside
+    from fnnet.verify.table import table
+
+    found = [inside.run(name, rounds=7 if args.quick else 15) for name in inside.TARGETS if name in (args.only or inside.TARGETS)]
+    cells = [(row["workload"], f"{row['ms']:.3f}", *(f"{row[form]:.3f}" for form in inside.FORMS)) for row in found]
+    print("\n" + table(("an epoch looked into", "ms a step alone", *inside.FORMS), cells, markdown=args.markdown), flush=True)
     return found
 
 

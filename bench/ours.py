@@ -37,9 +37,9 @@ def per_step_autodiff(job):
     return per_step(job, fn.autodiff)
 
 
-def per_epoch(job):
+def per_epoch(job, transform=lambda step: step):
     fresh, step = _training(job)
-    epoch = _loss(train.make_epoch(step, batch_size=job.workload.batch))
+    epoch = _loss(train.make_epoch(transform(step), batch_size=job.workload.batch))
     return Contender(fresh, lambda run, i: epoch(run, (job.x, job.y)), job.workload.batches)
 
 

@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from bench import ahead, clock, forms, ours, peers, plain, recurrent, results, rules, steps, sweeps, transformer
+from bench import ahead, clock, forms, inside, ours, peers, plain, recurrent, results, rules, steps, sweeps, transformer
 from bench.contender import job
 from bench.workloads import WORKLOADS, Workload
 
@@ -95,6 +95,12 @@ def test_a_row_for_a_sweep(monkeypatch):
     monkeypatch.setattr(sweeps, "RUNS", 3)
     row = sweeps.run("s", rounds=2, least=0.001)
     assert all(row[what] > 0 for what in sweeps.COLUMNS) and set(sweeps.TARGETS) <= {w.name for w in WORKLOADS}
+
+
+def test_a_row_for_looking_inside(monkeypatch):
+    monkeypatch.setattr(inside, "WORKLOADS", (SMALL,))
+    row = inside.run("s", rounds=2, least=0.001)
+    assert all(row[what] > 0 for what in inside.COLUMNS) and set(inside.TARGETS) <= {w.name for w in WORKLOADS}
 
 
 def test_each_workload_has_a_target_among_its_forms():

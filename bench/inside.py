@@ -1,0 +1,30 @@
+"""What it costs to look inside: an epoch whose steps are measured, every 10th and each, against the same epoch left alone."""
+
+from bench import clock, ours
+from bench.contender import job
+from bench.workloads import WORKLOADS
+from fnnet.diagnostics import inside
+
+TARGETS = dict.fromkeys("bcefgh", 1.10)            # a step of a takes 30 µs, and to look at one costs 10 at least
+FORMS = {"every 10th": inside, "each": lambda step: inside(step, every=1)}
+COLUMNS = ("ms", *FORMS)
+
+
+def run(name, *, rounds=15, least=0.05):
+    """{"workload", "ms" of a step left alone, "every 10th", "each": its ratios}."""
+    workload = next(w for w in WORKLOADS if w.name == name)
+    this = job(workload)
+    forms = {"alone": ours.per_epoch(this)} | {form: ours.per_epoch(this, transform) for form, transform in FORMS.items()}
+    times = clock.interleaved({form: contender.runner() for form, contender in forms.items()}, rounds=rounds, least=least)
+    return {"workload": workload.title, "ms": 1e3 * clock.median(times["alone"]) / workload.batches,
+            **{form: clock.ratio(times[form], times["alone"]) for form in FORMS}}
+
+
+def targets(only=None):
+    """A line for each promise."""
+    for name, wanted in TARGETS.items():
+        if only and name not in only:
+            continue
+        row = run(name)
+        yield (f"{'PASS' if row['every 10th'] <= wanted else 'FAIL'}  {row['workload']}: an epoch looked into {row['every 10th']:.3f} "
+               f"of the time of one left alone, at most {wanted:.2f} (each step looked into: {row['each']:.2f})")
