@@ -61,12 +61,11 @@ def _(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reducti
     z, k = logits.astype(wide(logits.dtype)), logits.shape[-1]
     top = lax.stop_gradient(z.max(-1))          # which number is subtracted changes nothing, differentiated twice neither
     shifted = z - top[..., None]
-    e = jnp.exp(shifted)
     # Σ eᶻ over all classes but one is kept beside that one: 1 + tiny would lose the tiny.
     if integers(labels):
         classes, weighing, _ = kept_labels(labels, weights, ignore_index, z.dtype)
         true = one_hot(classes, k)
-        others, about = jnp.where(true, 0, e).sum(-1), jnp.where(true, shifted, 0).sum(-1)
+        others, about = _but_true(shifted, true).sum(-1), jnp.where(true, z, 0).sum(-1) - top
         rest = jnp.log1p(others + jnp.expm1(about))
         loss = rest - about
         if label_smoothing:
@@ -75,6 +74,7 @@ def _(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reducti
         given = (logits,)
     else:
         # Of several greatest classes only one is left out; but then the sum is 2 or more, and less one is exact enough.
+        e = jnp.exp(shifted)
         total, t, weighing = e.sum(-1), _smoothed(labels.astype(z.dtype), label_smoothing), weights
         others = jnp.where(total < 1.5, jnp.where(shifted == 0, e - 1, e).sum(-1), total - 1)
         about, rest = t.sum(-1), jnp.log1p(others)
@@ -94,24 +94,29 @@ def _(dy, logits, labels, top, others, about, loss, weights, *, label_smoothing,
     dloss, dweights = spread(dy, jnp.zeros_like(top) if loss is None else loss, weighing, reduction)
     dweights = None if weights is None else dweights if keep is None else dweights * keep
     shifted = logits.astype(top.dtype) - top[..., None]
-    e = jnp.exp(shifted)
     if whole:                                   # about: the score of the true class, less the greatest
-        dloss = jnp.where(valid(classes, k), dloss, jnp.nan)
+        true, dloss = one_hot(classes, k), jnp.where(valid(classes, k), dloss, jnp.nan)
         share = dloss / (others + jnp.exp(about))                           # one division a row
         at_true, scale = -others * share, share
         if z_loss:
             of_z = 2 * z_loss * (top + jnp.log1p(others + jnp.expm1(about))) * share
             at_true, scale = at_true + of_z * jnp.exp(about), share + of_z
-        dz = jnp.where(one_hot(classes, k), at_true[..., None], e * scale[..., None])
+        dz = jnp.where(true, at_true[..., None], _but_true(shifted, true) * scale[..., None])
         if label_smoothing:
-            dz = dz + jnp.where(one_hot(classes, k), label_smoothing - label_smoothing / k, -label_smoothing / k) * dloss[..., None]
+            dz = dz + jnp.where(true, label_smoothing - label_smoothing / k, -label_smoothing / k) * dloss[..., None]
         return like((dz, logits), (None, labels), (dweights, weights))
     # about: Σ t. For the greatest class e is 1, and e·Σt − t exact.
     scale, t = dloss / (1 + others), _smoothed(labels.astype(top.dtype), label_smoothing)
     of_z = 2 * z_loss * (top + jnp.log1p(others)) if z_loss else 0
-    dz = (e * (about + of_z)[..., None] - t - t * others[..., None]) * scale[..., None]
+    dz = (jnp.exp(shifted) * (about + of_z)[..., None] - t - t * others[..., None]) * scale[..., None]
     dlabels = (jnp.log1p(others)[..., None] - shifted) * ((1 - label_smoothing) * dloss)[..., None]
     return like((dz, logits), (dlabels, labels), (dweights, weights))
+
+
+def _but_true(shifted, true):
+    """eᶻ, 0 for the true class. Masked before the exponential, so that forward and backward are seen to want one and the same array,
+    which then is made where dz will be; two arrays of this size were 1.7 times the time."""
+    return jnp.exp(jnp.where(true, -jnp.inf, shifted))
 
 
 def _smoothed(t, label_smoothing):
@@ -175,7 +180,7 @@ def _(logits, labels, weights, *, gamma, reduction):
     z, = widen(logits)
     top = lax.stop_gradient(z.max(-1))
     true, shifted = one_hot(labels, z.shape[-1]), z - top[..., None]
-    others, about = jnp.where(true, 0, jnp.exp(shifted)).sum(-1), jnp.where(true, shifted, 0).sum(-1)
+    others, about = _but_true(shifted, true).sum(-1), jnp.where(true, z, 0).sum(-1) - top
     loss = _power(others / (others + jnp.exp(about)), gamma) * (jnp.log1p(others + jnp.expm1(about)) - about)
     loss = jnp.where(valid(labels, z.shape[-1]), loss, jnp.nan)
     return reduced(loss, weights, reduction, logits), (logits, labels, top, others, about, loss if weights is not None else None, weights)
@@ -190,8 +195,8 @@ def _(dy, logits, labels, top, others, about, loss, weights, *, gamma, reduction
     surprise = jnp.where(p == 0, 0, p * (jnp.log1p(others + jnp.expm1(about)) - about))     # −p log p
     turned = jnp.where(wrong == 0, 1, surprise / jnp.where(wrong == 0, 1, wrong))
     share = dloss * _power(wrong, gamma) * (1 + gamma * turned) / total
-    e = jnp.exp(logits.astype(top.dtype) - top[..., None])
-    dz = jnp.where(one_hot(labels, logits.shape[-1]), -(others * share)[..., None], e * share[..., None])
+    true = one_hot(labels, logits.shape[-1])
+    dz = jnp.where(true, -(others * share)[..., None], _but_true(logits.astype(top.dtype) - top[..., None], true) * share[..., None])
     return like((dz, logits), (None, labels), (dweights, weights))
 
 
