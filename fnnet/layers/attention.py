@@ -138,8 +138,16 @@ def with_cache(net, params, state, n, length):
     net = as_layer(net)
     if room := getattr(net, "cache", None):
         return room(params, state, n, length)
+    if _remembers(getattr(net, "layer", None)):
+        raise ValueError(f"{net!r} hands no memory to the layer inside, and cannot go token by token: give the network without it")
     parts = getattr(net, "parts", ())
     return tuple(with_cache(part, p, s, n, length) for part, p, s in zip(parts, params, state, strict=True)) if parts else state
+
+
+def _remembers(net):
+    """Whether any layer in it has room for what it has seen."""
+    inside = [*getattr(net, "parts", ()), *filter(None, [getattr(net, "layer", None)])]
+    return any(map(_remembers, inside)) if inside else hasattr(net, "cache")
 
 
 def _parts(x) -> tuple[Any, Any, Any]:

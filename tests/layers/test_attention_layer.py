@@ -171,6 +171,17 @@ def test_a_loop_over_tokens_is_a_scan():
     chex.assert_trees_all_close(jnp.swapaxes(ys, 0, 1), whole, rtol=1e-9, atol=1e-12)
 
 
+def test_layers_without_a_memory_keep_their_state():
+    net = Serial(layers.SpectralNorm(Dense(8)), layers.Frozen(Dense(8)), layers.Repeat(Residual(NETS["causal"]), 2), Dense(3))
+    params, state = started(net)
+    made = layers.with_cache(net, params, state, 2, 6)
+    chex.assert_trees_all_equal(made[:2], state[:2])
+    whole, after = net.apply(params, state, X)
+    first, made = net.apply(params, made, X[:, :4])
+    rest, _ = net.apply(params, made, X[:, 4:])
+    chex.assert_trees_all_close(jnp.concatenate([first, rest], 1), whole, rtol=1e-9, atol=1e-12)
+
+
 def test_past_the_end_there_is_no_answer():
     net = NETS["causal"]
     params, state = started(net)
@@ -195,6 +206,8 @@ def remembered(n, length):
     (lambda: MultiHeadAttention(2, rate=0.1).apply(started(MultiHeadAttention(2))[0], {}, X, train=True), ValueError, "draws a mask"),
     (lambda: layers.with_cache(MultiHeadAttention(2), *started(MultiHeadAttention(2)), 1, 9), ValueError, "make it causal=True"),
     (lambda: MultiHeadAttention(2, size=3, rotary=1e4).init(KEY, X), ValueError, "heads have 3: make that even"),
+    (lambda: layers.with_cache(layers.Frozen(Serial(Dense(8), NETS["causal"])), *started(layers.Frozen(NETS["causal"])), 1, 9), ValueError,
+     r"Frozen\(.*hands no memory to the layer inside"),
     (lambda: remembered(n=2, length=5), ValueError, r"given 6 tokens of 2 sequences, and its state has room for 5 of 2: with_cache\("),
     (lambda: remembered(n=3, length=9), ValueError, r"room for 9 of 3: with_cache\(net, params, state, n=2"),
 ])
