@@ -72,6 +72,16 @@ def test_a_training_step_is_the_step_of_autodiff(net):
     assert min(abs(a - b).max() for a, b in zip(jax.tree.leaves(got[0]), jax.tree.leaves(run.params), strict=True)) > 1e-6
 
 
+def test_sequences_spread_over_devices():
+    net = Serial(LSTM(4), First(Dropout(0.2)), Bidirectional(GRU(3, last=True)))
+    x, lengths = jnp.tile(X, (2, 1, 1))[:4], jnp.asarray([5, 2, 0, 4])
+    params, state = started(net, (x, lengths))
+    gradient = jax.jit(jax.grad(lambda p, given: jnp.sin(net.apply(p, state, given, key=KEY, train=True)[0]).sum()))
+    with jax.set_mesh(jax.make_mesh((4,), ("data",), devices=jax.devices()[:4])):
+        got = gradient(jax.device_put(params, jax.P()), jax.device_put((x, lengths), jax.P("data")))
+    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(gradient(params, (x, lengths))), rtol=1e-10, atol=1e-13)
+
+
 @each
 def test_repr_is_the_code_that_builds_it(name):
     net, _ = NETS[name]

@@ -74,6 +74,16 @@ def test_repr_is_the_code_that_builds_it(name):
     assert again == NETS[name] and hash(again) == hash(NETS[name])
 
 
+@pytest.mark.parametrize("name", ["inputs", "nothing"])
+def test_examples_spread_over_devices(name):
+    net = NETS[name]
+    params, state = net.init(KEY, X)
+    gradient = jax.jit(jax.grad(lambda p, x: jnp.sin(net.apply(p, state, x, key=KEY, train=True)[0]).sum()))
+    with jax.set_mesh(jax.make_mesh((5,), ("data",), devices=jax.devices()[:5])):
+        got = gradient(jax.device_put(params, jax.P()), jax.device_put(X, jax.P("data")))
+    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(gradient(params, X)), rtol=1e-10, atol=1e-12)
+
+
 def test_every_layer_of_a_stack_begins_as_if_alone():
     params, _ = Repeat(Dense(6), 3).init(KEY, X)
     for i in range(3):
