@@ -93,7 +93,7 @@ def draw_flow(record, path="gradient_flow.png", *, title=None):
         axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0.2)
     bottom, step = (upper, *lower)[-1], 1 + len(at) // 40
     bottom.set_xlabel("layers with weights, from the input to the loss")
-    bottom.set_xticks(at[::step], names[::step], rotation=60, ha="right", fontsize=8)
+    bottom.set_xticks(at[::step], names[::step], fontsize=9, **({"rotation": 60, "ha": "right"} if len(at) > 6 else {}))
     chart.suptitle(title or ", ".join(record["kinds"]) or "gradients arrive")
     return save(chart, path)
 

@@ -41,13 +41,14 @@ def heat_map(seen, path="heat_map.png", *, what="delta", title=None):
     """
     if what not in TITLES:
         raise ValueError(f"a heat map shows one of {', '.join(TITLES)}, and was asked for {what!r}")
-    against = "epoch" if isinstance(seen, list) and any(isinstance(log, dict) for log in seen) else "step"
+    epochs = [log["epoch"] for log in seen if isinstance(log, dict)] if isinstance(seen, list) else []
     seen, steps = together(seen).steps()
+    against, steps = ("epoch", np.array(epochs)[steps]) if epochs else ("step", steps)
     grid = getattr(seen, what).T                                        # [layers steps]
-    shown = np.flatnonzero(np.isfinite(grid).any(1) & (grid != 0).any(1))
+    logarithmic = what not in ("mean", "dead", "saturated", "nonfinite")
+    shown = np.flatnonzero(np.isfinite(grid).any(1) & ((grid != 0).any(1) | (not logarithmic)))
     shown = shown if len(shown) else np.arange(len(grid))
     grid, names = grid[shown], [seen.names[i] for i in shown]
-    logarithmic = what not in ("mean", "dead", "saturated", "nonfinite")
     if logarithmic:
         grid = np.log10(np.where(grid > 0, grid, np.nan))
     chart = figure(8, 1.5 + 0.3 * len(names))
