@@ -3,7 +3,7 @@
 from types import ModuleType
 from typing import NamedTuple
 
-from bench import perceptron, recurrent, transformer
+from bench import convnet, perceptron, recurrent, transformer
 
 
 class Workload(NamedTuple):
@@ -32,6 +32,7 @@ WORKLOADS = (
     Workload("a", (64, 128, 10), 32, "adam", 1e-3, batches=64, target=("fnnet epoch", 0.5)),
     Workload("b", (784, 512, 256, 10), 128, "adam", 1e-3, dropout=0.2, target=("fnnet step", 1.05)),
     Workload("c", (784, 2048, 2048, 10), 512, "momentum", 1e-2, batches=8, target=("fnnet step", 1.05)),
+    Workload("d", convnet.Sizes(28, (32, 64), 128, 10), 64, "adam", 1e-3, batches=2, target=("fnnet epoch", 0.45), model=convnet),
     Workload("e", recurrent.Sizes(64, 64, 128, 10), 32, "adam", 1e-3, target=("fnnet step", 1.0), model=recurrent),
     Workload("f", transformer.Sizes(8192, 128, 128, 4, 512), 16, "adam", 1e-3, batches=4, target=("fnnet step", 0.4), model=transformer),
     Workload("g", (64, *[64] * 50, 10), 32, "adam", 1e-3, batches=32, target=("fnnet step", 1 / 3)),

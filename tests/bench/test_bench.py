@@ -8,12 +8,13 @@ import sys
 import jax
 import pytest
 
-from bench import ahead, clock, forms, inside, ours, peers, plain, recurrent, results, rules, steps, sweeps, transformer
+from bench import ahead, clock, convnet, forms, inside, ours, peers, plain, recurrent, results, rules, steps, sweeps, transformer
 from bench.contender import job
 from bench.workloads import WORKLOADS, Workload
 
 SMALL = Workload("s", (6, 5, 5, 3), 4, "momentum", 0.05, dropout=0.5, batches=3)
 TEXTS = Workload("t", transformer.Sizes(7, 5, 8, 2, 12), 4, "momentum", 0.05, batches=3, model=transformer)
+IMAGES = Workload("i", convnet.Sizes(8, (3, 4), 5, 3), 4, "momentum", 0.05, batches=3, model=convnet)
 SEQUENCES = Workload("r", recurrent.Sizes(5, 2, 4, 3), 4, "momentum", 0.05, batches=3, model=recurrent)
 
 
@@ -30,7 +31,7 @@ def test_everyone_does_the_same_mathematics(optimizer):
     steps.agree(workload, plain.contenders(workload) | ours.contenders(workload), 6)
 
 
-@pytest.mark.parametrize("workload", [TEXTS, SEQUENCES], ids=["transformer", "LSTM"])
+@pytest.mark.parametrize("workload", [IMAGES, TEXTS, SEQUENCES], ids=["convnet", "transformer", "LSTM"])
 def test_everyone_has_the_same_network(workload):
     steps.agree(workload, plain.contenders(workload) | ours.contenders(workload) | peers.available(workload.model)[0], 6)
 
@@ -104,7 +105,7 @@ def test_a_row_for_looking_inside(monkeypatch):
 
 
 def test_each_workload_has_a_target_among_its_forms():
-    assert [w.name for w in WORKLOADS] == ["a", "b", "c", "e", "f", "g", "h"]
+    assert [w.name for w in WORKLOADS] == ["a", "b", "c", "d", "e", "f", "g", "h"]
     assert all(w.target[0] in ours.contenders(w) for w in WORKLOADS)
 
 

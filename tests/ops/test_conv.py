@@ -28,6 +28,7 @@ CASES = {
     "causal": ((2, 6, 3), (3, 3, 4), {"dilation": 2, "padding": ((4, 0),)}),
     "wide padding": ((1, 2, 2, 2), (3, 3, 2, 2), {"padding": 3, "strides": 2}),
     "negative padding": ((2, 6, 5, 2), (2, 2, 2, 3), {"padding": ((-1, 0), (2, -2))}),
+    "many places": ((1, 9, 19, 3), (2, 3, 3, 2), {"padding": "VALID", "strides": (1, 2)}),
     "1×1": ((2, 4, 3, 3), (1, 1, 3, 5), {}),
     "1×1, strides": ((2, 5, 4, 3), (1, 1, 3, 2), {"strides": 2}),
     "three axes": ((1, 3, 4, 2, 2), (2, 3, 1, 2, 3), {"strides": (1, 2, 1)}),
