@@ -43,17 +43,6 @@ def test_both_stages_are_said_in_order():
     assert "∂f/∂q = -4, ∂f/∂z = 3" in str(GATE) and rows[-1][-1].strip() == "1" and "∂f/∂node" in rows[0][-1]
 
 
-def test_a_neuron_of_the_lectures():
-    """ŷ = wx with x = 3, w = 0.1, y = 1: ŷ = 0.3, L = 0.49, dL/dw = −4.2."""
-    def loss(w, x, y):
-        prediction = checkpoint_name(ops.identity(ops.dense(x, w)), "ŷ")
-        return ops.squared_error(prediction, y)
-    found = diagnostics.trace(loss, *(jnp.array([[a]]) for a in (0.1, 3.0, 1.0)))
-    np.testing.assert_allclose([found["ŷ"].value.item(), found["L"].value.item(), found["w"].gradient.item(), found["ŷ"].gradient.item()],
-                               [0.3, 0.49, -4.2, -1.4], rtol=1e-12)
-    assert [n.kind for n in found.nodes[3:]] == ["dense", "identity", "squared_error"]
-
-
 def two_layers(hidden, output):
     net = layers.Serial(layers.Dense(4, bias=False), hidden, layers.Dense(2, bias=False), output)
     params, state = net.init(jax.random.key(0), X)
@@ -80,6 +69,64 @@ def test_the_two_layer_networks_of_the_lectures(hidden, output, last):
     np.testing.assert_allclose(z.local[0], slope, rtol=1e-12)
     np.testing.assert_allclose(found["params.0.w"].gradient, X.T @ delta_j, rtol=1e-12)
     np.testing.assert_allclose(found["params.2.w"].gradient, z.value.T @ delta_k, rtol=1e-12)
+
+
+def edges(traced):
+    """The numbers on the edges of the drawn graph: (from, to) -> (value, gradient), as they are written."""
+    pattern = r"n(\d+) -> (?:n)?(\w+) \[id=\"\w+\", label=<<FONT[^>]*>&#160;([^<]*)</FONT><BR/><FONT[^>]*>&#160;&#160;∂ ([^<]*)<"
+    names = [n.name for n in traced.nodes] + ["out"]
+    return {(names[int(u)], names[int(v)] if v != "out" else v): numbers for u, v, *numbers in re.findall(pattern, to_dot(traced))}
+
+
+def neuron(w, x, y):
+    return ops.squared_error(checkpoint_name(ops.identity(ops.dense(x, w)), "ŷ"), y)
+
+
+def three_sigmoids(w1, w2, w3, x, y):
+    """ŷ = W³a³, a³ = σ(z³), z³ = W²a², a² = σ(z²), z² = W¹X, and J = ½(ŷ − y)²."""
+    a2 = checkpoint_name(ops.sigmoid(w1 * x), "a²")
+    a3 = checkpoint_name(ops.sigmoid(w2 * a2), "a³")
+    return checkpoint_name(ops.squared_error(checkpoint_name(w3 * a3, "ŷ")[None], y[None], scale=0.5), "J")
+
+
+SCORES, LABELS = jnp.array([[3.2, 5.1, -1.7], [1.3, 4.9, 2.0], [2.2, 2.5, -3.1]]), jnp.array([0, 1, 2])
+SLIDES = {                      # function, arguments, numbers on edges of the graph
+    "a neuron": (neuron, [jnp.array([[a]]) for a in (0.1, 3.0, 1.0)],
+                 {("ŷ", "L"): ("0.3", "-1.4"), ("L", "out"): ("0.49", "1"), ("w", "v1"): ("0.1", "-4.2")}),
+    "(x + y)z": (gate, (-2.0, 5.0, -4.0), {("q", "f"): ("3", "-4"), ("z", "f"): ("-4", "3"), ("x", "q"): ("-2", "-4"),
+                                           ("y", "q"): ("5", "-4"), ("f", "out"): ("-12", "1")}),
+    "hinge of three images": (lambda s: ops.multiclass_hinge(s, LABELS), (SCORES,), {("L", "out"): ("5.267", "1")}),
+    "hinge of the first": (lambda s: ops.multiclass_hinge(s, LABELS[:1]), (SCORES[:1],), {("s", "L"): ("[3.2 5.1 -1.7]", "[-1 1 0]"),
+                                                                                         ("L", "out"): ("2.9", "1")}),
+    "hinge once 0": (lambda s: ops.multiclass_hinge(2 * s, LABELS[1:2]), (SCORES[1:2],), {("L", "out"): ("0", "1")}),
+    "L2 of w₂": (ops.l2, (jnp.full(4, 0.25),), {("L", "out"): ("0.25", "1")}),
+    "softmax with cross-entropy, ŷ − y": (lambda z: ops.softmax_cross_entropy(z, jnp.array([1])), (jnp.log(jnp.array([[1.0, 2.0, 5.0]])),),
+                                          {("z", "L"): ("[0 0.693 1.61]", "[0.125 -0.75 0.625]")}),
+    "sigmoid with cross-entropy, ŷ − y": (lambda z: ops.binary_cross_entropy(ops.sigmoid(z), jnp.ones(1)), (jnp.log(jnp.array([0.25])),),
+                                          {("z", "v1"): ("-1.386", "-0.8"), ("v1", "L"): ("0.2", "-5")}),
+}
+
+
+@pytest.mark.parametrize("name", SLIDES)
+def test_the_numbers_of_the_lectures_stand_on_the_edges(name):
+    f, args, wanted = SLIDES[name]
+    found = edges(diagnostics.trace(f, *args))
+    assert {edge: tuple(found[edge]) for edge in wanted} == wanted
+
+
+def test_the_three_layers_of_sigmoids_of_the_lectures():
+    """∂J/∂W³ = (ŷ − y)a³, ∂J/∂W² = (ŷ − y)W³σ′(z³)a², ∂J/∂W¹ = (ŷ − y)W³σ′(z³)W²σ′(z²)X."""
+    w1, w2, w3, x, y = 0.5, -1.3, 0.8, 0.7, 0.2
+    found = diagnostics.trace(three_sigmoids, w1, w2, w3, x, y)
+    a2 = 1 / (1 + np.exp(-w1 * x))
+    a3 = 1 / (1 + np.exp(-w2 * a2))
+    d, slope2, slope3 = w3 * a3 - y, a2 * (1 - a2), a3 * (1 - a3)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12)
+    close([found[name].value.item() for name in ("a²", "a³", "ŷ", "J")], [a2, a3, w3 * a3, d * d / 2])
+    close([found[name].gradient.item() for name in ("w3", "w2", "w1")], [d * a3, d * w3 * slope3 * a2, d * w3 * slope3 * w2 * slope2 * x])
+    close([found["a²"].local[0], found["a³"].local[0]], [slope2, slope3])
+    order = [found.nodes[i].name for stage, i, _ in found.steps() if stage == "backward"]
+    assert [name for name in order if not name.startswith("v")] == ["J", "ŷ", "a³", "a²", "y", "x", "w3", "w2", "w1"]
 
 
 def everything(x, y):
@@ -193,9 +240,7 @@ def test_no_boxes_overlap_in_a_deep_network(deep, tmp_path):
 
 def test_the_text_for_graphviz_and_mermaid():
     dot, mermaid = to_dot(GATE), to_mermaid(GATE)
-    edges = re.findall(r"(n\d) -> (\w+) \[id=\"\w+\", label=<<FONT[^>]*>&#160;([^<]*)</FONT><BR/><FONT[^>]*>&#160;&#160;([^<]*)<", dot)
-    assert edges == [("n0", "n3", "-2", "∂ -4"), ("n1", "n3", "5", "∂ -4"), ("n3", "n4", "3", "∂ -4"), ("n2", "n4", "-4", "∂ 3"),
-                     ("n4", "out", "-12", "∂ 1")]
+    assert 'rankdir=LR' in dot and len(edges(GATE)) == dot.count("->") == 5
     assert 'n3["q = x + y"]' in mermaid and 'n2 -- "-4<br>∂ 3" --> n4' in mermaid
 
 
