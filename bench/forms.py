@@ -138,19 +138,6 @@ def stack(activation, remat=False):
     return run
 
 
-def part(w, x):
-    return jnp.tanh(x @ w)
-
-
-def blocks(remat):
-    def run(x1, x2, v, w):
-        def block(carry, weights):
-            y1 = carry[0] + part(weights[0], carry[1])
-            return (y1, carry[1] + part(weights[1], y1)), None
-        return lax.scan(jax.checkpoint(block, prevent_cse=False) if remat else block, (x1, x2), (v, w))[0]
-    return run
-
-
 def tanh_layer(w, x):
     return jnp.tanh(x @ w)
 
@@ -220,9 +207,6 @@ CASES = [
          (("seconds", "plain", 0.2),)),
     Case("max_pool", "2×2, 32×32×32×64", lambda: normal((32, 32, 32, 64)), functools.partial(ops.max_pool, window=2), windows_of_two,
          largest_of_slices, (("seconds", "plain", 0.2),)),
-    Case("reversible", "64 blocks of 2, 4096×64", lambda: (*normal((4096, 64), (4096, 64)), *normal(*[(64, 64, 64)] * 2, scale=0.05)),
-         lambda *a: ops.reversible(*a, f=part, g=part), blocks(remat=False), blocks(remat=True),
-         (("temp", "plain", 1 / 30), ("seconds", "best", 1.0))),
     Case("lstm", "1024 steps, 8 of 128", lambda: sequence(4), gated(ops.lstm, 4), lstm, None,
          (("seconds", "plain", 0.5), ("saved", "plain", 1 / 8))),
     Case("gru", "1024 steps, 8 of 128", lambda: sequence(3), gated(ops.gru, 3), gru, None,
