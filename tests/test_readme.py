@@ -49,7 +49,7 @@ def test_each_piece_of_the_lectures_is_where_the_table_says(row):
     assert any(re.search(rf"\b{name}\b", code) for name in row.functions.split()), "the example does not use it"
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL), ids=["screen", "rule"])
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL), ids=["screen", "rule", "check"])
 def test_the_code_runs(block, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "XLA_FLAGS": ""}
     done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
