@@ -7,6 +7,7 @@ from jax import lax
 from fnnet import sample
 from fnnet.ops.activations.softmax import logsumexp
 from fnnet.ops.losses.reduction import (
+    at_label,
     check_labels,
     check_limits,
     check_rows,
@@ -65,7 +66,7 @@ def _(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reducti
     if integers(labels):
         classes, weighing, _ = kept_labels(labels, weights, ignore_index, z.dtype)
         true = one_hot(classes, k)
-        others, about = _but_true(shifted, true).sum(-1), jnp.where(true, z, 0).sum(-1) - top
+        others, about = _but_true(shifted, true).sum(-1), at_label(z, classes) - top
         rest = jnp.log1p(others + jnp.expm1(about))
         loss = rest - about
         if label_smoothing:
@@ -180,7 +181,7 @@ def _(logits, labels, weights, *, gamma, reduction):
     z, = widen(logits)
     top = lax.stop_gradient(z.max(-1))
     true, shifted = one_hot(labels, z.shape[-1]), z - top[..., None]
-    others, about = _but_true(shifted, true).sum(-1), jnp.where(true, z, 0).sum(-1) - top
+    others, about = _but_true(shifted, true).sum(-1), at_label(z, labels) - top
     loss = _power(others / (others + jnp.exp(about)), gamma) * (jnp.log1p(others + jnp.expm1(about)) - about)
     loss = jnp.where(valid(labels, z.shape[-1]), loss, jnp.nan)
     return reduced(loss, weights, reduction, logits), (logits, labels, top, others, about, loss if weights is not None else None, weights)

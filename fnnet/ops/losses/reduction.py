@@ -8,6 +8,7 @@ Rules compute in at least float32 and answer in the dtypes they were given.
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -118,6 +119,22 @@ def one_hot(labels, classes, start=0):
     labels = _index(labels)
     here = lax.broadcasted_iota(labels.dtype, (1,) * labels.ndim + (classes,), labels.ndim)
     return here + jnp.asarray(start, labels.dtype) == labels[..., None]
+
+
+def at_label(scores, labels):
+    """The score of the true class, any of them where the label is none. On a CPU gathered: comparing is a pass over an array of masked
+    scores that has to be made, 1.1 times the time of a cross-entropy and its gradient. Elsewhere it is part of a pass made anyway, and
+    on a mesh with Explicit axes the classes may be on several devices."""
+    labels = _index(labels)
+
+    def compared(scores, labels):
+        return jnp.where(one_hot(labels, scores.shape[-1]), scores, 0).sum(-1)
+
+    def gathered(scores, labels):
+        return jnp.take_along_axis(scores, labels[..., None], -1, mode="clip")[..., 0]
+    if jax.sharding.AxisType.Explicit in (jax.typeof(scores).sharding.mesh.axis_types or ()):
+        return compared(scores, labels)
+    return lax.platform_dependent(scores, labels, cpu=gathered, default=compared)
 
 
 def valid(labels, classes):
