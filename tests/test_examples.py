@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from examples.gpt import generate, gpt, next_symbol
-from fnnet import ops
+from examples.resnet import resnet
+from fnnet import autodiff, ops, optim, train
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
 
@@ -49,3 +50,20 @@ def test_gpt_writes_what_the_whole_text_says_and_learns_from_scores_it_never_hol
     want = ops.softmax_cross_entropy(apply(params, state, text[:, :-1])[0], text[:, 1:], (text[:, 1:] != 6).astype(jnp.float64))
     chex.assert_trees_all_close(loss, want, rtol=1e-12)
     assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+def test_resnet_halves_the_image_at_each_stage_and_learns_as_by_autodiff():
+    rng = np.random.default_rng(0)
+    images, labels = jnp.asarray(rng.standard_normal((8, 8, 8, 3))), jnp.arange(8) % 4
+    net, whole = resnet(4, widths=(4, 6), depth=1), jax.ShapeDtypeStruct((2, 32, 32, 3), "float32")
+    params, state = jax.eval_shape(resnet(10).init, jax.random.key(0), whole)
+    assert jax.eval_shape(resnet(10).apply, params, state, whole)[0].shape == (2, 10)
+    assert sum(a.size for a in jax.tree.leaves(params)) == 272_474        # ResNet-20, its shortcuts 1×1 convolutions
+    step = train.make_step(train.supervised(net, ops.softmax_cross_entropy), optim.adam(1e-2))
+    run = train.init(net, optim.adam(1e-2), jax.random.key(0), images)
+    hand, auto = (jax.jit(f)(run, (images, labels)) for f in (step, autodiff(step)))
+    chex.assert_trees_all_close((hand[0].params, hand[0].state), (auto[0].params, auto[0].state), rtol=1e-9, atol=1e-10)
+    step = jax.jit(step)
+    for _ in range(60):
+        run, metrics = step(run, (images, labels))
+    assert metrics["loss"] < 0.1 < hand[1]["loss"]
