@@ -212,7 +212,7 @@ def _sums(y, marked, dy):
     binned = jnp.stack([y[:HISTOGRAM], jnp.log10(jnp.where(size == 0, jnp.nan, size))])
     lower = jnp.asarray([[-np.inf, *VALUES[1:-1]], [-np.inf, *DELTAS[1:-1]]], jnp.float32)
     above = _ones(binned[:, None, :] >= lower[:, :, None]).sum(2)      # the outer bins are open, NaN is nowhere
-    return {"n": jnp.float32(y.size), "y": y.sum(), "y²": jnp.vdot(y, y), "δ²": _squares(dy), "marked": marked,
+    return {"calls": jnp.float32(1), "n": jnp.float32(y.size), "y": y.sum(), "y²": jnp.vdot(y, y), "δ²": _squares(dy), "marked": marked,
             "odd": _ones(~(jnp.isfinite(y) & jnp.isfinite(dy))).sum(), "above": above}
 
 
@@ -232,8 +232,8 @@ def _root(squares):
 
 def _figures(names, kinds, sums):
     s = {what: jnp.stack([each[what] for each in sums]) for what in sums[0] if what != "marked"}
-    marked = jnp.stack([(m == 0).mean(dtype=jnp.float32) if kind in ALIVE else m.mean()
-                        for kind, m in zip(kinds, [each["marked"] for each in sums])])
+    marked = jnp.stack([(m == 0).mean(dtype=jnp.float32) if kind in ALIVE else m.mean() / jnp.maximum(calls, 1)
+                        for kind, m, calls in zip(kinds, [each["marked"] for each in sums], s["calls"])])
     n = jnp.maximum(s["n"], 1)                          # 0 where the step was not measured
     figures = jnp.stack([s["y"] / n, jnp.sqrt(s["y²"] / n), _root(s["δ²"]) / jnp.sqrt(n), jnp.where(s["n"] > 0, marked, 0), s["odd"],
                          *jnp.zeros((3, len(names)), jnp.float32)])

@@ -273,8 +273,8 @@ def _places(f, args):
 
 
 def _strong(leaf):
-    """An array; a Python number is a real one."""
-    return jnp.asarray(leaf, float) if isinstance(leaf, bool | int | float) else jnp.asarray(leaf)
+    """An array; a Python number is a real one, a truth value stays one."""
+    return jnp.asarray(leaf, float) if isinstance(leaf, int | float) and not isinstance(leaf, bool) else jnp.asarray(leaf)
 
 
 def _number(value):

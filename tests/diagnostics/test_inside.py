@@ -105,6 +105,18 @@ def test_many_runs_at_once():
         chex.assert_trees_all_close(jax.tree.map(lambda a: a[i], both), alone[i], rtol=1e-5, atol=1e-6)
 
 
+def test_a_layer_that_is_applied_twice_is_measured_as_one():
+    """As where a network is applied to each half of the batch: sums add up, shares are of both."""
+    def halves(params, state, batch, *, key=None, train=True):
+        found = [OBJECTIVE(params, state, jax.tree.map(lambda a: a[rows], batch), key=key, train=train)
+                 for rows in (slice(0, 4), slice(4, 8))]
+        return (found[0][0] + found[1][0]) / 2, found[0][1]
+    run = start()
+    whole, both = (diagnostics.inside(objective)(run.params, run.state, (X, Y))[1][1]["inside"] for objective in (OBJECTIVE, halves))
+    for name in ("mean", "rms", "delta", "dead", "saturated", "gradient"):
+        np.testing.assert_allclose(getattr(both, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
+
+
 def test_what_is_not_finite_is_counted_and_is_null_in_json():
     bad = X.at[2, 1].set(jnp.nan)
     seen = jax.jit(diagnostics.inside(STEP, every=1))(start(), (bad, Y))[1]["inside"]
