@@ -79,7 +79,8 @@ def measure(args):
                            ("forms", measure_forms), ("ahead", measure_ahead)):
         wanted = args.what in ("rules" if part == "forms" else part, "all" if part != "ahead" else part)
         if wanted and (found := measured(args)) and (args.out or not args.only):
-            print(f"\n{results.save(args.out or results.HERE, **{part: found})}   {time.perf_counter() - start:.0f} s", flush=True)
+            path = results.save(args.out or results.HERE, of="ahead of time" if part == "ahead" else None, **{part: found})
+            print(f"\n{path}   {time.perf_counter() - start:.0f} s", flush=True)
     return 0
 
 

@@ -1,7 +1,7 @@
 """What compilers for a TPU and a GPU say of the rules, on a machine that has neither: programs compiled ahead of time and run nowhere.
 
-Bytes of scratch, and how many kernels or instructions a program has, are figures of a compiler, not measured; a loop's body counts
-once. There is no time among them.
+Bytes of scratch, and how many instructions a program has, are figures of a compiler, not measured. A loop's body counts once, and on
+a TPU v5e what fits its 128 MB of memory on the chip, arrays of up to about 100 MB, counts as no scratch. There is no time among them.
 """
 
 import functools
@@ -15,7 +15,7 @@ from bench import forms
 from fnnet import ops, sample
 from fnnet.verify.compare import lowered
 
-LABEL = "figures of compilers, ahead of time; nothing was run"
+LABEL = "figures of compilers, ahead of time: nothing was run. On a TPU scratch on the chip does not count"
 REMEDY = "pip install 'fnnet[ahead]' brings them, in the versions that this JAX asks for"
 NEEDS = {"TPU v5e": ("libtpu",), "NVIDIA H100": ("jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12")}
 OPTIONS = {"NVIDIA H100": {"xla_gpu_autotune_level": 0}}        # kernels cannot be chosen by their time where there is no device

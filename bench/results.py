@@ -42,12 +42,12 @@ def processor():
         return platform.processor() or platform.machine()
 
 
-def save(folder, **parts):
-    """Adds the parts to today's file of this machine, and says where."""
+def save(folder, *, of=None, **parts):
+    """Adds the parts to today's file of this machine, or of what they are figures of, and says where."""
     about = machine()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    name = re.sub(r"[^a-z0-9]+", "-", f"{about['device']} {about['cores']} cores" .lower()).strip("-") \
-        if about["platform"] == "cpu" else re.sub(r"[^a-z0-9]+", "-", about["device"].lower()).strip("-")
+    of = of or (f"{about['device']} {about['cores']} cores" if about["platform"] == "cpu" else about["device"])
+    name = re.sub(r"[^a-z0-9]+", "-", of.lower()).strip("-")
     path = Path(folder) / f"{name}-{today}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = json.loads(path.read_text()) if path.exists() else {}

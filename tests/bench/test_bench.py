@@ -135,6 +135,7 @@ def test_results_of_a_day_are_kept_together_and_name_no_host(tmp_path):
     kept = json.loads(path.read_text())
     assert kept["steps"] == [1] and kept["rules"] == [2] and kept["machine"]["versions"]["jax"] == jax.__version__
     assert list(tmp_path.iterdir()) == [path]
+    assert results.save(tmp_path / "other", of="ahead of time", ahead=[3]).name.startswith("ahead-of-time-2")
     assert platform.node() not in path.read_text() or len(platform.node()) < 3
 
 
