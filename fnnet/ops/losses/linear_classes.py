@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
-from fnnet.ops.losses.classes import SOFTENED
+from fnnet.ops.losses.classes import SOFTENED, but_true
 from fnnet.ops.losses.reduction import (
     check_classes,
     check_limits,
@@ -74,7 +74,7 @@ def _(x, w, labels, b, weights, *, label_smoothing, z_loss, softcap, ignore_inde
         if so_far is not None:
             top = jnp.maximum(so_far[0], top)
         shifted = z - top[..., None]
-        others, about = jnp.where(here, 0, jnp.exp(shifted)).sum(-1), jnp.where(here, z, 0).sum(-1)
+        others, about = but_true(shifted, here).sum(-1), jnp.where(here, z, 0).sum(-1)
         below = shifted.sum(-1) if label_smoothing else None
         if so_far is None:
             return top, others, about, below
@@ -120,7 +120,8 @@ def _(dy, x, w, labels, b, top, others, about, loss, weights, *, label_smoothing
         dx, dw, db = carry
         part = _part(w, start, size, classes_first)
         z, slope = _scores(x2, part, b, start, softcap)
-        dz = jnp.where(one_hot(true, size, start), at_true[:, None], jnp.exp(z - top[:, None]) * scale[:, None])
+        here = one_hot(true, size, start)
+        dz = jnp.where(here, at_true[:, None], but_true(z - top[:, None], here) * scale[:, None])
         if label_smoothing:
             dz = dz - everywhere[:, None]
         if softcap is not None:
