@@ -142,7 +142,7 @@ def test_results_of_a_day_are_kept_together_and_name_no_host(tmp_path):
 def test_an_unknown_name_is_one_sentence():
     got = subprocess.run([sys.executable, "-m", "bench", "steps", "--only", "z"], capture_output=True, text=True)
     assert got.returncode == 1
-    assert "there is no z to measure: write some of a, b, c, e, f, g, h" in got.stderr and "Traceback" not in got.stderr
+    assert "there is no z to measure: write some of a, b, c, d, e, f, g, h" in got.stderr and "Traceback" not in got.stderr
 
 
 def test_compilers_for_other_devices_are_asked_or_named():
