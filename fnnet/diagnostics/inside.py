@@ -159,7 +159,9 @@ def _of_objective(objective, take=True, norms=True):
 
 
 def _if(take, f, *args):
-    """f(*args) at the steps that are measured, zeros at the others."""
+    """f(*args) at the steps that are measured, zeros at the others. On a mesh with Explicit axes the partitioner chooses collectives."""
+    if jax.sharding.AxisType.Explicit in (jax.sharding.get_abstract_mesh().axis_types or ()):
+        f = jax.sharding.auto_axes(f, out_sharding=jax.P())
     if take is True:
         return f(*args)
     return jax.lax.cond(take, f, lambda *args: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(f, *args)), *args)
@@ -171,7 +173,8 @@ def _sinks(objective, params, state, batch, key, train):
 
     def see(path, layer, y):
         if not isinstance(layer, PASSING) and _kind(layer) != "identity" and jnp.issubdtype(y.dtype, jnp.floating):
-            shapes[path], layers[path] = jax.eval_shape(lambda y: _sums(_few(y), _marked(y, _kind(layer)), _few(y)), y), layer
+            found = jax.eval_shape(lambda y: _if(True, lambda y: _sums(_few(y), _marked(y, _kind(layer)), _few(y)), y), y)
+            shapes[path], layers[path] = found, layer
         return y
     jax.eval_shape(functools.partial(watch(objective, see), key=key, train=train), params, state, batch)
     if not layers:

@@ -117,6 +117,17 @@ def test_a_layer_that_is_applied_twice_is_measured_as_one():
         np.testing.assert_allclose(getattr(both, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit], ids=["auto", "explicit"])
+def test_a_batch_over_several_devices(kind):
+    step, run = diagnostics.inside(STEP, every=2), start()
+    alone = jax.jit(step)(run, (X, Y))[1]["inside"]
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,), devices=jax.devices()[:4])
+    with jax.set_mesh(mesh):
+        batch = jax.device_put((X, Y), jax.NamedSharding(mesh, jax.P("data")))
+        spread = jax.jit(step)(jax.device_put(run, jax.NamedSharding(mesh, jax.P())), batch)[1]["inside"]
+    chex.assert_trees_all_close(jax.device_get(spread), jax.device_get(alone), rtol=1e-5, atol=1e-6)
+
+
 def test_what_is_not_finite_is_counted_and_is_null_in_json():
     bad = X.at[2, 1].set(jnp.nan)
     seen = jax.jit(diagnostics.inside(STEP, every=1))(start(), (bad, Y))[1]["inside"]
