@@ -33,7 +33,7 @@ def conv(x, w, b=None, *, strides=1, padding="SAME", dilation=1, groups=1):
     each axis. The kernel is not flipped (a cross-correlation, as everywhere in machine learning). With groups, the channels
     are that many convolutions side by side; groups = c is depthwise. Sums are made in at least float32.
 
-    On a CPU dw is the plain convolution of x and dy with examples and channels exchanged: as autodiff writes it, it is 50 times
+    On a CPU dw is the plain convolution of x and dy with examples and channels exchanged: as autodiff writes it, it is 13 to 60 times
     slower inside a loop. Kernels of one element, three spatial axes, groups and single channels have forms of their own.
     """
     y = _convolution(x, w, _window("conv", x, w, strides, padding, dilation), groups)
@@ -84,18 +84,18 @@ def _(dy, x, w, b, *, strides, padding, dilation, groups):
 
 def to_output(x, w, window, groups):
     """y[o] = Σᵤ x[so + ru]·w[u]"""
-    return _computed("to_output", form(w.shape, window, groups), x, w, window=window, groups=groups)
+    return _computed("to_output", form(w.shape, groups), x, w, window=window, groups=groups)
 
 
 def to_input(y, w, spatial, window, groups):
     """x[i] = Σ y[o]·w[u]ᵀ over so + ru = i"""
-    return _computed("to_input", form(w.shape, window, groups), y, w, spatial=spatial, window=window, groups=groups)
+    return _computed("to_input", form(w.shape, groups), y, w, spatial=spatial, window=window, groups=groups)
 
 
 def to_kernel(x, y, window, groups):
     """w[u] = Σₒ x[so + ru]ᵀ·y[o]"""
     shape = (*window.size, x.shape[-1] // groups, y.shape[-1])
-    return _computed("to_kernel", form(shape, window, groups), x, y, window=window, groups=groups)
+    return _computed("to_kernel", form(shape, groups), x, y, window=window, groups=groups)
 
 
 def exchanged(w, groups):
@@ -107,7 +107,7 @@ def exchanged(w, groups):
 FITS = 10_000_000            # numbers read for one kernel's gradient, channel by channel: beyond, image by image
 
 
-def form(shape, window, groups):
+def form(shape, groups):
     """Which row of FORMS is fastest on a CPU. Measured on x86 CPUs of 1 and 3 cores, JAX 0.10 and 0.12, alone and inside a scan.
 
     The compiler's convolutions over three axes run at a quarter of the speed of products tap by tap, and at a thirtieth with
@@ -143,7 +143,7 @@ def _output_by_convolution(x, w, *, window, groups):
 
 def _output_by_padded_convolution(x, w, *, window, groups):
     """The same with a column of places more than wanted where there was no padding: then JAX 0.10 takes another library for its
-    CPUs, which over two axes is 1 to 5 times as fast but for one or two channels or few places. JAX 0.12 does not need it."""
+    CPUs, which over two axes is 1 to 5 times as fast but for one or two channels or few places. JAX 0.11 does not need it."""
     places = window.places(x.shape[1:-1])
     if len(places) != 2 or any(map(any, window.padding)) or x.shape[-1] < 3 or places[-1] < 8 or jax.__version_info__ >= (0, 11):
         return _convolution(x, w, window, groups)

@@ -148,7 +148,7 @@ def products(name):
     x, w, y = map(jnp.asarray, numbers(x_shape, w_shape, (x_shape[0], *window.places(x_shape[1:-1]), w_shape[-1])))
     geometry = {"window": window, "groups": groups}
     return {"to_output": (partial(to_output, **geometry), x, w), "to_kernel": (partial(to_kernel, **geometry), x, y),
-            "to_input": (partial(to_input, spatial=x_shape[1:-1], **geometry), y, w)}, form(w_shape, window, groups)
+            "to_input": (partial(to_input, spatial=x_shape[1:-1], **geometry), y, w)}, form(w_shape, groups)
 
 
 def test_every_form_is_some_case_s_choice():
