@@ -180,5 +180,5 @@ def some(spec, least, below):
 
 
 ctc.example(logits="h s k", labels=words("h l"))
-ctc.example(logits="n s k", labels=words("n l"), label_lengths=some("n", 1, "l"), lengths=some("n", 6, "5"), weights=sample.positive("n"))
-ctc.example(logits="n s k", labels=sample.integers("n 3", below="6"), blank=6, reduction="sum")
+ctc.example(logits="n t k", labels=words("n 2"), label_lengths=some("n", 1, "2"), lengths=some("n", 3, "2"), weights=sample.positive("n"))
+ctc.example(logits="n t k", labels=sample.integers("n 2", below="6"), blank=6, reduction="sum")
