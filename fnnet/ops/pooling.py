@@ -1,7 +1,7 @@
 """Pooling, channels last, over any number of spatial axes: x [n *spatial c] → y [n *places c].
 
 Of equal largest elements of a window the first one wins, row by row, and NaN wins over all, as in PyTorch. Sums are made in at least
-float32. TPUs have pooling and its way back in hardware: there the compiler's own is used, and nothing of what is kept for it.
+float32. TPUs have pooling and its way back in hardware: there the compiler's own is used, and x is kept for it.
 """
 
 import functools
@@ -25,7 +25,7 @@ def max_pool(x, *, window, strides=None, padding="VALID"):
     axis; padding is as in conv, with −∞. Kept is the tap that wins, a byte for each output. A CPU takes 5 to 30 times as long for
     the compiler's own way back, which searches every window anew.
 
-    Cost: the byte for each output is new, where autodiff keeps x, which may be an argument and cost nothing.
+    Cost: the byte for each output, where autodiff keeps x, which counts for nothing if it is an argument.
     """
     return _reduced(x, -jnp.inf, lax.max, _window("max_pool", x, window, strides, padding))
 
@@ -33,7 +33,7 @@ def max_pool(x, *, window, strides=None, padding="VALID"):
 @max_pool.fwd
 def _(x, *, window, strides, padding):
     y, winner = _largest(x, _window("max_pool", x, window, strides, padding))
-    return y, (x, winner)
+    return y, (_image(x), winner)
 
 
 @max_pool.bwd
@@ -46,8 +46,8 @@ def _(dy, x, winner, *, window, strides, padding):
 def relu_max_pool(x, *, window, strides=None, padding="VALID"):
     """y[o] = max(0, maxᵤ x[so + u]),   dx[i] = Σ dy[o] over the windows o whose largest element is x[i] > 0
 
-    max_pool of relu, or relu of max_pool: the same. x [n *spatial c] → y [n *places c]. One pass over x each way, and no
-    array of the size of x is kept.
+    max_pool of relu, or relu of max_pool: the same. x [n *spatial c] → y [n *places c]. One pass over x each way, and a byte kept
+    for each output.
     """
     y = _reduced(x, -jnp.inf, lax.max, _window("relu_max_pool", x, window, strides, padding))
     return jnp.where(y <= 0, 0, y)
@@ -58,7 +58,7 @@ def _(x, *, window, strides, padding):
     at = _window("relu_max_pool", x, window, strides, padding)
     y, winner = _largest(x, at)
     none = jnp.array(len(at.taps), winner.dtype)
-    return jnp.where(y <= 0, 0, y), (x, jnp.where(y <= 0, none, winner))
+    return jnp.where(y <= 0, 0, y), (_image(x), jnp.where(y <= 0, none, winner))
 
 
 @relu_max_pool.bwd
@@ -226,12 +226,20 @@ def _largest(x, window):
     return lax.platform_dependent(x, cpu=functools.partial(apart, by_taps), tpu=native, default=by_taps)
 
 
+def _image(x):
+    """What is kept of x: all of it where it may be read again, else its shape. Chosen as the program is made, since what a program
+    keeps is the same for every device."""
+    return x if jax.default_backend() == "tpu" else jnp.zeros((0, *x.shape[1:]), x.dtype)
+
+
 def _to_the_winners(dy, x, winner, window, plain):
     def by_taps(dy, x, winner):
         return spread(dy.astype(wide(dy.dtype)), window, x.shape[1:-1], winner).astype(dy.dtype)
 
     def native(dy, x, winner):
         return jax.vjp(plain, x)[1](dy)[0]
+    if not x.shape[0]:
+        return by_taps(dy, x, winner)
     return lax.platform_dependent(dy, x, winner, tpu=native, default=by_taps)
 
 
