@@ -175,7 +175,7 @@ def autodiff(f, *rules):
 
 class _Recorder(frozenset):
     """An empty set of rules set aside that remembers who asked: every rule that is called does."""
-    __hash__, __eq__ = object.__hash__, object.__eq__       # no two alike, so that no cached trace answers in its place
+    __hash__, __eq__, __ne__ = object.__hash__, lambda a, b: a is b, lambda a, b: a is not b      # no cached trace answers for it
 
     def __init__(self):
         self.rules = []

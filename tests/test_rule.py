@@ -13,7 +13,7 @@ import pytest
 from jax import lax, random
 from jax.sharding import AxisType
 
-from fnnet.rule import Rule, autodiff, rule, used
+from fnnet.rule import Rule, _Recorder, autodiff, rule, used
 
 
 @rule
@@ -204,6 +204,12 @@ def test_used_lists_the_rules_of_a_function_also_of_one_jitted_and_compiled_befo
         assert used(f, x, w, b, alpha=2.0) == [swell, affine]
         f(x, w, b, alpha=2.0)
     assert used(jnp.sum, x) == [] and used(autodiff(f), x, w, b, alpha=2.0) == []
+
+
+def test_no_two_recorders_are_alike_to_a_cache():
+    """Caches compare by == and by !=, and look at few bits of the hash before: alike by one of them, a trace is found now and then."""
+    one, other = _Recorder(), _Recorder()
+    assert one != other and not one == other and one != frozenset() and not frozenset() == one and one == one  # noqa: SIM201
 
 
 def test_a_differentiated_call_has_the_value_of_a_plain_one():

@@ -101,7 +101,7 @@ def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5):
         begun = time.perf_counter()
         program = lowered(f, *args).compile()
         taken = time.perf_counter() - begun
-        programs[name] = functools.partial(program, *args)
+        programs[name] = functools.partial(program, _cotangents(f, args), *args)
         memory = program.memory_analysis()
         figures[name] = {"seconds": 0.0, "compile": taken, "saved": saved_bytes(f, *args),
                          "temp": int(memory.temp_size_in_bytes) if memory else 0, "flops": _flops(program),
@@ -114,7 +114,17 @@ def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5):
 
 def lowered(f, *args):
     """The program that is compared, not yet compiled: the value of f and its gradient by every real argument. args may be shapes."""
-    return jax.jit(_value_and_grad(f, _real_places(args))).lower(*args)
+    return jax.jit(_value_and_grad(f, _real_places(args))).lower(_outputs(f, args), *args)
+
+
+def _outputs(f, args):
+    return jax.tree.map(lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype), jax.eval_shape(f, *args))
+
+
+def _cotangents(f, args):
+    """One for each output, as training has them: 1 for a loss, for an array numbers that no compiler knows."""
+    draw = np.random.default_rng(0).normal
+    return jax.tree.map(lambda y: jnp.asarray(draw(size=y.shape) if y.shape else 1, y.dtype), _outputs(f, args))
 
 
 def _in_float64(f, args, real):
@@ -122,7 +132,8 @@ def _in_float64(f, args, real):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         wide = [jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), a) if i in real else a for i, a in enumerate(args)]
         try:
-            return jax.device_get(jax.jit(_value_and_grad(f, real))(*wide))
+            cts = jax.tree.map(lambda c: c.astype(jnp.float64) if _real(c) else c, _cotangents(f, args))
+            return jax.device_get(jax.jit(_value_and_grad(f, real))(cts, *wide))
         except Exception:           # a kernel or a rule written for one dtype
             return None
 
@@ -179,10 +190,11 @@ def _medians(calls, rounds, seconds):
 
 
 def _value_and_grad(f, real):
-    """One program of the value and the pullback of ones, as training has it."""
-    def run(*args):
+    """One program of the value and the pullback of cotangents."""
+    def run(cts, *args):
         y, pull = jax.vjp(lambda *floats: f(*_put(args, real, floats)), *[args[i] for i in real])
-        return y, pull(jax.tree.map(jnp.ones_like, y))
+        # Of integers, flags and keys among the outputs there is no derivative, and its type is float0.
+        return y, pull(jax.tree.map(lambda y, c: c if _real(y) else np.zeros(y.shape, jax.dtypes.float0), y, cts))
     return run
 
 
