@@ -11,7 +11,9 @@ from fnnet import ops, sample, verify
 from fnnet.rule import rule
 
 RULES = pytest.mark.parametrize("op", ops.rules(), ids=lambda op: op.__name__)
-EXAMPLES = pytest.mark.parametrize("op, example", [pytest.param(op, example, id=f"{op.__name__}-{i}")
+# Compiled for several devices each takes a second or two; the further examples of a rule differ from its first in settings and in
+# what is given, hardly in what becomes of shardings: `pytest -m slow`.
+EXAMPLES = pytest.mark.parametrize("op, example", [pytest.param(op, example, id=f"{op.__name__}-{i}", marks=[pytest.mark.slow] * (i > 0))
                                                    for op in ops.rules() for i, example in enumerate(op.examples)])
 
 
