@@ -1,10 +1,13 @@
 """What is kept between calls, and the types of what comes out."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from fnnet.verify import judge, looks
+from fnnet.verify.quick import OPTIONS
 
 
 def state(run, at, another, cts, which):
@@ -22,6 +25,8 @@ def state(run, at, another, cts, which):
     except Exception as error:
         return book.raised("state", error, "value and gradient without jit")
     _shared(run, at, points[0], others[0], cts, seed, which)
+    if run.thorough:
+        _donated(run, at, points[0], others[0], cts, seed, which)
     truths = [at.grads(leaves, cts, which) for leaves in (p.leaves, another)]
     limit = 10 * at.gradients.limit
     for label, got, want in (("two pullbacks alive: the first", one, truths[0]), ("two pullbacks alive: the second", two, truths[1]),
@@ -57,6 +62,28 @@ def _shared(run, at, xs, others, cts, seed, which):
         if off.any():
             label = f"one array for both {p.names[p.real[j]]} and {p.names[p.real[i]]}"
             run.book.wrong(looks.Look("state", label, judge.fault(j, got, want, off), p, same, cts))
+
+
+def _donated(run, at, xs, others, cts, seed, which):
+    """The arguments given away, so that what comes out may lie where they lay: nothing may be read from them afterwards."""
+    p = at.p
+
+    def both(xs):
+        y, pull, _ = jax.vjp(p.of_real(p.f, others), *xs, has_aux=True)
+        return y, pull(seed)
+    options = OPTIONS if jax.default_backend() == "cpu" else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
+        try:
+            got = judge.numbers(jax.jit(both, donate_argnums=0, compiler_options=options)([jnp.copy(x) for x in xs])[1])
+        except Exception as error:
+            return run.book.raised("donation", error, "value and gradient under jit, of arguments given away")
+    want = at.grads(p.leaves, cts, which)
+    run.book.saw("donation", judge.measure(got, want), at.gradients.limit)
+    for i, (g, w) in enumerate(zip(got, want)):
+        off = judge.off(g, w, np.full(w.shape, 10 * at.gradients.allowance(w, i)))
+        if off.any():
+            run.book.wrong(looks.Look("donation", "of arguments given away, under jit", judge.fault(i, g, w, off), p, p.leaves, cts))
 
 
 def structure(book, p):
