@@ -28,7 +28,7 @@ def forget():
     """Compiled programs are kept for as long as the process lives: after some thousand tests, gigabytes of them."""
     yield
     TESTS_RUN[0] += 1
-    if TESTS_RUN[0] % 50 == 0:
+    if TESTS_RUN[0] % 150 == 0:
         jax.clear_caches()
 
 

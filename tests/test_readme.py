@@ -14,6 +14,7 @@ import lectures
 import pytest
 
 import fnnet
+from bench import readme
 from fnnet import cli
 
 TESTS = Path(__file__).parent
@@ -34,6 +35,10 @@ def test_the_table_of_rules_is_up_to_date():
 
 def test_the_table_of_the_lectures_is_up_to_date():
     assert between("lectures") == lectures.markdown(), "write what `python tests/lectures.py` prints between the two marks"
+
+
+def test_the_figures_are_those_of_the_newest_results():
+    assert between("figures") == readme.markdown(readme.newest()), "write what `python -m bench.readme` prints between the two marks"
 
 
 @pytest.mark.parametrize("row", [row for rows in lectures.ROWS.values() for row in rows], ids=lambda row: row.what)

@@ -63,7 +63,7 @@ def test_on_an_explicit_mesh_with_the_examples_sharded(op, example):
 
 
 @RULES
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])     # the narrower one always
 def test_low_precision_is_no_worse_than_autodiff(op, dtype):
     """Against float64 at the same (rounded) inputs; the cotangents come back in the dtype of their arguments. In bfloat16 with 1000
     examples and positive cotangents, where a sum that is not of float32 stalls, unless there is a kink to keep away from."""
