@@ -28,7 +28,7 @@ LONG = "def"         # workloads of tens of ms a step: not in a quick run, unles
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", default="all", choices=("rules", "steps", "sweeps", "inside", "all", "ahead"))
-    parser.add_argument("--quick", action="store_true", help="fewer rounds, short workloads, an example a rule: below 5 minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, short workloads, an example a rule: about 7 minutes on 2 cores")
     parser.add_argument("--targets", action="store_true", help="only what is promised, PASS or FAIL")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these workloads (a, b, …) or rules")
     parser.add_argument("--out", metavar="DIR", help="where results go (bench/results; a narrowed run keeps none unless told where)")
