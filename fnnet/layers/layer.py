@@ -104,11 +104,11 @@ def part_of(layer, path):
     return tuple(places), layer
 
 
-def given(layer, params, name):
-    """The parameter of that name, or a sentence."""
+def given(layer, params, name, what="parameters"):
+    """The parameter of that name (or entry of the state), or a sentence."""
     if not isinstance(params, dict) or name not in params:
         got = f"those with {', '.join(params) or 'nothing'}" if isinstance(params, dict) else f"a {type(params).__name__}"
-        raise ValueError(f"{layer!r} takes the parameters its init made, with {name!r} among them, and was given {got}")
+        raise ValueError(f"{layer!r} takes the {what} its init made, with {name!r} among them, and was given {got}")
     return params[name]
 
 

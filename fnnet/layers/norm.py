@@ -4,6 +4,7 @@ gamma starts at 1 and beta at 0; scale=False and bias=False leave them out. Stat
 """
 
 from dataclasses import dataclass
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,27 @@ from fnnet.layers.layer import Layer, as_layer, count, given, shape_and_dtype
 from fnnet.ops.numeric import wide
 
 
+class _Normalisation(Layer):
+    """What the layers with γ and β share. Each has the settings eps, scale and bias."""
+    follows_x = True
+
+    def __post_init__(self):
+        _check_eps(self)
+
+    def init(self, key, x):
+        shape, dtype = shape_and_dtype(x)
+        if not shape:
+            raise ValueError(f"{self!r} normalises x [... d], and was given a scalar")
+        gamma = {"gamma": jnp.ones(shape[-1:], dtype)} if self.scale else {}
+        return gamma | ({"beta": jnp.zeros(shape[-1:], dtype)} if self.bias else {}), {}
+
+    def affine(self, params):
+        """γ and β, None where there is none."""
+        return given(self, params, "gamma") if self.scale else None, given(self, params, "beta") if self.bias else None
+
+
 @dataclass(frozen=True, repr=False)
-class BatchNorm(Layer):
+class BatchNorm(_Normalisation):
     """y = γ(x − μ)/√(v + ε) + β, with the statistics of the batch when training and running ones when testing
 
     running ← m·running + (1 − m)·batch, m = momentum (Flax's and Keras's convention; PyTorch's momentum is 1 − m, and its running
@@ -27,29 +47,31 @@ class BatchNorm(Layer):
     scale: bool = True
     bias: bool = True
     relu: bool = False
-    follows_x = True
 
     def __post_init__(self):
         if not 0 <= self.momentum <= 1:
-            raise ValueError(f"the momentum of {self!r} is from 0 to 1")
+            raise ValueError(f"the momentum of {self!r} is from 0 to 1; how many channels there are follows from x")
+        super().__post_init__()
 
     def init(self, key, x):
+        params, _ = super().init(key, x)
         (*_, d), dtype = shape_and_dtype(x)
-        return _start(self, x), {"mean": jnp.zeros(d, wide(dtype)), "var": jnp.ones(d, wide(dtype))}
+        return params, {"mean": jnp.zeros(d, wide(dtype)), "var": jnp.ones(d, wide(dtype))}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        gamma, beta = _affine(self, params)
+        gamma, beta = self.affine(params)
+        running = {name: given(self, state, name, "running statistics") for name in ("mean", "var")}
         if not train:
-            y = ops.batch_norm_inference(x, gamma, beta, state["mean"], state["var"], eps=self.eps)
+            y = ops.batch_norm_inference(x, gamma, beta, **running, eps=self.eps)
             return ops.relu(y) if self.relu else y, state
         y, *batch = (ops.batch_norm_relu if self.relu else ops.batch_norm)(x, gamma, beta, eps=self.eps)
         m = self.momentum
-        return y, {name: m * state[name] + (1 - m) * jax.lax.stop_gradient(new).astype(state[name].dtype)
-                   for name, new in zip(("mean", "var"), batch, strict=True)}
+        return y, {name: m * old + (1 - m) * jax.lax.stop_gradient(new).astype(old.dtype)
+                   for (name, old), new in zip(running.items(), batch, strict=True)}
 
 
 @dataclass(frozen=True, repr=False)
-class LayerNorm(Layer):
+class LayerNorm(_Normalisation):
     """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example over its last axis
 
     x [... d] → y [... d]; params gamma, beta [d].
@@ -57,35 +79,27 @@ class LayerNorm(Layer):
     eps: float = 1e-5
     scale: bool = True
     bias: bool = True
-    follows_x = True
-
-    def init(self, key, x):
-        return _start(self, x), {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return ops.layer_norm(x, *_affine(self, params), eps=self.eps), state
+        return ops.layer_norm(x, *self.affine(params), eps=self.eps), state
 
 
 @dataclass(frozen=True, repr=False)
-class RMSNorm(Layer):
+class RMSNorm(_Normalisation):
     """y = γx/√(⟨x²⟩ + ε), of each example over its last axis
 
     x [... d] → y [... d]; params gamma [d].
     """
     eps: float = 1e-6
     scale: bool = True
-    follows_x = True
     bias = False
 
-    def init(self, key, x):
-        return _start(self, x), {}
-
     def apply(self, params, state, x, *, key=None, train=False):
-        return ops.rms_norm(x, _affine(self, params)[0], eps=self.eps), state
+        return ops.rms_norm(x, self.affine(params)[0], eps=self.eps), state
 
 
 @dataclass(frozen=True, repr=False)
-class GroupNorm(Layer):
+class GroupNorm(_Normalisation):
     """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example and each of `groups` groups of channels, over all positions
 
     x [n ... c] → y [n ... c]; params gamma, beta [c].
@@ -94,20 +108,17 @@ class GroupNorm(Layer):
     eps: float = 1e-5
     scale: bool = True
     bias: bool = True
-    follows_x = True
 
     def __post_init__(self):
         count(self, "groups", self.groups)
-
-    def init(self, key, x):
-        return _start(self, x), {}
+        super().__post_init__()
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return ops.group_norm(x, *_affine(self, params), groups=self.groups, eps=self.eps), state
+        return ops.group_norm(x, *self.affine(params), groups=self.groups, eps=self.eps), state
 
 
 @dataclass(frozen=True, repr=False)
-class InstanceNorm(Layer):
+class InstanceNorm(_Normalisation):
     """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example and channel, over all positions
 
     x [n ... c] → y [n ... c]; params gamma, beta [c].
@@ -115,13 +126,9 @@ class InstanceNorm(Layer):
     eps: float = 1e-5
     scale: bool = True
     bias: bool = True
-    follows_x = True
-
-    def init(self, key, x):
-        return _start(self, x), {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return ops.instance_norm(x, *_affine(self, params), eps=self.eps), state
+        return ops.instance_norm(x, *self.affine(params), eps=self.eps), state
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,7 +153,7 @@ class SpectralNorm(Layer):
 
     def apply(self, params, state, x, *, key=None, train=False):
         w = _weights(self, params)
-        u, v = ops.power_iteration(w, state["u"], steps=self.steps if train else 0)
+        u, v = ops.power_iteration(w, given(self, state, "u", "vectors"), steps=self.steps if train else 0)
         y, after = self.layer.apply({**params, "w": ops.spectral_normalize(w, u, v)}, state["layer"], x, key=key, train=train)
         return y, {"u": u, "layer": after}
 
@@ -162,6 +169,7 @@ class WeightStandardization(Layer):
 
     def __post_init__(self):
         object.__setattr__(self, "layer", as_layer(self.layer))
+        _check_eps(self)
 
     def init(self, key, x):
         params, state = self.layer.init(key, x)
@@ -173,16 +181,10 @@ class WeightStandardization(Layer):
         return self.layer.apply({**params, "w": w}, state, x, key=key, train=train)
 
 
-def _start(layer, x):
-    shape, dtype = shape_and_dtype(x)
-    if not shape:
-        raise ValueError(f"{layer!r} normalises x [... d], and was given a scalar")
-    made = {"gamma": jnp.ones(shape[-1:], dtype), "beta": jnp.zeros(shape[-1:], dtype)}
-    return {name: a for name, a in made.items() if {"gamma": layer.scale, "beta": layer.bias}[name]}
-
-
-def _affine(layer, params):
-    return given(layer, params, "gamma") if layer.scale else None, given(layer, params, "beta") if layer.bias else None
+def _check_eps(layer):
+    if not (isinstance(layer.eps, Real) and 0 <= layer.eps < 1):
+        raise ValueError(f"the eps of {type(layer).__name__} is added to a variance, from 0 to less than 1, and was given as "
+                         f"{layer.eps!r}; how many features there are follows from x")
 
 
 def _weights(layer, params):

@@ -111,6 +111,16 @@ def test_a_parameter_inside_a_wrapper_has_its_name():
     (lambda: WeightStandardization(layers.DenseStack(2)).init(KEY, X[0]), "wrap the layers inside it one by one"),
     (lambda: SpectralNorm(Dense(2), steps=0), "the steps of SpectralNorm are a whole number above 0"),
     (lambda: WeightStandardization(ops.relu).init(KEY, X), "relu has no such parameter"),
+    (lambda: LayerNorm(64), "the eps of LayerNorm is added to a variance, from 0 to less than 1, and was given as 64; how many features"),
+    (lambda: LayerNorm((8, 64)), r"the eps of LayerNorm .* was given as \(8, 64\)"),
+    (lambda: GroupNorm(2, 4), "the eps of GroupNorm .* was given as 4"),
+    (lambda: RMSNorm(-1e-6), "the eps of RMSNorm .* was given as -1e-06"),
+    (lambda: BatchNorm(eps=float("nan")), "the eps of BatchNorm"),
+    (lambda: BatchNorm(64), r"momentum of BatchNorm\(64\) is from 0 to 1; how many channels there are follows from x"),
+    (lambda: WeightStandardization(Dense(2), 2), "the eps of WeightStandardization"),
+    (lambda: BatchNorm().init(KEY, jnp.ones(())), r"BatchNorm\(\) normalises x \[... d\], and was given a scalar"),
+    (lambda: BatchNorm().apply(BatchNorm().init(KEY, X)[0], {}, X), "takes the running statistics its init made, with 'mean' among"),
+    (lambda: SpectralNorm(Dense(2)).apply({"w": jnp.eye(6)}, {}, X), "takes the vectors its init made, with 'u' among"),
 ])
 def test_a_wrong_use_is_a_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):

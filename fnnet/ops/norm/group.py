@@ -107,7 +107,7 @@ def _check(name, x, channels, positions=0):
 def _(x, gamma, beta, *, groups):
     _check("group_norm", x, (gamma, beta))
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or jnp.shape(x)[-1] % groups:
-        raise ValueError(f"group_norm divides the channels into groups of equal size: x is {list(jnp.shape(x))} and groups={groups}, "
+        raise ValueError(f"group_norm divides the channels into groups of equal size: x is {list(jnp.shape(x))} and groups={groups!r}, "
                          f"give a divisor of {jnp.shape(x)[-1]}")
 
 

@@ -72,12 +72,17 @@ def inverse(norm):
     return jnp.where(norm == 0, 0, 1 / jnp.where(norm == 0, 1, norm))
 
 
+def axes_of(ndim, axis):
+    """What axis stands for: one axis, a tuple of them, or None for all."""
+    return range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+
+
 def check_axis(name, x, axis):
     check_real(name, "numbers", x)
     shape = jnp.shape(x)
-    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    axes = axes_of(len(shape), axis)
     if not all(isinstance(a, int) and -len(shape) <= a < len(shape) for a in axes) or 0 in (shape[a] for a in axes):
-        raise ValueError(f"{name} is of the numbers along axis={axis}: x is {list(shape)}, give an axis of at least one number, a tuple "
+        raise ValueError(f"{name} is of the numbers along axis={axis!r}: x is {list(shape)}, give an axis of at least one number, a tuple "
                          "of axes, or None for all")
 
 

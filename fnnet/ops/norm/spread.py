@@ -1,8 +1,10 @@
 """How far numbers lie from their mean: right however far that is from 0."""
 
+import math
+
 import jax.numpy as jnp
 
-from fnnet.ops.norm.length import check_axis
+from fnnet.ops.norm.length import axes_of, check_axis
 from fnnet.ops.norm.moments import like, moments, widen
 from fnnet.rule import rule
 
@@ -16,7 +18,7 @@ def variance(x, *, axis=-1, ddof=0, keepdims=False):
     """
     wider, = widen(x)
     squares = (wider - wider.mean(axis, keepdims=True)) ** 2
-    return (squares.sum(axis, keepdims=keepdims) / (_count(x, axis) - ddof)).astype(x.dtype)
+    return (squares.sum(axis, keepdims=keepdims) / (_count(x.shape, axis) - ddof)).astype(x.dtype)
 
 
 @variance.fwd
@@ -28,7 +30,7 @@ def _(x, *, axis, ddof, keepdims):
 @variance.bwd
 def _(dv, x, near, off, *, axis, ddof):
     wider, dv = widen(x, dv)
-    return like(((wider - near - off) * (dv.reshape(near.shape) * (2 / (_count(x, axis) - ddof))), x))
+    return like(((wider - near - off) * (dv.reshape(near.shape) * (2 / (_count(x.shape, axis) - ddof))), x))
 
 
 @rule
@@ -55,29 +57,25 @@ def _(x, *, axis, ddof, keepdims):
 def _(ds, x, near, off, s, *, axis, ddof):
     wider, ds = widen(x, ds)
     slope = jnp.where(s == 0, 0, ds.reshape(s.shape) / jnp.where(s == 0, 1, s))
-    return like(((wider - near - off) * (slope / (_count(x, axis) - ddof)), x))
+    return like(((wider - near - off) * (slope / (_count(x.shape, axis) - ddof)), x))
 
 
 def _variance(x, axis, ddof):
     near, off, v = moments(widen(x)[0], axis)
-    count = _count(x, axis)
+    count = _count(x.shape, axis)
     return near, off, v if ddof == 0 else v * (count / (count - ddof))
 
 
-def _count(x, axis):
+def _count(shape, axis):
     """How many numbers there are along the axis, or axes."""
-    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    count = 1
-    for a in axes:
-        count *= x.shape[a]
-    return count
+    return math.prod(shape[a] for a in axes_of(len(shape), axis))
 
 
 def _check(name, x, axis, ddof):
     check_axis(name, x, axis)
-    if not 0 <= ddof < _count(jnp.asarray(x), axis):
+    if not 0 <= ddof < _count(jnp.shape(x), axis):
         raise ValueError(f"{name} divides by n − ddof, the numbers along axis={axis} without ddof={ddof}: x is {list(jnp.shape(x))}, "
-                         "give a smaller ddof, 0 or 1")
+                         "give 0 or 1")
 
 
 @variance.check

@@ -70,7 +70,8 @@ def _(dy, w, u, v, sigma):
 def power_iteration(w, u, *, steps=1):
     """A better guess of the leading singular vectors of w [... k] as a matrix: u [k] → u [k], v [d], both of length 1 (0 where W·u
     is). No gradient passes."""
-    if jnp.ndim(w) < 2 or jnp.shape(u) != w.shape[-1:]:
+    check_real("power_iteration", "weights and a vector", w, u)
+    if jnp.ndim(w) < 2 or jnp.shape(u) != jnp.shape(w)[-1:]:
         raise ValueError(f"power_iteration takes weights [... k] and u [k]: w is {list(jnp.shape(w))} and u is {list(jnp.shape(u))}")
     wider, u = lax.stop_gradient(widen(w, u))
     matrix = wider.reshape(-1, w.shape[-1])
