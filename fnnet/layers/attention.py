@@ -9,7 +9,7 @@ from jax import lax
 
 from fnnet import ops
 from fnnet.layers.basic import Dense, Dropout, _count, _given, _key, _share
-from fnnet.layers.combine import Residual, Serial
+from fnnet.layers.combine import Residual, Serial, _as_many
 from fnnet.layers.initializers import glorot
 from fnnet.layers.layer import Layer, as_layer, shape_and_dtype, subkey
 from fnnet.layers.norm import LayerNorm
@@ -44,7 +44,12 @@ class MultiHeadAttention(Layer):
     def __post_init__(self):
         _count(self, "heads", self.heads)
         _count(self, "kv_heads", self.groups)
+        for name in "size", "window":
+            if getattr(self, name) is not None:
+                _count(self, name, getattr(self, name))
         _share(self, self.rate)
+        if self.rotary is not None and not self.rotary > 1:
+            raise ValueError(f"the rotary of {self!r} is the base of its angles, 10000.0 for instance, or None")
         if self.heads % self.groups:
             raise ValueError(f"the heads of {self!r} share those of keys and values: kv_heads is a divisor of heads")
 
@@ -54,8 +59,9 @@ class MultiHeadAttention(Layer):
 
     def init(self, key, x):
         x, memory, _ = _parts(x)
-        (*_, d), dtype = shape_and_dtype(x)
-        (*_, m), _ = shape_and_dtype(x if memory is None else memory)
+        source = x if memory is None else memory
+        d, m = (_features(self, what, a) for what, a in (("x [n t d]", x), ("memory [n s m]", source)))
+        _, dtype = shape_and_dtype(x)
         if self.size is None and d % self.heads:
             raise ValueError(f"{self!r} divides features among its heads, and was given {d}: make that a multiple of {self.heads}, "
                              "or give size")
@@ -70,16 +76,17 @@ class MultiHeadAttention(Layer):
 
     def apply(self, params, state, x, *, key=None, train=False):
         x, memory, mask = _parts(x)
-        if jnp.ndim(x) != 3 or x.shape[-1] != _given(self, params, "wq").shape[0]:
-            raise ValueError(f"{self!r} takes x [n t {params['wq'].shape[0]}], and was given {list(jnp.shape(x))}")
         source = x if memory is None else memory
+        wq, wk, wv, wo = (_given(self, params, name) for name in ("wq", "wk", "wv", "wo"))
+        _features(self, f"x [n t {wq.shape[0]}]", x, wq.shape[0])
+        _features(self, f"memory [n s {wk.shape[0]}]", source, wk.shape[0])
 
-        def project(name, x, heads):
-            return ops.dense(x, params["w" + name], params.get("b" + name)).reshape(*x.shape[:2], heads, -1)
-        q, k, v = project("q", x, self.heads), project("k", source, self.groups), project("v", source, self.groups)
+        def project(w, bias, x, heads):
+            return ops.dense(x, w, params.get(bias)).reshape(*x.shape[:2], heads, w.shape[1] // heads)
+        q, k, v = project(wq, "bq", x, self.heads), project(wk, "bk", source, self.groups), project(wv, "bv", source, self.groups)
         begin = state.get("position", jnp.zeros((), jnp.int32))
         if self.rotary:
-            q, k = (ops.rope(a, begin + jnp.arange(a.shape[1], dtype=jnp.int32), base=float(self.rotary)) for a in (q, k))
+            q, k = (ops.rope(a, begin + jnp.arange(a.shape[1], dtype=jnp.int32), base=self.rotary) for a in (q, k))
         settings = {"softcap": self.softcap, "rate": self.rate if train else 0.0}
         noise = _key(self, key) if settings["rate"] else None
         if not state:
@@ -88,10 +95,10 @@ class MultiHeadAttention(Layer):
             if memory is not None or mask is not None:
                 raise ValueError(f"{self!r} with room for tokens in its state takes x alone, without memory or mask")
             k, v, seen, state = self._remember(state, k, v)
-            o = ops.attention(q, k, v, None, seen, noise, **settings)
+            o = ops.attention(q, k.astype(q.dtype), v.astype(q.dtype), None, seen, noise, **settings)
             # Past the last place the newest tokens would be written over others: an answer that is none, rather than a wrong one.
             o = jnp.where(state["position"] <= k.shape[1], o, jnp.nan)
-        return ops.dense(o.reshape(*x.shape[:2], -1), params["wo"], params.get("bo")), state
+        return ops.dense(o.reshape(*x.shape[:2], wo.shape[0]), wo, params.get("bo")), state
 
     def _remember(self, state, k, v):
         """All keys and values so far, who may look at which, and the state that holds them."""
@@ -140,8 +147,10 @@ def with_cache(net, params, state, n, length):
         return room(params, state, n, length)
     if _remembers(getattr(net, "layer", None)):
         raise ValueError(f"{net!r} hands no memory to the layer inside, and cannot go token by token: give the network without it")
-    parts = getattr(net, "parts", ())
-    return tuple(with_cache(part, p, s, n, length) for part, p, s in zip(parts, params, state, strict=True)) if parts else state
+    if not getattr(net, "parts", ()):
+        return state
+    _as_many(net, params, state)
+    return tuple(with_cache(part, p, s, n, length) for part, p, s in zip(net.parts, params, state))
 
 
 def _remembers(net):
@@ -157,4 +166,14 @@ def _parts(x) -> tuple[Any, Any, Any]:
     if len(x) not in (2, 3):
         raise ValueError(f"attention takes x, (x, memory) or (x, memory, mask), and was given {len(x)} arrays")
     x, memory, mask = (*x, None)[:3]
+    if mask is not None and mask.dtype != bool:
+        raise TypeError(f"attention takes (x, memory, mask), the mask True where a query may look, and was given {mask.dtype}"
+                        f"{list(mask.shape)} in its place: the memory is keys and values in one")
     return x, memory, mask
+
+
+def _features(layer, wanted, x, d=None):
+    """How many features x [n t d] has."""
+    if jnp.ndim(x) != 3 or d not in (None, x.shape[-1]):
+        raise ValueError(f"{layer!r} takes {wanted}, and was given {list(jnp.shape(x))}")
+    return x.shape[-1]

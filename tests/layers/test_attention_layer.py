@@ -192,6 +192,29 @@ def test_past_the_end_there_is_no_answer():
     assert jnp.isnan(y).all()
 
 
+@pytest.mark.parametrize("shape", [(0, 6, 8), (2, 0, 8)])
+def test_of_nothing_comes_nothing(shape):
+    net = NETS["wide heads"]
+    params, state = started(net)
+
+    def loss(params, x):
+        y, _ = net.apply(params, state, x)
+        assert y.shape == shape
+        return y.sum()
+    assert not any(leaf.any() for leaf in jax.tree.leaves(jax.grad(loss)(params, jnp.zeros(shape))))
+
+
+def test_tokens_of_more_precision_than_the_memory():
+    """Parameters of bfloat16 are promoted to the float32 of x, with a memory as without one."""
+    net = MultiHeadAttention(2, causal=True)
+    params, state = net.init(KEY, X.astype(jnp.bfloat16))
+    with jax.numpy_dtype_promotion("standard"):
+        whole, _ = net.apply(params, state, X.astype(jnp.float32))
+        by_pieces, _ = net.apply(params, layers.with_cache(net, params, state, 2, 6), X.astype(jnp.float32))
+    assert whole.dtype == by_pieces.dtype == jnp.float32
+    chex.assert_trees_all_close(by_pieces, whole, rtol=0.05, atol=0.05)
+
+
 def remembered(n, length):
     params, state = started(NETS["causal"])
     return NETS["causal"].apply(params, layers.with_cache(NETS["causal"], params, state, n, length), X)
@@ -208,6 +231,15 @@ def remembered(n, length):
     (lambda: MultiHeadAttention(2, size=3, rotary=1e4).init(KEY, X), ValueError, "heads have 3: make that even"),
     (lambda: layers.with_cache(layers.Frozen(Serial(Dense(8), NETS["causal"])), *started(layers.Frozen(NETS["causal"])), 1, 9), ValueError,
      r"Frozen\(.*hands no memory to the layer inside"),
+    (lambda: MultiHeadAttention(2, rotary=True), ValueError, r"rotary of MultiHeadAttention\(2, rotary=True\) is the base of its angles"),
+    (lambda: MultiHeadAttention(2, size=2.5), ValueError, "whole number above 0"),
+    (lambda: MultiHeadAttention(2, window=0), ValueError, "whole number above 0"),
+    (lambda: MultiHeadAttention(2).init(KEY, X[0]), ValueError, r"takes x \[n t d\], and was given \[6, 8\]"),
+    (lambda: MultiHeadAttention(2).init(KEY, (X, MEMORY[0])), ValueError, r"takes memory \[n s m\], and was given \[5, 3\]"),
+    (lambda: MultiHeadAttention(2).init(KEY, (X, X, X)), TypeError, r"\(x, memory, mask\), .* was given float64\[2, 6, 8\] in its place"),
+    (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, (X, MEMORY)), ValueError, r"takes memory \[n s 8\], and"),
+    (lambda: MultiHeadAttention(2).apply({"wq": jnp.eye(8)}, {}, X), ValueError, "with 'wk' among them"),
+    (lambda: layers.with_cache(Serial(Dense(8), NETS["causal"]), (), (), 1, 9), ValueError, "this Serial has 2 parts and takes the param"),
     (lambda: remembered(n=2, length=5), ValueError, r"given 6 tokens of 2 sequences, and its state has room for 5 of 2: with_cache\("),
     (lambda: remembered(n=3, length=9), ValueError, r"room for 9 of 3: with_cache\(net, params, state, n=2"),
 ])

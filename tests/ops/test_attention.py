@@ -353,10 +353,28 @@ def test_the_way_back_of_rope_turns_back():
     ((2, 7, 8), jnp.arange(7), ValueError, r"x is \[2, 7, 8\]"),
     ((2, 7, 3, 8), jnp.arange(7.0), TypeError, "signed integers"),
     ((2, 7, 3, 8), jnp.arange(7, dtype=jnp.uint32), TypeError, "signed integers"),
+    ((2, 7, 3, 0), jnp.arange(7), ValueError, r"x is \[2, 7, 3, 0\]"),
 ])
 def test_what_rope_refuses(x, positions, error, said):
     with pytest.raises(error, match=said):
         ops.rope(jnp.zeros(x), positions)
+
+
+@pytest.mark.parametrize("base", [0, 1.0, -5.0, True, float("nan")])
+def test_a_base_that_makes_no_angles(base):
+    with pytest.raises(ValueError, match=f"the base of rope is above 1, 10000.0 for instance, and was given as {base}"):
+        ops.rope(jnp.zeros((2, 7, 3, 8)), jnp.arange(7), base=base)
+
+
+def test_rope_takes_real_numbers():
+    with pytest.raises(TypeError, match="rope takes real numbers, and was given int64"):
+        ops.rope(jnp.zeros((2, 7, 3, 8), int), jnp.arange(7))
+
+
+@pytest.mark.parametrize("shape", [(0, 7, 3, 8), (2, 0, 3, 8), (2, 7, 0, 8)])
+def test_rope_of_nothing_is_nothing(shape):
+    for positions in jnp.arange(shape[1]), jnp.zeros(shape[:2], int):
+        assert ops.rope(jnp.zeros(shape), positions).shape == shape
 
 
 def test_sinusoidal_positions():
@@ -367,5 +385,6 @@ def test_sinusoidal_positions():
     want[..., 0::2], want[..., 1::2] = np.sin(angle), np.cos(angle)
     chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-14)
     assert ops.sinusoidal(3, 8).shape == (8,)
-    with pytest.raises(ValueError, match="make it even"):
-        ops.sinusoidal(jnp.arange(3), 7)
+    for d in 7, 0, -2:
+        with pytest.raises(ValueError, match=f"d is {d}, make it even"):
+            ops.sinusoidal(jnp.arange(3), d)

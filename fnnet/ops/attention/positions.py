@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from fnnet import sample
-from fnnet.ops.numeric import wide
+from fnnet.ops.numeric import check_real, wide
 from fnnet.rule import rule
 
 
@@ -28,10 +28,9 @@ def _(dy, positions, *, base):
 
 def _turned(x, positions, base, back=False):
     """The way back is through the same angles, so that a program with both passes computes their sines once."""
-    n, t, _, d = x.shape
-    dtype = wide(x.dtype)
+    dtype, d = wide(x.dtype), x.shape[-1]
     speeds = base ** (jnp.arange(d // 2, dtype=dtype) * (-2 / d))
-    angles = positions.reshape(-1, t, 1, 1).astype(dtype) * speeds.reshape(1, 1, 1, -1)
+    angles = jnp.atleast_2d(positions)[:, :, None, None].astype(dtype) * speeds[None, None, None]
     cos, sin = jnp.cos(angles).astype(x.dtype), jnp.sin(angles).astype(x.dtype)
     sin = -sin if back else sin
     a, b = x[..., :d // 2], x[..., d // 2:]
@@ -39,12 +38,15 @@ def _turned(x, positions, base, back=False):
 
 
 @rope.check
-def _(x, positions):
+def _(x, positions, *, base):
+    check_real("rope", "numbers", x)
     shape, places = jnp.shape(x), jnp.shape(positions)
-    if len(shape) != 4 or shape[-1] % 2 or places not in (shape[1:2], shape[:2]):
+    if len(shape) != 4 or shape[-1] % 2 or not shape[-1] or places not in (shape[1:2], shape[:2]):
         raise ValueError(f"rope takes x [n t h d] with d even and positions [t] or [n t]: x is {list(shape)}, positions are {list(places)}")
     if not jnp.issubdtype(jnp.result_type(positions), jnp.signedinteger):
         raise TypeError(f"positions are signed integers, and were given as {jnp.result_type(positions)}: write jnp.arange(t)")
+    if not base > 1:
+        raise ValueError(f"the base of rope is above 1, 10000.0 for instance, and was given as {base!r}")
 
 
 def sinusoidal(positions, d, *, base=10000.0, dtype=jnp.float32):
@@ -52,8 +54,8 @@ def sinusoidal(positions, d, *, base=10000.0, dtype=jnp.float32):
 
     positions p of any shape, d even → [... d], to be added to the embeddings of tokens. A function, not a rule: it has no gradient.
     """
-    if d % 2:
-        raise ValueError(f"sinusoidal gives a sine and a cosine for each of d/2 angles: d is {d}, make it even")
+    if d < 2 or d % 2:
+        raise ValueError(f"sinusoidal gives a sine and a cosine for each of d/2 angles: d is {d}, make it even and above 0")
     speeds = base ** (jnp.arange(d // 2, dtype=wide(dtype)) * (-2 / d))
     angles = jnp.asarray(positions)[..., None].astype(speeds.dtype) * speeds.reshape((1,) * jnp.ndim(positions) + (-1,))
     return jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1).reshape(*angles.shape[:-1], d).astype(dtype)
