@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import random
 
+from fnnet.ops.numeric import wide
+
 
 def fans(shape):
     """Fan-in and fan-out."""
@@ -84,9 +86,9 @@ class orthogonal:
         if len(shape) < 2:
             raise ValueError(f"an orthogonal initialiser needs a matrix, and was asked for the shape {list(shape)}: use normal or zeros")
         tall = (*shape[:-2], max(shape[-2:]), min(shape[-2:]))
-        q, r = jnp.linalg.qr(random.normal(key, tall, dtype))
+        q, r = jnp.linalg.qr(random.normal(key, tall, wide(dtype)))
         q = q * jnp.sign(jnp.diagonal(r, axis1=-2, axis2=-1))[..., None, :]        # else the signs would not be uniform
-        return self.gain * (q if tall[-2:] == tuple(shape[-2:]) else jnp.swapaxes(q, -1, -2))
+        return (self.gain * (q if tall[-2:] == tuple(shape[-2:]) else jnp.swapaxes(q, -1, -2))).astype(dtype)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ or token by token. One draw of weights for each gate: Glorot-normal from the inp
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import jax.numpy as jnp
 
@@ -19,8 +18,44 @@ from fnnet.layers.initializers import glorot, orthogonal
 from fnnet.layers.layer import Layer, as_layer, as_real, count, given, part, shape_and_dtype, subkey
 
 
+class _Recurrent(Layer):
+    """What the three share. Each has its `op`, with so many `gates` (None: no axis of gates), and a `memory` from step to step."""
+    gates = None
+    memory = ("h",)
+
+    def __post_init__(self):
+        count(self, "features", self.features)
+
+    def init(self, key, x):
+        x, _ = _with_lengths(x)
+        shape, dtype = shape_and_dtype(x)
+        if len(shape) != 3:
+            raise ValueError(f"{self!r} takes x [n t d], and was given {list(shape)}")
+
+        def matrices(make, i, rows):
+            w = make(subkey(key, i), (self.gates or 1, rows, self.features), dtype)
+            return jnp.moveaxis(w, 0, 1) if self.gates else w[0]
+        return {"wx": matrices(self.weights, 0, shape[-1]), "wh": matrices(self.recurrent, 1, self.features),
+                "b": jnp.zeros((self.gates, self.features) if self.gates else self.features, dtype)}, {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        x, lengths = _with_lengths(x)
+        d = given(self, params, "wx").shape[0]
+        if jnp.ndim(x) != 3 or x.shape[-1] != d:
+            raise ValueError(f"{self!r} takes x [n t {d}], and was given {list(jnp.shape(x))}")
+        before = {f"{name}0": state[name] for name in self.memory if state}
+        y, *last = self.op(x=as_real(x, params["wx"]), **params, **before, lengths=lengths, reverse=self.reverse)
+        after = dict(zip(self.memory, last, strict=True)) if state else state
+        return (last[0] if self.last else y if lengths is None else (y, lengths)), after
+
+    def cache(self, params, state, n, length):
+        if self.reverse:
+            raise ValueError(f"{self!r} begins at what is still to come, and cannot go on from where it stopped")
+        return {name: jnp.zeros((n, self.features), params["wx"].dtype) for name in self.memory}
+
+
 @dataclass(frozen=True, repr=False)
-class RNN(Layer):
+class RNN(_Recurrent):
     """h = g(x·Wˣ + h₋·Wʰ + b), g "tanh", "relu", "sigmoid" or "identity"   [Elman 1990]
 
     params wx [d features], wh [features features], b [features]
@@ -31,23 +66,13 @@ class RNN(Layer):
     last: bool = False
     weights: Callable = glorot()
     recurrent: Callable = orthogonal()
-    memory = ("h",)
 
-    def __post_init__(self):
-        count(self, "features", self.features)
-
-    def init(self, key, x):
-        return _weights(self, key, x), {}
-
-    def apply(self, params, state, x, *, key=None, train=False):
-        return _run(self, partial(ops.rnn, activation=self.activation), params, state, x)
-
-    def cache(self, params, state, n, length):
-        return _remembering(self, params, n)
+    def op(self, **arrays):
+        return ops.rnn(**arrays, activation=self.activation)
 
 
 @dataclass(frozen=True, repr=False)
-class GRU(Layer):
+class GRU(_Recurrent):
     """h = (1 − u)·n + u·h₋ with a reset gate "after" the product with h₋, as in PyTorch, or "before" it   [Cho et al. 2014]
 
     params wx [d 3 features], wh [features 3 features], b [3 features], bh [features]: see `ops.gru`
@@ -58,24 +83,18 @@ class GRU(Layer):
     last: bool = False
     weights: Callable = glorot()
     recurrent: Callable = orthogonal()
-    memory = ("h",)
-
-    def __post_init__(self):
-        count(self, "features", self.features)
+    gates = 3
 
     def init(self, key, x):
-        params = _weights(self, key, x, 3)
-        return params | {"bh": jnp.zeros_like(params["b"][0])}, {}
+        params, state = super().init(key, x)
+        return params | {"bh": jnp.zeros_like(params["b"][0])}, state
 
-    def apply(self, params, state, x, *, key=None, train=False):
-        return _run(self, partial(ops.gru, reset=self.reset), params, state, x)
-
-    def cache(self, params, state, n, length):
-        return _remembering(self, params, n)
+    def op(self, **arrays):
+        return ops.gru(**arrays, reset=self.reset)
 
 
 @dataclass(frozen=True, repr=False)
-class LSTM(Layer):
+class LSTM(_Recurrent):
     """c = f·c₋ + i·g,   h = o·tanh c   [Hochreiter & Schmidhuber 1997]
 
     params wx [d 4 features], wh [features 4 features], b [4 features], p [3 features] with peepholes=True: see `ops.lstm`. The bias of
@@ -88,22 +107,20 @@ class LSTM(Layer):
     last: bool = False
     weights: Callable = glorot()
     recurrent: Callable = orthogonal()
+    gates = 4
     memory = ("h", "c")
+    op = ops.lstm
 
     def __post_init__(self):
-        count(self, "features", self.features)
+        super().__post_init__()
+        if not isinstance(self.peepholes, bool):
+            raise ValueError(f"the peepholes of LSTM are True or False, and were given as {self.peepholes!r}; how many features come in "
+                             "follows from x")
 
     def init(self, key, x):
-        params = _weights(self, key, x, 4)
-        b = params["b"]
-        peepholes = {"p": jnp.zeros((3, self.features), b.dtype)} if self.peepholes else {}
-        return params | {"b": b.at[1].set(self.forget)} | peepholes, {}
-
-    def apply(self, params, state, x, *, key=None, train=False):
-        return _run(self, ops.lstm, params, state, x)
-
-    def cache(self, params, state, n, length):
-        return _remembering(self, params, n)
+        params, state = super().init(key, x)
+        peepholes = {"p": jnp.zeros((3, self.features), params["b"].dtype)} if self.peepholes else {}
+        return params | {"b": params["b"].at[1].set(self.forget)} | peepholes, state
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,7 +132,7 @@ class Bidirectional(Layer):
     body: Layer
 
     def __post_init__(self):
-        if not hasattr(self.body, "reverse"):
+        if not hasattr(as_layer(self.body), "reverse"):
             raise ValueError(f"Bidirectional takes a layer that can be told to read from the end, RNN, GRU or LSTM, "
                              f"and was given {as_layer(self.body)!r}")
 
@@ -155,36 +172,6 @@ class First(Layer):
         x, *others = x if isinstance(x, tuple | list) else (x,)
         y, after = part(self.body, 0, params[0], state[0], x, key=key, train=train)
         return (y, *others) if others else y, (after,)
-
-
-def _weights(layer, key, x, gates=None):
-    x, _ = _with_lengths(x)
-    shape, dtype = shape_and_dtype(x)
-    if len(shape) != 3:
-        raise ValueError(f"{layer!r} takes x [n t d], and was given {list(shape)}")
-
-    def matrices(make, i, rows):
-        w = make(subkey(key, i), (gates or 1, rows, layer.features), dtype)
-        return jnp.moveaxis(w, 0, 1) if gates else w[0]
-    return {"wx": matrices(layer.weights, 0, shape[-1]), "wh": matrices(layer.recurrent, 1, layer.features),
-            "b": jnp.zeros((gates, layer.features) if gates else layer.features, dtype)}
-
-
-def _run(layer, op, params, state, x):
-    x, lengths = _with_lengths(x)
-    d = given(layer, params, "wx").shape[0]
-    if jnp.ndim(x) != 3 or x.shape[-1] != d:
-        raise ValueError(f"{layer!r} takes x [n t {d}], and was given {list(jnp.shape(x))}")
-    before = {f"{name}0": state[name] for name in layer.memory if state}
-    y, *last = op(x=as_real(x, params["wx"]), **params, **before, lengths=lengths, reverse=layer.reverse)
-    after = dict(zip(layer.memory, last, strict=True)) if state else state
-    return (last[0] if layer.last else y if lengths is None else (y, lengths)), after
-
-
-def _remembering(layer, params, n):
-    if layer.reverse:
-        raise ValueError(f"{layer!r} begins at what is still to come, and cannot go on from where it stopped")
-    return {name: jnp.zeros((n, layer.features), params["wx"].dtype) for name in layer.memory}
 
 
 def _with_lengths(x):

@@ -118,6 +118,16 @@ def test_backwards_is_the_sequence_turned_round():
     chex.assert_trees_all_close(LSTM(4, reverse=True, last=True).apply(params, state, X)[0], turned[:, -1], rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_weights_of_half_precision_are_those_of_float32_rounded(dtype):
+    for net in RNN(5), GRU(5), LSTM(5, peepholes=True):
+        params, state = net.init(KEY, X.astype(dtype))
+        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(dtype)}
+        wanted = net.init(KEY, X.astype(jnp.float32))[0]["wh"].astype(dtype)
+        chex.assert_trees_all_equal(params["wh"], wanted)
+        assert net.apply(params, state, X.astype(dtype))[0].dtype == dtype
+
+
 def test_how_weights_begin():
     params, _ = LSTM(64).init(KEY, jnp.zeros((1, 1, 32), jnp.float64))
     for gate in range(4):
@@ -135,6 +145,7 @@ def test_integers_and_half_precision():
 
 
 @pytest.mark.parametrize("do, said", [
+    (lambda: LSTM(4, 8), "the peepholes of LSTM are True or False, and were given as 8; how many features come in follows from x"),
     (lambda: LSTM(0), "features of LSTM are a whole number above 0"),
     (lambda: RNN(2).init(KEY, X[0]), r"RNN\(2\) takes x \[n t d\], and was given \[5, 2\]"),
     (lambda: RNN(2).apply(*RNN(2).init(KEY, X), X[..., :1]), r"RNN\(2\) takes x \[n t 2\], and was given \[3, 5, 1\]"),
@@ -146,3 +157,8 @@ def test_integers_and_half_precision():
 def test_what_is_wrong_is_said(do, said):
     with pytest.raises(ValueError, match=said):
         do()
+
+
+def test_both_ways_of_a_class():
+    with pytest.raises(TypeError, match=r"LSTM is a class: write LSTM\(...\)"):
+        Bidirectional(LSTM)
