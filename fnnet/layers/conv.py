@@ -9,15 +9,12 @@ import jax
 from fnnet import ops
 from fnnet.layers.initializers import he, of_kernel, zeros
 from fnnet.layers.layer import Layer, as_real, count, given, shape_and_dtype
+from fnnet.ops.windows import per_axis
 
 
 @dataclass(frozen=True, repr=False)
-class Conv(Layer):
-    """y[o] = Σᵤ x[so + ru]·w[u] + b
-
-    x [n *spatial c] → y [n *places features]; params w [*kernel c/groups features], b [features]. Weights are He-normal unless
-    said otherwise. strides s, dilation r and groups as in ops.conv. A kernel of 1 is Dense at every place.
-    """
+class _Convolution(Layer):
+    """What Conv and ConvTranspose share: all but the operation."""
     features: int
     kernel: int | tuple = 3
     strides: int | tuple = 1
@@ -33,10 +30,31 @@ class Conv(Layer):
         count(self, "groups", self.groups)
 
     def init(self, key, x):
-        return _start(self, key, x, self.features, self.groups), {}
+        return _start(self, key, x, lambda c: (self.features, self.groups)), {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return _applied(self, ops.conv, params, x, self.groups), state
+        return _applied(self, self.op, params, x, self.groups), state
+
+
+@dataclass(frozen=True, repr=False)
+class Conv(_Convolution):
+    """y[o] = Σᵤ x[so + ru]·w[u] + b
+
+    x [n *spatial c] → y [n *places features]; params w [*kernel c/groups features], b [features]. Weights are He-normal unless
+    said otherwise. strides s, dilation r and groups as in ops.conv. A kernel of 1 is Dense at every place.
+    """
+    op = ops.conv
+
+
+@dataclass(frozen=True, repr=False)
+class ConvTranspose(_Convolution):
+    """y[i] = Σ x[o]·w[u] + b over so + ru = i: a convolution backwards, which makes images larger by the strides, 2 unless given
+
+    x [n *places c] → y [n *spatial features]; params w [*kernel c/groups features], b [features]. Sizes as in ops.conv_transpose:
+    "SAME" makes spatial = places·strides.
+    """
+    strides: int | tuple = 2
+    op = ops.conv_transpose
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,39 +77,10 @@ class DepthwiseConv(Layer):
         count(self, "multiplier", self.multiplier)
 
     def init(self, key, x):
-        c = shape_and_dtype(x)[0][-1]
-        return _start(self, key, x, c * self.multiplier, c), {}
+        return _start(self, key, x, lambda c: (c * self.multiplier, c)), {}
 
     def apply(self, params, state, x, *, key=None, train=False):
         return _applied(self, ops.conv, params, x, given(self, params, "w").shape[-1] // self.multiplier), state
-
-
-@dataclass(frozen=True, repr=False)
-class ConvTranspose(Layer):
-    """y[i] = Σ x[o]·w[u] + b over so + ru = i: a convolution backwards, which makes images larger by the strides
-
-    x [n *places c] → y [n *spatial features]; params w [*kernel c/groups features], b [features]. Sizes as in ops.conv_transpose:
-    "SAME" makes spatial = places·strides.
-    """
-    features: int
-    kernel: int | tuple = 3
-    strides: int | tuple = 2
-    padding: str | int | tuple = "SAME"
-    dilation: int | tuple = 1
-    groups: int = 1
-    bias: bool = True
-    weights: Callable = he()
-    biases: Callable = zeros()
-
-    def __post_init__(self):
-        count(self, "features", self.features)
-        count(self, "groups", self.groups)
-
-    def init(self, key, x):
-        return _start(self, key, x, self.features, self.groups), {}
-
-    def apply(self, params, state, x, *, key=None, train=False):
-        return _applied(self, ops.conv_transpose, params, x, self.groups), state
 
 
 @dataclass(frozen=True, repr=False)
@@ -167,14 +156,15 @@ class GlobalMaxPool(Layer):
         return ops.adaptive_max_pool(x).reshape(x.shape[0], x.shape[-1]), state
 
 
-def _start(layer, key, x, features, groups):
-    (_, *spatial, c), dtype = shape_and_dtype(x)
-    kernel = layer.kernel if isinstance(layer.kernel, tuple) else (layer.kernel,) * len(spatial)
-    if not spatial or len(kernel) != len(spatial):
-        raise ValueError(f"{layer!r} takes x [n *spatial c] with a spatial axis for each of its kernel, and was given {list(x.shape)}")
-    if c % groups:
-        raise ValueError(f"the groups of {layer!r} divide the channels of x, and x is {list(x.shape)}")
-    params = {"w": of_kernel(layer.weights, key, (*kernel, c // groups, features), dtype)}
+def _start(layer, key, x, sizes):
+    """params for x: `sizes` says of c channels how many features come out, and in how many groups."""
+    shape, dtype = shape_and_dtype(x)
+    if len(shape) < 3:
+        raise ValueError(f"{layer!r} takes x [n *spatial c], channels last, and was given {list(shape)}")
+    kernel, (features, groups) = per_axis(type(layer).__name__, "kernel", layer.kernel, len(shape) - 2), sizes(shape[-1])
+    if shape[-1] % groups:
+        raise ValueError(f"the groups of {layer!r} divide the channels of x, and x is {list(shape)}")
+    params = {"w": of_kernel(layer.weights, key, (*kernel, shape[-1] // groups, features), dtype)}
     if layer.bias:
         params["b"] = layer.biases(jax.random.fold_in(key, 1), (features,), dtype)
     return params

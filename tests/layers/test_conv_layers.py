@@ -1,5 +1,7 @@
 """Layers of convolution and pooling: shape and gradient, how they start, and a whole convnet's step."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -111,8 +113,16 @@ def test_pixels_of_a_byte_are_numbers():
 
 
 def test_what_is_wrong_is_said():
-    with pytest.raises(ValueError, match="spatial axis for each of its kernel"):
-        Conv(3, (3, 3)).init(KEY, X[:, 0])
+    for kernel in [3, 3], (3, 3, 3), 0, -1, 3.0, "3":
+        for layer in Conv(3, kernel), ConvTranspose(3, kernel), DepthwiseConv(kernel):
+            with pytest.raises(ValueError, match=f"the kernel of {type(layer).__name__} is a whole number above 0, or a tuple of one for "
+                                                 f"each of the 2 spatial axes, and was given as {re.escape(repr(kernel))}"):
+                layer.init(KEY, X)
+    assert Conv(3, np.int64(2), strides=np.int32(2)).init(KEY, X)[0]["w"].shape == (2, 2, 4, 3)
+    for layer in Conv(3), ConvTranspose(3), DepthwiseConv():
+        for shape in (), (4,), (2, 4):
+            with pytest.raises(ValueError, match=rf"x \[n \*spatial c\], channels last, and was given {re.escape(str(list(shape)))}"):
+                layer.init(KEY, jnp.zeros(shape))
     with pytest.raises(ValueError, match="groups of Conv.* divide the channels"):
         Conv(3, groups=3).init(KEY, X)
     params, _ = Conv(3).init(KEY, X)
