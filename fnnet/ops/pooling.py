@@ -210,14 +210,19 @@ def _shares(x, window, count_include_pad):
 
 def _largest(x, window):
     """The largest of each window, and the number of the tap where it stands."""
-    dtype = jnp.uint8 if len(window.taps) < 255 else jnp.uint16
+    dtype = next(t for t in (jnp.uint8, jnp.uint16, jnp.uint32) if math.prod(window.size) < jnp.iinfo(t).max)
 
     def by_taps(x):
-        largest, *others = seen(x, window, fill=-jnp.inf)
-        winner = jnp.zeros_like(largest, dtype)
-        for i, tap in enumerate(others, 1):
-            larger = (tap > largest) | jnp.isnan(tap)
-            largest, winner = jnp.where(larger, tap, largest), jnp.where(larger, jnp.array(i, dtype), winner)
+        """Of more taps than a byte has numbers, which would take minutes to compile, the largest of each row, then of the rows: the
+        first of equal ones stands in the first of their rows."""
+        largest, winner, step = x, jnp.zeros_like(x, dtype), 1
+        for one in reversed(axis_by_axis(window)) if dtype != jnp.uint8 else [window]:
+            largest, *others = seen(largest, one, fill=-jnp.inf)
+            winner, *numbers = seen(winner, one)
+            for i, (tap, number) in enumerate(zip(others, numbers), 1):
+                larger = (tap > largest) | jnp.isnan(tap)
+                largest, winner = jnp.where(larger, tap, largest), jnp.where(larger, number + jnp.array(i * step, dtype), winner)
+            step *= len(one.taps)
         return largest, winner
 
     def native(x):
@@ -281,9 +286,11 @@ def _check(op, x, **settings):
         if any(k > h for k, h in zip(sizes, jnp.shape(x)[1:-1])):
             raise ValueError(f"{op} makes no more places than there are: {list(sizes)} of an image of {list(jnp.shape(x)[1:-1])}")
     else:
-        window_of(op, jnp.shape(x)[1:-1], settings["window"], settings["strides"], settings["padding"])
-    if not settings.get("p", 1) >= 1:
-        raise ValueError(f"the p of {op} is at least 1, and was given as {settings['p']!r}")
+        window = window_of(op, jnp.shape(x)[1:-1], settings["window"], settings["strides"], settings["padding"])
+        if min(map(min, window.padding)) < 0:
+            raise ValueError(f"the padding of {op} is at least 0, and was given as {settings['padding']!r}: cut x itself, x[:, 1:]")
+    if not 1 <= settings.get("p", 1) < math.inf:
+        raise ValueError(f"the p of {op} is at least 1 and finite, and was given as {settings['p']!r}: for the largest, max_pool of |x|")
 
 
 for op in max_pool, relu_max_pool, avg_pool, lp_pool, adaptive_avg_pool, adaptive_max_pool:

@@ -151,14 +151,28 @@ def test_where_all_is_0_a_norm_has_no_slope():
 
 
 def test_the_taps_of_any_window_can_be_numbered():
-    x = jnp.asarray(np.random.default_rng(0).permutation(18 * 18).reshape(1, 18, 18, 1).astype(float))
+    x = jax.ShapeDtypeStruct((1, 300, 300, 1), "float32")
 
     def kept(window):
         return jax.eval_shape(partial(ops.max_pool.forward, window=window, strides=2, padding="VALID"), x)[1][1].dtype
-    assert (kept(15), kept(16)) == ("uint8", "uint16")
-    y, dx = pulled(partial(ops.max_pool, window=16, strides=2), x, jnp.ones((1, 2, 2, 1)))
-    close(y, ops.max_pool.reference(x, window=16, strides=2))
-    assert dx.sum() == 4 and dx[0, ..., 0][jnp.unravel_index(x.argmax(), (18, 18))] >= 1
+    assert (kept(15), kept(16), kept(255), kept(256)) == ("uint8", "uint16", "uint16", "uint32")
+
+
+@pytest.mark.parametrize("op, pool", [(ops.max_pool, largest), (ops.relu_max_pool, relu_largest)])
+def test_more_taps_than_a_byte_has_numbers(op, pool):
+    """Row by row, then over the rows: ties, zeros and what stands in the padding as everywhere else."""
+    settings = {"window": (16, 17), "strides": (2, 1), "padding": ((2, 1), 1)}
+    x = np.random.default_rng(0).integers(-1, 2, (2, 20, 18, 2)) / 2
+    check(partial(op, **settings), x - 1, windows(x.shape, **settings), pool)
+    check(partial(op, **settings), x, windows(x.shape, **settings), pool)
+    one = jnp.asarray(x).at[0, 9, 9].set(jnp.nan)
+    chex.assert_trees_all_equal(op(one, **settings), op.reference(one, **settings))
+
+
+def test_a_window_as_large_as_the_image_is_a_small_program():
+    x = jax.ShapeDtypeStruct((1, 50, 60, 1), "float32")
+    program = jax.jit(jax.grad(lambda x: ops.max_pool(x, window=x.shape[1:3]).sum())).lower(x).as_text()
+    assert program.count("\n") < 3000                   # with a few lines for each of 3000 taps it would take minutes to compile
 
 
 @pytest.mark.parametrize("op", [ops.max_pool, ops.relu_max_pool])
@@ -199,6 +213,9 @@ REFUSED = {
     "window": (ops.relu_max_pool, (1, 4, 4, 2), {"window": (2, 2, 2)}, ValueError, "each of the 2 spatial axes"),
     "strides": (ops.max_pool, (1, 4, 4, 2), {"window": 2, "strides": 0}, ValueError, "strides of max_pool is a whole number above 0"),
     "p": (ops.lp_pool, (1, 4, 4, 2), {"window": 2, "p": 0.5}, ValueError, "p of lp_pool is at least 1"),
+    "no end of p": (ops.lp_pool, (1, 4, 4, 2), {"window": 2, "p": math.inf}, ValueError, "was given as inf: for the largest, max_pool"),
+    "negative": (ops.max_pool, (1, 4, 4, 2), {"window": 2, "padding": ((0, -1), 1)}, ValueError, r"at least 0, .* \(\(0, -1\), 1\): cut x"),
+    "a truth": (ops.avg_pool, (1, 4, 4, 2), {"window": 2, "padding": True}, ValueError, "padding of avg_pool is 'SAME'.* given as True"),
     "size": (ops.adaptive_avg_pool, (1, 4, 4, 2), {"size": 5}, ValueError, "no more places than there are"),
     "no window": (ops.max_pool, (1, 4, 4, 2), {}, TypeError, "without window"),
 }
