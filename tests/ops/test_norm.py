@@ -234,6 +234,18 @@ def test_lengths_whose_squares_are_no_numbers(scale):
     assert np.isnan(plain[1]).all() and (scale == 1 or not np.allclose(plain[0], rows[0] / 3))
 
 
+@pytest.mark.parametrize("scale", [2e-38, 7e37])
+def test_lengths_at_the_ends_of_float32(scale):
+    x, c = jnp.asarray(np.array([[0.6, 0.8]]) * scale, f32), f32([[4, 0]])
+    y, pull = jax.vjp(ops.l2_normalize, x)
+    np.testing.assert_allclose(y, [[0.6, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(pull(c)[0], np.float64) * scale, [[2.56, -1.92]], rtol=1e-6)
+    for factor in 1e-3, 1.0, 1e3:
+        norm, pull = jax.vjp(ops.l2_norm, x)
+        np.testing.assert_allclose(pull(f32([factor]))[0], factor * np.array([[0.6, 0.8]]), rtol=1e-6)
+    np.testing.assert_allclose(ops.l2_norm(f32([[1.8e38, 2.4e38]])), 3e38, rtol=1e-6)
+
+
 def test_lengths_of_infinity_and_nan_are_not_hidden():
     x = f32([[jnp.inf, 1], [jnp.nan, 1]])
     assert ops.l2_norm(x)[0] == jnp.inf and jnp.isnan(ops.l2_norm(x)[1]) and jnp.isnan(ops.l2_normalize(x)[1]).all()

@@ -28,14 +28,15 @@ def _(x, *, axis, keepdims):
 @l2_norm.bwd
 def _(dy, x, r):
     wider, dy = widen(x, dy)
-    return like((wider * (dy.reshape(r.shape) * r), x))
+    return like((wider * r * dy.reshape(r.shape), x))           # in this order no product leaves the range of numbers
 
 
 @rule
 def l2_normalize(x, *, axis=-1):
     """y = x/‖x‖,   dx = (dy − y·Σ dy·y)/‖x‖, both 0 at x = 0
 
-    x of any shape → y of the same, of length 1 along the axis (None: over all). Right for lengths from 10⁻³⁸ to 10³⁸ in float32.
+    x of any shape → y of the same, of length 1 along the axis (None: over all). Right for lengths from 2·10⁻³⁸ to 8·10³⁷ in float32,
+    beyond which 1/‖x‖ is no number.
     """
     wider, = widen(x)
     return (wider / jnp.sqrt((wider * wider).sum(axis, keepdims=True))).astype(x.dtype)
@@ -51,15 +52,15 @@ def _(x, *, axis):
 @l2_normalize.bwd
 def _(dy, x, r, *, axis):
     wider, dy = widen(x, dy)
-    cosine = (dy * wider).sum(axis, keepdims=True) * r          # in this order no product leaves the range of numbers
-    return like(((dy - wider * (cosine * r)) * r, x))
+    cosine = (dy * wider).sum(axis, keepdims=True) * r
+    return like(((dy - wider * r * cosine) * r, x))             # again: cosine·r would leave it
 
 
 def length(x, axis):
     """‖x‖ with axes of 1. Where a square leaves the range of numbers, all is divided by the largest first."""
     def careful(x, square):
         largest = lax.stop_gradient(jnp.abs(x).max(axis, keepdims=True))
-        largest = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
+        largest = jnp.where((largest > 0) & (largest < jnp.inf), jnp.minimum(largest, 1 / limits.tiny), 1)    # 1/largest is a number
         square = ((x / largest) ** 2).sum(axis, keepdims=True)
         return largest * jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
     square, limits = (x * x).sum(axis, keepdims=True), jnp.finfo(x.dtype)

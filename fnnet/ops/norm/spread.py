@@ -40,7 +40,7 @@ def standard_deviation(x, *, axis=-1, ddof=0, keepdims=False):
     x of any shape → s without the axis (None: over all), or with an axis of 1 for keepdims. Of equal numbers it is exactly 0, and
     so is its gradient, which by the formula is NaN.
 
-    Cost: x is compared with its first number, so that equal numbers are known for such however their mean rounds.
+    Cost: the least and the greatest number are found too, so that equal numbers are known for such however their mean rounds.
     """
     return jnp.sqrt(variance.reference(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
