@@ -20,8 +20,8 @@ class MultiHeadAttention(Layer):
     """y = [o¹ … oʰ]·Wo + bo,   oⁱ = attention(x·Wqⁱ, x·Wkⁱ, x·Wvⁱ)   [Vaswani et al. 2017]
 
     x [n t d] → y [n t d]; params wq [d h·e], wk, wv [d g·e], wo [h·e d] and biases, with h = heads, g = kv_heads (as many unless
-    given) and e = size (d/h unless given). rotary is the base of rotary positions, 10000 for instance; rate is the share of the
-    attention weights that is dropped when training; causal, window and softcap are those of `ops.attention`.
+    given) and e = size (d/h unless given). rotary is the base of rotary positions, 10000 for instance, from 0 in x as in a memory;
+    rate is the share of the attention weights that is dropped when training; causal, window and softcap are those of `ops.attention`.
 
     In place of x there may be a pair (x, memory): the queries are of x and the keys and values of memory [n s m]; or a triple
     (x, memory, mask), where memory may be None and the mask, True where a query may look, has the axes of [n h t s] or 1. So

@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -119,8 +120,8 @@ def as_real(x, w):
 
 def count(layer, what, n):
     """Refuses a setting that is no whole number above 0."""
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ValueError(f"the {what} of {type(layer).__name__} are a whole number above 0, and were given as {n!r}")
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+        raise ValueError(f"{type(layer).__name__} takes as {what} a whole number above 0, and was given {n!r}")
 
 
 def output(layer, params, state, x):

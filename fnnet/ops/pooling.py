@@ -1,7 +1,7 @@
 """Pooling, channels last, over any number of spatial axes: x [n *spatial c] → y [n *places c].
 
 Of equal largest elements of a window the first one wins, row by row, and NaN wins over all, as in PyTorch. Sums are made in at least
-float32. TPUs have pooling and its way back in hardware: there the compiler's own is used, and x is kept for it.
+float32. On a TPU the compiler's own pooling and way back are used, and x is kept for them.
 """
 
 import functools

@@ -52,8 +52,8 @@ def per_axis(op, what, value, rank):
     """One whole number above 0 for each spatial axis, of one for all or of a tuple."""
     numbers = tuple(value) if isinstance(value, tuple) else (value,) * rank
     if len(numbers) != rank or not _whole(numbers) or min(numbers) < 1:
-        raise ValueError(f"the {what} of {op} is a whole number above 0, or a tuple of one for each of the {rank} spatial axes, "
-                         f"and was given as {value!r}")
+        raise ValueError(f"{op} takes as {what} a whole number above 0, or a tuple of one for each of the {rank} spatial axes, "
+                         f"and was given {value!r}")
     return numbers
 
 

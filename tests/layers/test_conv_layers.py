@@ -115,10 +115,10 @@ def test_pixels_of_a_byte_are_numbers():
 def test_what_is_wrong_is_said():
     for kernel in [3, 3], (3, 3, 3), 0, -1, 3.0, "3":
         for layer in Conv(3, kernel), ConvTranspose(3, kernel), DepthwiseConv(kernel):
-            with pytest.raises(ValueError, match=f"the kernel of {type(layer).__name__} is a whole number above 0, or a tuple of one for "
-                                                 f"each of the 2 spatial axes, and was given as {re.escape(repr(kernel))}"):
+            with pytest.raises(ValueError, match=f"{type(layer).__name__} takes as kernel a whole number above 0, or a tuple of one for "
+                                                 f"each of the 2 spatial axes, and was given {re.escape(repr(kernel))}"):
                 layer.init(KEY, X)
-    assert Conv(3, np.int64(2), strides=np.int32(2)).init(KEY, X)[0]["w"].shape == (2, 2, 4, 3)
+    assert Conv(np.int64(3), np.int64(2), strides=np.int32(2)).init(KEY, X)[0]["w"].shape == (2, 2, 4, 3)
     for layer in Conv(3), ConvTranspose(3), DepthwiseConv():
         for shape in (), (4,), (2, 4):
             with pytest.raises(ValueError, match=rf"x \[n \*spatial c\], channels last, and was given {re.escape(str(list(shape)))}"):
@@ -128,7 +128,7 @@ def test_what_is_wrong_is_said():
     params, _ = Conv(3).init(KEY, X)
     with pytest.raises(ValueError, match=r"initialised for x \[n \*spatial 4\] with 2 spatial axes, and was given \[2, 5, 6, 3\]"):
         Conv(3).apply(params, {}, X[..., :3])
-    with pytest.raises(ValueError, match="features of Conv are a whole number"):
+    with pytest.raises(ValueError, match="Conv takes as features a whole number"):
         Conv(0)
 
 

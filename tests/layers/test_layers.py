@@ -154,8 +154,8 @@ net = Serial(Dense(10), ops.relu, Dropout(0.5))
 PARAMS, STATE = net.init(KEY, X)
 image = jnp.ones((32, 7, 1))
 WRONG = [
-    (lambda: Dense(0), "the features of Dense are a whole number above 0, and were given as 0"),
-    (lambda: Dense(3.0), "given as 3.0"),
+    (lambda: Dense(0), "Dense takes as features a whole number above 0, and was given 0"),
+    (lambda: Dense(3.0), "given 3.0"),
     (lambda: Dropout(1.5), "the rate of Dropout is the share that is dropped, from 0 to 1, and was given as 1.5"),
     (lambda: BatchNorm(momentum=2), "the momentum of BatchNorm"),
     (lambda: Serial(Dense), r"Dense is a class: write Dense\(...\)"),

@@ -103,13 +103,13 @@ def test_a_parameter_inside_a_wrapper_has_its_name():
 
 
 @pytest.mark.parametrize("call, sentence", [
-    (lambda: GroupNorm(0), "the groups of GroupNorm are a whole number above 0"),
+    (lambda: GroupNorm(0), "GroupNorm takes as groups a whole number above 0"),
     (lambda: GroupNorm(4).apply(*GroupNorm(4).init(KEY, X), X), "groups of equal size: .* groups=4"),
     (lambda: LayerNorm().init(KEY, jnp.ones(())), r"LayerNorm\(\) normalises x \[... d\], and was given a scalar"),
     (lambda: LayerNorm().apply({}, {}, X), "takes the parameters its init made, with 'gamma' among them"),
     (lambda: SpectralNorm(Serial(Dense(2))).init(KEY, X), r"Dense for instance, and Serial\(Dense\(2\)\) has no such parameter"),
     (lambda: WeightStandardization(layers.DenseStack(2)).init(KEY, X[0]), "wrap the layers inside it one by one"),
-    (lambda: SpectralNorm(Dense(2), steps=0), "the steps of SpectralNorm are a whole number above 0"),
+    (lambda: SpectralNorm(Dense(2), steps=0), "SpectralNorm takes as steps a whole number above 0"),
     (lambda: WeightStandardization(ops.relu).init(KEY, X), "relu has no such parameter"),
     (lambda: LayerNorm(64), "the eps of LayerNorm is added to a variance, from 0 to less than 1, and was given as 64; how many features"),
     (lambda: LayerNorm((8, 64)), r"the eps of LayerNorm .* was given as \(8, 64\)"),

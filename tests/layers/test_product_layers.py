@@ -72,7 +72,7 @@ def test_functions_with_settings_share_a_program():
 
 
 @pytest.mark.parametrize("call, sentence", [
-    (lambda: LoRA(4, rank=0), "the rank of LoRA are a whole number above 0, and were given as 0"),
+    (lambda: LoRA(4, rank=0), "LoRA takes as rank a whole number above 0, and was given 0"),
     (lambda: Bilinear(4).init(KEY, X), r"Bilinear\(4\) takes a pair \(x, z\), and was given an array"),
     (lambda: LoRA(4).apply(LoRA(4).init(KEY, X)[0], {}, X), r"takes the parameters its init made, with 'w' among them"),
     (lambda: Gated(4).apply({}, {}, X), r"Gated\(4\) takes the parameters its init made"),

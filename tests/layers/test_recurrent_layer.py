@@ -146,7 +146,7 @@ def test_integers_and_half_precision():
 
 @pytest.mark.parametrize("do, said", [
     (lambda: LSTM(4, 8), "the peepholes of LSTM are True or False, and were given as 8; how many features come in follows from x"),
-    (lambda: LSTM(0), "features of LSTM are a whole number above 0"),
+    (lambda: LSTM(0), "LSTM takes as features a whole number above 0"),
     (lambda: RNN(2).init(KEY, X[0]), r"RNN\(2\) takes x \[n t d\], and was given \[5, 2\]"),
     (lambda: RNN(2).apply(*RNN(2).init(KEY, X), X[..., :1]), r"RNN\(2\) takes x \[n t 2\], and was given \[3, 5, 1\]"),
     (lambda: GRU(2).apply({}, {}, X), "takes the parameters its init made, with 'wx' among them"),

@@ -183,7 +183,7 @@ def test_branches_that_stay_apart():
 
 
 @pytest.mark.parametrize("do, said", [
-    (lambda: Repeat(Dense(6), 0), "the times of Repeat are a whole number above 0"),
+    (lambda: Repeat(Dense(6), 0), "Repeat takes as times a whole number above 0"),
     (lambda: Repeat(Dense(6), 2, keep="all"), "keeps one of everything, inputs, nothing, and was told to keep 'all'"),
     (lambda: Repeat(Dense(6), 2, keep="nothing"), r"write Repeat\(Coupling\(f, g\), 2, keep='nothing'\), where Dense\(6\) was given"),
     (lambda: Repeat(Dense(5), 2).init(KEY, X), r"gives what it takes: Dense\(5\) takes \(\(5, 4, 6\), .*\) and gives \(\(5, 4, 5\)"),

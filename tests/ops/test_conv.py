@@ -206,8 +206,8 @@ REFUSED = {
     "channels": (((1, 5, 5, 2), (3, 3, 3, 4)), {}, r"w should be \[3, 3, 2, 4\]"),
     "groups": (((1, 5, 5, 3), (3, 3, 1, 4)), {"groups": 3}, "groups of conv divide"),
     "window": (((1, 2, 2, 3), (3, 3, 3, 4)), {"padding": "VALID"}, "no place for a window"),
-    "strides": (((1, 5, 5, 2), (3, 3, 2, 4)), {"strides": (1, 2, 3)}, "strides of conv .* each of the 2 spatial axes"),
-    "zero": (((1, 5, 5, 2), (3, 3, 2, 4)), {"dilation": 0}, "dilation of conv is a whole number above 0"),
+    "strides": (((1, 5, 5, 2), (3, 3, 2, 4)), {"strides": (1, 2, 3)}, "conv takes as strides .* each of the 2 spatial axes"),
+    "zero": (((1, 5, 5, 2), (3, 3, 2, 4)), {"dilation": 0}, "conv takes as dilation a whole number above 0.* given 0"),
     "padding": (((1, 5, 5, 2), (3, 3, 2, 4)), {"padding": "FULL"}, "'SAME', 'VALID'"),
     "bias": (((1, 5, 5, 2), (3, 3, 2, 4), (2,)), {}, r"a bias b \[4\]"),
 }

@@ -211,7 +211,7 @@ REFUSED = {
     "one image": (ops.max_pool, (4, 2), {"window": 2}, ValueError, r"one image goes in as x\[None\]"),
     "large window": (ops.avg_pool, (1, 4, 4, 2), {"window": 5}, ValueError, "no place for a window"),
     "window": (ops.relu_max_pool, (1, 4, 4, 2), {"window": (2, 2, 2)}, ValueError, "each of the 2 spatial axes"),
-    "strides": (ops.max_pool, (1, 4, 4, 2), {"window": 2, "strides": 0}, ValueError, "strides of max_pool is a whole number above 0"),
+    "strides": (ops.max_pool, (1, 4, 4, 2), {"window": 2, "strides": 0}, ValueError, "max_pool takes as strides a whole number above 0"),
     "p": (ops.lp_pool, (1, 4, 4, 2), {"window": 2, "p": 0.5}, ValueError, "p of lp_pool is at least 1"),
     "no end of p": (ops.lp_pool, (1, 4, 4, 2), {"window": 2, "p": math.inf}, ValueError, "was given as inf: for the largest, max_pool"),
     "negative": (ops.max_pool, (1, 4, 4, 2), {"window": 2, "padding": ((0, -1), 1)}, ValueError, r"at least 0, .* \(\(0, -1\), 1\): cut x"),
