@@ -144,6 +144,13 @@ def test_focal_loss_in_both_tails_in_float32():
     assert abs(plain[-1] / want[-1] - 1) > 0.1, "the reason for the rule"
 
 
+def test_a_gradient_of_the_focal_gradient_is_finite_of_a_prediction_that_is_nearly_certain():
+    """1 − p = 10⁻²⁰⁰, whose square is 0."""
+    z = jnp.array([[460.0, 0, 1]])
+    hessian = jax.hessian(lambda z: ops.multiclass_focal(z, jnp.int32([0]), gamma=0.5))(z)
+    chex.assert_trees_all_close(hessian, jnp.zeros((1, 3, 1, 3)), atol=1e-90)
+
+
 @pytest.mark.parametrize("call, sentence", [
     (lambda: ops.kl_divergence(SCORES, SHARES[:2]), r"log_probability and target of one shape \[... d\], and was given \[4, 3\]"),
     (lambda: ops.cosine_distance(SCORES, SCORES[0]), r"prediction and target of one shape"),

@@ -194,7 +194,8 @@ def _(dy, logits, labels, top, others, about, loss, weights, *, gamma, reduction
     total = others + jnp.exp(about)
     p, wrong = jnp.exp(about) / total, others / total
     surprise = jnp.where(p == 0, 0, p * (jnp.log1p(others + jnp.expm1(about)) - about))     # −p log p
-    turned = jnp.where(wrong == 0, 1, surprise / jnp.where(wrong == 0, 1, wrong))
+    sure = wrong < jnp.finfo(wrong.dtype).eps               # there it is 1 − wrong/2, and a further derivative divides by wrong²
+    turned = jnp.where(sure, 1, surprise / jnp.where(sure, 1, wrong))
     share = dloss * _power(wrong, gamma) * (1 + gamma * turned) / total
     true = one_hot(labels, logits.shape[-1])
     dz = jnp.where(true, -(others * share)[..., None], but_true(logits.astype(top.dtype) - top[..., None], true) * share[..., None])
