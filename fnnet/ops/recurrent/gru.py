@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
-from fnnet.ops.recurrent.steps import backward, check, forward, initial, outer, plus, product, recomputed, sigmoid, textbook, where
+from fnnet.ops.recurrent.steps import backward, check, forward, initial, outer, plus, product, recomputed, textbook, where
 from fnnet.rule import rule
 
 
@@ -93,7 +93,7 @@ def _gates(x, h, wx, wh, b, bh, reset):
     a = plus(product(x, wx), b)
     ar, au, an = (a[..., gate, :] for gate in range(3))
     z = product(h, wh if reset == "after" else wh[:, :2])
-    r, u = sigmoid(ar + z[..., 0, :]), sigmoid(au + z[..., 1, :])
+    r, u = jax.nn.sigmoid(ar + z[..., 0, :]), jax.nn.sigmoid(au + z[..., 1, :])
     s = z[..., 2, :] if reset == "after" else product(r * h.astype(r.dtype), wh[:, 2])
     s = s if bh is None else plus(s, bh)
     return r, u, jnp.tanh(an + (r * s if reset == "after" else s)), s

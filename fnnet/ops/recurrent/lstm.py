@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
-from fnnet.ops.recurrent.steps import backward, check, forward, initial, outer, plus, product, recomputed, sigmoid, textbook, where
+from fnnet.ops.recurrent.steps import backward, check, forward, initial, outer, plus, product, recomputed, textbook, where
 from fnnet.rule import rule
 
 
@@ -101,9 +101,9 @@ def _gates(z, c, p):
     if p is not None:
         p = p.astype(z.dtype)
         i, f = i + p[:1] * c, f + p[1:2] * c
-    i, f, g = sigmoid(i), sigmoid(f), jnp.tanh(g)
+    i, f, g = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g)
     c = f * c + i * g
-    return (i, f, g, sigmoid(o if p is None else o + p[2:] * c)), c
+    return (i, f, g, jax.nn.sigmoid(o if p is None else o + p[2:] * c)), c
 
 
 @lstm.check

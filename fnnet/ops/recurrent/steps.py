@@ -128,11 +128,6 @@ def outer(a, delta):
     return lax.dot_general(a, delta.astype(a.dtype), (((0, 1), (0, 1)), ((), ())), preferred_element_type=wide(a.dtype))
 
 
-def sigmoid(z):
-    """1/(1 + e⁻ᶻ), by a tanh, which is faster than an exponential and a division."""
-    return 0.5 + 0.5 * jnp.tanh(0.5 * z)
-
-
 def initial(state, x, w):
     """The state before the first step, zeros where none is given: made from x·w, w [d k], so that it lies where that lies."""
     return jnp.zeros_like(x[:, 0] @ w) if state is None else state
