@@ -71,6 +71,15 @@ def test_what_cannot_be_spelled():
     assert value[1] == jnp.inf and jnp.isfinite(slope).all()
 
 
+@pytest.mark.parametrize("loss", [ops.ctc, ops.ctc.reference], ids=["hand", "plain"])
+def test_no_steps_spell_no_labels(loss):
+    def each(z):
+        return loss(z, jnp.int32([[1, 2], [1, 2]]), None, jnp.int32([0, 0]), jnp.int32([0, 1]), reduction="none")
+    value, pull = jax.vjp(each, LOGITS[:2])
+    assert value[0] == 0 and value[1] == jnp.inf
+    assert not pull(jnp.ones(2, f64))[0].any()
+
+
 def test_what_is_behind_the_end_has_no_part():
     want = value_and_slope(LOGITS, LABELS, None, LENGTHS, LABEL_LENGTHS)
     other = LOGITS.at[1, 4:].set(50.0).at[2, 3:].set(-jnp.inf)

@@ -16,8 +16,9 @@ def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank
 
     logits [n t k], labels [n l] integers, lengths and label_lengths [n] integers or None (all t, all l) → ℓ [n]. A path writes a class
     or the blank in each step; equal classes beside each other are one, then blanks are dropped. Between equal labels stands a blank,
-    so that l labels take at least l + their repetitions steps: with fewer ℓ is ∞, and its derivative 0. What lies behind the lengths
-    has no part, whatever it is. ℓ is not divided by the number of labels, by which PyTorch's "mean" does: weights=1/label_lengths.
+    so that l labels take at least l + their repetitions steps: with fewer ℓ is ∞, and its derivative 0; no labels in
+    no steps cost 0. What lies behind the lengths has no part, whatever it is. ℓ is not divided by the number of labels, by which
+    PyTorch's "mean" does: weights=1/label_lengths.
 
     With b the labels between blanks [2l + 1], αₜ(s) of the paths up to step t that are at bₛ, and βₜ(s) of their ends:
     αₜ₊₁(s) = p(bₛ)(αₜ(s) + αₜ(s − 1) + αₜ(s − 2)), the last where bₛ is neither the blank nor bₛ₋₂;   γₜ(s) = αₜ(s)βₜ(s)/Σᵣ αₜ(r)βₜ(r).
@@ -32,8 +33,8 @@ def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank
         t, p = now
         on = jnp.logaddexp(jnp.logaddexp(alpha, _shift(alpha, 1, -1e9)), jnp.where(skip, _shift(alpha, 2, -1e9), -1e9)) + p
         return jnp.where((t < lengths)[:, None], on, alpha), None
-    place = jnp.arange(blanks.shape[1])
-    alpha = jnp.where((place < 2)[None], log_p[:, 0], -1e9)
+    place = jnp.arange(blanks.shape[1])[None]
+    alpha = jnp.where((lengths > 0)[:, None], jnp.where(place < 2, log_p[:, 0], -1e9), jnp.where(place < 1, 0.0, -1e9))
     alpha, _ = lax.scan(step, alpha, (jnp.arange(1, logits.shape[1], dtype=jnp.int32), jnp.moveaxis(log_p[:, 1:], 1, 0)))
     loss = -jax.nn.logsumexp(jnp.where(_last(inside), alpha, -1e9), axis=-1)
     return reduce(jnp.where(loss > 1e8, jnp.inf, loss).astype(logits.dtype), weights, reduction)
@@ -43,7 +44,8 @@ def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank
 def _(logits, labels, weights, lengths, label_lengths, *, blank, reduction):
     blanks, skip, inside, steps = _paths(labels, lengths, label_lengths, blank, logits)
     e, _ = _scores(logits, blanks, inside)
-    first = jnp.where((jnp.arange(blanks.shape[1]) < 2)[None], e[0], -jnp.inf)
+    place = jnp.arange(blanks.shape[1])[None]
+    first = jnp.where((steps > 0)[:, None], jnp.where(place < 2, e[0], -jnp.inf), jnp.where(place < 1, 0.0, -jnp.inf))
 
     def step(state, now):
         alpha, offset = state
