@@ -19,7 +19,8 @@ def reversible(x1, x2, v, w, *, f, g):
 
     Kept: y₁ and y₂ of the last block and nothing else, as x₂ = y₂ − g(w, y₁) and x₁ = y₁ − f(v, x₂). So memory does not grow with the
     depth. To find the inputs again to the last digit, also where they are small beside what is added to them, sums are carried in
-    two numbers of at least float32, of which the second is the rounding of the first [Knuth 1969].
+    two numbers of at least float32, of which the second is the rounding of the first [Knuth 1969]. Of bfloat16 and float16 f and g
+    are computed in float32: a compiler rounds what is between in one program and not in another, and 1 + 2⁻⁸ would be found as 1.
 
     Cost: f and g are computed a second time, as with jax.checkpoint.
     """
@@ -40,9 +41,9 @@ def _(x1, x2, v, w, *, f, g):
 
     def block(carry, weights):
         x1, x2 = carry
-        v, w = weights
-        y1 = _plus(x1, f(v, x2[0].astype(dtype)))
-        return (y1, _plus(x2, g(w, y1[0].astype(dtype)))), None
+        v, w = _widened(weights)
+        y1 = _plus(x1, f(v, x2[0]))
+        return (y1, _plus(x2, g(w, y1[0]))), None
     x1, x2 = ((a.astype(more), jnp.zeros_like(a, more)) for a in (x1, x2))
     (y1, y2), _ = lax.scan(block, (x1, x2), (v, w))
     return (y1[0].astype(dtype), y2[0].astype(dtype)), (y1, y2, v, w)
@@ -54,8 +55,8 @@ def _(dy, y1, y2, v, w, *, f, g):
 
     def undone(f, weights, x, y, dx, dy):
         """Of y = … + f(weights, x): the …, dx with what comes to x, and the cotangent of the weights."""
-        out, pull = _pulled(f, weights, x[0].astype(dtype))
-        dweights, more_dx = pull(dy.astype(dtype))
+        out, pull = _pulled(f, weights, x[0])
+        dweights, more_dx = pull(dy.astype(out.dtype))
         return _plus(y, -out), dx + more_dx.astype(more), dweights
 
     def block(carry, weights):
@@ -78,6 +79,10 @@ def _plus(pair, b):
     return total + low, low - ((total + low) - total)
 
 
+def _widened(weights):
+    return jax.tree.map(lambda a: a.astype(wide(a.dtype)) if jnp.issubdtype(a.dtype, jnp.floating) else a, weights)
+
+
 def _pulled(f, weights, x):
     """f(weights, x) and its pullback, which gives None for what among the weights has no gradient."""
     leaves, treedef = jax.tree.flatten(weights)
@@ -85,7 +90,7 @@ def _pulled(f, weights, x):
 
     def of(given, x):
         given = iter(given)
-        return f(treedef.unflatten([next(given) if is_real else leaf for is_real, leaf in zip(real, leaves, strict=True)]), x)
+        return f(_widened(treedef.unflatten([next(given) if is_real else leaf for is_real, leaf in zip(real, leaves, strict=True)])), x)
     y, pull = jax.vjp(of, [leaf for is_real, leaf in zip(real, leaves, strict=True) if is_real], x)
 
     def back(dy):

@@ -40,6 +40,17 @@ def test_by_hand():
     assert (y1, y2) == (3.5 + 2 * 6.5, 6.5 - (3.5 + 2 * 6.5))              # first 2 + 0.5·3 = 3.5 and 3 + 3.5 = 6.5
 
 
+def test_small_inputs_are_found_again_beside_large_sums_in_bfloat16():
+    def gradient(dtype):
+        args = [(scale * a).astype(jnp.bfloat16).astype(dtype) for scale, a in zip((1, 1, 200, 3), arguments(n=20, d=8), strict=True)]
+
+        def second(x1, x2, v, w):
+            return ops.reversible(x1, x2, v, w, f=lambda v, x: x @ v, g=layer)[1].astype(jnp.float64).sum()
+        return jax.tree.map(lambda a: a.astype(jnp.float64), jax.jit(jax.grad(second, (0, 1, 2, 3)))(*args))
+    for got, want in zip(gradient(jnp.bfloat16), gradient(jnp.float64), strict=True):
+        assert abs(got - want).max() < 0.02 * abs(want).max()
+
+
 def test_rules_inside_stay_in_force():
     args = arguments()
     assert used(STACK, *args) == [ops.reversible, ops.tanh]
