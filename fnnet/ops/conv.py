@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.ops.linear import FORMS as PRODUCTS
-from fnnet.ops.numeric import wide
-from fnnet.ops.windows import Window, put_back, seen, window_of
+from fnnet.ops.numeric import cores, wide
+from fnnet.ops.windows import Window, axis_by_axis, put_back, seen, window_of
 from fnnet.rule import rule
 
 
@@ -34,7 +34,7 @@ def conv(x, w, b=None, *, strides=1, padding="SAME", dilation=1, groups=1):
     are that many convolutions side by side; groups = c is depthwise. Sums are made in at least float32.
 
     On a CPU dw is the plain convolution of x and dy with examples and channels exchanged: as autodiff writes it, it is 13 to 60 times
-    slower inside a loop. Kernels of one element, three spatial axes, groups and single channels have forms of their own.
+    slower inside a loop. Kernels of one element, three axes, groups, single channels and dw over many places have forms of their own.
     """
     y = _convolution(x, w, _window("conv", x, w, strides, padding, dilation), groups)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)
@@ -95,7 +95,7 @@ def to_input(y, w, spatial, window, groups):
 def to_kernel(x, y, window, groups):
     """w[u] = Σₒ x[so + ru]ᵀ·y[o]"""
     shape = (*window.size, x.shape[-1] // groups, y.shape[-1])
-    return _computed("to_kernel", form(shape, groups), x, y, window=window, groups=groups)
+    return _computed("to_kernel", form(shape, groups, y.shape[:-1]), x, y, window=window, groups=groups)
 
 
 def exchanged(w, groups):
@@ -104,20 +104,28 @@ def exchanged(w, groups):
     return jnp.swapaxes(w.reshape(*kernel, c, groups, k // groups), -1, -3).reshape(*kernel, k // groups, groups * c)
 
 
+TWO_LIBRARIES = jax.__version_info__ < (0, 11)          # for convolutions on CPUs
 FITS = 10_000_000            # numbers read for one kernel's gradient, channel by channel: beyond, image by image
+AT_ONCE = 800_000            # numbers of several images' windows, row by row: about what a cache holds
 
 
-def form(shape, groups):
-    """Which row of FORMS is fastest on a CPU. Measured on x86 CPUs of 1 and 3 cores, JAX 0.10 and 0.12, alone and inside a scan.
+def form(shape, groups, places=()):
+    """Which row of FORMS is fastest on a CPU. Measured on x86 CPUs of 1 to 3 cores, JAX 0.10 and 0.12, alone and inside a scan.
 
     The compiler's convolutions over three axes run at a quarter of the speed of products tap by tap, and at a thirtieth with
     strides; the one that makes dw of a 1×1 kernel is 4 times slower than a product. Those with groups run at a tenth of it,
     their dw at a hundredth and less: channel by channel it is 5 to 100 times faster, and only dw group by group 10 to 300 times.
+
+    dw over many places [n *places] of two axes is 1 to 5 times as fast row by row, but for few channels, large kernels or images.
     """
     *kernel, c, k = shape
+    taps = math.prod(kernel)
     if groups > 1:
         return "channel by channel" if c * (k // groups) <= 4 else "group by group"
-    return "tap by tap" if len(kernel) > 2 or math.prod(kernel) == 1 else "convolution"
+    if len(kernel) > 2 or taps == 1:
+        return "tap by tap"
+    many = math.prod(places) * k > 2_000_000 and math.prod(places[1:]) * taps * c <= 5 * AT_ONCE
+    return "row by row" if many and len(kernel) == 2 and taps <= 9 and c >= 32 and k >= 64 else "convolution"
 
 
 def _convolution(x, w, window, groups, padding=None, apart=None):
@@ -142,13 +150,19 @@ def _output_by_convolution(x, w, *, window, groups):
 
 
 def _output_by_padded_convolution(x, w, *, window, groups):
-    """The same with a column of places more than wanted where there was no padding: then JAX 0.10 takes another library for its
-    CPUs, which over two axes is 1 to 5 times as fast but for one or two channels or few places. JAX 0.11 does not need it."""
-    places = window.places(x.shape[1:-1])
-    if len(places) != 2 or any(map(any, window.padding)) or x.shape[-1] < 3 or places[-1] < 8 or jax.__version_info__ >= (0, 11):
+    """JAX 0.10 has two libraries for its CPUs, and the padding decides between them over two axes. With one column of places more than
+    wanted, where there was no padding, it takes one that is 1 to 5 times as fast, but for one or two channels or few places. With as
+    many rows more as the kernel has it takes the other, which uses every core where the first one uses but one: 0.55 to 0.8 of the
+    time on two cores, 1 to 1.2 on one. Small products are not worth it, and large ones go to every core in either."""
+    places, (c, k) = window.places(x.shape[1:-1]), w.shape[-2:]
+    if not TWO_LIBRARIES or len(places) != 2 or c < 3 or places[1] < 8:
         return _convolution(x, w, window, groups)
-    padding = (*window.padding[:-1], (0, window.strides[-1]))
-    return _convolution(x, w, window, groups, padding)[..., :places[-1], :]
+    (above, below), along = window.padding
+    if cores() > 1 and window.strides == (1, 1) and k >= 32 and c * k <= 8192 and min(places) >= 14:
+        return _convolution(x, w, window, groups, ((above, below + window.reach[0]), along))[:, :places[0]]
+    if any((above, below, *along)):
+        return _convolution(x, w, window, groups)
+    return _convolution(x, w, window, groups, ((0, 0), (0, window.strides[1])))[:, :, :places[1]]
 
 
 def _input_by_convolution(y, w, *, spatial, window, groups):
@@ -182,6 +196,22 @@ def _kernel_by_taps(x, y, *, window, groups):
     rows = y.reshape(-1, y.shape[-1])
     products = [PRODUCTS["from the right"](part.reshape(-1, x.shape[-1]), rows) for part in seen(x, window)]
     return jnp.stack(products).reshape(*window.size, x.shape[-1], y.shape[-1])
+
+
+def _kernel_by_rows(x, y, *, window, groups):
+    """Some images at a time: what the taps of a row of the kernel see side by side, and a product for each row."""
+    (down, along), (n, *places, k), c = axis_by_axis(window), y.shape, x.shape[-1]
+    most = max(1, AT_ONCE // (math.prod(places) * math.prod(window.size) * c))
+    some = max(m for m in range(1, n + 1) if n % m == 0 and m <= most)
+
+    def added(w, images):
+        x, y = images
+        across, columns = jnp.concatenate(seen(x, along), -1), lax.optimization_barrier(y.reshape(-1, k).T)     # as "from the right"
+        rows = [lax.optimization_barrier(columns @ part.reshape(-1, part.shape[-1])).T for part in seen(across, down)]
+        return w + jnp.stack(rows), None
+    images = tuple(a.reshape(n // some, some, *a.shape[1:]) for a in (x, y))
+    zero = jnp.zeros_like(y, shape=(window.size[0], window.size[1] * c, k))         # like y: on the devices where y is
+    return lax.scan(added, zero, images)[0].reshape(*window.size, c, k)
 
 
 def _kernel_by_groups(x, y, *, window, groups):
@@ -237,6 +267,7 @@ class Form(NamedTuple):
 FORMS = {
     "elsewhere": Form(_output_by_convolution, _input_by_convolution, _kernel_by_convolution),
     "convolution": Form(_output_by_padded_convolution, _input_by_convolution, functools.partial(_kernel_by_convolution, plainly=True)),
+    "row by row": Form(_output_by_padded_convolution, _input_by_convolution, _kernel_by_rows),
     "tap by tap": Form(_output_by_taps, _input_by_taps, _kernel_by_taps),
     "channel by channel": Form(_output_by_channels, _input_by_channels, _kernel_by_channels),
     "group by group": Form(_output_by_convolution, _input_by_convolution, _kernel_by_groups),

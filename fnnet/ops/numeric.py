@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,11 @@ from jax.core import Tracer
 def wide(dtype):
     """The dtype in which to sum: at least float32."""
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def cores():
+    """How many cores of the processor this process may use. A form chosen by it is chosen as the program is made."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def widened(f):

@@ -152,7 +152,11 @@ def products(name):
 
 
 def test_every_form_is_some_case_s_choice():
-    assert {name: products(name)[1] for name in CHOSEN} == CHOSEN and {*CHOSEN.values(), "elsewhere"} == set(FORMS)
+    assert {name: products(name)[1] for name in CHOSEN} == CHOSEN and {*CHOSEN.values(), "row by row", "elsewhere"} == set(FORMS)
+    assert form((3, 3, 32, 64), 1, (64, 24, 24)) == "row by row"
+    for shape, places in (((3, 3, 32, 64), (32, 24, 24)), ((3, 3, 16, 64), (64, 24, 24)), ((3, 3, 32, 32), (128, 24, 24)),
+                          ((5, 5, 32, 64), (64, 24, 24)), ((3, 3, 64, 64), (4, 112, 112)), ((3, 32, 64), (64, 576))):
+        assert form(shape, 1, places) == "convolution"
 
 
 @pytest.mark.parametrize("name, product", [(name, product) for name, form in CHOSEN.items() for product in chapter.Form._fields
@@ -169,6 +173,36 @@ def test_every_form_of_every_product_under_every_transformation(name, product, m
     got = jax.jit(everything)(a, b)
     monkeypatch.setitem(FORMS, CHOSEN[name], FORMS["elsewhere"])
     close(got, jax.jit(lambda a, b: everything(a, b))(a, b))
+
+
+@pytest.mark.parametrize("name", ["same", "even kernel, strides", "dilated", "wide padding", "negative padding", "many places"])
+@pytest.mark.parametrize("at_once", [1, 10**6], ids=["an image", "all images"])
+def test_row_by_row(name, at_once, monkeypatch):
+    f, x, y = products(name)[0]["to_kernel"]
+    grads = jax.grad(lambda x, y: jnp.sin(f(x, y)).sum(), (0, 1))
+    want = jax.jit(lambda x, y: (f(x, y), grads(x, y)))(x, y)
+    monkeypatch.setattr(chapter, "AT_ONCE", at_once)
+    monkeypatch.setitem(FORMS, "convolution", FORMS["row by row"])
+    got = jax.jit(lambda x, y: (f(x, y), grads(x, y)))
+    assert "dot_general" in got.lower(x, y).as_text()
+    close(got(x, y), want)
+    many = jnp.stack([x, jnp.cos(x)])
+    close(jax.vmap(f, (0, None))(many, y), jnp.stack([want[0], f(many[1], y)]))
+
+
+@pytest.mark.parametrize("settings", [{}, {"padding": "VALID"}, {"dilation": (1, 2)}, {"padding": ((0, 2), (3, 1))}], ids=str)
+def test_more_places_than_wanted(settings, monkeypatch):
+    """Whichever of the two libraries the padding chooses, the places that are wanted are the same."""
+    x, w = map(jnp.asarray, numbers((1, 17, 18, 3), (3, 2, 3, 32)))
+    window = window_of("conv", x.shape[1:-1], w.shape[:-2], 1, settings.get("padding", "SAME"), settings.get("dilation", 1))
+    want, texts = loops(x, w, **settings), set()
+    for here in {"TWO_LIBRARIES": False}, {"TWO_LIBRARIES": True, "cores": lambda: 1}, {"TWO_LIBRARIES": True, "cores": lambda: 2}:
+        for name, value in here.items():
+            monkeypatch.setattr(chapter, name, value)
+        op = jax.jit(lambda x, w: to_output(x, w, window, 1))
+        texts.add(op.lower(x, w).as_text())
+        close(op(x, w), want)
+    assert len(texts) == (3 if settings.get("padding") == "VALID" else 2)
 
 
 def test_a_large_image_goes_one_after_the_other(monkeypatch):
