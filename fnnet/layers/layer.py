@@ -22,7 +22,6 @@ _watching = jax.make_user_context(None)         # (see, path of the part at work
 
 class Layer:
     """The base of all layers. A layer of your own: a frozen dataclass with `init` where it has parameters, and `apply`."""
-    follows_x = False           # True: computes in the dtype of x also where its parameters are wider, and gives them their gradients
 
     def init(self, key, x):
         return {}, {}

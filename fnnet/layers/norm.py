@@ -17,7 +17,6 @@ from fnnet.ops.numeric import wide
 
 class _Normalisation(Layer):
     """What the layers with γ and β share. Each has the settings eps, scale and bias."""
-    follows_x = True
 
     def __post_init__(self):
         _check_eps(self)
