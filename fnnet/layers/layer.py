@@ -11,11 +11,12 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from numbers import Integral
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from fnnet.ops.numeric import is_whole
 
 _watching = jax.make_user_context(None)         # (see, path of the part at work) under `watch`
 
@@ -119,7 +120,7 @@ def as_real(x, w):
 
 def count(layer, what, n):
     """Refuses a setting that is no whole number above 0."""
-    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+    if not is_whole(n) or n < 1:
         raise ValueError(f"{type(layer).__name__} takes as {what} a whole number above 0, and was given {n!r}")
 
 

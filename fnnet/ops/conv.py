@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.ops.linear import FORMS as PRODUCTS
-from fnnet.ops.numeric import cores, wide
+from fnnet.ops.numeric import cores, is_whole, wide
 from fnnet.ops.windows import Window, axis_by_axis, put_back, seen, window_of
 from fnnet.rule import rule
 
@@ -318,7 +318,7 @@ def _check(op, x, w, b, groups):
     if len(xs) < 3 or len(ws) != len(xs):
         raise ValueError(f"{op} takes x [n *spatial c] and a kernel w [*kernel c/groups k] over as many spatial axes: x is {list(xs)} "
                          f"and w is {list(ws)}" + (": a single image goes in as x[None]" if len(ws) == len(xs) + 1 else ""))
-    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or xs[-1] % groups or ws[-1] % groups:
+    if not is_whole(groups) or groups < 1 or xs[-1] % groups or ws[-1] % groups:
         raise ValueError(f"the groups of {op} divide the channels of x and of the output, {xs[-1]} and {ws[-1]}, "
                          f"and were given as {groups!r}")
     if ws[-2] * groups != xs[-1]:

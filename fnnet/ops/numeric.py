@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +60,11 @@ def extremes(a, but=None):
         if but is not None:
             a = jnp.where(a == but, 0, a)
         return jnp.min(a).item(), jnp.max(a).item()
+
+
+def is_whole(n):
+    """Whether n is a whole number, NumPy's too; a truth is none."""
+    return isinstance(n, Integral) and not isinstance(n, bool)
 
 
 def check_real(name, what, *arrays):

@@ -2,11 +2,12 @@
 
 import functools
 import itertools
-from numbers import Integral
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
+
+from fnnet.ops.numeric import is_whole
 
 
 class Window(NamedTuple):
@@ -51,24 +52,20 @@ def window_of(op, spatial, size, strides=None, padding="VALID", dilation=1):
 def per_axis(op, what, value, rank):
     """One whole number above 0 for each spatial axis, of one for all or of a tuple."""
     numbers = tuple(value) if isinstance(value, tuple) else (value,) * rank
-    if len(numbers) != rank or not _whole(numbers) or min(numbers) < 1:
+    if len(numbers) != rank or not all(map(is_whole, numbers)) or min(numbers) < 1:
         raise ValueError(f"{op} takes as {what} a whole number above 0, or a tuple of one for each of the {rank} spatial axes, "
                          f"and was given {value!r}")
     return numbers
 
 
-def _whole(numbers):
-    return all(isinstance(v, Integral) and not isinstance(v, bool) for v in numbers)
-
-
 def pairs(op, padding, rank):
     """(before, after) for each spatial axis, of one number for all, or of a tuple of numbers or pairs."""
     given = padding if isinstance(padding, tuple) else (padding,) * rank
-    whole = [p if isinstance(p, tuple) else (p, p) for p in given]
-    if len(whole) != rank or not all(len(p) == 2 and _whole(p) for p in whole):
+    both = [p if isinstance(p, tuple) else (p, p) for p in given]
+    if len(both) != rank or not all(len(p) == 2 and all(map(is_whole, p)) for p in both):
         raise ValueError(f"the padding of {op} is 'SAME', 'VALID', a whole number, or a tuple with a number or a pair (before, after) "
                          f"for each of the {rank} spatial axes, and was given as {padding!r}")
-    return tuple(whole)
+    return tuple(both)
 
 
 def seen(x, window, fill=0.0):

@@ -118,7 +118,7 @@ def test_what_is_wrong_is_said():
             with pytest.raises(ValueError, match=f"{type(layer).__name__} takes as kernel a whole number above 0, or a tuple of one for "
                                                  f"each of the 2 spatial axes, and was given {re.escape(repr(kernel))}"):
                 layer.init(KEY, X)
-    assert Conv(np.int64(3), np.int64(2), strides=np.int32(2)).init(KEY, X)[0]["w"].shape == (2, 2, 4, 3)
+    assert Conv(np.int64(6), np.int64(2), strides=np.int32(2), groups=np.int64(2)).init(KEY, X)[0]["w"].shape == (2, 2, 2, 6)
     for layer in Conv(3), ConvTranspose(3), DepthwiseConv():
         for shape in (), (4,), (2, 4):
             with pytest.raises(ValueError, match=rf"x \[n \*spatial c\], channels last, and was given {re.escape(str(list(shape)))}"):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.ops.norm.moments import like, scaled, shifted, widen
-from fnnet.ops.numeric import check_real
+from fnnet.ops.numeric import check_real, is_whole
 from fnnet.rule import rule
 
 
@@ -106,7 +106,7 @@ def _check(name, x, channels, positions=0):
 @group_norm.check
 def _(x, gamma, beta, *, groups):
     _check("group_norm", x, (gamma, beta))
-    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1 or jnp.shape(x)[-1] % groups:
+    if not is_whole(groups) or groups < 1 or jnp.shape(x)[-1] % groups:
         raise ValueError(f"group_norm divides the channels into groups of equal size: x is {list(jnp.shape(x))} and groups={groups!r}, "
                          f"give a divisor of {jnp.shape(x)[-1]}")
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.ops.norm.moments import like, widen
-from fnnet.ops.numeric import check_real
+from fnnet.ops.numeric import check_real, is_whole
 from fnnet.rule import rule
 
 
@@ -82,8 +82,8 @@ def check_axis(name, x, axis):
     check_real(name, "numbers", x)
     shape = jnp.shape(x)
     axes = axes_of(len(shape), axis)
-    if not all(isinstance(a, int) and -len(shape) <= a < len(shape) for a in axes) or 0 in (shape[a] for a in axes):
-        raise ValueError(f"{name} is of the numbers along axis={axis!r}: x is {list(shape)}, give an axis of at least one number, a tuple "
+    if not all(is_whole(a) and -len(shape) <= a < len(shape) for a in axes) or 0 in (shape[a] for a in axes):
+        raise ValueError(f"{name} is of the numbers along axis={axis}: x is {list(shape)}, give an axis of at least one number, a tuple "
                          "of axes, or None for all")
 
 
