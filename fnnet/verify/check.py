@@ -84,6 +84,8 @@ def _look_around(run, p, vary, derived):
     lanes = (xs, p.split(another)[0], others, cts, more)
     table = transforms.rows(p, book, lanes, run.thorough)
     jobs["matrix"] = (transforms.program(table), lanes)
+    if run.thorough and not p.numeric:
+        jobs["complex step"] = (truth.analytic(p), ([x.astype(complex) for x in xs], others, cts))
     found, low = {}, {}
     if right:
         found = elsewhere.problems(p, vary, run.thorough)
@@ -91,12 +93,12 @@ def _look_around(run, p, vary, derived):
         low = low_jobs(run, p, {label: q for (kind, label), (q, _) in found.items() if kind == "shapes" and (kind, label) in jobs})
         jobs |= low | second.jobs(p, cts, rng)
     programs |= build({name: job for name, job in jobs.items() if name not in programs})       # compiled while the next looks are taken
-    asked = kind != truth.ESTIMATOR and _against_differences(run, at, cts)
+    asked = kind != truth.ESTIMATOR and _against_differences(run, at, cts, programs.get("complex step"))
     looks.pull_back(book, at, p.leaves, run.thorough)
     tried = _try(run, at) if right else []
     transforms.look(run, at, table, programs["matrix"], lanes, another, 3 if right else 2)
     state(run, at, another, cts, 3 if right else 2)
-    structure(book, p)
+    structure(book, p, run.session)
     if right:
         second.look(run, at, programs, jobs, cts, tried, formal=asked or bool(kind))
         others_at = elsewhere.look(run, at, found, programs, jobs)
@@ -139,14 +141,16 @@ def _try(run, at):
     return tried
 
 
-def _against_differences(run, at, cts):
+def _against_differences(run, at, cts, analytic):
     """Whether autodiff of the reference is no derivative, and meant not to be: the rule agrees with it, and differences with neither."""
     p, book = at.p, run.book
     xs, others = p.split(p.leaves)
     g, g0 = at.grads(p.leaves, cts), at.grads(p.leaves, cts, 3)
-    found = differences.differences(truth.scalar(at, others, cts), xs, run.rng, 40 if run.thorough else 12)
+    found = differences.differences(truth.scalar(at, others, cts), xs, run.rng, 40 if run.thorough else 12, at.values.eps)
+    if analytic and not analytic.error:
+        found = differences.complex_step(lambda xs: complex(analytic([x.astype(complex) for x in xs], others, cts)), xs, found)
     limit = max(1e-6, 1e4 * at.gradients.eps)
-    error, wrong = differences.against(g, found, limit)
+    error, wrong = differences.against(g, found, limit, max(1e-9, 10 * at.gradients.limit))
     book.saw("differences", error, limit)
     if not wrong:
         return False

@@ -1,14 +1,16 @@
 """A guess at the cause, from the pattern of a failure."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 
 from fnnet.verify.judge import SWALLOWED
 
 
-def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones, small=False):
+def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones, small=False, mixes=""):
     """One sentence, or nothing. all_right: the right gradients of all arguments; truth_of_ones: those for a cotangent of ones; small:
-    the arrays were made smaller, down to where any number is a factor."""
+    the arrays were made smaller, down to where any number is a factor; mixes: what was seen of rows that reach one another."""
     got, want = fault.given, fault.right
     if got.shape != want.shape:
         return ""
@@ -23,7 +25,7 @@ def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones, small=F
     if n == 0:
         return ""
     guesses = [_constant, _precision, _region] if _near(got, want) else [
-        _constant, _rearranged, _cotangent, _other, _factor, _precision, _mask, _region]
+        _constant, _rearranged, _cotangent, _other, _factor, lambda *_: mixes, _precision, _mask, _integers, _region]
     for guess in [] if small and got.size == 1 else guesses:
         if text := guess(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
             return text
@@ -135,8 +137,10 @@ def _factor(p, got, want, wrong, leaves, *_):
 
 
 def _precision(p, got, want, wrong, *_):
-    error = np.abs(got - want)[wrong] / np.maximum(np.abs(want)[wrong], 1e-300)
-    if wrong.mean() > 0.5 and np.median(error) > 1e-9 and error.max() < 0.1:
+    signed = (got - want)[wrong] / np.where(want[wrong] == 0, 1e-300, want[wrong])
+    error = np.abs(signed)
+    one_way = len(signed) > 4 and (np.ptp(np.sign(signed)) == 0 or np.ptp(error) < 1e-3 * error.max())       # no rounding
+    if not one_way and wrong.mean() > 0.5 and np.median(error) > 1e-9 and error.max() < 0.1:
         if np.median(error) < 1e-5:
             return "float32 somewhere inside"
         for name, dtype in (("bfloat16", np.dtype(jnp.bfloat16)), ("float16", np.dtype(jnp.float16))):
@@ -153,28 +157,46 @@ def _mask(p, got, want, wrong, leaves, *_):
     return ""
 
 
+def _integers(p, got, want, wrong, leaves, *_):
+    """Wrong only where an integer argument has one value."""
+    for name, leaf in zip(p.names, leaves):
+        if isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.integer) and leaf.ndim and leaf.shape == wrong.shape[:leaf.ndim]:
+            rows = wrong.any(tuple(range(leaf.ndim, wrong.ndim)))
+            if len({*leaf[rows]}) == 1 and rows.size > 2 and not (leaf[~rows] == leaf[rows][0]).any():
+                return f"wrong only where {name} is {leaf[rows][0]}"
+    return ""
+
+
 def _region(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
     """Wrong only where the argument itself has some property, or only in some rows."""
     x = leaves[p.real[fault.array]] if fault.array < len(p.real) else None
     if wrong.all():
         return ""
+    chance = math.comb(wrong.size, int(wrong.sum())) < 20       # it might well be one
     if x is not None and x.shape == wrong.shape and wrong.size > 1:
         for text, where in ((f"where {p.names[p.real[fault.array]]} < 0", x < 0), ("where it is > 0", x > 0), ("where it is 0", x == 0)):
-            if (where == wrong).all():
+            if (where == wrong).all() and (not chance or text == "where it is 0"):
                 return f"wrong only {text}"
-        if np.abs(x)[wrong].min() > np.abs(x)[~wrong].max():
+        if chance:
+            pass
+        elif np.abs(x)[wrong].min() > np.abs(x)[~wrong].max():
             return f"wrong only where |{p.names[p.real[fault.array]]}| is large, from about {np.abs(x)[wrong].min():.3g}"
-        if np.abs(x)[wrong].max() < np.abs(x)[~wrong].min():
+        elif np.abs(x)[wrong].max() < np.abs(x)[~wrong].min():
             return f"wrong only where |{p.names[p.real[fault.array]]}| is small, up to about {np.abs(x)[wrong].max():.3g}"
     for axis in range(wrong.ndim):
         along = wrong.any(tuple(a for a in range(wrong.ndim) if a != axis))
-        if 0 < along.sum() < along.size and wrong.shape[axis] > 1:
+        if 0 < along.sum() < along.size and wrong.shape[axis] > 1 and wrong.sum() > 1:
             first = int(np.argmax(along))
             if along[first:].all():
                 return f"wrong only from index {first} of axis {axis} on"
             if along.sum() == 1:
                 return f"wrong only at index {first} of axis {axis}"
-    half = np.abs(got[wrong])
-    if half.size and (half == 0).all():
+    some = got[wrong]
+    if (some == 0).all():
         return "some elements of the gradient are lost"
+    if _near(some, -want[wrong]):
+        return "the sign, of some elements"
+    ratio = some / np.where(want[wrong] == 0, np.nan, want[wrong])
+    if ratio.size > 2 and np.ptp(ratio) < 1e-6 * np.abs(ratio).max():
+        return f"a constant factor of {ratio[0]:.10g}, on some elements"
     return ""

@@ -9,6 +9,8 @@ from fnnet.verify import judge, looks, shapes
 from fnnet.verify.inputs import draw
 from fnnet.verify.problem import both, nondiff
 
+SMALL = 1e-2            # a number as small is there against divisions by 0, and half of it more shows nothing
+
 
 def problems(p, vary, thorough):
     """{(check, label): (problem, promised)} of other shapes and settings. What nobody promised may be refused, aloud."""
@@ -16,7 +18,10 @@ def problems(p, vary, thorough):
     found = {("shapes", label): (q, declared) for label, q in shapes.variants(p, shapes.groups(p), thorough)}
     if p.numeric:                                       # differences of many numbers take too long
         found = {}
-    return found | {("settings", label): (p.with_settings(change), promised) for label, change, promised in _settings(p, vary, thorough)}
+    settings = {label: (p.with_settings(change), promised) for label, change, promised in _settings(p, vary, thorough)}
+    if thorough:
+        settings |= {label: (q, False) for label, q in _given_by_position(p)}
+    return found | {("settings", label): q for label, q in settings.items()}
 
 
 def jobs(book, found, rng):
@@ -35,7 +40,8 @@ def jobs(book, found, rng):
 
 
 def _settings(p, vary, thorough):
-    """[(label, settings, promised)]: each declared value by itself, some together, and other values of plain numbers in the signature."""
+    """[(label, settings, promised)]: each declared value by itself, some together, and other values of plain numbers in the signature, in
+    the quick form all of these at once."""
     out = []
     for name, values in vary.items():
         for value in values if isinstance(values, tuple | list | set) else (values,):
@@ -47,17 +53,31 @@ def _settings(p, vary, thorough):
         params = list(inspect.signature(p.f).parameters.values())
     except (TypeError, ValueError):
         return out
-    if not thorough:
-        return out
     static, given = nondiff(p.f), len(p.treedef.children())
+    together = {}
     for k, param in enumerate(params):
         positional = param.kind is not param.KEYWORD_ONLY and param.name not in p.settings and (k < given or k in static)
         if param.name in vary or (positional and k < given):
             continue
         value = p.settings.get(param.name, param.default)
-        others = (not value,) if isinstance(value, bool) else (0.5 * value, 1.5 * value) if isinstance(value, float) and value else ()
-        out += [(f"{param.name}={v!r}", {param.name: v}, False) for v in others]
+        out += [(f"{param.name}={v!r}", {param.name: v}, False) for v in _others(value) if thorough]
+        if isinstance(value, float) and abs(value) > SMALL:
+            together[param.name] = 1.5 * value
+    if together and not thorough:
+        out.append((", ".join(f"{name}={v!r}" for name, v in together.items()), together, False))
     return out
+
+
+def _others(value):
+    """Other values of a plain number, such as nobody promised."""
+    return (not value,) if isinstance(value, bool) else (0.5 * value, 1.5 * value) if isinstance(value, float) and value else ()
+
+
+def _given_by_position(p):
+    """(label, problem) with other values of plain numbers among the arguments."""
+    for i in p.fixed:
+        for value in _others(p.leaves[i]):
+            yield f"{p.names[i]}={value!r}", p._replace(leaves=[value if k == i else v for k, v in enumerate(p.leaves)])
 
 
 def look(run, at, found, programs, jobs):

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 EXTREMES = (12.0, 30.0, 80.0, 1e2, 1e4)
+FAR = 520               # powers of 2 whose squares float64 cannot hold
 TINY = (1e-5, 1e-10, 1e-30, 1e-310)
 
 
@@ -111,6 +112,9 @@ def _patterns(problem, free, put, rng):
     rows = [i for i, d in enumerate(domains) if d.kind == "float" and d.word not in whole and np.ndim(base[i])]
     yield "inputs", "equal rows", put([i for i in rows if base[i].ndim > 1], lambda i: np.repeat(base[i][:1], base[i].shape[0], 0))
     yield "inputs", "arrays upside down", put(rows, lambda i: base[i][::-1])
+    if any(base[i].ndim for i in free):
+        yield "inputs", "sorted rows", put([i for i in free if base[i].ndim], lambda i: np.sort(base[i], -1))
+        yield "inputs", "sorted rows, the largest first", put([i for i in free if base[i].ndim], lambda i: -np.sort(-base[i], -1))
     yield "inputs", "constant rows", put([i for i in free if base[i].ndim], lambda i: np.repeat(base[i][..., :1], base[i].shape[-1], -1))
     yield "inputs", "constant arrays", put(free, lambda i: np.full(base[i].shape, rng.normal()))
     yield "kinks", "one row of zeros", put([i for i in free if base[i].ndim], lambda i: np.concatenate([0 * base[i][:1], base[i][1:]]))
@@ -195,7 +199,7 @@ def _discrete(problem, rng, fresh):
                 masks["false in its first row"] = one
                 only = np.zeros(base[i].shape, bool)
                 only.reshape(-1)[:1] = True
-                masks["true in one place"] = only
+                masks["true in one place"], masks["false in one place"] = only, ~only
             for label, mask in masks.items():
                 yield "inputs", f"{problem.names[i]} {label}", [mask if j == i else b for j, b in enumerate(base)]
         elif d.kind == "key":
@@ -203,7 +207,7 @@ def _discrete(problem, rng, fresh):
                 yield "inputs", f"another key, number {r}", [draw(d, (), rng, b) if j == i else b for j, b in enumerate(base)]
 
 
-def cotangents(shapes, rng, thorough=True):
+def cotangents(shapes, rng, thorough=True, far=True):
     """(label, cotangent of each output, factor) to pull back: what is linear is so for all of them."""
     def each(make):
         return [np.asarray(make(s)) for s in shapes]
@@ -215,7 +219,7 @@ def cotangents(shapes, rng, thorough=True):
     yield "random, of mean 0", each(lambda s: (lambda g: g - g.mean() if g.size > 1 else g)(rng.normal(size=s)))
     for scale in (1e-3, 0.1, 3.0, 10.0, 100.0, 1e4) if thorough else (0.1, 100.0):
         yield f"random times {scale:g}", each(lambda s, scale=scale: scale * rng.normal(size=s))
-    for k in (20, -20, 40, -40) if thorough else (40, -40):
+    for k in (*((20, -20, 40, -40) if thorough else (40, -40)), *((FAR, -FAR) if far else ())):
         yield f"random times 2^{k}", each(lambda s, k=k: 2.0**k * rng.normal(size=s))
     yield "random, one in two zero", each(lambda s: rng.normal(size=s) * (rng.random(s) > 0.5))
     for o, s in enumerate(shapes):

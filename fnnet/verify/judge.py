@@ -13,6 +13,7 @@ TIMES = 40              # how many times autodiff's own error a rule may err
 ROUNDINGS = 1e3         # in float64, relative to an array's largest element
 COARSE = {"float64": 2e-10, "": 5e-9}   # what nobody minds, by the widest argument: constants of ten digits, a tenth of float32's last
 SWALLOWED = 1e300       # stands for NaN where that is what is right
+JUMP = 1e-3             # relative to an array's largest element: more than rounding does
 STEP = 1e-9             # to look around a point: relative, so that what is near a kink but not on it is not excused
 
 
@@ -68,13 +69,18 @@ def assess(got, want, scale, factor, truth, xs, rng, around=None):
     allowed = [scale.allowance(w, i, factor) for i, w in enumerate(want)]
     if not any(off(g, w, a).any() for g, w, a in zip(got, want, allowed)):
         return [], []
-    for k in range(8):                                  # conditioning
-        for i, (w, moved) in enumerate(zip(want, numbers(truth(jitter(xs, scale.eps * 4 ** (k % 4), rng))))):
-            allowed[i] = allowed[i] + TIMES * np.where(np.isfinite(moved), np.abs(moved - w), np.inf)
+    moved = [numbers(truth(jitter(xs, scale.eps * 4 ** (k % 4), rng))) for k in range(8)]       # conditioning
+    near = None
+    for i, w in enumerate(want):
+        excuse = TIMES * sum(np.where(np.isfinite(m[i]), np.abs(m[i] - w), np.inf) for m in moved)
+        if (excuse > JUMP * largest(w)).any():
+            near = near or [numbers(truth(x)) for x in surroundings(xs, rng)]
+            excuse = np.where(_jumps(w, [m[i] for m in moved], [n[i] for n in near]), 0, excuse)
+        allowed[i] = allowed[i] + excuse
     wrong = [off(g, w, np.broadcast_to(a, w.shape)) for g, w, a in zip(got, want, allowed)]
     if not any(w.any() for w in wrong):
         return [], []
-    near = [numbers(truth(x)) for x in surroundings(xs, rng)]
+    near = near or [numbers(truth(x)) for x in surroundings(xs, rng)]
     conventions, faults = [], []
     for i, (g, w, a, bad) in enumerate(zip(got, want, allowed, wrong)):
         if not bad.any():
@@ -88,8 +94,15 @@ def assess(got, want, scale, factor, truth, xs, rng, around=None):
     return faults, conventions
 
 
+def _jumps(want, moved, near):
+    """Elements that change as much when the inputs move by their last digit as when they move by a million of those: a kink lies there,
+    and what it does is no matter of rounding. What is badly conditioned changes a million times as much, or as little."""
+    little, much = (np.ptp([np.where(np.isfinite(a), a, 0) for a in arrays], 0) for arrays in (moved, near))
+    return (little > JUMP * largest(want)) & (little < 3 * much) & (much < 3 * little)
+
+
 def fault(i, got, want, bad):
-    size = max(largest(want), 1e-300)
+    size = largest(want) or 1.0
     distance = np.where(np.isfinite(got), np.abs(got - np.where(np.isfinite(want), want, 0)), np.inf)
     place = np.unravel_index(int(np.argmax(np.where(bad, distance, -1))), got.shape) if got.shape else ()
     place = tuple(int(k) for k in place)

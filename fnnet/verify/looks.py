@@ -20,6 +20,7 @@ class Look(NamedTuple):
     cts: list
     dtype: str = ""
     message: str = ""
+    more: tuple = ()        # arrays that it takes to repeat it besides: directions, or the leaves and cotangents of another lane
 
 
 class Book(NamedTuple):
@@ -168,7 +169,7 @@ def _by_output(at, xs, others, cts, conventions, faults, found):
 
 def pull_back(book, at, leaves, thorough, label="the inputs given"):
     """Many cotangents at one point. The pullback is linear: for each it must be what the reference's is, and for zero exactly 0."""
-    for name, cts in cotangents(at.shapes, at.rng, thorough):
+    for name, cts in cotangents(at.shapes, at.rng, thorough, far=at.gradients.eps < 1e-15):
         look(book, "cotangents", f"{label}, cotangent {name}", at, leaves, cts, values=False)
         if name == "zero":
             g, g0 = at.grads(leaves, cts), at.grads(leaves, cts, 3)

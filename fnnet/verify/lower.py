@@ -14,18 +14,20 @@ from fnnet.verify.problem import Program, both
 from fnnet.verify.shapes import LARGE, LONG
 
 SPREAD = 12             # root-mean-square errors, which sum over many elements and so tell more, may be this many times autodiff's
+MIXED = "as given"      # arguments of several precisions
 LOST = 0.3              # relative error of autodiff beyond which the precision has lost the result altogether
 
 
-def cast(p, leaves, dtype):
+def cast(p, leaves, name):
     """The arrays in another precision, still inside their domains."""
-    def one(v, d):
+    def one(v, d, given):
         if d.kind != "float":
             return v
+        dtype = given if name == MIXED else np.dtype(getattr(jnp, name))
         gap = float(jnp.finfo(dtype).eps) * (d.high - d.low if np.isfinite(d.high - d.low) else 1.0)
         low, high = (end if closed else end + sign * gap for end, closed, sign in zip((d.low, d.high), d.closed, (1, -1)))
         return np.clip(v, low, high).astype(dtype) if not d.word and not d.free else v.astype(dtype)
-    return [one(v, d) for v, d in zip(leaves, p.domains)]
+    return [one(v, d, t) for v, d, t in zip(leaves, p.domains, p.dtypes)]
 
 
 def wide(p, leaves):
@@ -33,22 +35,23 @@ def wide(p, leaves):
 
 
 def given_types(p):
-    """The precisions of the arguments as they were given."""
-    return {str(d) for d, m in zip(p.dtypes, p.domains) if m.kind == "float"}
+    """The precisions of the arguments as they were given, of which several make one more, mixed."""
+    given = {str(d) for d, m in zip(p.dtypes, p.domains) if m.kind == "float"}
+    return given | {MIXED} if len(given) > 1 else given
 
 
 def low_jobs(run, p, resized):
     """{(precision, label of the shapes): (function, arguments, x64)} of the programs in low precision, at the inputs' shapes and at large
     ones, where sums are long."""
     jobs, given = {}, given_types(p)
-    for name in ("float32", "bfloat16", "float16") if run.thorough and not p.numeric else ("float32",):
-        dtype = np.dtype(getattr(jnp, name))
+    mine = [name for name in (MIXED, "bfloat16", "float16", "float32") if name in given][:1] or ["float32"]
+    for name in ("float32", "bfloat16", "float16", *given & {MIXED}) if run.thorough and not p.numeric else mine:
         # What is written for float32 overflows in float16, and its sums may stall in bfloat16: of that nobody promised anything.
         long = [LARGE, *(label for label in resized if LONG in label and name in given)][:3]
-        narrow = name == "bfloat16" or (name == "float16" and name in given)
+        narrow = name == "bfloat16" or (name in ("float16", MIXED) and name in given)
         large = {label: resized[label] for label in long if narrow and label in resized}
         for label, q in ({"": p} | large).items():
-            xs, others = q.split(cast(q, q.leaves, dtype))
+            xs, others = q.split(cast(q, q.leaves, name))
             with jax.enable_x64(run.session):
                 try:
                     types = jax.eval_shape(lambda *xs, q=q, others=others: q.of_real(q.reference, others)(*xs)[0], *xs)
@@ -95,7 +98,7 @@ def _cases(name, tried, p, cts):
     chosen = [t for t in tried if t[0] in easy or (t[0] == "extremes" and "12" in t[1])][:: 1 if name == "float32" else 3]
     yield from (t[1:] for t in chosen)
     if name == "float32":
-        for k in (40, -40):
+        for k in (40, -40, 70, -70):                    # the squares of the last are too much for float32
             yield f"cotangent times 2^{k}", p.leaves, [2.0**k * np.asarray(c, np.float64) for c in cts]
 
 
@@ -112,14 +115,6 @@ class Low(NamedTuple):
     def p(self):
         return self.at.p
 
-    @property
-    def kind(self):
-        return np.dtype(getattr(jnp, self.name))
-
-    @property
-    def eps(self):
-        return float(jnp.finfo(self.kind).eps)
-
     def low(self, leaves, cts):
         """(the rule's values and gradients, autodiff's, as they come; the number of values)."""
         with jax.enable_x64(self.run.session):
@@ -133,57 +128,52 @@ class Low(NamedTuple):
 
     def look(self, text, leaves, cts, summed, long=False):
         """Returns [(the rule's error, autodiff's)] in units of the last place; [] where these inputs are not for this precision."""
-        low = cast(self.p, leaves, self.kind)
+        low = cast(self.p, leaves, self.name)
         if not all(np.isfinite(v.astype(np.float64)).all() for v, d in zip(low, self.p.domains) if d.kind == "float"):
             return []
         cts = [np.asarray(c).astype(t) for c, t in zip(cts, self.dtypes)]
         got, auto, y = self.low(low, cts)
         self._types(got, y, low)
+        kinds = [jnp.finfo(a.dtype) for a in got]
         got, auto, want = numbers(got), numbers(auto), self.exact(low, cts)
         auto = want if self.p.numeric else auto
         values = len(y)
         self.typical.extend([] if self.typical else map(judge.largest, want))
         size = max((judge.largest(np.asarray(c, np.float64)) for c in cts), default=1.0)
-        growth = judge.growth(self.at.given, self.p.split(low)[0])
-        floor = [self.eps * t * growth * (size if i >= values else 1.0) for i, t in enumerate(self.typical)]
-        smallest = 40 * float(jnp.finfo(self.kind).tiny)
-        allowed = [TIMES * (_between(a, w) + self.eps * np.abs(w) + f) + smallest for a, w, f in zip(auto, want, floor)]
-        wrong = [self._off(g, a, w, m) for g, a, w, m in zip(got, auto, want, allowed)]
-        ulps = self._note(got[values:], auto[values:], want[values:], wrong)
+        growth = _product(self.at.given, self.p.split(low)[0])
+        floor = [float(k.eps) * t * growth * (size if i >= values else 1.0) for i, (t, k) in enumerate(zip(self.typical, kinds))]
+        allowed = [TIMES * (_between(a, w) + float(k.eps) * np.abs(w) + f + float(k.tiny)) for a, w, f, k in zip(auto, want, floor, kinds)]
+        wrong = [_off(g, a, w, m, k) for g, a, w, m, k in zip(got, auto, want, allowed, kinds)]
+        ulps = self._note(got[values:], auto[values:], want[values:], wrong, kinds[values:])
         if summed:
-            self._sums(got, auto, want, floor, allowed, wrong, long)
+            self._sums(got, auto, want, floor, allowed, wrong, long, kinds)
         if any(w.any() for w in wrong) and not self._value_lost(auto[:values], want[:values]):
-            self._explained(text, low, cts, got, want, allowed, wrong, values, long)
+            self._explained(text, low, cts, got, want, allowed, wrong, values, long, kinds)
         return [ulps]
-
-    def _off(self, got, auto, want, allowed):
-        """Elements further off than allowed, where autodiff manages and the result can be written in this precision."""
-        lost = np.abs(auto - want) > LOST * judge.largest(want)
-        known = np.isfinite(auto) & np.isfinite(want) & (np.abs(want) < float(jnp.finfo(self.kind).max) / 16)
-        return known & ~(np.abs(got - want) <= allowed) & (np.isfinite(got) | ~lost)
 
     def _value_lost(self, auto, want):
         """The value itself overflowed or went under: the inputs are too much for this precision."""
         return any(judge.measure([a], [w]) > LOST or not np.isfinite(a[np.isfinite(w)]).all() for a, w in zip(auto, want))
 
-    def _sums(self, got, auto, want, floor, allowed, wrong, long):
+    def _sums(self, got, auto, want, floor, allowed, wrong, long, kinds):
         """Many small errors that add up."""
         for i, (g, a, w) in enumerate(zip(got, auto, want)):
-            least = self.eps * (6 if g.size >= 8 else SPREAD)       # of a few numbers, autodiff's error may be small by chance
+            least = float(kinds[i].eps) * (6 if g.size >= 8 else SPREAD)       # of a few numbers, autodiff's error may be small by chance
             if g.size and (g.size >= 8 or long) and all(np.isfinite(v).all() for v in (g, a, w)):
                 mine, other, whole = (float(np.sqrt(np.mean(v**2))) for v in (g - w, a - w, w))
                 if mine > SPREAD * other + least * whole and mine > SPREAD * floor[i]:
                     wrong[i] = wrong[i] | (np.abs(g - w) > least * whole)
                     allowed[i] = np.minimum(allowed[i], least * whole)
 
-    def _note(self, got, auto, want, wrong):
+    def _note(self, got, auto, want, wrong, kinds):
         """Errors in units of the last place: the rule's, and autodiff's."""
         def worst(found):
-            ratios = [judge.largest(np.where(np.isfinite(a) & np.isfinite(w), f - w, 0)) / judge.largest(w) / self.eps
-                      for f, a, w in zip(found, auto, want) if judge.largest(w) > 0]
+            ratios = [judge.largest(np.where(np.isfinite(a) & np.isfinite(w), f - w, 0)) / judge.largest(w) / float(k.eps)
+                      for f, a, w, k in zip(found, auto, want, kinds) if judge.largest(w) > 0]
             return round(max(ratios, default=0.0), 1)
         mine = worst(got)
-        self.run.book.saw(self.name, mine * self.eps if not any(w.any() for w in wrong) else 0.0, TIMES * self.eps)
+        eps = max((float(k.eps) for k in kinds), default=0.0)
+        self.run.book.saw(self.name, mine * eps if not any(w.any() for w in wrong) else 0.0, TIMES * eps)
         return mine, worst(auto)
 
     def _types(self, got, y, low):
@@ -194,16 +184,19 @@ class Low(NamedTuple):
         if [a.dtype for a in y] != [a.dtype for a in got[:len(y)]]:
             self.run.book.fails("structure", f"the value is {got[0].dtype}, and {y[0].dtype} under differentiation, for {self.name}")
 
-    def _explained(self, text, low, cts, got, want, allowed, wrong, values, long):
+    def _explained(self, text, low, cts, got, want, allowed, wrong, values, long, kinds):
         """What conditioning, autodiff's own error nearby, or a kink does not explain is a fault."""
         p, rng = self.p, self.run.rng
         free = [i for i, d in enumerate(p.domains) if d.kind == "float" and d.word not in ("binary", "onehot", "fixed")]
         times, excuse = SPREAD if long else TIMES, [np.zeros(())] * len(want)
-        for _ in range(6):
-            moved = [(v.astype(np.float64) * (1 + self.eps * rng.choice([-1.0, 1.0], size=v.shape))).astype(v.dtype) if i in free else v
-                     for i, v in enumerate(low)]
+        least = min((float(jnp.finfo(v.dtype).eps) for v in low if jnp.issubdtype(v.dtype, jnp.floating)), default=0.0)
+        for k in range(6):                              # of several precisions, first the inputs in the finest, for results in that
+            moved = [(v.astype(np.float64) * (1 + float(jnp.finfo(v.dtype).eps) * rng.choice([-1.0, 1.0], size=v.shape))).astype(v.dtype)
+                     if i in free and (k % 2 or float(jnp.finfo(v.dtype).eps) == least) else v for i, v in enumerate(low)]
             there, auto = self.exact(moved, cts), numbers(self.low(moved, cts)[1])
             for i, (a, t, w) in enumerate(zip(auto, there, want)):
+                if k % 2 and float(kinds[i].eps) == least and self.name == MIXED:
+                    continue
                 excuse[i] = np.maximum(excuse[i], np.where(np.isfinite(t), np.abs(t - w), np.inf) + (0 if p.numeric else _between(a, t)))
         allowed = [m + times * e for m, e in zip(allowed, excuse)]
         wrong = [b & ~(np.abs(g - w) <= m) for g, w, m, b in zip(got, want, allowed, wrong)]
@@ -219,6 +212,18 @@ class Low(NamedTuple):
                 where = text + ("" if i >= values else ": the value")
                 self.run.book.wrong(Look(self.name, where, fault, p, wide(p, low), cts, dtype=self.name, message=message))
                 return
+
+
+def _product(given, now):
+    """How much larger the product of all arrays is, as that in attention: it sets the scale of what is rounded on the way."""
+    return float(np.clip(np.prod([judge.growth([a], [b]) for a, b in zip(given, now)]), 1.0, 1e8))
+
+
+def _off(got, auto, want, allowed, kind):
+    """Elements further off than allowed, where autodiff manages and the result can be written in this precision."""
+    lost = np.abs(auto - want) > LOST * judge.largest(want)
+    known = np.isfinite(auto) & np.isfinite(want) & (np.abs(want) < float(kind.max) / 16)
+    return known & ~(np.abs(got - want) <= allowed) & (np.isfinite(got) | ~lost)
 
 
 def _between(auto, want):

@@ -50,6 +50,11 @@ def has_forward_rule(f, args, settings):
     return "custom_jvp_call" in names and "custom_vjp_call" not in names
 
 
+def tells_what_is_asked(p):
+    """Whether a rule in f is told which arguments are differentiated, and which cotangents are 0: it may err for some of them alone."""
+    return any(bool(e.params.get("symbolic_zeros")) for e in primitives(_traced(p.f, p.treedef.unflatten(p.leaves), p.settings)[0]))
+
+
 def constants(closed):
     """The numbers written in a program: places where a function may change its mind."""
     found = set()

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from fnnet.verify import looks, shapes
+from fnnet.verify import judge, looks, shapes
 from fnnet.verify.diagnose import looks_like
 from fnnet.verify.judge import SWALLOWED
+from fnnet.verify.lower import MIXED
 from fnnet.verify.problem import both, build
+from fnnet.verify.program import program
 from fnnet.verify.report import Check
 from fnnet.verify.table import size
 
@@ -39,8 +41,10 @@ def _row(book, name, at, until):
     if f.array < 0 and look.message:
         return Check(name, f.error, limit, False, look.message, tried, inputs=look.label)
     array = p.names[p.real[f.array]] if name != "value" and 0 <= f.array < len(p.real) else f"output {max(f.array, 0)}"
+    array = "the cotangent" if name == "second order" and f.array >= len(p.real) else array
     what = f"d {array}" if name not in ("value", "forward mode") else array
-    ulp = abs(whole.got - whole.want) / max(abs(whole.want) * float(jnp.finfo(look.dtype or "float64").eps), 1e-320)
+    kind = look.dtype if look.dtype != MIXED else p.dtypes[p.real[f.array]] if 0 <= f.array < len(p.real) else "float32"
+    ulp = abs(whole.got - whole.want) / max(abs(whole.want) * float(jnp.finfo(kind or "float64").eps), 1e-320)
     units = f" = {ulp:.1e} ulp" if np.isfinite(ulp) and whole.want else ""
     note = f"{what}: {whole.wrong} of {whole.size} elements wrong, worst {whole.error:.2g}{units}"
     right = f"{f.want:.8g}" if abs(f.want) < SWALLOWED else "NaN"
@@ -52,13 +56,19 @@ def _row(book, name, at, until):
 def _guess(look, at, small=False):
     p, f = look.problem, look.fault
     try:
-        ones = right = None
+        ones, right, mixes = None, None, ""
         if at is not None and look.check in FIRST_ORDER:
             here = _evaluate(p, look.leaves, look.cts, at)
             if here is not None:
+                once, again = (here.grads(look.leaves, look.cts) for _ in range(2))
+                if any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(once, again)):
+                    return "not deterministic: the same call gives another gradient each time"
                 ones = here.grads(look.leaves, [np.ones(np.shape(c)) for c in look.cts], 3)
                 right = here.grads(look.leaves, look.cts, 3)
-        said = looks_like(p, f, look.check, look.leaves, look.cts, right or [], ones, small)
+                mixes = _mixes(here, look)
+                if np.isfinite(f.got) and _on_kink(here, look, right[f.array]):
+                    return "on a kink, and neither the derivative on one side of it nor between the two"
+        said = looks_like(p, f, look.check, look.leaves, look.cts, right or [], ones, small, mixes)
     except Exception:                                   # a guess must never stand in the way of the finding
         said = ""
     if look.check == "settings" and at is not None:
@@ -68,9 +78,31 @@ def _guess(look, at, small=False):
     return said
 
 
+def _on_kink(here, look, right):
+    """Whether the right derivative jumps where the rule's is worst."""
+    truth, place = here.truth(look.leaves, look.cts), (look.fault.array, look.fault.place)
+    near = [truth(x)[place[0]][place[1]] for x in judge.surroundings(here.p.split(look.leaves)[0], np.random.default_rng(4), 6)]
+    return max(abs(float(n) - right[place[1]]) for n in near) > judge.JUMP * judge.largest(right)
+
+
+def _mixes(here, look):
+    """Whether a cotangent in one row alone comes back in others, where the reference keeps rows apart."""
+    f, p = look.fault, look.problem
+    rows = f.given.shape[0] if f.given.ndim else 0
+    if rows < 2 or any(np.ndim(c) == 0 or len(c) != rows for c in look.cts):
+        return ""
+    for k in (0, rows - 1):
+        one = [np.where(np.arange(rows).reshape(-1, *[1] * (c.ndim - 1)) == k, c, 0) for c in map(np.asarray, look.cts)]
+        got, want = (np.delete(here.grads(look.leaves, one, which)[f.array], k, 0) for which in (2, 3))
+        if not want.any() and got.any():
+            return f"examples mix: a cotangent in row {k} alone comes back in other rows of {p.names[p.real[f.array]]} too"
+    return ""
+
+
 def _evaluate(p, leaves, cts, at):
     """The program of first order at these shapes and settings."""
-    if _same(p.settings, at.p.settings) and [np.shape(v) for v in leaves] == [np.shape(v) for v in at.p.leaves]:
+    same = _same(p.settings, at.p.settings) and all(leaves[i] is at.p.leaves[i] for i in p.fixed)
+    if same and [np.shape(v) for v in leaves] == [np.shape(v) for v in at.p.leaves]:
         return at
     made = build({"first": (both(p), (*p.split(leaves), cts))})["first"]
     return None if made.error else looks.first(p._replace(leaves=list(leaves)), made, cts, at.gradients.eps, at.rng, like=at)
@@ -135,37 +167,6 @@ def _rounder(look, at, until):
         if found is not None and any(np.any(c) for c in found.cts):
             look = found
     return look
-
-
-def program(look):
-    """Two lines: the arguments; and the rule's gradient, with what is right beside it. `f` is the function checked."""
-    p, f = look.problem, look.fault
-    if f is None or any(v.size > 300 for v in look.leaves if isinstance(v, np.ndarray)) or p.fixed:
-        return ""
-    dtype = look.dtype or "float64"
-    args = p.treedef.unflatten([_Text(_written(v, dtype)) for v in look.leaves])
-    settings = "".join(f", {k}={v!r}" for k, v in p.settings.items())
-    cts = ", ".join(_written(np.asarray(c), dtype) for c in look.cts)
-    call = f"lambda *a: f(*a{settings})" if settings else "f"
-    right = f"{f.want:.8g}" if abs(f.want) < SWALLOWED else "nan"
-    return (f"import jax, numpy as np, jax.numpy as jnp; jax.config.update('jax_enable_x64', True); args = {args!r}; cts = [{cts}]\n"
-            f"y, pull = jax.vjp({call}, *args); print(pull(jax.tree.unflatten(jax.tree.structure(y), cts)))"
-            f"    # {p.names[p.real[f.array]] if 0 <= f.array < len(p.real) else ''}{list(f.place)}: {f.got:.8g}, and {right} is right")
-
-
-class _Text(str):
-    """A string whose repr is itself, so that the repr of a tree of them is a program."""
-    def __repr__(self):
-        return str(self)
-
-
-def _written(v, dtype):
-    if isinstance(v, jax.Array):
-        return f"jax.random.wrap_key_data(jnp.array({np.asarray(jax.random.key_data(v)).tolist()}, 'uint32'))"
-    v = np.asarray(v)
-    kind = dtype if np.issubdtype(v.dtype, np.floating) else str(v.dtype)
-    text = repr(v.tolist()).replace("nan", "np.nan").replace("inf", "np.inf")
-    return f"jnp.array({text}, '{kind}')" + ("" if v.size else f".reshape{v.shape}")
 
 
 def kept(p, f):

@@ -8,7 +8,7 @@ from fnnet.verify.problem import second
 from fnnet.verify.reference import has_forward_rule
 from fnnet.verify.spec import Domain
 
-STEEP = 1e3             # times the usual size: no bound
+STEEP, MOST = 1e3, 1e9  # times the usual size: no bound; and what is never usual
 
 
 def jobs(p, cts, rng):
@@ -79,9 +79,9 @@ def _compare(run, at, check, program, last, draws, typical, times, formal):
         regular = name in ("gradient", "inputs") and not formal
         if faults and not regular:
             near = [truth(x) for x in judge.surroundings(xs, run.rng, 6)]
-            usual = [STEEP * max(t, judge.largest(w)) for t, w in zip(typical, want)]
+            usual = [STEEP * max(t, min(judge.largest(w), MOST)) for t, w in zip(typical, want)]
             faults = [f for f in faults if all(judge.largest(n[f.array]) < usual[f.array] for n in near)]
         book.saw(check, judge.measure(got, want) if not faults and regular else 0.0, limit)
         bad = [f for f in faults if (regular and f.error > limit) or not np.isfinite(f.got)]
         for fault in bad[:1]:
-            book.wrong(looks.Look(check, label, fault, p, leaves, c))
+            book.wrong(looks.Look(check, label, fault, p, leaves, c, more=tuple(last[-1])))

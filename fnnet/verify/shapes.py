@@ -18,7 +18,7 @@ def groups(p):
     if any(d.dims for d in p.domains):
         return _declared(p)
     axes = [(i, a) for i, d in enumerate(p.domains) if d.kind in ("float", "int", "bool") for a in range(np.ndim(p.leaves[i]))]
-    found, left, trials = [], list(axes), 0
+    found, left, trials = _ones(p, axes), [x for x in axes if _size(p, x) > 1], 0
     while left:
         first, alike = left[0], [x for x in left[1:] if _size(p, x) == _size(p, left[0])]
         group = None
@@ -26,16 +26,24 @@ def groups(p):
             for others in itertools.combinations(alike, size):
                 trials += 1
                 if trials > TRIALS:
-                    return found
+                    return sorted(found)
                 if _runs(p, {x: _size(p, first) + 2 for x in (first, *others)}):
                     group = (first, *others)
                     break
             if group or (size > 3 and size < len(alike)):
                 break
-        if group and _size(p, first) > 1:
+        if group:
             found.append(group)
         left = [x for x in left if x != first and x not in (group or ())]
-    return found
+    return sorted(found)
+
+
+def _ones(p, axes):
+    """Axes of size 1: each by itself where they take different sizes, else all together, else the first that another size suits."""
+    ones = [x for x in axes if _size(p, x) == 1][:4]
+    if ones and _runs(p, {x: 3 + k for k, x in enumerate(ones)}):
+        return [(x,) for x in ones]
+    return next(([g] for g in [tuple(ones), *((x,) for x in ones)] if g and _runs(p, dict.fromkeys(g, 3))), [])
 
 
 def _declared(p):
@@ -88,11 +96,11 @@ def variants(p, found, thorough=True):
     n = len(found)
     if not n:
         return
-    primes = itertools.cycle((3, 5, 7, 2, 11, 13))
+    primes = itertools.cycle((5, 3, 7, 2, 11, 13))      # more rows than columns, and below fewer
     distinct = [next(primes) for _ in range(n)]
     old = [_size(p, g[0]) for g in found]
     plans = [("all sizes different", distinct), ("batch of one", [1, 2, *old[2:]][:n]),
-             ("all sizes different, the other way", [6 - i % 4 + i // 4 for i in range(n)])]
+             ("all sizes different, some large", _large(p, found, [11, 67, 9, 5] if n > 1 else [67], 6_000))]
     if thorough:
         long = 1030 if n > 1 else 2053
         plans += [(f"{LONG}: axis {a} of {p.names[i]}", _large(p, found, [3] * j + [long] + [3] * (n - 1 - j), 12_000))

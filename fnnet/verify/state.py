@@ -37,7 +37,8 @@ def state(run, at, another, cts, which):
             off = judge.off(g, w, np.full(w.shape, 10 * at.gradients.allowance(w, i)))
             if off.any():
                 leaves = p.leaves if want is truths[0] else another
-                book.wrong(looks.Look("state", label + ", without jit", judge.fault(i, g, w, off), p, leaves, cts))
+                other = another if leaves is p.leaves else p.leaves
+                book.wrong(looks.Look("state", label + ", without jit", judge.fault(i, g, w, off), p, leaves, cts, more=(other,)))
     if any(not np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in zip(one, again)):
         i = next(i for i, (a, b) in enumerate(zip(one, again)) if not np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True))
         a, b = np.asarray(again[i], np.float64), np.asarray(one[i], np.float64)
@@ -86,8 +87,17 @@ def _donated(run, at, xs, others, cts, seed, which):
             run.book.wrong(looks.Look("donation", "of arguments given away, under jit", judge.fault(i, g, w, off), p, p.leaves, cts))
 
 
-def structure(book, p):
-    """Dtypes, weak types and float0 of what comes out, at the dtypes given."""
+def structure(book, p, session):
+    """Dtypes, weak types and float0 of what comes out, at the dtypes given and in the precision of the session."""
+    with jax.enable_x64(session):
+        _structure(book, p._replace(dtypes=tuple(t and _canonical(t) for t in p.dtypes)))
+
+
+def _canonical(dtype):
+    return dtype if jnp.issubdtype(dtype, jax.dtypes.prng_key) else jax.dtypes.canonicalize_dtype(dtype)
+
+
+def _structure(book, p):
     leaves = [v if d.kind in ("static", "key") else jnp.asarray(v, t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
     arrays = [i for i, d in enumerate(p.domains) if d.kind != "static"]
 

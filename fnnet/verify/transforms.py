@@ -10,14 +10,16 @@ import numpy as np
 
 from fnnet.verify import judge, looks, truth
 from fnnet.verify.problem import build, pullback
+from fnnet.verify.reference import tells_what_is_asked
 
 
 class Row(NamedTuple):
     """run(xs of lane a, xs of lane b, others, cts a, cts b) -> gradients, and what these must be, given the gradients of lane a and
-    mixed(subset), those of lane b's cotangent at lane b's arguments where mapped and lane a's elsewhere."""
+    mixed(subset), those of lane b's cotangent (or of lane a's: mixed(subset, 0)) at lane b's arguments where mapped and lane a's
+    elsewhere."""
     run: Callable
     expect: Callable
-    subset: tuple = ()      # the arguments mapped by vmap
+    subset: tuple = ()      # the arguments mapped by vmap, or differentiated alone
 
 
 def subsets(n, thorough=True):
@@ -55,11 +57,14 @@ def matrix(p, thorough=True):
     def cotangent(xa, xb, o, ca, cb):
         return jax.vmap(lambda cts: pullback(p, p.f, xa, o, cts)[2])([jnp.stack(c) for c in zip(ca, cb)])
 
+    def shared(xa, xb, o, ca, cb):
+        return jax.vmap(lambda *xs: pullback(p, p.f, list(xs), o, list(ca))[2])(*map(jnp.stack, zip(xa, xb)))
+
     def alone(i):
         def run(xa, xb, o, ca, cb):
             y, pull = jax.vjp(lambda x: g(o)(*xa[:i], x, *xa[i + 1:]), xa[i])
             return pull([jnp.asarray(c, v.dtype) for c, v in zip(ca, y)])
-        return Row(run, lambda a, mixed: [a[i]])
+        return Row(run, lambda a, mixed: [a[i]], (i,))
 
     def mapped(subset, axis):
         def run(xa, xb, o, ca, cb):
@@ -73,10 +78,13 @@ def matrix(p, thorough=True):
         return Row(run, expect, subset)
     table = {"jit": plain(jax.jit), "remat": plain(jax.checkpoint),
              "scan": Row(scan, lambda a, mixed: [np.stack(s) for s in zip(a, mixed(every))]),
-             "vmap over the cotangent": Row(cotangent, lambda a, mixed: [np.stack(s) for s in zip(a, mixed(()))])}
+             "vmap over the cotangent": Row(cotangent, lambda a, mixed: [np.stack(s) for s in zip(a, mixed(()))]),
+             "vmap of the gradient, one cotangent for all": Row(shared, lambda a, mixed: [np.stack(s) for s in zip(a, mixed(every, 0))],
+                                                                every)}
     if thorough:
         table["cond"] = plain(either)
-        table |= {f"argnums: {p.names[p.real[i]]} alone": alone(i) for i in range(min(n, 5)) if n > 1}
+    if n > 1 and (thorough or tells_what_is_asked(p)):
+        table |= {f"argnums: {p.names[p.real[i]]} alone": alone(i) for i in range(min(n, 5))}
     for subset in subsets(n, thorough):
         whole = len(subset) == n
         label = "all arguments" if whole else " and ".join(p.names[p.real[i]] for i in subset)
@@ -93,7 +101,7 @@ def rows(p, book, args, thorough):
         return table
     except Exception:                                   # then one at a time
         pass
-    best, good = matrix(truth.perfect(p), thorough), {}
+    best, good = matrix(truth.perfect(p)), {}
     for name, row in table.items():
         try:
             jax.eval_shape(row.run, *args)
@@ -126,8 +134,8 @@ def look(run, at, table, made, args, another, which):
         return book.raised("jit", made.error, "the rule under jit, vmap, scan, cond and remat")
     a = at.grads(p.leaves, ca, which)
 
-    def mixed(subset):
-        return at.grads(p.merge([v if i in subset else u for i, (u, v) in enumerate(zip(xa, xb))], others), cb, which)
+    def mixed(subset, lane=1):
+        return at.grads(p.merge([v if i in subset else u for i, (u, v) in enumerate(zip(xa, xb))], others), (ca, cb)[lane], which)
     result = made(*args)
     for name, row in table.items():
         got, want = judge.numbers(jax.tree.leaves(result[name])), row.expect(a, mixed)
@@ -139,7 +147,9 @@ def look(run, at, table, made, args, another, which):
             book.note(check, f"{name}: JAX {jax.__version__} itself goes wrong with any custom_vjp here, one output of which does not "
                              "depend on what is mapped")
             continue
-        book.wrong(looks.Look(check, name, fault, p, p.leaves, ca))
+        if check == "argnums":
+            fault = fault._replace(array=row.subset[0])
+        book.wrong(looks.Look(check, name, fault, p, p.leaves, ca, more=(another, cb, row.subset)))
 
 
 def _independent(p, subset, xs, others):
@@ -157,7 +167,7 @@ def _independent(p, subset, xs, others):
 
 def _best_differs(run, at, name, args, want):
     """Whether the best of rules goes wrong there too."""
-    best = build({name: (matrix(truth.perfect(at.p), run.thorough)[name].run, args)})[name]
+    best = build({name: (matrix(truth.perfect(at.p))[name].run, args)})[name]
     return bool(best.error) or _differs(at, judge.numbers(jax.tree.leaves(best(*args))), want) is not None
 
 

@@ -1,8 +1,10 @@
 """The harness for anybody's gradient rule: right ones pass, wrong ones are caught."""
 
 import os
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -11,9 +13,12 @@ import numpy as np
 import pytest
 
 from fnnet import ops, verify
+from fnnet.verify import differences
 from fnnet.verify.example import arguments
+from tests.verify.broken import overlooked
 
 X = jnp.arange(12.0).reshape(3, 4) / 5 - 1
+TWO_LINES = ("vmap", "argnums", "second order", "as given", "settings", "kinks")
 
 
 def sine(backward):
@@ -31,7 +36,7 @@ def test_a_failure_is_told_in_full_and_those_after_it_in_a_line():
     report = verify.check(sine(lambda x, g: (2 * g * jnp.cos(x),)), X, thorough=False)
     text = str(report)
     assert text.count("to repeat") == 1 and text.count("\nFAILED ") == len(report.failures) > 3
-    assert "looks like a constant factor of 2" in text and "jax.vjp(f, *args)" in text
+    assert "looks like a constant factor of 2" in text and "jax.vjp(g, *args)" in text
     assert all("where" in str(failure) for failure in report.failures if failure.name in ("gradient", "kinks", "float32"))
 
 
@@ -42,6 +47,15 @@ def affine(dx=lambda g, x, w: g @ w.T, dw=lambda g, x, w: x.T @ g, db=lambda g, 
     return f
 
 
+CHESS = jnp.tile(jnp.array([[1.0, -1.0], [-1.0, 1.0]]), (40, 40))
+RNG = np.random.default_rng(0)
+
+
+def noise(w):
+    """Of another size at each call."""
+    return jax.pure_callback(lambda w: 1e-3 * RNG.normal(size=w.shape).astype(w.dtype), jax.typeof(w), w, vmap_method="sequential")
+
+
 @pytest.mark.parametrize("f, guess", [
     (affine(db=lambda g, x, w: g.mean(0)), "5 times too small: off by the batch size 5"),
     (affine(dw=lambda g, x, w: (x.T @ g).T), "transposed"),
@@ -50,11 +64,50 @@ def affine(dx=lambda g, x, w: g @ w.T, dw=lambda g, x, w: x.T @ g, db=lambda g, 
     (affine(dx=lambda g, x, w: jnp.zeros_like(x)), "the gradient of this argument is dropped"),
     (affine(dx=lambda g, x, w: (g @ w.T).astype(jnp.float16).astype(x.dtype)), "float16: every number is one"),
     (affine(dx=lambda g, x, w: (g @ w.T).at[3:].set(0)), "wrong only from index 3 of axis 0 on"),
+    (affine(dw=lambda g, x, w: x.T @ g * CHESS[:len(w), :w.shape[1]]), "the sign, of some elements"),
+    (affine(dw=lambda g, x, w: x.T @ g * (1 + 0.02 * (CHESS[:len(w), :w.shape[1]] > 0))), "a constant factor of 1.02, on some elements"),
+    (affine(dw=lambda g, x, w: x.T @ g + noise(w)), "not deterministic"),
+    (affine(dx=lambda g, x, w: (g + 0.3 * g[::-1]) @ w.T), "examples mix: a cotangent in row 0 alone comes back in other rows of x too"),
 ], ids=lambda v: v if isinstance(v, str) else "")
 def test_the_cause_is_guessed_from_the_whole_pattern_though_the_case_shown_is_small(f, guess):
     rng = np.random.default_rng(0)
     report = verify.check(f, *(jnp.asarray(rng.normal(size=s)) for s in ((5, 4), (4, 4), (4,))), thorough=False)
     assert guess in str(report) and report.failures[0].name == "gradient"
+
+
+@pytest.mark.parametrize("case", [c for c in overlooked.CASES if c.quick and c.caught[0] in TWO_LINES], ids=lambda c: c.name)
+def test_the_two_lines_run_and_show_what_they_say(case, capsys):
+    """In whatever way the rule went wrong: under vmap, at second order, in low precision, at other settings."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        failures = [f for f in verify.check(case.f, *case.args, thorough=False, **case.options).failures if f.reproduce]
+        assert any(failure.name in case.caught for failure in failures)
+        for failure in failures:
+            assert len(failure.reproduce.splitlines()) == 2
+            exec(failure.reproduce, {"f": case.f})
+            shown, said = capsys.readouterr().out, re.search(r"\]: (.*), and .* is right$", failure.reproduce)[1]
+            numbers = re.findall(r"-?(?:[\d.]+(?:e[-+]?\d+)?|inf|nan)\b", re.sub(r"\.(?=[^\d])", "", shown))
+            assert any(np.isclose(float(v), float(said), rtol=2e-3, equal_nan=True) for v in numbers)
+
+
+def test_arrays_of_the_usual_precision_made_inside_a_rule_are_of_the_session_s():
+    """one_hot, ones and arange are float32 in a session without float64, in which a rule is right that is not in another."""
+    f = jax.custom_vjp(lambda z, t: jax.nn.logsumexp(z, -1) - jnp.take_along_axis(z, t[:, None], 1)[:, 0])
+    f.defvjp(lambda z, t: (f(z, t), (z, t)), lambda s, g: (g[:, None] * (jax.nn.softmax(s[0]) - jax.nn.one_hot(s[1], s[0].shape[1])), None))
+    args = np.float32(X), np.array([0, 2, 1])
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        verify.check(f, *args, thorough=False).raise_if_failed()
+    with jax.numpy_dtype_promotion("standard"):
+        assert [failure.name for failure in verify.check(f, *args, thorough=False).failures] == ["structure"]
+
+
+def test_a_complex_step_knows_a_slope_to_the_last_digits_and_keeps_out_of_what_is_not_analytic():
+    x, rng = np.array([0.3, -1.2]), np.random.default_rng(0)
+    for value, slope, exact in ((lambda x: np.exp(x).sum(), np.exp(x), True), (lambda x: abs(x[0]) ** 3 + x[1].real, [0.27, 1.0], False)):
+        (_, found, errors), = differences.complex_step(lambda xs, v=value: complex(v(xs[0])), [x], differences.differences(
+            lambda xs, v=value: float(v(xs[0]).real), [x], rng))
+        np.testing.assert_allclose(found, slope, rtol=1e-15 if exact else 1e-8)
+        assert (errors[0] == 1e-13 * abs(found[0])) == exact
 
 
 @pytest.mark.parametrize("kept, guess", [(0.5, "the mask differs between forward and backward"), (None, "a constant factor of 0.5")])
