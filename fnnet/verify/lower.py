@@ -134,7 +134,7 @@ class Low(NamedTuple):
         cts = [np.asarray(c).astype(t) for c, t in zip(cts, self.dtypes)]
         got, auto, y = self.low(low, cts)
         self._types(got, y, low)
-        kinds = [jnp.finfo(a.dtype) for a in got]
+        kinds = [jnp.finfo(a.dtype) for a in auto]
         got, auto, want = numbers(got), numbers(auto), self.exact(low, cts)
         auto = want if self.p.numeric else auto
         values = len(y)
