@@ -89,16 +89,16 @@ class Rule:
         if self._required and (missing := self._required - named.keys()):
             raise TypeError(f"{self!r} was called without {_list(missing)}")
         settings = {**self.settings, **named}
-        if self._check is not None:
-            self._check(arrays, settings)
-        aside = _set_aside.value
-        if aside is _EVERY or self in aside:
-            return self.reference(*arrays, **settings)
+        plain = (aside := _set_aside.value) is _EVERY or self in aside
+        key = tuple((name, type(value), value) for name, value in settings.items())
         try:
-            key = tuple((name, type(value), value) for name, value in settings.items())
-            op = self._built.get(key)
+            op = None if plain else self._built.get(key)
         except TypeError:
             raise TypeError(self._unhashable(settings)) from None
+        if self._check is not None:
+            self._check(arrays, settings)
+        if plain:
+            return self.reference(*arrays, **settings)
         if op is None:
             op = self._built[key] = _differentiable(self, settings)
         return op(*arrays)

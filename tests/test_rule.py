@@ -315,6 +315,18 @@ def test_a_wrong_call_is_a_sentence(call, sentence):
         call()
 
 
+def test_a_traced_setting_is_refused_before_a_check_asks_for_its_value():
+    scaled = rule(lambda x, *, rate: x * rate)
+    scaled.slope(lambda x, *, rate: jnp.full_like(x, rate))
+    asked = []
+    scaled.check(lambda x, *, rate: asked.append(rate > 0))
+    with pytest.raises(TypeError, match="rate is a setting of <lambda>, fixed and hashable, and was given an array"):
+        jax.jit(lambda rate: scaled(x32, rate=rate))(0.5)
+    assert not asked
+    scaled(x32, rate=0.5)
+    assert asked == [True]
+
+
 @pytest.mark.parametrize("backward, sentence", [
     (lambda dy, x, y: (dy * y,), r"takes x, y but its bwd returned 1 cotangent: give one for each, None where there is none"),
     (lambda dy, x, y: dy, r"takes x, y but its bwd returned 1 cotangent"),
