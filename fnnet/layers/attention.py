@@ -168,7 +168,7 @@ def _parts(x) -> tuple[Any, Any, Any]:
     x, memory, mask = (*x, None)[:3]
     if mask is not None and mask.dtype != bool:
         raise TypeError(f"attention takes (x, memory, mask), the mask True where a query may look, and was given {mask.dtype}"
-                        f"{list(mask.shape)} in its place: the memory is keys and values in one")
+                        f"{list(mask.shape)} in its place: write mask.astype(bool); keys and values are one array, the memory")
     return x, memory, mask
 
 
