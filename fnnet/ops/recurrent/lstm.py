@@ -42,10 +42,13 @@ def lstm(x, wx, wh, b, h0=None, c0=None, p=None, lengths=None, *, reverse=False,
 @lstm.fwd
 def _(x, wx, wh, b, h0, c0, p, lengths, *, reverse, recompute):
     again = recomputed(x.shape[0]) if recompute is None else recompute
+    w = jnp.concatenate([wx, wh])               # of x and h side by side: one product a step instead of two
 
     def step(x, h, c):
-        gates, c = _gates(plus(product(x, wx) + product(h, wh), b), c, p)
-        return (gates[3] * jnp.tanh(c), c), None if again else tuple(a.astype(x.dtype) for a in gates)
+        xh = jnp.concatenate([x, h.astype(x.dtype)], -1)
+        i, f, g, o = gates = _gates(plus(product(xh, w), b), c, p)
+        c = f * c + i * g
+        return (o * jnp.tanh(c), c), None if again else tuple(a.astype(x.dtype) for a in gates)
     states = initial(h0, x, wx[:, 0]), initial(c0, x, wx[:, 0])
     y, (h, c), gates, starts = forward(step, states, x, lengths, reverse)
     return (y, h.astype(x.dtype), c.astype(x.dtype)), (x, wx, wh, b, h0, c0, p, lengths, y, gates, starts)
@@ -54,22 +57,25 @@ def _(x, wx, wh, b, h0, c0, p, lengths, *, reverse, recompute):
 @lstm.bwd
 def _(dy, x, wx, wh, b, h0, c0, p, lengths, y, gates, starts, *, reverse):
     dy, *dstates = dy
+    w, d = jnp.concatenate([wx, wh]), x.shape[-1]
     wxt, wht = wx.transpose(1, 2, 0), wh.transpose(1, 2, 0)
+    peeping = gates is None and p is not None           # the gates are not known before c, which comes step by step
 
     def chunk(dstates, x, h, y, dy, gates, counts, starts):
         def cell(c, now):
-            """The gates of a step, and c before and after it."""
+            """The gates of a step where they were not known, and c before and after it."""
             gates, counts = now
-            if lost:
-                gates, new = _gates(gates, c, p)
-            else:
-                i, f, g, _ = gates
-                new = f * c + i * g
-            new = where(counts, new, c)
-            return new, (gates, c, new)
-        lost = gates is None
-        gates = plus(product(x, wx) + product(h, wh), b) if lost else tuple(a.astype(dy.dtype) for a in gates)
-        _, ((i, f, g, o), c, after) = lax.scan(cell, starts[1], (gates, counts), reverse=reverse)
+            i, f, g, _ = gates = _gates(gates, c, p) if peeping else gates
+            new = where(counts, f * c + i * g, c)
+            return new, (gates if peeping else None, c, new)
+        xh = jnp.concatenate([x, h], -1)
+        if gates is None:
+            gates = plus(product(xh, w), b)
+            gates = gates if peeping else _gates(gates)
+        else:
+            gates = tuple(a.astype(dy.dtype) for a in gates)
+        _, (found, c, after) = lax.scan(cell, starts[1], (gates, counts), reverse=reverse)
+        i, f, g, o = found if peeping else gates
 
         # A step back is linear in dh and dc. Its coefficients, for all steps of the chunk:
         tanh = jnp.tanh(after)
@@ -90,20 +96,19 @@ def _(dy, x, wx, wh, b, h0, c0, p, lengths, y, gates, starts, *, reverse):
         dstates, delta = lax.scan(step, dstates, (dy, coefficients, where(counts, keep, 1), counts), reverse=not reverse)
 
         dp = None if p is None else jnp.stack([(delta[:, :, i] * cell).sum((0, 1)) for i, cell in ((0, c), (1, c), (3, after))])
-        return dstates, (outer(x, delta), outer(h, delta), delta.sum((0, 1)), dp), product(delta, wxt, 2)
-    dx, (dwx, dwh, db, dp), (dh, dc) = backward(chunk, dstates, (wx, wh, b, p), x, y, dy, gates, starts, lengths, reverse)
-    return dx, dwx, dwh, db, None if h0 is None else dh, None if c0 is None else dc, dp, None
+        return dstates, (outer(xh, delta), delta.sum((0, 1)), dp), product(delta, wxt, 2)
+    dx, (dw, db, dp), (dh, dc) = backward(chunk, dstates, (w, b, p), x, y, dy, gates, starts, lengths, reverse)
+    return dx, dw[:d], dw[d:], db, None if h0 is None else dh, None if c0 is None else dc, dp, None
 
 
-def _gates(z, c, p):
-    """i, f, g, o [n k] of z [n 4 k], and the new c."""
-    i, f, g, o = (z[:, gate] for gate in range(4))
+def _gates(z, c=None, p=None):
+    """i, f, g, o of z [... 4 k]; with peepholes of the c before."""
+    i, f, g, o = (z[..., gate, :] for gate in range(4))
     if p is not None:
         p = p.astype(z.dtype)
         i, f = i + p[:1] * c, f + p[1:2] * c
     i, f, g = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g)
-    c = f * c + i * g
-    return (i, f, g, jax.nn.sigmoid(o if p is None else o + p[2:] * c)), c
+    return i, f, g, jax.nn.sigmoid(o if p is None else o + p[2:] * (f * c + i * g))
 
 
 @lstm.check
