@@ -13,7 +13,7 @@ from fnnet.verify.inputs import draw, invented
 from fnnet.verify.lower import low_jobs, low_looks
 from fnnet.verify.mesh import mesh_looks
 from fnnet.verify.problem import both, build, problem
-from fnnet.verify.reference import constants, reference_of
+from fnnet.verify.reference import constants, endless, reference_of
 from fnnet.verify.report import Report
 from fnnet.verify.state import state, structure
 
@@ -79,6 +79,7 @@ def _look_around(run, p, vary, derived):
         if at is None:
             return None
     p = at.p
+    xs, others = p.split(p.leaves)
     right = looks.look(book, "gradient", "the inputs given", at, p.leaves, cts)
     right = looks.look(book, "inputs", "another draw", at, another, cts) and right
     lanes = (xs, p.split(another)[0], others, cts, more)
@@ -124,8 +125,15 @@ def _first(run, p, cts):
     if made.error:
         run.book.raised("runs", made.error, "value and gradient at the inputs given, in float64 under jit")
         return None, {}, {}
-    p = p._replace(constants=tuple(constants(made.jaxpr)))
+    p = p._replace(constants=tuple(constants(made.jaxpr)), endless=endless(made.jaxpr))
+    if p.endless:
+        run.book.note("inputs", "a loop that ends when something has converged might never end elsewhere: looked at where the arguments "
+                                "given are, and where a spec allows; count its turns for a closer look")
+        p = p._replace(domains=tuple(d._replace(word="fixed") if d.kind == "float" and not d.said else d for d in p.domains))
     at = looks.first(p, made, cts, truth.precision(p, made.jaxpr), run.rng)
+    if p.endless and (left := truth.forgotten(at, cts)):
+        run.book.note("gradient", f"of {', '.join(p.names[i] for i in left)} only the loop's last error depends: not looked at")
+        return _first(run, p._replace(real=tuple(i for i in p.real if i not in left)), cts)
     return at._replace(p=truth.bounds(at, made.jaxpr, cts, run.rng)), programs, jobs
 
 

@@ -12,7 +12,7 @@ def _jit(f):
 
 
 def mesh_looks(book, p, at):
-    if len(jax.devices()) < 2 or p.forward:
+    if len(jax.devices()) < 2 or p.forward or p.endless:
         return
     found = [g for g in shapes.groups(p) if any(axis == 0 for _, axis in g)]
     if not found or any(d.kind == "key" for d in p.domains):

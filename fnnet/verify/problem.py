@@ -35,6 +35,7 @@ class Problem(NamedTuple):
     constants: tuple = ()   # numbers written in the programs
     forward: bool = False   # the reference has only forward mode (a while loop)
     numeric: bool = False   # the reference's gradient is one of central differences
+    endless: bool = False   # it has a loop that goes on until something has converged: elsewhere it might never end
     title: str = ""
 
     @property

@@ -71,6 +71,13 @@ def constants(closed):
     return sorted(v for v in found if abs(v) < 1e4 and v == v)
 
 
+def endless(closed):
+    """Whether a program has a loop that counts nothing: one that ends when something has converged, and perhaps never."""
+    def counts(cond):
+        return any(np.issubdtype(getattr(v.aval, "dtype", np.float64), np.integer) for e in primitives(cond) for v in e.invars)
+    return any(e.primitive.name == "while" and not counts(e.params["cond_jaxpr"]) for e in primitives(closed))
+
+
 def primitives(closed):
     """Every (primitive, equation) of a program, with those inside others."""
     for eqn in _open(closed).eqns:
@@ -101,9 +108,7 @@ def _run(closed, args):
         elif eqn.primitive.name in ("jit", "pjit", "remat2", "checkpoint", "closed_call") and _has_rule(eqn):
             out = _run(eqn.params["jaxpr"], given)
         else:
-            params = {name: _without_rules(value) if _is_program(value) and _has_rule(eqn) else
-                      tuple(map(_without_rules, value)) if isinstance(value, tuple) and value and all(map(_is_program, value)) else value
-                      for name, value in eqn.params.items()}
+            params = {name: _without_rules_inside(value) for name, value in eqn.params.items()} if _has_rule(eqn) else eqn.params
             out = eqn.primitive.bind(*given, **eqn.primitive.get_bind_params(params))
             out = out if eqn.primitive.multiple_results else [out]
         env.update(zip(eqn.outvars, out, strict=True))
@@ -118,6 +123,13 @@ def _without_rules(closed):
     """The body of a loop or a branch, traced anew."""
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=getattr(v.aval, "weak_type", False)) for v in _open(closed).invars]
     return jax.make_jaxpr(lambda *args: _run(closed, args))(*avals)
+
+
+def _without_rules_inside(value):
+    """The same of what a primitive was given: a program, some of them, perhaps by name, or anything else."""
+    if isinstance(value, tuple) and value and all(map(_is_program, value)):
+        return type(value)(*map(_without_rules, value)) if hasattr(value, "_fields") else tuple(map(_without_rules, value))
+    return _without_rules(value) if _is_program(value) else value
 
 
 def _has_rule(eqn):

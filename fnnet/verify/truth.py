@@ -11,7 +11,8 @@ from fnnet.verify.reference import primitives
 from fnnet.verify.spec import Domain
 
 F64, F32 = (float(np.finfo(t).eps) for t in (np.float64, np.float32))
-ITERATED, DIFFERENCED = 1e-9, 1e-10     # precision of what iterates to convergence, and of differences
+ITERATED, DIFFERENCED = 1e-9, 1e-10     # precision of what iterates a number of times, and of differences
+CONVERGED = 1e-7        # of autodiff through a loop that ends when it has converged: it, and not the implicit derivative, is cut off
 STEP = 1e-3                             # of differences, where these are the truth
 ESTIMATOR = ("the function is constant between its jumps and its rule is not 0: taken for a straight-through estimator, and looked at "
              "for all but its formula; give the formula as reference=lambda x: x + stop_gradient(f(x) - x)")
@@ -96,6 +97,8 @@ def precision(p, jaxpr):
     that of convergence where the reference iterates."""
     if p.numeric:
         return DIFFERENCED
+    if p.endless:
+        return CONVERGED
     if any(e.primitive.name == "while" for e in primitives(jaxpr)):
         return ITERATED
     types = [v.aval for e in primitives(jaxpr) for v in e.outvars]
@@ -121,15 +124,25 @@ def bounds(at, jaxpr, cts, rng):
     return p._replace(domains=tuple(domains))
 
 
+def forgotten(at, cts):
+    """The arguments on which what a loop converges to does not depend: the rule says 0, and autodiff next to nothing."""
+    g, g0 = at.grads(at.p.leaves, cts), at.grads(at.p.leaves, cts, 3)
+    most = max(map(judge.largest, g0))
+    left = [i for i, a, b in zip(at.p.real, g, g0) if not a.any() and judge.largest(b) < judge.ROUNDINGS * CONVERGED * most]
+    return left if len(left) < len(g) else []
+
+
 def _highest(at, i, domain, cts):
     """The largest integer that the reference takes: one less than the size of an axis, where that is more than the example holds, and
-    it means something else than the next smaller one. Beyond an axis all integers are the same, or no number comes out."""
+    it means something else than the next smaller one, and is not dropped. Beyond an axis all integers are the same, or none is a number."""
     p = at.p
     shapes = [*(np.shape(p.leaves[j]) for j in p.real), *at.shapes]
     for size in sorted({s for shape in shapes for s in shape if s - 1 > domain.high}, reverse=True):
-        last, before = (judge.numbers(at.run([np.full_like(v, size - k) if j == i else v for j, v in enumerate(p.leaves)], cts)[3][0])
-                        for k in (1, 2))
-        if all(np.isfinite(v).all() for v in last) and any((u != v).any() for u, v in zip(last, before)):
+        (last, slopes), (before, others) = (
+            [judge.numbers(a) for a in at.run([np.full_like(v, size - k) if j == i else v for j, v in enumerate(p.leaves)], cts)[3][::2]]
+            for k in (1, 2))
+        dropped = any(v.any() and not u.any() for u, v in zip(slopes, others))
+        if all(np.isfinite(v).all() for v in last) and any((u != v).any() for u, v in zip(last, before)) and not dropped:
             return size - 1
     return domain.high
 

@@ -156,3 +156,34 @@ def _(dy, x, s, *, power):
 
 
 right("running", "a rule of fnnet", scaled, X, jnp.float32(1.3), vary={"power": (2, 3)})
+
+
+def fixed_point(f, a, x):
+    return jax.lax.while_loop(lambda c: jnp.abs(c[0] - c[1]) > 1e-6, lambda c: (c[1], f(a, c[1])), (x, f(a, x)))[1]
+
+
+def fixed_point_back(g, a, y, f):
+    pull = jax.vjp(lambda x: f(a, x), y)[1]
+    w = jax.lax.while_loop(lambda c: jnp.abs(c[0] - c[1]) > 1e-6, lambda c: (c[1], g + pull(c[1])[0]), (g, g + pull(g)[0]))[1]
+    return jax.vjp(lambda a: f(a, y), a)[1](w)[0], jnp.zeros_like(y)
+
+
+def attention(q, k, v):
+    return jax.nn.softmax(q @ k.swapaxes(1, 2) / 2) @ v
+
+
+def attention_back(g, q, k, v, y, rows):
+    p = jnp.exp(q @ k.swapaxes(1, 2) / 2 - rows)
+    ds = p * (g @ v.swapaxes(1, 2) - (g * y).sum(-1, keepdims=True)) / 2
+    return ds @ k, ds.swapaxes(1, 2) @ q, p.swapaxes(1, 2) @ g
+
+
+right("running", "a fixed point, as the documentation of JAX differentiates it", vjp(fixed_point, fixed_point_back, lambda f, a, x:
+    (y := fixed_point(f, a, x), (y, (a, y)))[1], static=(0,)), lambda a, x: jnp.cos(a * x) / 2 + a, jnp.float32(0.7), jnp.float32(0.5))
+right("running", "a linear solve of its own", lambda a, b: jax.lax.custom_linear_solve(lambda v: a @ a.T @ v + v, b, lambda _, b:
+    jnp.linalg.solve(a @ a.T + jnp.eye(len(a), dtype=a.dtype), b), symmetric=True), normal(4, 4), normal(4))
+right("arithmetic", "attention that keeps the logarithm of its sums", vjp(attention, attention_back, lambda q, k, v: (attention(q, k, v), (
+    q, k, v, attention(q, k, v), jax.nn.logsumexp(q @ k.swapaxes(1, 2) / 2, -1, keepdims=True)))), normal(2, 5, 4), normal(2, 5, 4, seed=1),
+    normal(2, 5, 4, seed=2))
+right("arguments", "segments, fewer than rows or columns", vjp(lambda i, x: jax.ops.segment_sum(x, i, 3), lambda g, i, x: (None, g[i])),
+      jnp.array([0, 0, 1, 2]), normal(4, 9))
