@@ -17,6 +17,7 @@ from fnnet.verify.table import table
 # In float64. Autodiff of the reference is exact but for rounding; differences are not.
 LIMITS = {"value": 1e-13, "gradient": 1e-12, "differences": 1e-7, "second order": 1e-10, "eager": 1e-12, "vmap": 1e-12, "scan": 1e-12,
           "remat": 1e-12}
+DIFFERENCES = 100           # elements of an array, at random, that are held against differences; autodiff is held against all
 WORSE_THAN_AUTODIFF = 40        # in float32: how many times autodiff's own error a rule may err
 CORNERS = {"zeros": 0.0, "minus zeros": -0.0, "ones": 1.0, "large": 1e4, "large negative": -1e4, "saturated": 80.0, "tiny": 1e-30}
 
@@ -72,7 +73,7 @@ class Audit(NamedTuple):
 
 def audit(rule, *, seed=0):
     """Every example of a rule, in float64: value and gradient against the reference, autodiff and central differences, with random
-    cotangents; second derivatives; eager, vmap over every subset of arguments, scan and remat; float32 against float64; corners.
+    cotangents. The first also: second derivatives; eager, vmap over every subset of arguments, scan and remat; float32; corners.
     """
     if not (hasattr(rule, "reference") and hasattr(rule, "examples")):
         raise TypeError(f"audit takes a rule, made by @rule, and was given {rule!r}: for a function of your own use gradient_check")
@@ -114,98 +115,97 @@ def _example(rule, example, seed, thorough):
     cotangents = _like(jax.eval_shape(hand.of, *hand.floats), seed + 1)
     directions = _like(hand.floats, seed + 2)
 
-    def first(case, *floats):
-        y, pull = jax.vjp(case.of, *floats)
-        return y, pull(cotangents)
-
     def everything(case):
-        def both(*floats):
-            y, g = first(case, *floats)
-            second = jax.grad(lambda floats, c: _dot(jax.vjp(case.of, *floats)[1](c), tuple(directions)), (0, 1))(floats, cotangents)
-            return y, g, second
-        return quick(both)(*case.floats)
-    got, want = everything(hand), everything(plain)
+        def both(floats, cotangents):
+            y, pull = jax.vjp(case.of, *floats)
+            return y, pull(cotangents)
+
+        def further(floats, cotangents):
+            return jax.grad(lambda *at: _dot(both(*at)[1], tuple(directions)), (0, 1))(floats, cotangents)
+        return quick(lambda *at: (*both(*at), further(*at)) if thorough else both(*at))
+    ours, theirs = everything(hand), everything(plain)          # compiled once each, for all that is to come
+    got, want = (of(tuple(hand.floats), cotangents) for of in (ours, theirs))
     for name, a, b in zip(("value", "gradient", "second order"), got, want):
         yield _agree(name, a, b)
-    numeric = numeric_gradient(lambda floats: _dot(plain.of(*floats), cotangents), tuple(hand.floats))
-    yield _agree("differences", got[1], [d.reshape(leaf.shape) for (_, d), leaf in zip(numeric, jax.tree.leaves(hand.floats))])
+    numeric = numeric_gradient(lambda floats: _dot(plain.of(*floats), cotangents), tuple(hand.floats), samples=DIFFERENCES)
+    chosen = [np.asarray(g).reshape(-1)[places] for g, (places, _) in zip(jax.tree.leaves(got[1]), numeric)]
+    yield _agree("differences", chosen, [d for _, d in numeric])
     if not thorough:
         return
-    yield _agree("eager", first(hand, *hand.floats), got[:2])
-    yield from _transforms(hand, plain, cotangents)
-    yield _single(rule, example, seed)
-    yield from _corners(rule, hand, plain, example, cotangents)
+    y, pull = jax.vjp(hand.of, *hand.floats)
+    yield _agree("eager", (y, pull(cotangents)), got[:2])
+    yield from _transforms(hand, theirs, cotangents)
+    yield _single(hand, plain, theirs, cotangents)
+    yield from _corners(rule, hand, ours, theirs, example, cotangents)
 
 
-def _transforms(hand, plain, cotangents):
-    """vmap over every subset of the arrays, scan, and remat, each as one program for the rule and one for the reference."""
-    def scalar(case):
-        return lambda *floats: _dot(case.of(*floats), cotangents)
-    n = len(hand.floats)
+def _transforms(hand, theirs, cotangents):
+    """vmap over every subset of the arrays, scan, and remat, each as one program for the rule, against one evaluation after another."""
+    n, floats, factors = len(hand.floats), tuple(hand.floats), (1.0, 0.5)
     sizes = range(1, n + 1) if n <= 3 else (1, n)
     subsets = [s for k in sizes for s in itertools.combinations(range(n), k)]
 
-    def batched(case):
-        def all_subsets(*floats):
-            out = []
-            for subset in subsets:
-                axes = tuple(0 if i in subset else None for i in range(n))
-                stacked = [jax.tree.map(lambda a: jnp.stack([a, 0.5 * a]), a) if i in subset else a for i, a in enumerate(floats)]
-                out.append(jax.grad(lambda *a, axes=axes: jax.vmap(scalar(case), axes)(*a).sum(), tuple(range(n)))(*stacked))
-            return out
-        return quick(all_subsets)(*case.floats)
-    yield _agree("vmap", batched(hand), batched(plain))
+    def scalar(*floats):
+        return _dot(hand.of(*floats), cotangents)
 
-    def scanned(*floats, case=hand):
-        def total(*floats):
-            body = lambda c, t: (c + scalar(case)(*jax.tree.map(lambda a: a * t, floats)), None)
-            return jax.lax.scan(body, 0.0, jnp.array([1.0, 0.5]))[0]
-        return jax.grad(total, tuple(range(n)))(*floats)
-    yield _agree("scan", quick(scanned)(*hand.floats), quick(functools.partial(scanned, case=plain))(*hand.floats))
-    grad = jax.grad(scalar(hand), tuple(range(n)))
-    yield _agree("remat", quick(jax.grad(jax.checkpoint(scalar(hand)), tuple(range(n))))(*hand.floats), quick(grad)(*hand.floats))
+    def times(factor, subset):
+        return tuple(jax.tree.map(lambda a: a * factor, a) if i in subset else a for i, a in enumerate(floats))
+
+    @quick
+    def all_subsets(floats):
+        out = []
+        for subset in subsets:
+            axes = tuple(0 if i in subset else None for i in range(n))
+            stacked = [jax.tree.map(lambda a: jnp.stack([a * t for t in factors]), a) if i in subset else a for i, a in enumerate(floats)]
+            out.append(jax.grad(lambda *a, axes=axes: jax.vmap(scalar, axes)(*a).sum(), tuple(range(n)))(*stacked))
+        return out
+
+    def one_by_one(subset):
+        gradients = [theirs(times(t, subset), cotangents)[1] for t in factors]
+        return [jax.tree.map(lambda *a: jnp.stack(a) if i in subset else sum(a), *g) for i, g in enumerate(zip(*gradients))]
+    yield _agree("vmap", all_subsets(floats), [one_by_one(subset) for subset in subsets])
+
+    def scanned(*floats):
+        body = lambda c, t: (c + scalar(*jax.tree.map(lambda a: a * t, floats)), None)
+        return jax.lax.scan(body, 0.0, jnp.array(factors))[0]
+    gradients = [jax.tree.map(lambda a: a * t, theirs(times(t, range(n)), cotangents)[1]) for t in factors]
+    yield _agree("scan", quick(jax.grad(scanned, tuple(range(n))))(*floats), jax.tree.map(lambda *a: sum(a), *gradients))
+    yield _agree("remat", quick(jax.grad(jax.checkpoint(scalar), tuple(range(n))))(*floats), theirs(floats, cotangents)[1])
 
 
-def _single(rule, example, seed):
+def _single(hand, plain, theirs, cotangents):
     """float32: the rule may err as much as autodiff does, some times over, and by the rounding of what it is given."""
-    errors = []
-    truth = None
-    cases = _cases(rule, example, seed, jnp.float32)
-    cotangents = _like(jax.eval_shape(cases[0].of, *cases[0].floats), seed + 1)
-    for case, dtype in ((cases[1], jnp.float64), *((case, jnp.float32) for case in cases)):
-        case = case._replace(arrays=_cast(case.arrays, dtype))
-        got = quick(lambda *a, case=case, dtype=dtype: jax.vjp(case.of, *a)[1](_cast(cotangents, dtype)))(*case.floats)
-        got = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(got)]
-        if truth is None:
-            truth = got
-        else:
-            errors.append([np.abs(a - b) for a, b in zip(got, truth)])
+    narrow = [case._replace(arrays=_cast(case.arrays, jnp.float32)) for case in (hand, plain)]
+    given = _cast(cotangents, jnp.float32)
+
+    def gradient(case):
+        return quick(lambda floats, cotangents: jax.vjp(case.of, *floats)[1](cotangents))(tuple(case.floats), given)
+    truth = theirs(_cast(tuple(narrow[1].floats), jnp.float64), _cast(given, jnp.float64))[1]
+    *both, truth = [[np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(g)] for g in (*map(gradient, narrow), truth)]
     eps, worst = float(jnp.finfo(jnp.float32).eps), 0.0
-    for ours, theirs, exact in zip(*errors, truth):
-        allowed = np.maximum(theirs, eps * np.abs(exact).max(initial=0)) + 1e-37
-        worst = max(worst, float((ours / allowed).max(initial=0)))
+    for ours, autodiffs, exact in zip(*both, truth):
+        allowed = np.maximum(np.abs(autodiffs - exact), eps * np.abs(exact).max(initial=0)) + 1e-37
+        worst = max(worst, float((np.abs(ours - exact) / allowed).max(initial=0)))
     return "float32", worst, float(WORSE_THAN_AUTODIFF), "times autodiff's own error"[: 0 if worst <= WORSE_THAN_AUTODIFF else None]
 
 
-def _corners(rule, hand, plain, example, cotangents):
+def _corners(rule, hand, ours, theirs, example, cotangents):
     """Arrays that may be any real number, set to corners: nothing may be infinite or NaN that the reference's is not, and where
     the gradients differ (kinks, ties) the rule's must lie among those found around the point."""
     free = [i for i in hand.real if _any_number(example.get(rule.arrays[i]))]
     if not free:
         return
 
-    @quick
-    def gradients(case_floats):
-        return [(case.of(*case_floats), jax.vjp(case.of, *case_floats)[1](cotangents)) for case in (hand, plain)]
-    around = quick(jax.vmap(lambda floats: jax.vjp(plain.of, *floats)[1](cotangents)))
     bad, differing = [], []
     for name, value in CORNERS.items():
-        floats = [jax.tree.map(lambda a: jnp.asarray(np.full(a.shape, value)), a) if i in free else a
-                  for i, a in zip(hand.real, hand.floats)]
-        (y, g), (y0, g0) = gradients(floats)
-        draw = np.random.default_rng(11)
-        near = around([jax.tree.map(lambda a: a[None] + 1e-6 * np.maximum(1e-3, np.abs(a))[None] * draw.normal(size=(24, *a.shape)),
-                                    jax.device_get(leaf)) for leaf in floats])
+        floats = tuple(jax.tree.map(lambda a: jnp.asarray(np.full(a.shape, value)), a) if i in free else a
+                       for i, a in zip(hand.real, hand.floats))
+        (y, g, _), (y0, g0, _) = ours(floats, cotangents), theirs(floats, cotangents)
+        draw, near = np.random.default_rng(11), []
+        for _ in range(24):
+            beside = jax.tree.map(lambda a: a + 1e-6 * np.maximum(1e-3, np.abs(a)) * draw.normal(size=a.shape), jax.device_get(floats))
+            near.append(theirs(beside, cotangents)[1])
+        near = jax.tree.map(lambda *a: np.stack(a), *near)
         for what, a, b, n in [*((f"value at {name}", a, b, None) for a, b in zip(y, y0)),
                               *((f"gradient at {name}", a, b, n) for a, b, n in zip(*map(jax.tree.leaves, (g, g0, near))))]:
             a, b = np.asarray(a), np.asarray(b)
