@@ -52,7 +52,7 @@ def test_on_an_explicit_mesh_with_the_examples_sharded(op, example):
     if not any(jnp.ndim(leaf) and leaf.shape[0] == n for leaf in jax.tree.leaves(arrays)):
         return                                          # a scalar or a penalty: there is nothing to shard
     scalar = total(f, cotangents_of(f, arrays))
-    want = jax.grad(scalar, over)(*arrays)
+    want = jax.jit(jax.grad(scalar, over))(*arrays)
     mesh = jax.make_mesh((n,), ("data",), devices=jax.devices()[:n])
     with jax.set_mesh(mesh):
         def place(leaf):
