@@ -117,28 +117,28 @@ def test_weights_are_in_pytorch_s_order(name):
 
 
 @each
-@pytest.mark.parametrize("t, reverse", [(1, False), (33, True), (64, False), (67, False), (67, True)])
+@pytest.mark.parametrize("t, reverse", [(1, False), (65, True), (128, False), (131, False), (131, True)])
 def test_however_time_divides_into_chunks(name, t, reverse):
     """Against autodiff of the plain loop: one chunk, several, the last of them full or not."""
     a, op = inputs(name, t=t), partial(getattr(ops, name), reverse=reverse)
-    assert (t > steps.chunk_size(3, t, 3)) == (t > 32)
+    assert (t > steps.chunk_size(3, t, 3)) == (t > 64)
     got, want = (jax.jit(jax.grad(lambda a, f=f: total(f(**a))))(a) for f in (op, partial(getattr(ops, name).reference, reverse=reverse)))
     chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("n, t, k, size", [
-    (8, 1000, 128, 25), (8, 1000, 512, 10), (8, 1024, 512, 16), (64, 1000, 512, 8), (3, 5, 3, 5), (1, 33, 1, 17), (0, 40, 3, 20),
+    (8, 1000, 128, 50), (8, 1000, 512, 10), (8, 1024, 512, 16), (64, 1000, 512, 8), (3, 5, 3, 5), (1, 65, 1, 33), (0, 80, 3, 40),
 ])
 def test_the_steps_of_a_chunk(n, t, k, size):
-    """At most 32, at least 8 unless there are fewer, and few steps left over."""
+    """At most 64, at least 8 unless there are fewer, and few steps left over."""
     assert steps.chunk_size(n, t, k) == size
 
 
 @pytest.mark.parametrize("name, recompute", [("rnn", None), ("gru", True), ("gru", False), ("lstm", True), ("lstm", False)])
 def test_what_the_padding_holds_does_not_matter(name, recompute):
-    a, lengths = inputs(name, t=40), jnp.asarray([40, 0, 7])
+    a, lengths = inputs(name, t=80), jnp.asarray([80, 0, 7])
     settings = {} if recompute is None else {"recompute": recompute}
-    padded = jnp.arange(40)[None, :, None] >= lengths[:, None, None]
+    padded = jnp.arange(80)[None, :, None] >= lengths[:, None, None]
     grads = []
     for filling in (0.0, jnp.nan):
         b = a | {"x": jnp.where(padded, filling, a["x"])}

@@ -59,4 +59,4 @@ small = {"wx": "2 3", "wh": "3 3", "b": "3"}
 rnn.example(x="h t d", wx="d k", wh="k k", b="k", h0="h k")
 rnn.example(x="p s c", wx="c m", wh="m m", b="m")
 rnn.example(x="n 6 2", h0="n 3", lengths=sample.integers("n", below=7), reverse=True, **small)
-rnn.example(x="n 37 2", activation="sigmoid", **small)
+rnn.example(x="2 70 2", activation="sigmoid", **small)

@@ -71,7 +71,7 @@ def over_chunks(f, carry, chunks, reverse):
 def chunk_size(n, t, k):
     """The steps of a chunk: few enough that its dozen arrays [s n k] stay in the cache, enough that its products are large. Of the
     sizes near that, the one that leaves the fewest steps over."""
-    most = min(32, max(8, 2**16 // max(1, n * k)))
+    most = min(64, max(8, 2**16 // max(1, n * k)))
     return t if t <= most else min(range(most, most // 2, -1), key=lambda size: -t % size)
 
 
