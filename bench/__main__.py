@@ -153,9 +153,10 @@ def measure_forms(args):
         found += (rows := forms.measured(case, 1.0 if args.quick else 4.0, exact=not args.quick))
         heads = [(case.rule, case.sizes)] + [("", "")] * (len(rows) - 1)
         cells += [(*head, row["form"], milliseconds(row["seconds"]), f"{row['seconds'] / rows[0]['seconds']:.2f}", size(row["saved"]),
-                   size(row["temp"]), "" if row["error"] is None else f"{row['error']:.0e}") for head, row in zip(heads, rows, strict=True)]
+                   size(row["temp"]), "" if row["error"] is None else f"{row['error']:.0e}",
+                   case.buys if row["seconds"] < 0.95 * rows[0]["seconds"] else "") for head, row in zip(heads, rows, strict=True)]
     if found:
-        header = ("rule", "sizes", "form", "ms", ": hand", "saved bytes", "temp bytes", "error")
+        header = ("rule", "sizes", "form", "ms", ": hand", "saved bytes", "temp bytes", "error", "hand is slower and buys")
         gains = forms.gains(found)
         print("\n\n" + table(header, cells, markdown=args.markdown))
         print(f"\nbest plain form : hand, geometric means: time {gains['seconds']:.2f}, saved bytes {gains['saved']:.1f}", flush=True)

@@ -23,6 +23,7 @@ class Case(NamedTuple):
     plain: object                   # the code one writes first
     best: object = None             # the best known without a rule, None: there is none better
     promised: tuple = ()            # (figure, "plain" or "best", the most that hand : it may be), …
+    buys: str = ""                  # what is had for the time where the best form takes less than 0.95 of hand's
     random: bool = False            # each form draws numbers of its own: there is no error to speak of
 
 
@@ -202,7 +203,8 @@ CASES = [
          functools.partial(ops.attention, causal=True), causal, causal_in_pieces, (("seconds", "plain", 0.35), ("temp", "plain", 1 / 40))),
     Case("linear_cross_entropy", "2048×256×32768", lambda: (*normal((2048, 256), (256, 32768), scale=0.06), labels(2048, 32768)),
          ops.linear_cross_entropy, lambda x, w, k: cross_entropy(x @ w, k), linear_classes_in_pieces,
-         (("temp", "plain", 1 / 20), ("seconds", "best", 1.0))),
+         (("temp", "plain", 1 / 20), ("seconds", "best", 1.0)),
+         buys="a quarter of the scratch, a sixth of what is kept, and nobody writes pieces"),
     Case("maxout", "of 4, 512×512", lambda: normal((512, 512, 4)), ops.maxout, lambda x: x.max(-1), pairs_of_maxima,
          (("seconds", "plain", 0.2),)),
     Case("max_pool", "2×2, 32×32×32×64", lambda: normal((32, 32, 32, 64)), functools.partial(ops.max_pool, window=2), windows_of_two,
@@ -213,24 +215,29 @@ CASES = [
          (("seconds", "plain", 0.5), ("saved", "plain", 1 / 8))),
     Case("batch_norm", "64×28×28×128", lambda: normal((64, 28, 28, 128), (128,), (128,), (64, 28, 28, 128)),
          weighted(lambda *a: ops.batch_norm(*a)[0]), weighted(batch_norm), weighted(batch_norm_by_squares),
-         (("seconds", "plain", 1 / 1.5), ("temp", "plain", 0.01))),
+         (("seconds", "plain", 1 / 1.5), ("temp", "plain", 0.01)),
+         buys="the variance also where the mean is large, where the difference of squares cancels"),
     Case("layer_norm", "4096×768", lambda: normal((4096, 768), (768,), (768,)), ops.layer_norm, layer_norm, None,
          (("saved", "plain", 0.1),)),
     Case("dense_stack", "16 layers, tanh, 1024×256", lambda: (*normal((1024, 256), (16, 256, 256), scale=0.06), jnp.zeros((16, 256))),
          functools.partial(ops.dense_stack, activation="tanh"), stack(jnp.tanh), stack(jnp.tanh, remat=True), (("temp", "plain", 0.5),)),
     Case("reversible", "64 blocks, tanh, 2×1024×128", lambda: normal(*[(1024, 128)] * 2, *[(64, 128, 128)] * 2, scale=0.06),
          functools.partial(ops.reversible, f=tanh_layer, g=tanh_layer), coupled(), coupled(remat=True),
-         (("temp", "plain", 1 / 20), ("seconds", "best", 1.05))),
+         (("temp", "plain", 1 / 20), ("seconds", "best", 1.05)),
+         buys="scratch and kept bytes of one block, however many there are"),
     Case("dropout", "4096×2048", lambda: (*normal((4096, 2048)), jax.random.key(1)), ops.dropout, dropout, None,
          (("seconds", "plain", 1 / 2.5), ("temp", "plain", 0.01)), random=True),
     Case("binary_cross_entropy_with_logits", "4096×256",
          lambda: (normal((4096, 256))[0], jax.random.uniform(jax.random.key(1), (4096, 256))),
-         ops.binary_cross_entropy_with_logits, logits_by_logs, logits_stable, (("seconds", "best", 1 / 1.5),)),
+         ops.binary_cross_entropy_with_logits, logits_by_logs, logits_stable, (("seconds", "best", 1 / 1.5),),
+         buys="nothing kept, and the slopes at logit 0 and in both tails"),
     Case("softmax_cross_entropy", "2048×32768", lambda: (*normal((2048, 32768)), labels(2048, 32768)), ops.softmax_cross_entropy,
-         cross_entropy_of_one_hot, cross_entropy_by_logsumexp, (("temp", "plain", 0.01), ("seconds", "best", 1.05))),
+         cross_entropy_of_one_hot, cross_entropy_by_logsumexp, (("temp", "plain", 0.01), ("seconds", "best", 1.05)),
+         buys="three numbers a row kept and not as much as the scores once more; the small loss of a sure and right row"),
     Case("conv", f"{LAYERS} in a loop; best: in none, 16×14×14×64",
          lambda: (normal((16, 14, 14, 64))[0], normal((LAYERS, 3, 3, 64, 64), scale=0.04)[0]),
-         looped(ops.conv), looped(convolution), unrolled(convolution), (("seconds", "best", 1.5),)),
+         looped(ops.conv), looped(convolution), unrolled(convolution), (("seconds", "best", 1.5),),
+         buys="a program that does not grow with the layers: the best form is no loop"),
 ]
 
 

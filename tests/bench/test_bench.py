@@ -114,6 +114,13 @@ def test_a_row_for_a_rule():
     assert row["rule"] == "relu" and row["hand ms"] > 0 and row["gain"] == pytest.approx(row["autodiff ms"] / row["hand ms"])
 
 
+def test_a_rule_slower_than_the_best_plain_form_says_what_it_buys():
+    measured = json.loads(max(results.HERE.glob("*-cores-*.json")).read_text())["forms"]
+    seconds = {(row["rule"], row["form"]): row["seconds"] for row in measured}
+    slower = {rule for rule, form in seconds if seconds[rule, form] < 0.95 * seconds[rule, "hand"]}
+    assert slower <= {case.rule for case in forms.CASES if case.buys}
+
+
 def test_a_promise_is_about_forms_that_are_there_and_compute_the_same():
     for case in forms.CASES:
         assert all(figure in ("seconds", "temp", "saved", "error") and getattr(case, form) for figure, form, _ in case.promised)
