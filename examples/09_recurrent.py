@@ -37,7 +37,7 @@ def cross_entropy(scores, symbols):
     return ops.softmax_cross_entropy(scores.reshape(-1, SYMBOLS), symbols.reshape(-1), ignore_index=-1)
 
 
-def trained(net, loss, sequences, epochs=3, steps=300):
+def trained(net, loss, sequences, epochs=3, steps=200):
     """Losses on new sequences, after each epoch."""
     objective = train.supervised(net, loss)
     optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.adam(optim.cosine(1e-2, steps=epochs * steps, warmup=50)))

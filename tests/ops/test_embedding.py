@@ -54,5 +54,5 @@ def test_as_a_layer():
     params, state = net.init(jax.random.key(0), texts)
     assert params[0]["w"].shape == (5, 3) and net.apply(params, state, texts)[0].shape == (2, 3, 2)
     assert repr(net) == "Serial(Embedding(5, features=3), Dense(2))"
-    with pytest.raises(ValueError, match="the symbols of Embedding"):
+    with pytest.raises(ValueError, match="Embedding takes as symbols"):
         layers.Embedding(0, 3)
