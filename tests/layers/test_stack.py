@@ -52,7 +52,7 @@ def one_after_another(net, params, state, x, *, key, train):
 
 
 @each
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("train", [pytest.param(False, marks=pytest.mark.slow), True])    # training has all that evaluation has
 def test_repeated_is_one_after_another(name, train):
     """Value, state and gradient, with rules and without."""
     net = NETS[name]

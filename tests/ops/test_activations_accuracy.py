@@ -154,7 +154,7 @@ def test_limits_are_of_all():
 
 
 @each
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow), jnp.bfloat16])
 def test_at_infinity_the_limits_hold_and_before_it_all_is_finite(op, dtype):
     ends = jnp.array([-jnp.inf, jnp.inf], dtype)
     found = [float(v) for pair in both(op, ends) for v in pair]
