@@ -77,7 +77,11 @@ def assess(got, want, scale, factor, truth, xs, rng, around=None):
             near = near or [numbers(truth(x)) for x in surroundings(xs, rng)]
             excuse = np.where(_jumps(w, [m[i] for m in moved], [n[i] for n in near]), 0, excuse)
         allowed[i] = allowed[i] + excuse
-    wrong = [off(g, w, np.broadcast_to(a, w.shape)) for g, w, a in zip(got, want, allowed)]
+    def wrong_still():
+        return [off(g, w, np.broadcast_to(a, w.shape)) for g, w, a in zip(got, want, allowed)]
+    if any(w.any() for w in wrong_still()):
+        allowed = [a + TIMES * bend for a, bend in zip(allowed, _bends(want, truth, xs, rng))]
+    wrong = wrong_still()
     if not any(w.any() for w in wrong):
         return [], []
     near = near or [numbers(truth(x)) for x in surroundings(xs, rng)]
@@ -92,6 +96,19 @@ def assess(got, want, scale, factor, truth, xs, rng, around=None):
     if around is not None and (conventions or faults):
         return around(conventions, faults) or (faults, conventions)
     return faults, conventions
+
+
+def _bends(want, truth, xs, rng):
+    """Second differences at steps so small that those of a smooth function are nothing, and those at a kink left out: the rounding of
+    truth itself. Where it cancels, as (x cos x − sin x)/x² does at 10⁻⁵, it errs alike from one number to the next."""
+    total = [np.zeros_like(w) for w in want]
+    for h in (1e-7, 3e-7, 1e-6):
+        signs = [h * rng.choice([-1.0, 1.0], size=x.shape) for x in xs]
+        up, down = (numbers(truth([x * (1 + side * s) for x, s in zip(xs, signs)])) for side in (1, -1))
+        for t, u, w, d in zip(total, up, want, down):
+            bend = np.abs(u - 2 * w + d)
+            t += np.where(bend < JUMP * largest(w), bend, 0)
+    return total
 
 
 def _jumps(want, moved, near):
