@@ -16,9 +16,11 @@ from examples.resnet import resnet
 from fnnet import autodiff, ops, optim, train
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
+LONG = {"05", "06", "07", "09", "14"}       # half a minute of processor each, and more of all examples' time than the rest
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem[:2] in LONG))
+                                  for path in EXAMPLES])
 def test_example(path, tmp_path):
     assert len(path.read_text().splitlines()) <= 80
     environment = {**os.environ, "PYTHONPATH": str(path.parents[1]), "XLA_FLAGS": ""}
