@@ -27,7 +27,7 @@ def check(f, *args, reference=None, settings=None, vary=None, spec=None, argnums
     spec        what inputs are allowed, "x: f[*B, D], w: f[D, O] | labels: i[B] < O | p: f(0,1) | key"; else it is read off the arguments;
                 without arguments they are drawn from the spec
     argnums     the positions to differentiate; None: every real array
-    thorough    False for the quick part: under two seconds
+    thorough    False for the quick part: one to three seconds from a cold start
     budget      {"saved": bytes, "temp": bytes, "seconds": of value and gradient, "ulp": error at the dtype given}
 
     Truth is autodiff of the reference in float64, whatever the session's precision; central differences stand beside it.
