@@ -225,3 +225,21 @@ LSTM = inputs("lstm")
 def test_what_is_refused(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("name, gate", [("gru", 1), ("lstm", 1)])
+def test_what_a_shut_gate_lets_through_in_float32(name, gate):
+    """σ(−25) = 10⁻¹¹ of the state before: less than a rounding of 1, and known to its own last digits."""
+    a = inputs(name, n=2, t=3)
+    a["b"] = a["b"].at[gate].add(-25.0)
+    state = "c0" if name == "lstm" else "h0"
+    a[state] = jnp.ones((2, a["wh"].shape[0])) / 2
+    for other in ("wh", "bh"):                          # no other way through
+        if other in a:
+            a[other] = jnp.zeros_like(a[other])
+
+    def grad(f, dtype):
+        given = jax.tree.map(lambda v: v.astype(dtype), a)
+        return jax.grad(lambda s: f(**{**given, state: s})[0][:, 0].sum())(given[state]).astype(jnp.float64)
+    op = getattr(ops, name)
+    np.testing.assert_allclose(grad(op, jnp.float32), grad(op.reference, jnp.float64), rtol=1e-5)
