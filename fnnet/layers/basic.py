@@ -12,18 +12,21 @@ from fnnet.layers.initializers import he, normal, zeros
 from fnnet.layers.layer import Layer, as_real, shape_and_dtype
 from fnnet.layers.layer import count as _count
 from fnnet.layers.layer import given as _given
+from fnnet.ops.numeric import wide
 
 
 @dataclass(frozen=True, repr=False)
 class Dense(Layer):
     """y = x·W + b
 
-    x [... d] → y [... features]; params w [d features], b [features]. Weights are He-normal unless said otherwise.
+    x [... d] → y [... features]; params w [d features], b [features]. Weights are He-normal unless said otherwise. With
+    compute_dtype="bfloat16" the products and y are in bfloat16, and the parameters and their gradients stay in float32.
     """
     features: int
     bias: bool = True
     weights: Callable = he()
     biases: Callable = zeros()
+    compute_dtype: str | None = None
 
     def __post_init__(self):
         _count(self, "features", self.features)
@@ -32,6 +35,8 @@ class Dense(Layer):
         shape, dtype = shape_and_dtype(x)
         if not shape:
             raise ValueError(f"{self!r} takes x [... d], and was given a scalar")
+        if self.compute_dtype:
+            dtype = wide(dtype)
         params = {"w": self.weights(key, (shape[-1], self.features), dtype)}
         if self.bias:
             params["b"] = self.biases(jax.random.fold_in(key, 1), (self.features,), dtype)
@@ -42,7 +47,7 @@ class Dense(Layer):
         if jnp.ndim(x) < 1 or jnp.shape(x)[-1] != w.shape[0]:
             hint = ": flatten it first, with Flatten()" if x.ndim > 2 and x[0].size == w.shape[0] else ""
             raise ValueError(f"{self!r} was initialised for {w.shape[0]} features, and was given x {list(jnp.shape(x))}{hint}")
-        return ops.dense(as_real(x, w), w, params.get("b")), state
+        return ops.dense(as_real(x, w), w, params.get("b"), compute_dtype=self.compute_dtype), state
 
 
 @dataclass(frozen=True, repr=False)

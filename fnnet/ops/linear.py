@@ -1,33 +1,55 @@
 """Linear maps."""
 
+import functools
 import math
 
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.ops.numeric import wide
 from fnnet.rule import rule
 
 
 @rule
-def dense(x, w, b=None):
+def dense(x, w, b=None, *, compute_dtype=None):
     """Y = X·W + b,   dX = dY·Wᵀ,   dW = Xᵀ·dY,   db = Σ dY
 
     x [... d], w [d k], b [k] or None → y [... k]
+
+    compute_dtype: "bfloat16" or "float16" for mixed precision: x, w and b are rounded to it, and y is in it. Sums are of float32, and
+    dX, dW and db come in the dtypes of x, w and b without having been rounded to it, as weights kept in float32 need. None: nothing
+    is rounded.
     """
+    x, w, b = (_as(compute_dtype, a) for a in (x, w, b))
     y = x @ w
     return y if b is None else y + jnp.broadcast_to(b, y.shape)
 
 
 @dense.bwd
-def _(dy, x, w, b):
+def _(dy, x, w, b, *, compute_dtype):
     n = math.prod(x.shape[:-1])
-    rows, drows = x.reshape(n, x.shape[-1]), dy.reshape(n, dy.shape[-1])
-    dw = transposed_product(rows, drows).astype(w.dtype)
-    return (dy @ w.T).astype(x.dtype), dw, None if b is None else drows.sum(0).astype(b.dtype)
+    rows, drows = _as(compute_dtype, x).reshape(n, x.shape[-1]), dy.reshape(n, dy.shape[-1])
+    dx = _product(dy, _as(compute_dtype, w).T, wide(x.dtype))
+    dw = transposed_product(rows, drows, wide(w.dtype))
+    db = None if b is None else drows.sum(0, dtype=wide(b.dtype)).astype(b.dtype)
+    return dx.astype(x.dtype), dw.astype(w.dtype), db
+
+
+def _as(dtype, a):
+    return a if dtype is None or a is None else a.astype(dtype)
+
+
+def _is_real(dtype):
+    try:
+        return jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        return False
 
 
 @dense.check
-def _(x, w, b):
+def _(x, w, b, *, compute_dtype):
+    if compute_dtype is not None and not _is_real(compute_dtype):
+        raise ValueError(f"dense takes a compute_dtype of real numbers, \"bfloat16\" say, or None: it is {compute_dtype!r}")
     (*_, d), (rows, k) = jnp.shape(x) or (1,), jnp.shape(w) if jnp.ndim(w) == 2 else (0, 0)
     if jnp.ndim(w) != 2 or d != rows or not jnp.ndim(x):
         raise ValueError(f"dense takes x [... d] and w [d k]: x is {list(jnp.shape(x))} and w is {list(jnp.shape(w))}, "
@@ -36,23 +58,29 @@ def _(x, w, b):
         raise ValueError(f"dense takes a bias b [{k}] for w {[rows, k]}: b is {list(jnp.shape(b))}")
 
 
-def transposed_product(x, g):
-    """xᵀ·g, x [n d], g [n k] → [d k], in the order of operations that is fastest on the device it is compiled for.
+def transposed_product(x, g, dtype=None):
+    """xᵀ·g, x [n d], g [n k] → [d k], in the order of operations that is fastest on the device it is compiled for. It is answered
+    in the dtype in which it is summed, where one is given.
 
     On a CPU the compiler folds a transpose into the product, which then misses the fast routine for some shapes.
     A barrier keeps the transpose apart.
     """
     form = cpu_form(*x.shape, g.shape[1])
     if form == "plain":
-        return FORMS["plain"](x, g)
-    return lax.platform_dependent(x, g, cpu=FORMS[form], default=FORMS["plain"])
+        return FORMS["plain"](x, g, dtype)
+    here, elsewhere = (functools.partial(FORMS[name], dtype=dtype) for name in (form, "plain"))
+    return lax.platform_dependent(x, g, cpu=here, default=elsewhere)
 
 
 FORMS = {
-    "plain": lambda x, g: x.T @ g,
-    "from the right": lambda x, g: lax.optimization_barrier(lax.optimization_barrier(g.T) @ x).T,
-    "transpose first": lambda x, g: lax.optimization_barrier(x.T) @ g,
+    "plain": lambda x, g, dtype=None: _product(x.T, g, dtype),
+    "from the right": lambda x, g, dtype=None: lax.optimization_barrier(_product(lax.optimization_barrier(g.T), x, dtype)).T,
+    "transpose first": lambda x, g, dtype=None: _product(lax.optimization_barrier(x.T), g, dtype),
 }
+
+
+def _product(a, b, dtype):
+    return jnp.matmul(a, b, preferred_element_type=dtype)
 
 
 def cpu_form(n, d, k):

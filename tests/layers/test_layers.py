@@ -84,6 +84,23 @@ def test_parameters_follow_the_dtype_of_the_example(dtype, expected):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(expected)}
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_products_in_bfloat16_have_parameters_and_gradients_in_float32(dtype):
+    net, x = Serial(Dense(4, compute_dtype="bfloat16"), ops.relu, Dense(2, compute_dtype="bfloat16")), X.astype(dtype)
+    params, state = net.init(KEY, x)
+
+    def loss(params):
+        y, _ = net.apply(params, state, x)
+        assert y.dtype == jnp.bfloat16
+        return (y.astype(jnp.float32) ** 2).sum()
+    grads = jax.grad(loss)(params)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, grads))} == {jnp.dtype(jnp.float32)}
+    wide = Serial(Dense(4), ops.relu, Dense(2))
+    exact = jax.grad(lambda p: (wide.apply(p, state, X.astype(jnp.float64))[0] ** 2).sum())(jax.tree.map(lambda a: a.astype(jnp.float64), params))
+    for got, want in zip(jax.tree.leaves(grads), jax.tree.leaves(exact), strict=True):
+        assert np.linalg.norm(np.asarray(got) - np.asarray(want)) < 0.02 * np.linalg.norm(want)
+
+
 def test_batch_norm_keeps_running_statistics_and_uses_them_when_testing():
     net = BatchNorm(momentum=0.8)
     params, state = net.init(KEY, X)

@@ -137,6 +137,29 @@ def test_cotangents_come_back_in_the_dtypes_of_the_arguments():
             assert [g.dtype for g in gradient(*given)] == [a.dtype for a in given]
 
 
+def test_weights_in_float32_and_products_in_bfloat16():
+    """The truth is that of the rounded inputs. Autodiff of the cast rounds dW to bfloat16, an error of 2⁻⁹ or so."""
+    x, w, b = (jax.random.normal(jax.random.key(i), s, jnp.float32) for i, s in enumerate([(512, 64), (64, 32), (32,)]))
+    dy = jax.random.normal(jax.random.key(3), (512, 32), jnp.bfloat16)
+
+    def pulled(f):
+        y, pull = jax.vjp(lambda *a: f(*a, compute_dtype="bfloat16"), x, w, b)
+        assert y.dtype == jnp.bfloat16
+        return pull(dy)
+    rounded = [np.asarray(a.astype(jnp.bfloat16), np.float64) for a in (x, w)]
+    g = np.asarray(dy, np.float64)
+    truth = g @ rounded[1].T, rounded[0].T @ g, g.sum(0)
+    for mine, auto, right in zip(pulled(ops.dense), pulled(ops.dense.reference), truth, strict=True):
+        error, others = (np.linalg.norm(np.asarray(a, np.float64) - right) / np.linalg.norm(right) for a in (mine, auto))
+        assert mine.dtype == jnp.float32 and error < 1e-6 and others > 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bf16", 16])
+def test_a_compute_dtype_that_is_none_is_a_sentence(dtype):
+    with pytest.raises(ValueError, match=f'takes a compute_dtype of real numbers, "bfloat16" say, or None: it is {dtype!r}'):
+        ops.dense(*xwb(4, 3, 2), compute_dtype=dtype)
+
+
 def test_nothing_but_the_arguments_is_kept():
     x, w, b = xwb(64, 32, 16)
     assert verify.saved_bytes(ops.dense, x, w, b) == 0
