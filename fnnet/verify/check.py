@@ -83,8 +83,8 @@ def _look_around(run, p, vary, derived):
     right = looks.look(book, "gradient", "the inputs given", at, p.leaves, cts)
     right = looks.look(book, "inputs", "another draw", at, another, cts) and right
     lanes = (xs, p.split(another)[0], others, cts, more)
-    table = transforms.rows(p, book, lanes, run.thorough)
-    jobs["matrix"] = (transforms.program(table), lanes)
+    table, whole = transforms.rows(p, book, lanes, run.thorough)
+    jobs["matrix"] = (whole, lanes)
     if run.thorough and not p.numeric:
         jobs["complex step"] = (truth.analytic(p), ([x.astype(complex) for x in xs], others, cts))
     found, low = {}, {}
@@ -93,12 +93,12 @@ def _look_around(run, p, vary, derived):
         jobs |= elsewhere.jobs(book, found, rng)
         low = low_jobs(run, p, {label: q for (kind, label), (q, _) in found.items() if kind == "shapes" and (kind, label) in jobs})
         jobs |= low | second.jobs(p, cts, rng)
-    programs |= build({name: job for name, job in jobs.items() if name not in programs})       # compiled while the next looks are taken
+    programs |= build({name: job for name, job in jobs.items() if name not in programs})       # compiled as others are looked at
+    state(run, at, another, cts, 3 if right else 2)
     asked = kind != truth.ESTIMATOR and _against_differences(run, at, cts, programs.get("complex step"))
     looks.pull_back(book, at, p.leaves, run.thorough)
     tried = _try(run, at) if right else []
     transforms.look(run, at, table, programs["matrix"], lanes, another, 3 if right else 2)
-    state(run, at, another, cts, 3 if right else 2)
     structure(book, p, run.session)
     if right:
         second.look(run, at, programs, jobs, cts, tried, formal=asked or bool(kind))

@@ -171,7 +171,7 @@ def _rounder(look, at, until):
 
 def kept(p, f):
     """Bytes that f keeps for its backward pass, and how many of these are arguments: read from the program, nothing is run."""
-    leaves = [v if d.kind in ("static", "key") else jnp.asarray(v, t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
+    leaves = [v if d.kind in ("static", "key") else jax.ShapeDtypeStruct(np.shape(v), t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
     xs, others = p.split(leaves)
 
     def residuals(xs, others):

@@ -99,9 +99,11 @@ def variants(p, found, thorough=True):
     primes = itertools.cycle((5, 3, 7, 2, 11, 13))      # more rows than columns, and below fewer
     distinct = [next(primes) for _ in range(n)]
     old = [_size(p, g[0]) for g in found]
-    plans = [("all sizes different", distinct), ("batch of one", [1, 2, *old[2:]][:n]),
-             ("all sizes different, some large", _large(p, found, [11, 67, 9, 5] if n > 1 else [67], 6_000))]
+    two = [71, 67] if n == 2 and old[0] < old[1] and not thorough else [11, 67]     # more rows, or fewer: not as given
+    plans = [("batch of one", [1, 2, *old[2:]][:n]),
+             ("all sizes different, some large", _large(p, found, [*two, 9, 5] if n > 1 else [67], 6_000))]
     if thorough:
+        plans.insert(0, ("all sizes different", distinct))
         long = 1030 if n > 1 else 2053
         plans += [(f"{LONG}: axis {a} of {p.names[i]}", _large(p, found, [3] * j + [long] + [3] * (n - 1 - j), 12_000))
                   for j, ((i, a), *_) in enumerate(found[:4])]
@@ -149,9 +151,13 @@ def _large(p, found, sizes, limit=40_000):
     """Sizes to catch what is right only for small arrays, or for multiples of something, of arrays of at most so many elements."""
     limit = limit if not p.forward else 300             # a Jacobian column by column
     chosen = [*sizes, *[3] * len(found)][:len(found)]
-    while chosen and max(math.prod(s or ()) for s in _shapes(p, {x: s for g, s in zip(found, chosen) for x in g}) if s is not None) > limit:
+
+    def most():
+        asked = {x: s for g, s in zip(found, chosen) for x in g}
+        return max(math.prod(s) for s in _shapes(p, asked) if s is not None)
+    while max(chosen) > 3 and most() > limit:
         k = int(np.argmax(chosen))
-        chosen[k] = chosen[k] // 2 + 1
+        chosen[k] -= 2 * math.ceil(chosen[k] / 4)       # about half, and odd or even as it was
     return chosen
 
 

@@ -24,8 +24,8 @@ def state(run, at, another, cts, which):
         last = anew[1](seed)
     except Exception as error:
         return book.raised("state", error, "value and gradient without jit")
-    _shared(run, at, points[0], others[0], cts, seed, which)
     if run.thorough:
+        _shared(run, at, points[0], others[0], cts, seed, which)
         _donated(run, at, points[0], others[0], cts, seed, which)
     truths = [at.grads(leaves, cts, which) for leaves in (p.leaves, another)]
     limit = 10 * at.gradients.limit
@@ -98,7 +98,7 @@ def _canonical(dtype):
 
 
 def _structure(book, p):
-    leaves = [v if d.kind in ("static", "key") else jnp.asarray(v, t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
+    leaves = [v if d.kind in ("static", "key") else jax.ShapeDtypeStruct(np.shape(v), t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
     arrays = [i for i, d in enumerate(p.domains) if d.kind != "static"]
 
     def pulled(f):

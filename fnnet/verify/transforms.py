@@ -94,11 +94,13 @@ def matrix(p, thorough=True):
 
 
 def rows(p, book, args, thorough):
-    """The rows of the matrix that can be traced. One that cannot is a failure, unless the best of rules could not either."""
+    """The rows of the matrix that can be traced, and their program. One that cannot is a failure, unless the best of rules could not
+    either."""
     table = matrix(p, thorough)
+    whole = program(table)                              # the same function, so that it is traced once
     try:
-        jax.eval_shape(program(table), *args)
-        return table
+        jax.eval_shape(whole, *args)
+        return table, whole
     except Exception:                                   # then one at a time
         pass
     best, good = matrix(truth.perfect(p)), {}
@@ -111,7 +113,7 @@ def rows(p, book, args, thorough):
                 book.raised(_check(name), error, name)
             else:
                 book.note(_check(name), f"{name}: {looks.sentence(error)[:160]}")
-    return good
+    return good, program(good)
 
 
 def _traces(run, args):

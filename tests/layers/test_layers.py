@@ -96,7 +96,7 @@ def test_products_in_bfloat16_have_parameters_and_gradients_in_float32(dtype):
     grads = jax.grad(loss)(params)
     assert {leaf.dtype for leaf in jax.tree.leaves((params, grads))} == {jnp.dtype(jnp.float32)}
     wide = Serial(Dense(4), ops.relu, Dense(2))
-    exact = jax.grad(lambda p: (wide.apply(p, state, X.astype(jnp.float64))[0] ** 2).sum())(jax.tree.map(lambda a: a.astype(jnp.float64), params))
+    exact = jax.grad(lambda p: (wide.apply(p, state, X)[0] ** 2).sum())(jax.tree.map(lambda a: a.astype(jnp.float64), params))
     for got, want in zip(jax.tree.leaves(grads), jax.tree.leaves(exact), strict=True):
         assert np.linalg.norm(np.asarray(got) - np.asarray(want)) < 0.02 * np.linalg.norm(want)
 
