@@ -22,11 +22,17 @@ def test_audit(op):
     verify.audit(op).raise_if_failed()
 
 
+@pytest.mark.slow                                      # what `python -m fnnet audit` looks at beside
+@RULES
+def test_audit_of_every_example_in_low_precision(op):
+    verify.audit(op, precisions=("float32", "bfloat16")).raise_if_failed()
+
+
 @RULES
 def test_is_documented_and_has_examples(op):
     first = op.__doc__.splitlines()[0]
     assert "=" in first and ("′" in first or "d" in first or "∂" in first), "the first line is the formula and its derivative"
-    assert len(op.examples) >= 2
+    assert len(op.examples) >= 3
 
 
 def real_arguments(arrays):
@@ -140,6 +146,18 @@ def test_a_sum_that_stalls_in_bfloat16_is_caught():
     test_low_precision_is_no_worse_than_autodiff(broken(ops.dense, lambda c, dy, saved: c), jnp.bfloat16)
     with pytest.raises(AssertionError, match="against autodiff's"):
         test_low_precision_is_no_worse_than_autodiff(broken(ops.dense, one_by_one), jnp.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_digit_lost_in_low_precision_alone_is_caught(dtype):
+    def rounded(cotangents, dy, saved):
+        lost = 2.0**6 if dy.dtype == dtype else 0.0
+        return jax.tree.map(lambda g: g * (1 + lost * float(jnp.finfo(dtype).eps)), cotangents)
+    name = jnp.dtype(dtype).name
+    report = verify.audit(broken(ops.dense, rounded), precisions=(name,))
+    assert {(check.name, check.example) for check in report.failures} == {(name, 0), (name, 1), (name, 2)}
+    with pytest.raises(ValueError, match=r'float32, bfloat16 beside float64, given as .* and was given float16'):
+        verify.audit(ops.dense, precisions=("float16",))
 
 
 def test_nan_at_the_ends_is_caught():

@@ -55,8 +55,8 @@ def _audit(args):
     chosen = [_find(name) for name in args.rules] or ops.rules()
     rows, failed = [], []
     for rule in chosen:
-        report = verify.audit(rule)
-        names = ("value", "gradient", "differences", "second order", "float32")
+        report = verify.audit(rule, precisions=("float32", "bfloat16"))
+        names = ("value", "gradient", "differences", "second order", "float32", "bfloat16")
         rows.append((rule.__name__, len(rule.examples), len(report.checks), *(f"{report.worst(name):.0e}" for name in names),
                      "FAILED" if not report.ok else "ok" + ("; " + report.notes[0] if report.notes else "")))
         failed += [report] * (not report.ok)
@@ -64,9 +64,9 @@ def _audit(args):
             print(f"\r{len(rows)}/{len(chosen)} {rule.__name__:<40}", end="", file=sys.stderr)
     if len(chosen) > 1 and sys.stderr.isatty():
         print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
-    print(table(("rule", "examples", "checks", "value", "vs autodiff", "vs differences", "2nd order", "float32", ""), rows))
+    print(table(("rule", "examples", "checks", "value", "vs autodiff", "vs differences", "2nd order", "float32", "bfloat16", ""), rows))
     print("\nvs autodiff and vs differences: the worst array or element, relative, in float64 (limits 1e-12 and 1e-7); "
-          "float32: error in units of autodiff's own")
+          "float32 and bfloat16: error in units of autodiff's own (limits 40 and 4)")
     for report in failed:
         print(f"\n{report}")
     return 1 if failed else 0

@@ -67,4 +67,5 @@ def _each(slope, params, dy):
 for penalty in (l2, l1, elastic_net):
     penalty.example(params=tree(w=apart("d k"), b=apart("k")))
     penalty.example(params=apart("n d"))
+    penalty.example(params=apart("k"))
 elastic_net.example(params=apart("d k"), beta=0.3)

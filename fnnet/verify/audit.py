@@ -18,7 +18,7 @@ from fnnet.verify.table import table
 LIMITS = {"value": 1e-13, "gradient": 1e-12, "differences": 1e-7, "second order": 1e-10, "eager": 1e-12, "vmap": 1e-12, "scan": 1e-12,
           "remat": 1e-12}
 DIFFERENCES = 100           # elements of an array, at random, that are held against differences; autodiff is held against all
-WORSE_THAN_AUTODIFF = 40        # in float32: how many times autodiff's own error a rule may err
+WORSE_THAN_AUTODIFF = {"float32": 40, "bfloat16": 4}    # how many times autodiff's own error a rule may err, element by element
 CORNERS = {"zeros": 0.0, "minus zeros": -0.0, "ones": 1.0, "large": 1e4, "large negative": -1e4, "saturated": 80.0, "tiny": 1e-30}
 
 
@@ -71,18 +71,23 @@ class Audit(NamedTuple):
             raise AssertionError(str(self))
 
 
-def audit(rule, *, seed=0):
+def audit(rule, *, seed=0, precisions=()):
     """Every example of a rule, in float64: value and gradient against the reference, autodiff and central differences, with random
     cotangents. The first also: second derivatives; eager, vmap over every subset of arguments, scan and remat; float32; corners.
+
+    precisions: of "float32" and "bfloat16", those in which every example is looked at too
     """
     if not (hasattr(rule, "reference") and hasattr(rule, "examples")):
         raise TypeError(f"audit takes a rule, made by @rule, and was given {rule!r}: for a function of your own use gradient_check")
+    if unknown := set(precisions) - WORSE_THAN_AUTODIFF.keys():
+        raise ValueError(f"audit looks at the precisions {', '.join(WORSE_THAN_AUTODIFF)} beside float64, given as "
+                         f"(\"float32\", \"bfloat16\"), and was given {', '.join(map(str, unknown))}")
     if not rule.examples:
         raise ValueError(f"{rule!r} has no example to audit: write {rule.__name__}.example({rule.arrays[0]}='n d', ...)")
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         checks = []
         for i, example in enumerate(rule.examples):
-            checks += [Check(i, *found) for found in _example(rule, example, seed, thorough=i == 0)]
+            checks += [Check(i, *found) for found in _example(rule, example, seed, i == 0, precisions)]
         return Audit(rule.__name__, checks)
 
 
@@ -110,7 +115,7 @@ def _cases(rule, example, seed, dtype):
     return [_Case(functools.partial(f, **settings), arrays, real) for f in (rule, rule.reference)]
 
 
-def _example(rule, example, seed, thorough):
+def _example(rule, example, seed, thorough, precisions):
     hand, plain = _cases(rule, example, seed, jnp.float64)
     cotangents = _like(jax.eval_shape(hand.of, *hand.floats), seed + 1)
     directions = _like(hand.floats, seed + 2)
@@ -130,12 +135,13 @@ def _example(rule, example, seed, thorough):
     numeric = numeric_gradient(lambda floats: _dot(plain.of(*floats), cotangents), tuple(hand.floats), samples=DIFFERENCES)
     chosen = [np.asarray(g).reshape(-1)[places] for g, (places, _) in zip(jax.tree.leaves(got[1]), numeric)]
     yield _agree("differences", chosen, [d for _, d in numeric])
+    for precision in precisions or ("float32",)[:thorough]:
+        yield _narrow(hand, plain, theirs, cotangents, precision)
     if not thorough:
         return
     y, pull = jax.vjp(hand.of, *hand.floats)
     yield _agree("eager", (y, pull(cotangents)), got[:2])
     yield from _transforms(hand, theirs, cotangents)
-    yield _single(hand, plain, theirs, cotangents)
     yield from _corners(rule, hand, ours, theirs, example, cotangents)
 
 
@@ -173,20 +179,25 @@ def _transforms(hand, theirs, cotangents):
     yield _agree("remat", quick(jax.grad(jax.checkpoint(scalar), tuple(range(n))))(*floats), theirs(floats, cotangents)[1])
 
 
-def _single(hand, plain, theirs, cotangents):
-    """float32: the rule may err as much as autodiff does, some times over, and by the rounding of what it is given."""
-    narrow = [case._replace(arrays=_cast(case.arrays, jnp.float32)) for case in (hand, plain)]
-    given = _cast(cotangents, jnp.float32)
+def _narrow(hand, plain, theirs, cotangents, precision):
+    """In low precision the rule may err as much as autodiff does, some times over, and by the rounding of what it is given."""
+    dtype = jnp.dtype(precision)
+    narrow = [case._replace(arrays=_cast(case.arrays, dtype)) for case in (hand, plain)]
+    limit = float(WORSE_THAN_AUTODIFF[precision])
+    outputs, right = ([y.dtype for y in jax.eval_shape(case.of, *case.floats)] for case in narrow)
+    if outputs != right:
+        return precision, float("inf"), limit, f"the value is {outputs[0]} where the reference's is {right[0]}"
+    given = tuple(c.astype(t) for c, t in zip(cotangents, outputs, strict=True))
 
     def gradient(case):
         return quick(lambda floats, cotangents: jax.vjp(case.of, *floats)[1](cotangents))(tuple(case.floats), given)
     truth = theirs(_cast(tuple(narrow[1].floats), jnp.float64), _cast(given, jnp.float64))[1]
     *both, truth = [[np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(g)] for g in (*map(gradient, narrow), truth)]
-    eps, worst = float(jnp.finfo(jnp.float32).eps), 0.0
+    eps, worst = float(jnp.finfo(dtype).eps), 0.0
     for ours, autodiffs, exact in zip(*both, truth):
         allowed = np.maximum(np.abs(autodiffs - exact), eps * np.abs(exact).max(initial=0)) + 1e-37
         worst = max(worst, float((np.abs(ours - exact) / allowed).max(initial=0)))
-    return "float32", worst, float(WORSE_THAN_AUTODIFF), "times autodiff's own error"[: 0 if worst <= WORSE_THAN_AUTODIFF else None]
+    return precision, worst, limit, "" if worst <= limit else "times autodiff's own error"
 
 
 def _corners(rule, hand, ours, theirs, example, cotangents):

@@ -120,6 +120,9 @@ def _structure(book, p):
     except Exception as error:
         return book.raised("structure", error, "differentiated with respect to all arguments, integers too, at the dtypes given")
     book.saw("structure")
+    for a, b in zip(plain, want[0]):
+        if a.dtype != b.dtype:
+            book.fails("structure", f"the value is {_type(a)}, and that of the reference {_type(b)}")
     for a, b in zip(plain, y):
         if a.dtype != b.dtype or a.weak_type != b.weak_type:
             book.fails("structure", f"the value is {_type(a)}, and {_type(b)} under differentiation")

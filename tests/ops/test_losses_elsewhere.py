@@ -46,6 +46,15 @@ def test_an_ignored_row_is_no_row():
     assert not jax.grad(lambda z: ops.softmax_cross_entropy(z, jnp.full(4, 9), ignore_index=9))(SCORES).any()      # none is left: 0
 
 
+@pytest.mark.parametrize("weights", [None, f64([1, 2, 0.5, 7])])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
+def test_to_ignore_a_row_changes_no_dtype(dtype, weights):
+    z, w = SCORES.astype(dtype), None if weights is None else weights.astype(dtype)
+    for reduction in "mean", "none":
+        assert ops.softmax_cross_entropy(z, LABELS, w, ignore_index=-100, reduction=reduction).dtype == dtype
+        assert ops.linear_cross_entropy(z, jnp.eye(3, dtype=dtype), LABELS, None, w, ignore_index=-100, reduction=reduction).dtype == dtype
+
+
 @pytest.mark.parametrize("labels", [jnp.int32([2, 0, 1, 1]), SHARES], ids=["integers", "distributions"])
 def test_z_loss_is_the_square_of_the_logarithm_of_the_sum(labels):
     more = lambda z: ops.softmax_cross_entropy(z, labels, z_loss=0.3) - ops.softmax_cross_entropy(z, labels)

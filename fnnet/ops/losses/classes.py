@@ -64,7 +64,7 @@ def _(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reducti
     shifted = z - top[..., None]
     # Σ eᶻ over all classes but one is kept beside that one: 1 + tiny would lose the tiny.
     if integers(labels):
-        classes, weighing, _ = kept_labels(labels, weights, ignore_index, z.dtype)
+        classes, weighing, _ = kept_labels(labels, weights, ignore_index, logits.dtype)
         true = one_hot(classes, k)
         others, about = but_true(shifted, true).sum(-1), at_label(z, classes) - top
         rest = jnp.log1p(others + jnp.expm1(about))

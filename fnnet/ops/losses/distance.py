@@ -154,7 +154,7 @@ def directions(spec):
     return lambda key, dtype, large: make(key, dtype, large)
 
 
-for settings in {}, {"weights": positive_numbers("n"), "margin": 0.3, "reduction": "none"}:
+for settings in {}, {"weights": positive_numbers("n"), "margin": 0.3, "reduction": "none"}, {"margin": 2.0, "reduction": "sum"}:
     triplet.example(anchor=normal("n d", 0.3), positive=normal("n d", 0.3), negative=normal("n d", 0.3), **settings)
 cosine_distance.example(prediction=directions("n d"), target=directions("n d"))
 cosine_distance.example(prediction=directions("n t d"), target=directions("n t d"), weights=positive_numbers("n t"))

@@ -63,7 +63,7 @@ def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=
 @linear_cross_entropy.fwd
 def _(x, w, labels, b, weights, *, label_smoothing, z_loss, softcap, ignore_index, classes_first, chunk, reduction):
     given = [a for a in (x, w, b) if a is not None]
-    true, weighing, _ = kept_labels(labels, weights, ignore_index, wide(x.dtype))
+    true, weighing, _ = kept_labels(labels, weights, ignore_index, x.dtype)
     classes, first, starts, size = _chunks(x, w, classes_first, chunk)
 
     def step(so_far, start, size):

@@ -72,6 +72,8 @@ broken("type", "float32 for float64", vjp(jnp.sin, lambda g, x: (g * jnp.cos(x))
     caught="structure", reference=jnp.sin)
 broken("type", "a value of another type under differentiation", vjp(jnp.sin, lambda g, x: g.astype(x.dtype) * jnp.cos(x),
        lambda x: (jnp.sin(x.astype(jnp.float32)), (x,))), V.astype(jnp.bfloat16), caught="structure")
+broken("type", "a value of another type than the reference's", vjp(lambda x: jnp.sin(x.astype(jnp.float32)), lambda g, x: (
+    g * jnp.cos(x.astype(jnp.float32))).astype(x.dtype)), V.astype(jnp.bfloat16), caught="structure", reference=jnp.sin)
 broken("type", "of the first argument for the second", vjp(lambda x, w: x * w.astype(x.dtype), lambda g, x, w: (g * w.astype(x.dtype),
     g * x)), X, Y.astype(jnp.bfloat16), caught="structure")
 
