@@ -16,7 +16,7 @@ from examples.resnet import resnet
 from fnnet import autodiff, ops, optim, train
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
-LONG = {"05", "06", "07", "09", "14"}       # half a minute of processor each, and more of all examples' time than the rest
+LONG = {"05", "06", "07", "08", "09", "10", "14"}   # half a minute of processor each, and more of all examples' time than the rest
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem[:2] in LONG))

@@ -31,7 +31,9 @@ def test_everyone_does_the_same_mathematics(optimizer):
     steps.agree(workload, plain.contenders(workload) | ours.contenders(workload), 6)
 
 
-@pytest.mark.parametrize("workload", [IMAGES, TEXTS, SEQUENCES], ids=["convnet", "transformer", "LSTM"])
+@pytest.mark.parametrize("workload", [
+    pytest.param(IMAGES, id="convnet"), pytest.param(TEXTS, id="transformer", marks=pytest.mark.slow),
+    pytest.param(SEQUENCES, id="LSTM", marks=pytest.mark.slow)])
 def test_everyone_has_the_same_network(workload):
     steps.agree(workload, plain.contenders(workload) | ours.contenders(workload) | peers.available(workload.model)[0], 6)
 

@@ -117,8 +117,9 @@ def test_a_transformer_block_is_its_parts():
     assert noisy.parts[1].body.parts[1] == Dense(32)
 
 
-@pytest.mark.parametrize("attention", [MultiHeadAttention(4, kv_heads=2, causal=True, rotary=10000.0, rate=0.1),
-                                       MultiHeadAttention(2, causal=True, window=3, softcap=2.0)], ids=["rotary", "window"])
+@pytest.mark.parametrize("attention", [
+    pytest.param(MultiHeadAttention(4, kv_heads=2, causal=True, rotary=10000.0, rate=0.1), id="rotary"),
+    pytest.param(MultiHeadAttention(2, causal=True, window=3, softcap=2.0), id="window", marks=pytest.mark.slow)])
 def test_a_step_of_a_transformer_is_the_step_of_autodiff(attention):
     """Texts, an embedding, a block with dropout, scores: in float64 all parameters after two whole steps, with both losses."""
     net = Serial(layers.Embedding(9, 8), transformer_block(attention, 8, rate=0.2), LayerNorm(), Dense(9, bias=False))
