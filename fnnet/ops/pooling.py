@@ -85,7 +85,7 @@ def _(x, *, window, strides, padding, count_include_pad):
 
     def summed(x):
         total = x.astype(wide(x.dtype))
-        for one in axis_by_axis(at) if len(at.taps) > 16 else [at]:
+        for one in _few_taps(at):
             total = functools.reduce(jnp.add, seen(total, one))
         return (total / _shares(x, at, count_include_pad)).astype(x.dtype)
     return lax.platform_dependent(x, tpu=native, default=summed), (x,)
@@ -121,20 +121,36 @@ def lp_pool(x, *, p, window, strides=None, padding="VALID"):
 
 @lp_pool.fwd
 def _(x, *, p, window, strides, padding):
-    taps = [jnp.abs(a) for a in seen(x.astype(wide(x.dtype)), _window("lp_pool", x, window, strides, padding))]
-    largest = functools.reduce(jnp.maximum, taps)
-    unit = jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
-    total = sum((a / unit) ** p for a in taps)          # 0 or at least 1; the root is not to be differentiated at 0
-    y = jnp.where(total == 0, 0, unit * jnp.where(total == 0, 1, total) ** (1 / p))
+    y = x.astype(wide(x.dtype))
+    for one in _few_taps(_window("lp_pool", x, window, strides, padding)):      # the length of the rows' lengths is that of all
+        y = _length(y, one, p)
     return y.astype(x.dtype), (x, y)
 
 
 @lp_pool.bwd
 def _(dy, x, y, *, p, window, strides, padding):
-    at = _window("lp_pool", x, window, strides, padding)
-    dy, unit = dy.astype(y.dtype), jnp.where(y == 0, 1, y)
-    pieces = [dy * jnp.sign(a) * (jnp.abs(a) / unit) ** (p - 1) for a in seen(x.astype(y.dtype), at)]
-    return put_back(pieces, at, x.shape[1:-1]).astype(x.dtype)
+    *rows, last = _few_taps(_window("lp_pool", x, window, strides, padding))
+    given, dy = [x.astype(y.dtype)], dy.astype(y.dtype)
+    for one in rows:
+        given.append(_length(given[-1], one, p))
+    for a, length, one in zip(reversed(given), [y, *reversed(given)], [last, *reversed(rows)]):
+        unit = jnp.where(length == 0, 1, length)
+        pieces = [dy * jnp.sign(tap) * (jnp.abs(tap) / unit) ** (p - 1) for tap in seen(a, one)]
+        dy = put_back(pieces, one, a.shape[1:-1])
+    return dy.astype(x.dtype)
+
+
+def _length(x, window, p):
+    taps = [jnp.abs(a) for a in seen(x, window)]
+    largest = functools.reduce(jnp.maximum, taps)
+    unit = jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
+    total = sum((a / unit) ** p for a in taps)          # 0 or at least 1; the root is not to be differentiated at 0
+    return jnp.where(total == 0, 0, unit * jnp.where(total == 0, 1, total) ** (1 / p))
+
+
+def _few_taps(window):
+    """Windows to be taken one after the other: of many taps the program would be long, and slow to compile."""
+    return axis_by_axis(window) if len(window.taps) > 16 else [window]
 
 
 @rule
