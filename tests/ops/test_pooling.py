@@ -150,6 +150,13 @@ def test_where_all_is_0_a_norm_has_no_slope():
         assert not jax.grad(lambda x, p=p: ops.lp_pool(x, p=p, window=2).sum())(jnp.zeros((1, 4, 1))).any()
 
 
+@pytest.mark.parametrize("op", [ops.avg_pool, partial(ops.lp_pool, p=3)])
+def test_the_program_of_a_large_window_grows_with_its_sides_and_not_with_its_taps(op):
+    x = jax.ShapeDtypeStruct((1, 60, 60, 1), "float32")
+    short, long = (str(jax.make_jaxpr(jax.grad(lambda x, n=n: op(x, window=n).sum()))(x)).count("\n") for n in (14, 28))
+    assert long < 2.2 * short
+
+
 def test_the_taps_of_any_window_can_be_numbered():
     x = jax.ShapeDtypeStruct((1, 300, 300, 1), "float32")
 
