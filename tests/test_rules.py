@@ -148,11 +148,12 @@ def test_a_sum_that_stalls_in_bfloat16_is_caught():
         test_low_precision_is_no_worse_than_autodiff(broken(ops.dense, one_by_one), jnp.bfloat16)
 
 
+@pytest.mark.parametrize("lost", [2.0**6, float("nan")])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_digit_lost_in_low_precision_alone_is_caught(dtype):
+def test_what_is_lost_in_low_precision_alone_is_caught(dtype, lost):
     def rounded(cotangents, dy, saved):
-        lost = 2.0**6 if dy.dtype == dtype else 0.0
-        return jax.tree.map(lambda g: g * (1 + lost * float(jnp.finfo(dtype).eps)), cotangents)
+        wrong = 1 + lost * float(jnp.finfo(dtype).eps) if dy.dtype == dtype else 1.0
+        return jax.tree.map(lambda g: g * wrong, cotangents)
     name = jnp.dtype(dtype).name
     report = verify.audit(broken(ops.dense, rounded), precisions=(name,))
     assert {(check.name, check.example) for check in report.failures} == {(name, 0), (name, 1), (name, 2)}
