@@ -83,6 +83,31 @@ def test_standardise_learns_from_the_training_part_only():
     assert scaled.parts[1].dtype == np.float32
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32, np.float64])
+def test_standardise_gives_floats_of_mean_0_and_deviation_1_whatever_it_is_given(dtype):
+    """Whole numbers would be cut off, and sums of float16 overflow."""
+    train = np.random.default_rng(0).integers(0, 200, (1000, 3)).astype(dtype) * dtype(1)
+    scaled = data.standardise(train)
+    part = scaled.parts[0]
+    assert part.dtype == (dtype if np.issubdtype(dtype, np.floating) else np.float32)
+    np.testing.assert_allclose(part.mean(0, dtype=np.float64), 0, atol=1e-3)
+    np.testing.assert_allclose(part.std(0, dtype=np.float64), 1, atol=1e-3)
+    np.testing.assert_allclose(scaled.mean, train.mean(0, dtype=np.float64), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_constant_column_becomes_0_though_its_mean_is_rounded(dtype):
+    scaled = data.standardise(np.full((1000, 2), 0.1, dtype), np.full((1, 2), 1.1, dtype))
+    assert (scaled.parts[0] == 0).all() and (scaled.scale == 1).all()
+    np.testing.assert_allclose(scaled.parts[1], 1, rtol=1e-3)
+
+
+def test_labels_of_more_axes_are_split_by_chance():
+    x, y = np.arange(20), np.eye(5, dtype=int)[np.arange(20) % 5]
+    parts = data.split(x, y)
+    assert sorted(np.concatenate([p for p, _ in parts])) == list(range(20)) and all((y[p] == labels).all() for p, labels in parts)
+
+
 def test_one_hot_and_batches():
     np.testing.assert_array_equal(data.one_hot([0, 2], 3), [[1, 0, 0], [0, 0, 1]])
     x, y = np.arange(10), np.arange(10) * 2
@@ -94,7 +119,11 @@ def test_one_hot_and_batches():
 
 @pytest.mark.parametrize("call, sentence", [
     (lambda: data.one_hot([3], 3), "takes labels 0 to 2"),
+    (lambda: data.one_hot([0.5, 1.0], 3), r"labels that are whole numbers, and was given float64: \[0.5"),
+    (lambda: data.one_hot([np.nan], 3), "labels that are whole numbers"),
+    (lambda: data.one_hot(["red"], 3), "labels that are whole numbers, and was given <U3: .'red'"),
     (lambda: list(data.batches(np.ones(3), np.ones(3), 4)), "from 1 to the 3 examples"),
+    (lambda: list(data.batches(np.ones(3), np.ones(5), 2)), "3 examples and 5 labels"),
     (lambda: data.split(np.ones(3), np.ones(2)), "3 examples and 2 labels"),
     (lambda: data.split(np.ones(0), np.ones(0)), "no examples"),
     (lambda: data.split(np.ones(9), np.ones(9), fractions=(0.5, 0.6)), "sum to 1"),
