@@ -58,7 +58,8 @@ def one_hot(labels, classes):
     """labels [n] → [n classes] float32"""
     labels = np.asarray(labels)
     if not (labels.dtype.kind in "iub" or (labels.dtype.kind == "f" and (labels == np.floor(labels)).all())):
-        raise ValueError(f"one_hot takes labels that are whole numbers, and was given {labels.dtype}: {np.array2string(labels, threshold=4)}")
+        raise ValueError(f"one_hot takes labels that are whole numbers, and was given {labels.dtype}: "
+                         + np.array2string(labels, threshold=4))
     if labels.size and (labels.min() < 0 or labels.max() >= classes):
         raise ValueError(f"one_hot with {classes} classes takes labels 0 to {classes - 1}, and was given {labels.min()} to {labels.max()}")
     return (labels[..., None] == np.arange(classes)).astype(np.float32)

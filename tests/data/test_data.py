@@ -25,7 +25,8 @@ def test_csv_with_classes_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("answers, y, classes", [
-    ("10 9 10", [1, 0, 1], ("9", "10")), ("0.5 1 2", [0.5, 1, 2], ()), ("x y x", [0, 1, 0], ("x", "y")),
+    ("10 9 10", [1, 0, 1], ("9", "10")), ("1 0 1.0 01", [1, 0, 1, 1], ("0", "1")), ("1 3+ 1.0", [0, 2, 1], ("1", "1.0", "3+")),
+    ("0.5 1 2", [0.5, 1, 2], ()), ("x y x", [0, 1, 0], ("x", "y")),
 ])
 def test_csv_targets(tmp_path, answers, y, classes):
     table = data.read_csv(written(tmp_path, "a,y\n" + "".join(f"1,{a}\n" for a in answers.split())), "y")
@@ -42,10 +43,27 @@ def test_csv_targets(tmp_path, answers, y, classes):
     ("a,y\n1,2\n4,\n", "y", "line 3: no value in column 'y'"),
     ("a,b,y\n1,2,3\n1,2\n", "y", "line 3: 2 cells where the header has 3"),
     ("y\n1\n", "y", "nothing to learn from"),
+    ("y,a,y\n1,2,3\n", "y", "has 2 columns 'y': it has y, a, y"),
+    ("a,y\n1,0\n2,1\n3,nan\n", "y", "line 4, column 'y': nan is not a finite number"),
+    ("a,y\n1,0.5\n2,NA\n", "y", "line 3, column 'y': 'NA' where others are numbers"),
+    ("a,y\n1e39,0\n", "y", "line 2, column 'a': 1e39 is too large for float32"),
+    ('a,y\n1,"b\n2,b\n3,b\n', "y", "is no CSV file .*is a quotation mark not closed"),
 ])
 def test_a_wrong_table_is_a_sentence(tmp_path, text, target, sentence):
     with pytest.raises(ValueError, match=sentence.replace("(", r"\(")):
         data.read_csv(written(tmp_path, text), target)
+
+
+def test_csv_as_spreadsheets_write_it(tmp_path):
+    """A byte-order mark, a blank first line, CRLF, quotation marks; what is not UTF-8 is a sentence."""
+    path = tmp_path / "t.csv"
+    path.write_bytes('\ufeff\r\n"a, b",y\r\n"1",red\r\n\r\n2e0,"say ""hi"""\r\n'.encode())
+    table = data.read_csv(path, "y")
+    assert table.x.tolist() == [[1], [2]] and table.features == ("a, b",) and table.classes == ("red", 'say "hi"')
+    for text in ("a,y\n1,caf\u00e9\n".encode("latin-1"), "a,y\n1,b\n".encode("utf-16")):
+        path.write_bytes(text)
+        with pytest.raises(ValueError, match="t.csv is not text in UTF-8"):
+            data.read_csv(path, "y")
 
 
 def test_npz(tmp_path):
@@ -55,6 +73,14 @@ def test_npz(tmp_path):
     assert table.x.dtype == np.float32 and table.y.dtype == np.int32 and table.classes == ("0", "1", "2")
     with pytest.raises(ValueError, match="has no array 'z': it has x, y"):
         data.read_npz(path, x="z")
+    np.savez(path, x=np.ones((2, 1)), y=np.array([True, False]))
+    assert data.read_npz(path).y.tolist() == [1, 0] and data.read_npz(path).classes == ("0", "1")
+    np.savez(path, x=np.ones((2, 1)), y=np.array(["a", "b"]))
+    with pytest.raises(ValueError, match=r"has <U1\[2\] as 'y', and numbers"):
+        data.read_npz(path)
+    np.save(tmp_path / "t.npy", np.ones(3))
+    with pytest.raises(ValueError, match="no complete .npz archive, which np.savez"):
+        data.read_npz(tmp_path / "t.npy")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="no complete .npz archive"):
         data.read_npz(path)
