@@ -12,17 +12,18 @@ def main(argv=None):
     args = _parser().parse_args(argv)
     try:
         return args.run(args) or 0
-    except (ValueError, TypeError, FileNotFoundError, ImportError, FloatingPointError, AssertionError) as problem:
-        if os.environ.get("FNNET_TRACEBACK"):
-            raise
-        print(f"fnnet: {problem}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("fnnet: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:                     # the reader, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError, AssertionError) as problem:
+        if os.environ.get("FNNET_TRACEBACK"):
+            raise
+        where = f"{problem.filename}: {problem.strerror}" if isinstance(problem, OSError) and problem.filename else problem
+        print(f"fnnet: {where}", file=sys.stderr)
+        return 1
 
 
 def _parser():

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 import platform
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 
 from fnnet import data, diagnostics, layers, ops, optim, train, verify
 from fnnet.cli.command import command
+from fnnet.diagnostics.figure import figure
 from fnnet.rule import Rule, autodiff
 
 LOSSES = {"softmax": ops.softmax_cross_entropy, "hinge": ops.multiclass_hinge}
@@ -25,7 +27,8 @@ def add(commands):
     sub = command(commands, "train", _train, "train a classifier or a regression, with hand-written rules")
     sub.add_argument("data", help="digits; mnist or cifar10 and the folder of their files; or a CSV file with a header")
     sub.add_argument("folder", nargs="?", help="where the files of mnist or cifar10 lie")
-    sub.add_argument("--target", metavar="COLUMN", help="the column of a CSV file to predict")
+    sub.add_argument("--target", metavar="COLUMN", help="the column of a CSV file to predict: whole numbers and words "
+                     "are classes, other numbers are for a regression")
     sub.add_argument("--net", choices=("mlp", "linear"), default="mlp", help="hidden layers of ReLU units, or scores Wx + b alone")
     sub.add_argument("--hidden", default="512,256", metavar="N,N", help="units of the hidden layers (default: %(default)s)")
     sub.add_argument("--loss", choices=tuple(LOSSES), default="softmax", help="of a classifier (default: %(default)s)")
@@ -57,13 +60,15 @@ class Given(NamedTuple):
 
 
 def _train(args):
-    for name, low in (("epochs", 1), ("batch_size", 1), ("patience", 1), ("decay", 0), ("rate", 0)):
-        if getattr(args, name) < low:
-            raise ValueError(f"--{name.replace('_', '-')} is at least {low}, and was given as {getattr(args, name)}")
+    for name, low, high in (("epochs", 1, 2**31), ("batch_size", 1, 2**31), ("patience", 1, 2**31), ("decay", 0, math.inf),
+                            ("rate", 0, math.inf), ("seed", -2**31, 2**31)):
+        if not low <= getattr(args, name) < high:
+            raise ValueError(f"--{name.replace('_', '-')} is at least {low} and below {high}, and was given as {getattr(args, name)}")
     given = _load(args)
     sizes = [len(y) for _, y in given[:3]]
     if args.batch_size > sizes[0]:
         raise ValueError(f"--batch-size {args.batch_size} is larger than the {sizes[0]} examples to train on")
+    _make_room(args)
     net = _network(args, len(given.classes) if given.classes else given.training[1].shape[1])
     loss = LOSSES[args.loss] if given.classes else ops.squared_error
     print(f"{given.what}: {sizes[0]} to train on, {sizes[1]} to validate, {sizes[2]} to test\n{net}")
@@ -102,6 +107,14 @@ def _train(args):
         flow = diagnostics.gradient_flow(objective, result.run.params, result.run.state, batch, key=result.run.key)
         print(flow)
         print(f"wrote {_save(args, given, net, audits, result, scores, flow)}")
+
+
+def _make_room(args):
+    """Says what cannot be written before the training, not after it."""
+    if (form := Path(args.out).suffix[1:].lower()) and form not in (known := figure().canvas.get_supported_filetypes()):
+        raise ValueError(f"--out is a picture, learning_curve.png, and was given as {args.out}; other formats are {', '.join(known)}")
+    for folder in (Path(args.out).parent, *([Path(args.save)] if args.save else [])):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def _load(args):

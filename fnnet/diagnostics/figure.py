@@ -21,7 +21,7 @@ def save(made, path):
     if hasattr(path, "write"):
         made.savefig(path, format="svg")
         return path
-    path = Path(path)
+    path = Path(path) if Path(path).suffix else Path(f"{path}.png")     # as matplotlib would, which does not say so
     path.parent.mkdir(parents=True, exist_ok=True)
     made.savefig(path)
     return path

@@ -11,6 +11,7 @@ def test_a_curve_is_a_png_at_the_path(tmp_path):
     path = diagnostics.learning_curve(HISTORY, tmp_path / "deep" / "curve.png")
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG") and int.from_bytes(data[16:20], "big") == 1200
+    assert diagnostics.learning_curve(HISTORY, tmp_path / "plain").is_file()        # it says where it wrote, also without an ending
 
 
 def test_the_best_epoch_is_marked(tmp_path, monkeypatch):
