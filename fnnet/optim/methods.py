@@ -52,10 +52,10 @@ def rmsprop(rate, beta=0.9, *, eps=1e-8, eps_root=0.0):
     check("rmsprop", "rate", rate, 0)
     check("rmsprop", "beta", beta, 0, below=1)
 
-    def of_one(g, s, alpha, beta):
+    def of_one(g, s, alpha, beta, eps_root, eps):
         s = beta * s + (1 - beta) * g * g
         return -alpha * g / (jnp.sqrt(s + eps_root) + eps), s
-    return lift(of_one, lambda step: (at(rate, step), at(beta, step)), memories=1)
+    return lift(of_one, lambda step: (at(rate, step), at(beta, step), at(eps_root, step), at(eps, step)), memories=1)
 
 
 def adam(rate, beta1=0.9, beta2=0.999, *, eps=1e-8, eps_root=0.0):
@@ -72,7 +72,7 @@ def adam(rate, beta1=0.9, beta2=0.999, *, eps=1e-8, eps_root=0.0):
         # V̂/(√(Ŝ + ε_root) + ε) = (c₂/c₁)·V/(√(S + ε_root·c₂²) + ε·c₂).
         b1, b2 = at(beta1, step), at(beta2, step)
         c1, c2 = _one_minus_power(b1, step + 1), jnp.sqrt(_one_minus_power(b2, step + 1))
-        return at(rate, step) * c2 / c1, b1, b2, eps_root * c2 * c2, eps * c2
+        return at(rate, step) * c2 / c1, b1, b2, at(eps_root, step) * c2 * c2, at(eps, step) * c2
 
     def of_one(g, v, s, alpha, beta1, beta2, eps_root, eps):
         v = beta1 * v + (1 - beta1) * g

@@ -136,6 +136,10 @@ def check(name, what, value, low, high=None, below=None):
     """Refuses a number outside its range. Schedules and arrays (traced or not) are taken at their word."""
     if callable(value) or isinstance(value, jax.Array):
         return
-    if not value >= low or (high is not None and value > high) or (below is not None and value >= below):
+    try:
+        right = value >= low and (high is None or value <= high) and (below is None or value < below)
+    except (TypeError, ValueError):             # parameters, for instance, which other libraries' optimizers take first
+        right, value = False, type(value)
+    if not right:
         limits = f"at least {low}" + ("" if high is None else f" and at most {high}") + ("" if below is None else f" and below {below}")
         raise ValueError(f"the {what} of {name} is a number {limits} (or a function of the step), and was given as {value}")

@@ -25,7 +25,7 @@ def clip_by_global_norm(limit):
         norm = jnp.sqrt(sum(s.astype(float) for s in squares))
         scale = jnp.where(norm <= at(limit, step), 1, at(limit, step) / norm)
         scale = jnp.where(jnp.isfinite(norm), scale, jnp.nan)
-        return jax.tree.map(lambda g: g * scale.astype(g.dtype), grads), inner
+        return jax.tree.map(lambda g: (g.astype(wide(g)) * scale.astype(wide(g))).astype(g.dtype), grads), inner
     return counted(Stage(lambda params: (), update))
 
 

@@ -135,6 +135,25 @@ def test_clipping():
     close(by_value.update(g, by_value.init(g))[0], {"w": jnp.array([3.0, -3.5]), "b": jnp.array([3.5])})
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_clipping_in_half_precision_rounds_once(dtype):
+    """A factor rounded to bfloat16 would be off by up to 1 in 256 for all, and one below 6e-8 be 0 in float16."""
+    g = {"w": jnp.linspace(3e4, 6e4, 1000).astype(dtype), "b": jnp.array([3e4], dtype)}
+    optimizer = optim.clip_by_global_norm(0.07)
+    clipped = optimizer.update(g, optimizer.init(g))[0]
+    whole = jax.tree.map(lambda a: a.astype(jnp.float64), g)
+    want = jax.tree.map(lambda a: a.astype(dtype), optimizer.update(whole, optimizer.init(whole))[0])
+    chex.assert_trees_all_equal(clipped, want)
+
+
+@pytest.mark.parametrize("name, more", [("adam", {}), ("rmsprop", {}), ("adamw", {"decay": 0.0})])
+def test_epsilon_may_be_a_schedule(name, more):
+    make = getattr(optim, name)
+    numbers = {"eps": 1e-3, "eps_root": 1e-2}
+    schedules = {name: optim.constant(value) for name, value in numbers.items()}
+    close(run(make(0.1, **schedules, **more)), run(make(0.1, **numbers, **more)))
+
+
 def test_weight_decay_is_the_gradient_of_the_penalty():
     close(run(optim.chain(optim.weight_decay(0.3), optim.sgd(0.1)), GRADS[:1]),
           {"w": PARAMS["w"] - 0.1 * (GRADS[0]["w"] + 0.3 * PARAMS["w"]), "b": PARAMS["b"] - 0.1 * GRADS[0]["b"]})
@@ -221,6 +240,7 @@ def test_against_optax(name):
      r"the gradient of params\['w'\] is \[1, 2\], and of those .* this array is \[2, 2\]"),
     (lambda: optim.sgd(0.1).update({**PARAMS, "b": PARAMS["b"][:1]}, optim.sgd(0.1).init(PARAMS), PARAMS),
      r"the gradient of params\['b'\] is \[1\], and of the parameters this array is \[2\]"),
+    (lambda: optim.adam(PARAMS, 1e-3), r"the rate of adam is a number at least 0 .*given as <class 'dict'>"),
     (lambda: optim.cosine(1e-3, steps=100, warmup=100), r"cosine warms up for 100 of 100 steps"),
     (lambda: optim.step_decay(1.0, 0.1, steps=0), r"step_decay counts steps, and was given 0"),
     (lambda: optim.weight_decay(0.1).update(PARAMS, optim.weight_decay(0.1).init(PARAMS)), r"call update\(grads, state, params\)"),
