@@ -205,6 +205,7 @@ WRONG = [
     (("train", wrong("t.csv", ""), "--target", "y"), "is empty"),
     (("train", wrong("t.csv", "a,y\n"), "--target", "y"), "has a header and no rows"),
     (("train", wrong("t.csv", "a,y\n1,0\n2,1\n"), "--target", "y"), "too few for the fractions"),
+    (("train", wrong("t.csv", "a,y\n" + "1,0\n2,0\n" * 9), "--target", "y"), "all examples are of one class, '0'"),
 ]
 
 

@@ -9,9 +9,11 @@ from fnnet.train.loop import check_data
 def make_evaluate(objective, data, *, batch_size=1024, prefix="valid_"):
     """evaluate(run) -> {"valid_loss": …, …}: the metrics of the objective, train=False, as means over all examples.
 
-    In batches, the last of which may be smaller and counts by its size (by its weights, where data have them).
+    In batches, the last of which may be smaller and counts by its size; where data are (x, y, weights), by its weights.
     """
     check_data(data)
+    if not batch_size >= 1:
+        raise ValueError(f"the batch size is a whole number above 0, and was given as {batch_size}")
     data = jax.tree.map(jnp.asarray, data)
     n = jax.tree.leaves(data)[0].shape[0]
 
@@ -28,5 +30,7 @@ def make_evaluate(objective, data, *, batch_size=1024, prefix="valid_"):
             for name, value in measure(run.params, run.state, batch).items():
                 sums[name] = sums.get(name, 0.0) + count * float(value)
             total += count
+        if not total:
+            raise ValueError("all weights are 0: there is nothing to evaluate on")
         return {prefix + name: value / total for name, value in sums.items()}
     return evaluate

@@ -95,7 +95,9 @@ def is_arrays(data):
 
 
 def check_data(data, batch_size=1):
-    sizes = {jax.tree_util.keystr(path): leaf.shape[0] if leaf.shape else None
+    if hasattr(data, "__next__"):
+        raise TypeError(f"data are arrays with one leading axis of examples, and were given as an iterator, {data!r}")
+    sizes = {jax.tree_util.keystr(path): leaf.shape[0] if getattr(leaf, "shape", ()) else None
              for path, leaf in jax.tree_util.tree_leaves_with_path(data)}
     if not sizes or len(set(sizes.values())) > 1 or None in sizes.values():
         raise ValueError("data are arrays with one leading axis of examples, and were given with "
@@ -138,6 +140,9 @@ def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=N
     """
     if mode not in (None, "min", "max"):
         raise ValueError(f'mode is "min" or "max", and was given as {mode!r}')
+    if patience is not None and not patience >= 1:
+        raise ValueError("patience is the number of epochs without improvement after which to stop, at least 1, and was given as "
+                         f"{patience}")
     monitored = _Monitor(monitor or ("valid_loss" if patience is not None else None), mode, min_delta, evaluate is not None)
     last, best, history = run, None, []                 # best: the state and its log
     folder = open_folder(checkpoint) if checkpoint is not None else None
@@ -188,7 +193,9 @@ class _Monitor(NamedTuple):
             raise ValueError(f"there is no {name!r} to monitor: the log has {', '.join(log)}"
                              + ("" if self.evaluated else "; for validation give evaluate=train.make_evaluate(objective, data)"))
         sign = -1 if (self.mode or ("max" if "accuracy" in name else "min")) == "max" else 1
-        return best is None or sign * log[name] < sign * best[1][name] - self.min_delta
+        if best is None or math.isnan(best[1][name]):       # NaN is the worst
+            return best is None or not math.isnan(log[name])
+        return sign * log[name] < sign * best[1][name] - self.min_delta
 
 
 _epochs = epochs            # fit has an argument of that name

@@ -18,6 +18,10 @@ class TrainState(NamedTuple):
 
 def init(net, optimizer, key, x):
     """The state before the first step. x is an example batch, or anything with its shape and dtype."""
+    if not hasattr(key, "dtype"):
+        raise TypeError(f"init takes a random key, jax.random.key(0), and was given {key!r}")
+    if not hasattr(optimizer, "init"):
+        raise TypeError(f"init takes an optimizer, optim.adam(1e-3), and was given {optimizer!r}")
     for_net, for_steps = jax.random.split(key)
     params, state = net.init(for_net, x)
     run = TrainState(params, state, optimizer.init(params), jnp.zeros((), jnp.int32), for_steps)
@@ -30,16 +34,16 @@ def supervised(net, loss, penalty=None, metrics=None):
 
     batch is (x, y) or (x, y, weights). `penalty(params)` is added to what is minimised; the metric "loss" is without it, so
     that training and validation compare, and "objective" is with it. `metrics` are functions of (prediction, y) by name;
-    "accuracy" is there by itself where y holds integer labels.
+    "accuracy" is there by itself where y holds integer labels and the prediction a score for each class.
     """
     def objective(params, state, batch, *, key=None, train=True):
-        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3) or not hasattr(batch[1], "dtype"):
             raise ValueError(f"a batch is (x, y) or (x, y, weights), and was given as {_shapes(batch)}")
         x, y, *weights = batch
         prediction, state = net.apply(params, state, x, key=key, train=train)
         value = loss(prediction, y, *weights)
         measured = {"loss": value}
-        if jnp.issubdtype(y.dtype, jnp.integer) and prediction.ndim == y.ndim + 1:
+        if jnp.issubdtype(y.dtype, jnp.integer) and prediction.ndim == y.ndim + 1 and prediction.shape[-1] > 1:
             chosen = jnp.argmax(prediction, -1)
             measured["accuracy"] = _mean(chosen == y.astype(chosen.dtype), *weights)
         measured |= {name: metric(prediction, y) for name, metric in (metrics or {}).items()}

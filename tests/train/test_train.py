@@ -120,6 +120,14 @@ def test_evaluation_is_the_mean_over_all_examples_also_with_weights():
     np.testing.assert_allclose(got["accuracy"], np.average(hits, weights=np.asarray(w)), rtol=1e-12)
 
 
+def test_a_single_score_has_no_accuracy_by_itself():
+    """The largest of one is always the first: an accuracy would be the share of class 0."""
+    net = layers.Serial(layers.Dense(1))
+    objective = train.supervised(net, lambda z, y: ops.binary_cross_entropy_with_logits(z[:, 0], y.astype(z.dtype)))
+    run = train.init(net, optim.sgd(0.1), jax.random.key(0), X)
+    assert set(train.make_evaluate(objective, (X, Y % 2))(run)) == {"valid_loss"}
+
+
 def scripted(values):
     """An evaluate that reads its values from a list."""
     left = iter(values)
@@ -136,6 +144,8 @@ def test_fit_stops_early_and_keeps_the_best():
     assert int(small.run.step) == 6 and len(small.history) == 3
     best = train.fit(run, epoch, (X, Y), epochs=3, evaluate=scripted([1, 2, 3]), mode="max")
     assert int(best.run.step) == 18 and best.stopped == "ran all 3 epochs"
+    nan = train.fit(run, epoch, (X, Y), epochs=5, evaluate=scripted([float("nan"), float("nan"), 2, float("nan"), 3]), patience=2)
+    assert int(nan.run.step) == 18 and "since epoch 3, 2" in nan.stopped              # NaN first is no best for ever
     plain = train.fit(run, epoch, (X, Y), epochs=2)
     assert int(plain.run.step) == 12
 
@@ -186,6 +196,13 @@ WRONG = [
     (lambda: train.fit(run0, epoch0, (X, Y), monitor="vloss", evaluate=scripted([1])), "there is no 'vloss' to monitor"),
     (lambda: train.fit(run0, epoch0, (X, Y), mode="highest"), 'mode is "min" or "max", and was given as'),
     (lambda: train.make_evaluate(objective0, (X[:0], Y[:0])), "the data are empty"),
+    (lambda: train.make_evaluate(objective0, (X, Y, jnp.zeros(N)))(run0), "all weights are 0"),
+    (lambda: train.make_evaluate(objective0, (X, Y), batch_size=0), "the batch size is a whole number above 0"),
+    (lambda: train.make_evaluate(objective0, iter([(X, Y)])), "data are arrays with one leading axis .* were given as an iterator"),
+    (lambda: train.make_evaluate(objective0, [(X, Y)] * 2)(run0), r"a batch is \(x, y\) .* was given as \[\(\(100, 4\), \(100,\)"),
+    (lambda: train.fit(run0, epoch0, (X, Y), patience=0), "patience is the number of epochs .* at least 1, and was given as 0"),
+    (lambda: train.init(NET, optim.adam(0.1), 0, X), r"init takes a random key, jax.random.key\(0\), and was given 0"),
+    (lambda: train.init(NET, optim.adam, jax.random.key(0), X), r"init takes an optimizer, optim.adam\(1e-3\), .* <function adam"),
     (lambda: step0(run0, (X[:, :2], Y)), r"Dense\(8\) was initialised for 4 features"),
     (lambda: step0(run0, (X, Y[:, None])), "softmax_cross_entropy with scores"),
 ]
