@@ -259,9 +259,9 @@ def test_arrays_of_different_dtypes(loss):
     first, *rest = arguments()[loss]
     given = [cast(first, jnp.bfloat16), *(cast(a, f32) for a in rest), jnp.ones(6, f32)]
     with jax.numpy_dtype_promotion("standard"):
-        value, slope = jax.value_and_grad(loss)(*given)
+        value, slope = jax.jit(jax.value_and_grad(loss))(*given)
         assert value.dtype == loss.reference(*given).dtype and slope.dtype == jnp.bfloat16
-        exact = jax.grad(loss)(*(cast(a, f64) for a in given))
+        exact = jax.jit(jax.grad(loss))(*(cast(a, f64) for a in given))
         chex.assert_trees_all_close(slope.astype(f64), exact, rtol=2**-8, atol=1e-6)
 
 
