@@ -30,6 +30,8 @@ def range_test(make, data, *, low=1e-6, high=10.0, steps=200, batch_size=128, sm
     """
     if not 0 < low < high:
         raise ValueError(f"a range test goes from a low rate above 0 to a higher one, and was given {low} and {high}")
+    if steps < 3:
+        raise ValueError(f"a range test takes at least 3 steps, and was given {steps}")
     check_data(data, batch_size)
     data = jax.tree.map(jnp.asarray, data)
     factor = (high / low) ** (1 / (steps - 1))
@@ -79,6 +81,8 @@ def size_curve(make, data, validation, *, sizes, steps=500, batch_size=32, metri
     check_data(validation)
     n = len(jax.tree.leaves(data)[0])
     sizes = np.asarray(sorted(sizes))
+    if not sizes.size or sizes.dtype.kind not in "iu":
+        raise ValueError(f"the sizes are numbers of examples, sizes=(100, 1000), and were given as {sizes.tolist()}")
     if sizes[0] < 1 or sizes[-1] > n:
         raise ValueError(f"the sizes are from 1 to the {n} examples there are, and were given from {sizes[0]} to {sizes[-1]}")
     if len(data) != 2:
@@ -90,7 +94,10 @@ def size_curve(make, data, validation, *, sizes, steps=500, batch_size=32, metri
 
         run, _ = jax.lax.scan(lambda run, _: (step(run, rows_of(data, _draw(run, batch_size, m)))[0], None), run, length=steps)
         mine = (jnp.arange(n, dtype=m.dtype) < m).astype(float)
-        return [step.objective(run.params, run.state, part, train=False)[1][1][metric] for part in ((*data, mine), validation)]
+        found = [step.objective(run.params, run.state, part, train=False)[1][1] for part in ((*data, mine), validation)]
+        if metric not in found[0]:
+            raise ValueError(f"there is no metric {metric!r}: the metrics are {', '.join(found[0])}")
+        return [metrics[metric] for metrics in found]
     training, held_out = jax.jit(jax.vmap(one, (0, None, None)))(jnp.asarray(sizes, jnp.int32), data, validation)
     return SizeCurve(sizes, np.asarray(training), np.asarray(held_out), metric)
 

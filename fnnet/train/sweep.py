@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -59,9 +59,16 @@ def sweep(make: Callable, settings, data, validation=None, *, folds=None, epochs
     Metrics are the objective's: means over the steps of an epoch, and "valid_…" after it on all that is held out, in one batch. All
     take as many epochs and are judged by the last: to stop earlier give fewer. Folds copy the data k times.
     """
-    trainings = _all(settings)
+    trainings, static = _all(settings), (static,) if isinstance(static, str) else static
+    if mode not in (None, "min", "max"):
+        raise ValueError(f'mode is "min" or "max", and was given as {mode!r}')
     if unknown := set(static) - set(trainings[0]):
         raise ValueError(f"static names {min(unknown)!r}, which is no setting: they are {', '.join(trainings[0])}")
+    for name, value in ((name, setting[name]) for setting in trainings for name in setting):
+        if name not in static and not isinstance(value, jax.Array) and np.asarray(value).dtype.kind not in "biuf":
+            raise TypeError(f"a setting that is no number is a part of the program: write static=[{name!r}] for {name} = {value!r}")
+        if name in static and not isinstance(value, Hashable):
+            raise TypeError(f"the values of a static setting are hashable, a tuple and not a list, and {name} was given as {value!r}")
     _check(data, validation, folds, epochs)
     data, held_out = ((data, validation) if folds is None else _folds(data, folds))
     data, held_out = jax.tree.map(jnp.asarray, (data, held_out))
@@ -111,7 +118,10 @@ def whole(make, setting, data, held_out, epochs, batch_size):
 
 def _all(settings):
     if isinstance(settings, dict):
-        if not settings or not all(len(list(values)) for values in settings.values()):
+        if wrong := [name for name, values in settings.items() if not hasattr(values, "__len__") or isinstance(values, str)]:
+            raise TypeError(f"a sweep takes a list of values for each setting, {{{wrong[0]!r}: [0.01, 0.1]}}, and was given "
+                            f"{settings[wrong[0]]!r}")
+        if not settings or not all(len(values) for values in settings.values()):
             raise ValueError(f"a sweep needs at least one value for each setting, and was given {settings}: write {{'decay': [0.01, 0.1]}}")
         return [dict(zip(settings, values, strict=True)) for values in itertools.product(*settings.values())]
     settings = [dict(setting) for setting in settings]

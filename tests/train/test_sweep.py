@@ -120,6 +120,15 @@ def test_j_train_is_of_the_first_m_examples_alone():
 
 @pytest.mark.parametrize("call, sentence", [
     (lambda: train.sweep(make, {"decay": []}, TRAINING, VALIDATION), "at least one value for each setting"),
+    (lambda: train.sweep(make, {"decay": 0.1}, TRAINING, VALIDATION), r"a list of values for each setting, .* was given 0.1"),
+    (lambda: train.sweep(make, {"decay": (d for d in [0.1])}, TRAINING, VALIDATION), "a list of values for each setting"),
+    (lambda: train.sweep(make, {"net": ["a", "b"]}, TRAINING, VALIDATION), r"write static=\['net'\] for net = 'a'"),
+    (lambda: train.sweep(make, {"sizes": [[4], [4, 4]]}, TRAINING, VALIDATION, static="sizes"), "a tuple and not a list, and sizes was"),
+    (lambda: train.sweep(make, {"decay": [0.1]}, TRAINING, VALIDATION, mode="maximum"), 'mode is "min" or "max"'),
+    (lambda: train.range_test(lambda r: make(rate=r), TRAINING, steps=1, batch_size=8), "at least 3 steps, and was given 1"),
+    (lambda: train.size_curve(make, TRAINING, VALIDATION, sizes=()), "sizes are numbers of examples"),
+    (lambda: train.size_curve(make, TRAINING, VALIDATION, sizes=(2.5, 5)), "sizes are numbers of examples"),
+    (lambda: train.size_curve(make, TRAINING, VALIDATION, sizes=(2, 5), metric="error"), "no metric 'error': the metrics are loss"),
     (lambda: train.sweep(make, [{"decay": 0.1}, {"rate": 0.1}], TRAINING, VALIDATION), "all name the same settings"),
     (lambda: train.sweep(make, {"decay": [0.1]}, TRAINING), "by validation data or by folds: .* not neither"),
     (lambda: train.sweep(make, {"decay": [0.1]}, TRAINING, VALIDATION, folds=2), "not both"),
