@@ -76,8 +76,10 @@ def lift(of_one, numbers, memories=0):
         return tuple(jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), wide(p)), params) for _ in range(memories))
 
     def update(grads, inner, params, step):
+        if len(inner) != memories:
+            raise ValueError("the state is one of another optimizer: call init of this one, and update with what it returned")
         shared = numbers(step)
-        leaves, treedef = jax.tree.flatten(grads)
+        leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, grads))
         _check_alike(grads, inner, params)
         columns = [treedef.flatten_up_to(tree) for tree in inner]
         results = [_in_dtype(of_one(g.astype(wide(g)), *kept, *like(wide(g), shared)), g, *kept)
@@ -117,7 +119,7 @@ def _check_alike(grads, inner, params):
 
 def apply_updates(params, updates):
     """params + updates, leaf by leaf, in the dtype of the parameters."""
-    return jax.tree.map(lambda p, u: p if u is None else (p + u).astype(p.dtype), params, updates,
+    return jax.tree.map(lambda p, u: p if u is None else jnp.asarray(p + u).astype(jnp.result_type(p)), params, updates,
                         is_leaf=lambda leaf: leaf is None)
 
 

@@ -21,6 +21,7 @@ def clip_by_global_norm(limit):
     check("clip_by_global_norm", "limit", limit, 0)
 
     def update(grads, inner, params, step):
+        grads = jax.tree.map(jnp.asarray, grads)
         squares = [jnp.sum(jnp.square(g.astype(wide(g)))) for g in jax.tree.leaves(grads)]
         norm = jnp.sqrt(sum(s.astype(float) for s in squares))
         scale = jnp.where(norm <= at(limit, step), 1, at(limit, step) / norm)
@@ -46,7 +47,13 @@ def weight_decay(decay, mask=matrices, *, sign=1):
             raise ValueError("weight_decay needs the parameters: call update(grads, state, params)")
         scale = sign * at(decay, step)
         which = mask(params) if callable(mask) else mask
+        for what, tree in (("parameters", params), ("mask", which)):
+            if (given := jax.tree.structure(tree)) != (wanted := jax.tree.structure(grads)):
+                raise ValueError(f"the structure of the {what} of weight_decay is {given}, and that of the gradients {wanted}: a mask is a "
+                                 "boolean for each array, mask=lambda params: jax.tree.map(lambda p: True, params)")
+
         def decayed(g, p, yes):
             return g + (like(p.dtype, [scale])[0] * p).astype(g.dtype) if yes else g
+        grads, params = jax.tree.map(jnp.asarray, (grads, params))
         return jax.tree.map(decayed, grads, params, which), inner
     return counted(Stage(lambda params: (), update))

@@ -154,6 +154,16 @@ def test_epsilon_may_be_a_schedule(name, more):
     close(run(make(0.1, **schedules, **more)), run(make(0.1, **numbers, **more)))
 
 
+def test_parameters_and_gradients_may_be_python_numbers():
+    optimizer = optim.chain(optim.weight_decay(1.0, {"w": True}), optim.clip_by_global_norm(0.5), optim.momentum(0.2))
+    params = {"w": 4.3}
+    state = optimizer.init(params)
+    for want in (4.2, 4.01):                                                        # clipped to 0.5, V = 0.5 and 0.95
+        updates, state = optimizer.update({"w": 4.2}, state, params)
+        params = optim.apply_updates(params, updates)
+        close(params, {"w": jnp.asarray(want)})
+
+
 def test_weight_decay_is_the_gradient_of_the_penalty():
     close(run(optim.chain(optim.weight_decay(0.3), optim.sgd(0.1)), GRADS[:1]),
           {"w": PARAMS["w"] - 0.1 * (GRADS[0]["w"] + 0.3 * PARAMS["w"]), "b": PARAMS["b"] - 0.1 * GRADS[0]["b"]})
@@ -244,6 +254,9 @@ def test_against_optax(name):
     (lambda: optim.cosine(1e-3, steps=100, warmup=100), r"cosine warms up for 100 of 100 steps"),
     (lambda: optim.step_decay(1.0, 0.1, steps=0), r"step_decay counts steps, and was given 0"),
     (lambda: optim.weight_decay(0.1).update(PARAMS, optim.weight_decay(0.1).init(PARAMS)), r"call update\(grads, state, params\)"),
+    (lambda: run(optim.adamw(0.1, mask=True)), r"the structure of the mask of weight_decay is .*mask=lambda params"),
+    (lambda: run(optim.adamw(0.1, mask={"w": True})), r"the structure of the mask of weight_decay is .*mask=lambda params"),
+    (lambda: optim.adam(0.1).update(PARAMS, optim.sgd(0.1).init(PARAMS)), "the state is one of another optimizer: call init"),
     (lambda: optim.chain(0.1), r"chain takes optimizers, .* was given 0.1"),
     (lambda: optim.adam(0.1).update({"w": PARAMS["w"]}, optim.adam(0.1).init(PARAMS)), r"the gradients have the structure .*init"),
 ])
