@@ -1,5 +1,7 @@
 """Learning curves."""
 
+import math
+
 from fnnet.diagnostics.figure import STYLES, figure, save, spread
 
 
@@ -21,9 +23,10 @@ def learning_curve(history, path="learning_curve.png", *, metric="loss", monitor
         axes.plot(epochs, [log[name] for log in history], style, color=color, linewidth=2, marker="." if len(epochs) < 60 else None,
                   label="validation" if name.startswith("valid_") else "training")
     monitor = monitor or f"valid_{metric}"
-    if monitor in history[0]:
+    measured = [log for log in history if not math.isnan(log.get(monitor, math.nan))]
+    if measured:
         choose = max if (mode or ("max" if "accuracy" in monitor else "min")) == "max" else min
-        best = choose(history, key=lambda log: log[monitor])
+        best = choose(measured, key=lambda log: log[monitor])
         axes.axvline(best["epoch"], color="0.4", linewidth=1, linestyle=":")
         axes.plot([best["epoch"]], [best[curves[-1]]], "o", color="black", markersize=8, fillstyle="none", markeredgewidth=2,
                   label=f"best epoch {best['epoch']}: {monitor.replace('_', ' ')} {best[monitor]:.4g}")

@@ -113,8 +113,8 @@ def epochs(run, epoch, data, *, evaluate=None, epochs=None):
     """A generator of (run, log) after each epoch, without end unless `epochs` is given: leave the loop when you like.
 
     log holds epoch, step, the metrics of training and those that evaluate(run) returns, as Python numbers; a metric that is a tree,
-    as diagnostics.inside makes one, stays one. Where anything is
-    not finite it stops with a FloatingPointError that names the step and the layer.
+    as diagnostics.inside makes one, stays one. Where a metric of training or a parameter is not finite it stops with a
+    FloatingPointError that names the step and the layer; what evaluate returns may be NaN, which is the worst.
     """
     if evaluate is not None and not callable(evaluate):
         raise TypeError(f"evaluate is a function run -> dictionary, train.make_evaluate(objective, data), and was given as {evaluate!r}")
@@ -168,7 +168,7 @@ def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=N
             break
     if bar is not None:
         bar.close()
-    stopped = f"ran all {epochs} epochs"
+    stopped = f"ran all {max(epochs, done)} epochs"
     if waited():
         name, (_, log) = monitored.of(best[1]), best
         stopped = f"{name} has not improved for {patience} epochs since epoch {log['epoch']}, {log[name]:.6g}"
