@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from fnnet.train.loop import check_data
+from fnnet.train.loop import check_data, number
 
 
 def make_evaluate(objective, data, *, batch_size=1024, prefix="valid_"):
@@ -28,7 +28,7 @@ def make_evaluate(objective, data, *, batch_size=1024, prefix="valid_"):
             batch = jax.tree.map(lambda a, i=start: a[i:i + batch_size], data)
             count = float(batch[2].sum()) if isinstance(batch, tuple | list) and len(batch) == 3 else min(batch_size, n - start)
             for name, value in measure(run.params, run.state, batch).items():
-                sums[name] = sums.get(name, 0.0) + count * float(value)
+                sums[name] = sums.get(name, 0.0) + count * number(name, value)
             total += count
         if not total:
             raise ValueError("all weights are 0: there is nothing to evaluate on")

@@ -121,13 +121,20 @@ def epochs(run, epoch, data, *, evaluate=None, epochs=None):
     for i in itertools.count(1) if epochs is None else range(1, epochs + 1):
         before = run
         run, metrics = epoch(before, data)
-        metrics = {name: float(value) if jax.tree_util.all_leaves([value]) else jax.device_get(value) for name, value in metrics.items()}
+        metrics = {name: number(name, value) if jax.tree_util.all_leaves([value]) else jax.device_get(value)
+                   for name, value in metrics.items()}
         if not (all(math.isfinite(value) for value in metrics.values() if isinstance(value, float)) and bool(all_finite(run.params))):
             raise FloatingPointError(explain(before, epoch, data))
         log = {"epoch": i, "step": int(run.step), **metrics}
         if evaluate is not None:
-            log |= {name: float(value) for name, value in evaluate(run).items()}
+            log |= {name: number(name, value) for name, value in evaluate(run).items()}
         yield run, log
+
+
+def number(name, value):
+    if jnp.ndim(value):
+        raise ValueError(f"a metric is one number, and {name!r} was given as {list(jnp.shape(value))}: take its mean")
+    return float(value)
 
 
 def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=None, mode=None, min_delta=0.0, checkpoint=None,

@@ -42,6 +42,9 @@ def supervised(net, loss, penalty=None, metrics=None):
         x, y, *weights = batch
         prediction, state = net.apply(params, state, x, key=key, train=train)
         value = loss(prediction, y, *weights)
+        if jnp.ndim(value):
+            raise ValueError(f"the loss of a batch is one number, and was given as {list(jnp.shape(value))}: take its mean, "
+                             "lambda prediction, y: loss(prediction, y).mean()")
         measured = {"loss": value}
         if jnp.issubdtype(y.dtype, jnp.integer) and prediction.ndim == y.ndim + 1 and prediction.shape[-1] > 1:
             chosen = jnp.argmax(prediction, -1)

@@ -184,6 +184,8 @@ def test_a_label_that_is_no_class_is_named():
 
 
 run0, objective0, step0, epoch0 = setup()
+_, each_row, _, epoch_of_rows = setup(metrics={"top": lambda prediction, y: prediction.max(-1)})
+each_loss = train.supervised(NET, lambda prediction, y: ops.softmax_cross_entropy(prediction, y, reduction="none"))
 WRONG = [
     (lambda: epoch0(run0, (X, Y[:5])), r"one leading axis of examples, and were given with 100 at data\[0\], 5 at data\[1\]"),
     (lambda: epoch0(run0, (X[:0], Y[:0])), "the data are empty"),
@@ -200,6 +202,9 @@ WRONG = [
     (lambda: train.make_evaluate(objective0, (X, Y), batch_size=0), "the batch size is a whole number above 0"),
     (lambda: train.make_evaluate(objective0, iter([(X, Y)])), "data are arrays with one leading axis .* were given as an iterator"),
     (lambda: train.make_evaluate(objective0, [(X, Y)] * 2)(run0), r"a batch is \(x, y\) .* was given as \[\(\(100, 4\), \(100,\)"),
+    (lambda: train.make_step(each_loss, optim.adam(0.1))(run0, (X, Y)), r"the loss of a batch is one number, and was given as \[100\]"),
+    (lambda: train.make_evaluate(each_row, (X, Y))(run0), r"a metric is one number, and 'top' was given as \[100\]"),
+    (lambda: train.fit(run0, epoch_of_rows, (X, Y)), r"a metric is one number, and 'top' was given as \[16\]"),
     (lambda: train.fit(run0, epoch0, (X, Y), patience=0), "patience is the number of epochs .* at least 1, and was given as 0"),
     (lambda: train.init(NET, optim.adam(0.1), 0, X), r"init takes a random key, jax.random.key\(0\), and was given 0"),
     (lambda: train.init(NET, optim.adam, jax.random.key(0), X), r"init takes an optimizer, optim.adam\(1e-3\), .* <function adam"),
