@@ -157,8 +157,13 @@ def test_what_is_lost_in_low_precision_alone_is_caught(dtype, lost):
     name = jnp.dtype(dtype).name
     report = verify.audit(broken(ops.dense, rounded), precisions=(name,))
     assert {(check.name, check.example) for check in report.failures} == {(name, 0), (name, 1), (name, 2)}
-    with pytest.raises(ValueError, match=r'float32, bfloat16 beside float64, given as .* and was given float16'):
-        verify.audit(ops.dense, precisions=("float16",))
+
+
+@pytest.mark.parametrize("given, message", [({"precisions": "float16"}, "float32, bfloat16 beside float64, .* and was given float16"),
+                                            ({"examples": 0}, "one example at least, and was given examples=0")])
+def test_an_audit_that_would_see_nothing_is_a_sentence(given, message):
+    with pytest.raises(ValueError, match=message):
+        verify.audit(ops.dense, **given)
 
 
 def test_nan_at_the_ends_is_caught():

@@ -79,6 +79,9 @@ def audit(rule, *, seed=0, precisions=(), examples=None):
     """
     if not (hasattr(rule, "reference") and hasattr(rule, "examples")):
         raise TypeError(f"audit takes a rule, made by @rule, and was given {rule!r}: for a function of your own use gradient_check")
+    precisions = (precisions,) if isinstance(precisions, str) else tuple(precisions)
+    if examples is not None and examples < 1:
+        raise ValueError(f"audit looks at one example at least, and was given examples={examples}")
     if unknown := set(precisions) - WORSE_THAN_AUTODIFF.keys():
         raise ValueError(f"audit looks at the precisions {', '.join(WORSE_THAN_AUTODIFF)} beside float64, given as "
                          f"(\"float32\", \"bfloat16\"), and was given {', '.join(map(str, unknown))}")
