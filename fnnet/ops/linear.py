@@ -29,8 +29,8 @@ def dense(x, w, b=None, *, compute_dtype=None):
 def _(dy, x, w, b, *, compute_dtype):
     n = math.prod(x.shape[:-1])
     rows, drows = _as(compute_dtype, x).reshape(n, x.shape[-1]), dy.reshape(n, dy.shape[-1])
-    dx = _product(dy, _as(compute_dtype, w).T, wide(x.dtype))
     dw = transposed_product(rows, drows, wide(w.dtype))
+    dx = _product(dy, _as(compute_dtype, w).T, wide(x.dtype))
     db = None if b is None else drows.sum(0, dtype=wide(b.dtype)).astype(b.dtype)
     return dx.astype(x.dtype), dw.astype(w.dtype), db
 
