@@ -1,5 +1,7 @@
 """Every rule at large sizes: its hand-derived gradient against autodiff of its reference."""
 
+import jax
+
 import fnnet as fn
 
 
@@ -15,3 +17,4 @@ def run(*, quick=False, only=None):
             yield {"rule": found.title, "shapes": found.shapes, "hand ms": 1e3 * hand["seconds"], "autodiff ms": 1e3 * auto["seconds"],
                    "gain": auto["seconds"] / hand["seconds"], "hand saved": hand["saved"], "autodiff saved": auto["saved"],
                    "hand temp": hand["temp"], "autodiff temp": auto["temp"], "reason": found.row()[-1]}
+            jax.clear_caches()              # what 300 examples have compiled, and hold, would fill the memory
