@@ -1,9 +1,6 @@
 """Strict on purpose: an implicit promotion, a silent broadcast or a warning in the library is a mistake."""
 
-import atexit
 import os
-import shutil
-import tempfile
 from importlib.metadata import version
 
 # Eight devices on the CPU, so that meshes and shard_map are tested everywhere.
@@ -12,13 +9,6 @@ from importlib.metadata import version
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
                       + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."))
 os.environ.setdefault("MPLBACKEND", "Agg")
-# What one process of this run has compiled, the others, and those that examples and commands are started in, need not: one run only,
-# so that each compiles all that it tests.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    folder = tempfile.mkdtemp(prefix="fnnet-tests-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ |= {"JAX_COMPILATION_CACHE_DIR": folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                   "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 
 import jax
 import pytest
