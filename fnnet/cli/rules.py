@@ -25,7 +25,7 @@ def add(commands):
     sub.add_argument("--args", metavar="SPEC", help="what the function takes: 'x: f[N, D], labels: i[N] < D, p: f(0,1), key'")
     sub.add_argument("--reference", metavar="MODULE:FUNCTION", help="the same in plain JAX (default: the function with its rules left out)")
     sub.add_argument("--settings", nargs="*", default=[], metavar="NAME=VALUE", help="keyword arguments of the call: axis=-1")
-    sub.add_argument("--quick", action="store_true", help="the part that takes one to three seconds")
+    sub.add_argument("--quick", action="store_true", help="the part that takes about a second")
     sub.add_argument("--json", action="store_true", help="the report as JSON")
 
 def _rules(args):

@@ -15,7 +15,7 @@ from fnnet.verify.mesh import mesh_looks
 from fnnet.verify.problem import both, build, problem
 from fnnet.verify.reference import constants, endless, reference_of
 from fnnet.verify.report import Report
-from fnnet.verify.state import state, structure
+from fnnet.verify.state import cheap, repeats, state, structure
 
 
 def check(f, *args, reference=None, settings=None, vary=None, spec=None, argnums=None, thorough=True, budget=None, seed=0, domains=None):
@@ -27,7 +27,7 @@ def check(f, *args, reference=None, settings=None, vary=None, spec=None, argnums
     spec        what inputs are allowed, "x: f[*B, D], w: f[D, O] | labels: i[B] < O | p: f(0,1) | key"; else it is read off the arguments;
                 without arguments they are drawn from the spec
     argnums     the positions to differentiate; None: every real array
-    thorough    False for the quick part: one to three seconds from a cold start
+    thorough    False for the quick part: about a second from a cold start (without jit only what has few operations)
     budget      {"saved": bytes, "temp": bytes, "seconds": of value and gradient, "ulp": error at the dtype given}
 
     Truth is autodiff of the reference in float64, whatever the session's precision; central differences stand beside it.
@@ -94,7 +94,9 @@ def _look_around(run, p, vary, derived):
         low = low_jobs(run, p, {label: q for (kind, label), (q, _) in found.items() if kind == "shapes" and (kind, label) in jobs})
         jobs |= low | second.jobs(p, cts, rng)
     programs |= build({name: job for name, job in jobs.items() if name not in programs})       # compiled as others are looked at
-    state(run, at, another, cts, 3 if right else 2)
+    repeats(run, at, cts)
+    if run.thorough or cheap(at):
+        state(run, at, another, cts, 3 if right else 2)
     asked = kind != truth.ESTIMATOR and _against_differences(run, at, cts, programs.get("complex step"))
     looks.pull_back(book, at, p.leaves, run.thorough)
     tried = _try(run, at) if right else []

@@ -3,7 +3,7 @@
     def test_my_rule(check_gradient):
         check_gradient(my_rule, x, w, vary={"axis": (-1, 0)})       # fails with the report as its message
 
-    pytest --gradients=thorough                                     # nightly; quick, one to three seconds a rule, is the default
+    pytest --gradients=thorough                                     # nightly; quick, about a second a rule, is the default
 """
 
 import pytest

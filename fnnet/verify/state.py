@@ -9,6 +9,13 @@ import numpy as np
 from fnnet.verify import judge, looks
 from fnnet.verify.quick import OPTIONS
 
+FEW = 20    # different operations, each of which a run without jit compiles by itself: 30 ms
+
+
+def cheap(at):
+    """Whether a run without jit takes little time."""
+    return len({(e.primitive.name, e.params.get("name"), *(str(v.aval) for v in e.invars)) for e in at.program.jaxpr.eqns}) <= FEW
+
 
 def state(run, at, another, cts, which):
     """Without jit, two pullbacks alive at once, pulled twice: nothing may be kept between calls. The truth is the reference
@@ -39,11 +46,21 @@ def state(run, at, another, cts, which):
                 leaves = p.leaves if want is truths[0] else another
                 other = another if leaves is p.leaves else p.leaves
                 book.wrong(looks.Look("state", label + ", without jit", judge.fault(i, g, w, off), p, leaves, cts, more=(other,)))
-    if any(not np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True) for a, b in zip(one, again)):
-        i = next(i for i, (a, b) in enumerate(zip(one, again)) if not np.array_equal(np.asarray(a), np.asarray(b), equal_nan=True))
-        a, b = np.asarray(again[i], np.float64), np.asarray(one[i], np.float64)
-        book.wrong(looks.Look("state", "the same pullback twice gives different bits", judge.fault(i, a, b, a != b), p, p.leaves, cts))
+    _same_bits(run, at, judge.numbers(one), judge.numbers(again), "the same pullback twice", cts)
     book.saw("value", judge.measure(anew[0], alive[0][0]), at.values.limit)
+
+
+def repeats(run, at, cts):
+    """The compiled program twice, at the same inputs."""
+    _same_bits(run, at, *(at.grads(at.p.leaves, cts) for _ in range(2)), "the same program twice", cts)
+
+
+def _same_bits(run, at, one, again, label, cts):
+    run.book.saw("state")
+    for i, (a, b) in enumerate(zip(again, one)):
+        if not np.array_equal(a, b, equal_nan=True):
+            fault = judge.fault(i, a, b, a != b)
+            return run.book.wrong(looks.Look("state", f"{label} gives different bits", fault, at.p, at.p.leaves, cts))
 
 
 def _shared(run, at, xs, others, cts, seed, which):

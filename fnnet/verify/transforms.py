@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -22,17 +23,15 @@ class Row(NamedTuple):
     subset: tuple = ()      # the arguments mapped by vmap, or differentiated alone
 
 
-def subsets(n, thorough=True):
+def subsets(n):
     """All subsets of up to three arguments; of more, each alone and all together."""
-    if not thorough:
-        return [tuple(range(n)), *([(0,)] if n > 1 else [])]
     if n <= 3:
         return [s for k in range(1, n + 1) for s in itertools.combinations(range(n), k)]
     return [*((i,) for i in range(min(n, 5))), tuple(range(n))]
 
 
-def matrix(p, thorough=True):
-    """{name: Row}."""
+def matrix(p):
+    """Every row there is, {name: Row}."""
     n = len(p.real)
     every = tuple(range(n))
 
@@ -60,6 +59,13 @@ def matrix(p, thorough=True):
     def shared(xa, xb, o, ca, cb):
         return jax.vmap(lambda *xs: pullback(p, p.f, list(xs), o, list(ca))[2])(*map(jnp.stack, zip(xa, xb)))
 
+    def alive(xa, xb, o, ca, cb):
+        def pulled(xs):
+            y, pull = jax.vjp(g(o), *xs)
+            return partial(pull, [jnp.asarray(c, v.dtype) for c, v in zip(ca, y)])
+        first, second = pulled(xa), pulled(xb)
+        return [*first(), *second(), *first(), *pulled(xa)()]
+
     def alone(i):
         def run(xa, xb, o, ca, cb):
             y, pull = jax.vjp(lambda x: g(o)(*xa[:i], x, *xa[i + 1:]), xa[i])
@@ -76,27 +82,37 @@ def matrix(p, thorough=True):
         def expect(a, mixed):
             return [np.stack([u, v], axis) if i in subset else u + v for i, (u, v) in enumerate(zip(a, mixed(subset)))]
         return Row(run, expect, subset)
-    table = {"jit": plain(jax.jit), "remat": plain(jax.checkpoint),
+    table = {"jit": plain(jax.jit), "remat": plain(jax.checkpoint), "cond": plain(either),
+             "state of two pullbacks alive": Row(alive, lambda a, mixed: [*a, *mixed(every, 0), *a, *a]),
              "scan": Row(scan, lambda a, mixed: [np.stack(s) for s in zip(a, mixed(every))]),
              "vmap over the cotangent": Row(cotangent, lambda a, mixed: [np.stack(s) for s in zip(a, mixed(()))]),
              "vmap of the gradient, one cotangent for all": Row(shared, lambda a, mixed: [np.stack(s) for s in zip(a, mixed(every, 0))],
                                                                 every)}
-    if thorough:
-        table["cond"] = plain(either)
-    if n > 1 and (thorough or tells_what_is_asked(p)):
+    if n > 1:
         table |= {f"argnums: {p.names[p.real[i]]} alone": alone(i) for i in range(min(n, 5))}
-    for subset in subsets(n, thorough):
+    for subset in subsets(n):
         whole = len(subset) == n
         label = "all arguments" if whole else " and ".join(p.names[p.real[i]] for i in subset)
-        for axis in (0, -1) if whole and thorough else (0,):
+        for axis in (0, -1) if whole else (0,):
             table[f"vmap over {label}" + (", last axis" if axis else "")] = mapped(subset, axis)
     return table
+
+
+def _asked(p, name, row, thorough):
+    """Whether a row is looked at: the thorough form sees state without jit (state.py), the quick one here."""
+    check = _check(name)
+    if thorough:
+        return check != "state"
+    if check == "argnums":
+        return tells_what_is_asked(p)
+    every = tuple(range(len(p.real)))
+    return check != "cond" and row.subset in ((), (0,), every) and not name.endswith("last axis")
 
 
 def rows(p, book, args, thorough):
     """The rows of the matrix that can be traced, and their program. One that cannot is a failure, unless the best of rules could not
     either."""
-    table = matrix(p, thorough)
+    table = {name: row for name, row in matrix(p).items() if _asked(p, name, row, thorough)}
     whole = program(table)                              # the same function, so that it is traced once
     try:
         jax.eval_shape(whole, *args)
