@@ -203,8 +203,8 @@ def test_several_blocks_on_a_mesh(kind):
 
 # Memory
 
-def temporary(t, **settings):
-    a = jax.ShapeDtypeStruct((1, t, 2, 8), jnp.float32)
+def temporary(t, heads=2, d=8, **settings):
+    a = jax.ShapeDtypeStruct((1, t, heads, d), jnp.float32)
     f = jax.jit(jax.grad(lambda *a: ops.attention(*a, **settings).sum(), (0, 1, 2)))
     return f.lower(a, a, a).compile().memory_analysis().temp_size_in_bytes
 
@@ -214,6 +214,11 @@ def test_memory_is_linear_in_the_length(settings):
     at = {t: temporary(t, **settings) for t in (2048, 4096, 8192)}
     assert at[8192] < 2.2 * at[4096] < 2.2**2 * at[2048]
     assert at[8192] < 8192**2 / 10                      # the scores of one head take 4 bytes each
+
+
+def test_no_array_is_copied_for_the_loop():
+    """Beside the output there are blocks of scores, a megabyte each: whole arrays of five axes were copied."""
+    assert temporary(2048, heads=8, d=64, causal=True) < 2048 * 8 * 64 * 4 + 4 * 2**20
 
 
 def test_kept_are_the_output_and_two_numbers_for_each_query():
@@ -239,8 +244,8 @@ def test_only_blocks_with_something_to_see_are_computed(t, s, block, causal, win
 
 
 @pytest.mark.parametrize("heads, t, s, sizes", [
-    (8, 2048, 2048, (128, 128)), (1, 2048, 2048, (256, 256)), (256, 256, 256, (32, 32)), (64, 64, 64, (64, 64)), (16, 128, 128, (128, 128)),
-    (64, 128, 128, (64, 64)), (10**6, 100, 100, (32, 32)), (64, 1, 100_000, (1, 4096)), (64, 100_000, 1, (4096, 1)), (1, 0, 5, (0, 5)),
+    (8, 2048, 2048, (256, 128)), (1, 2048, 2048, (512, 256)), (256, 256, 256, (64, 64)), (64, 64, 64, (64, 64)), (16, 128, 128, (128, 128)),
+    (64, 128, 128, (64, 64)), (10**6, 100, 100, (64, 64)), (64, 1, 100_000, (1, 4096)), (64, 100_000, 1, (4096, 1)), (1, 0, 5, (0, 5)),
 ])
 def test_sizes_of_blocks(heads, t, s, sizes):
     assert blocks.block_sizes(heads, t, s) == sizes

@@ -72,8 +72,8 @@ def _(q, k, v, bias, mask, key, *, causal, scale, window, softcap, rate, block):
         return tuple(blocks.put_rows(plan, a, part, i) for a, part in zip(carry, (top, total, out), strict=True))
 
     none = jnp.zeros_like(qs[..., :1], wide(q.dtype))
-    tops, totals, outs = blocks.over_pairs(plan, pair, (none - jnp.inf, none, none * jnp.zeros((1, 1, 1, 1, v.shape[-1]), none.dtype)))
-    o = (outs / _not_0(totals))[:, :t].reshape(n, t, h, v.shape[-1]).astype(v.dtype)
+    tops, totals, outs = blocks.over_pairs(plan, pair, (none - jnp.inf, none, none * jnp.zeros((1, 1, 1, v.shape[-1]), none.dtype)))
+    o = (outs / _not_0(totals))[:, :t].astype(v.dtype)
     return o, (q, k, v, bias, mask, key, o, _finite(tops), totals)
 
 
