@@ -47,17 +47,17 @@ def _any_number(make):
 
 def normal(spec, scale=1.0):
     """Normal numbers, N(0, scale²)."""
-    return _any_number(lambda key, dtype, large: _draw(random.normal, key, shape(spec, large), dtype) * scale)
+    return _any_number(lambda key, dtype, large: _draw(lambda *of: random.normal(*of) * scale, key, shape(spec, large), dtype))
 
 
 def positive(spec):
     """Positive numbers, about 1: e to the power of half a normal number."""
-    return lambda key, dtype, large: jnp.exp(normal(spec)(key, dtype, large) / 2)
+    return lambda key, dtype, large: _draw(lambda *of: jnp.exp(random.normal(*of) / 2), key, shape(spec, large), dtype)
 
 
 def uniform(spec):
     """Uniform numbers in (0, 1), kept off both ends by 5 %: for probabilities."""
-    return lambda key, dtype, large: 0.05 + 0.9 * _draw(random.uniform, key, shape(spec, large), dtype)
+    return lambda key, dtype, large: _draw(lambda *of: 0.05 + 0.9 * random.uniform(*of), key, shape(spec, large), dtype)
 
 
 def _draw(numbers, key, shape, dtype):
@@ -65,7 +65,7 @@ def _draw(numbers, key, shape, dtype):
     size, enough = math.prod(shape), 1024
     if size > enough:
         return numbers(key, shape, dtype)
-    return jnp.asarray(jax.device_get(numbers(key, (enough,), dtype))[:size].reshape(shape))
+    return jax.device_put(jax.device_get(numbers(key, (enough,), dtype))[:size].reshape(shape))
 
 
 def apart(spec, gap=0.1):

@@ -119,85 +119,89 @@ def _cases(rule, example, seed, dtype):
 
 
 def _example(rule, example, seed, thorough, precisions):
-    hand, plain = _cases(rule, example, seed, jnp.float64)
-    cotangents = _like(jax.eval_shape(hand.of, *hand.floats), seed + 1)
-    directions = _like(hand.floats, seed + 2)
+    cases = hand, plain = _cases(rule, example, seed, jnp.float64)
+    floats = tuple(hand.floats)
+    cotangents = _like(jax.eval_shape(hand.of, *floats), seed + 1)
+    directions = tuple(_like(hand.floats, seed + 2))
 
-    def everything(case):
-        def both(floats, cotangents):
-            y, pull = jax.vjp(case.of, *floats)
-            return y, pull(cotangents)
+    def once(case, floats, cotangents):
+        y, pull = jax.vjp(case.of, *floats)
+        return y, pull(cotangents)
 
-        def further(floats, cotangents):
-            return jax.grad(lambda *at: _dot(both(*at)[1], tuple(directions)), (0, 1))(floats, cotangents)
-        return quick(lambda *at: (*both(*at), further(*at)) if thorough else both(*at))
-    ours, theirs = everything(hand), everything(plain)          # compiled once each, for all that is to come
-    got, want = (of(tuple(hand.floats), cotangents) for of in (ours, theirs))
+    def twice(case, *at):
+        def along(*at):
+            y, gradients = once(case, *at)
+            return _dot(gradients, directions), (y, gradients)
+        further, found = jax.grad(along, (0, 1), has_aux=True)(*at)
+        return *found, further
+    # Nearly all the time is compilation: rule and reference share what they have in common, and all that is to come shares them.
+    both = quick(lambda *at: [(twice if thorough else once)(case, *at) for case in cases])
+
+    def right(floats, cotangents=cotangents):
+        return jax.device_get(both(floats, cotangents)[1][1])
+    got, want = both(floats, cotangents)
     for name, a, b in zip(("value", "gradient", "second order"), got, want):
         yield _agree(name, a, b)
-    numeric = numeric_gradient(lambda floats: _dot(plain.of(*floats), cotangents), tuple(hand.floats), samples=DIFFERENCES)
+    numeric = numeric_gradient(lambda floats: _dot(plain.of(*floats), cotangents), floats, samples=DIFFERENCES)
     chosen = [np.asarray(g).reshape(-1)[places] for g, (places, _) in zip(jax.tree.leaves(got[1]), numeric)]
     yield _agree("differences", chosen, [d for _, d in numeric])
     for precision in precisions or ("float32",)[:thorough]:
-        yield _narrow(hand, plain, theirs, cotangents, precision)
+        yield _narrow(cases, right, cotangents, precision)
     if not thorough:
         return
-    y, pull = jax.vjp(hand.of, *hand.floats)
+    y, pull = jax.vjp(hand.of, *floats)
     yield _agree("eager", (y, pull(cotangents)), got[:2])
-    yield from _transforms(hand, theirs, cotangents)
-    yield from _corners(rule, hand, ours, theirs, example, cotangents)
+    yield from _transforms(hand, right, cotangents)
+    yield from _corners(rule, hand, both, right, example, cotangents)
 
 
-def _transforms(hand, theirs, cotangents):
-    """vmap over every subset of the arrays, scan, and remat, each as one program for the rule, against one evaluation after another."""
-    n, floats, factors = len(hand.floats), tuple(hand.floats), (1.0, 0.5)
+def _transforms(hand, right, cotangents):
+    """vmap over every subset of the arrays, scan, and remat of the rule against one evaluation after another."""
+    n, floats, factors = len(hand.floats), tuple(jax.device_get(hand.floats)), (1.0, 0.5)
     sizes = range(1, n + 1) if n <= 3 else (1, n)
     subsets = [s for k in sizes for s in itertools.combinations(range(n), k)]
 
     def scalar(*floats):
         return _dot(hand.of(*floats), cotangents)
 
-    def times(factor, subset):
-        return tuple(jax.tree.map(lambda a: a * factor, a) if i in subset else a for i, a in enumerate(floats))
-
-    @quick
-    def all_subsets(floats):
-        out = []
-        for subset in subsets:
-            axes = tuple(0 if i in subset else None for i in range(n))
-            stacked = [jax.tree.map(lambda a: jnp.stack([a * t for t in factors]), a) if i in subset else a for i, a in enumerate(floats)]
-            out.append(jax.grad(lambda *a, axes=axes: jax.vmap(scalar, axes)(*a).sum(), tuple(range(n)))(*stacked))
-        return out
-
-    def one_by_one(subset):
-        gradients = [theirs(times(t, subset), cotangents)[1] for t in factors]
-        return [jax.tree.map(lambda *a: jnp.stack(a) if i in subset else sum(a), *g) for i, g in enumerate(zip(*gradients))]
-    yield _agree("vmap", all_subsets(floats), [one_by_one(subset) for subset in subsets])
+    def gradient(f):
+        return jax.grad(f, tuple(range(n)))
 
     def scanned(*floats):
         body = lambda c, t: (c + scalar(*jax.tree.map(lambda a: a * t, floats)), None)
         return jax.lax.scan(body, 0.0, jnp.array(factors))[0]
-    gradients = [jax.tree.map(lambda a: a * t, theirs(times(t, range(n)), cotangents)[1]) for t in factors]
-    yield _agree("scan", quick(jax.grad(scanned, tuple(range(n))))(*floats), jax.tree.map(lambda *a: sum(a), *gradients))
-    yield _agree("remat", quick(jax.grad(jax.checkpoint(scalar), tuple(range(n))))(*floats), theirs(floats, cotangents)[1])
+
+    def mapped(subset, floats):
+        axes = tuple(0 if i in subset else None for i in range(n))
+        stacked = [jax.tree.map(lambda a: jnp.stack([a * t for t in factors]), a) if i in subset else a for i, a in enumerate(floats)]
+        return gradient(lambda *a: jax.vmap(scalar, axes)(*a).sum())(*stacked)
+
+    def one_by_one(subset):
+        gradients = [right(tuple(jax.tree.map(lambda a: a * t, a) if i in subset else a for i, a in enumerate(floats))) for t in factors]
+        return [jax.tree.map(lambda *a: np.stack(a) if i in subset else sum(a), *g) for i, g in enumerate(zip(*gradients))]
+
+    def all_at_once(*floats):
+        return [mapped(subset, floats) for subset in subsets], gradient(scanned)(*floats), gradient(jax.checkpoint(scalar))(*floats)
+    vmap, scan, remat = quick(all_at_once)(*floats)
+    yield _agree("vmap", vmap, [one_by_one(subset) for subset in subsets])
+    yield _agree("scan", scan, [jax.tree.map(lambda *a: sum(map(np.multiply, a, factors)), *g)
+                                for g in zip(*(right(tuple(jax.tree.map(lambda a: a * t, floats))) for t in factors))])
+    yield _agree("remat", remat, right(floats))
 
 
-def _narrow(hand, plain, theirs, cotangents, precision):
+def _narrow(cases, right, cotangents, precision):
     """In low precision the rule may err as much as autodiff does, some times over, and by the rounding of what it is given."""
     dtype = jnp.dtype(precision)
-    narrow = [case._replace(arrays=_cast(case.arrays, dtype)) for case in (hand, plain)]
+    narrow = [case._replace(arrays=_cast(case.arrays, dtype)) for case in cases]
     limit = float(WORSE_THAN_AUTODIFF[precision])
-    outputs, right = ([y.dtype for y in jax.eval_shape(case.of, *case.floats)] for case in narrow)
-    if outputs != right:
-        return precision, float("inf"), limit, f"the value is {outputs[0]} where the reference's is {right[0]}"
-    given = tuple(c.astype(t) for c, t in zip(cotangents, outputs, strict=True))
-
-    def gradient(case):
-        return quick(lambda floats, cotangents: jax.vjp(case.of, *floats)[1](cotangents))(tuple(case.floats), given)
-    truth = theirs(_cast(tuple(narrow[1].floats), jnp.float64), _cast(given, jnp.float64))[1]
-    *both, truth = [[np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(g)] for g in (*map(gradient, narrow), truth)]
+    outputs, wanted = ([y.dtype for y in jax.eval_shape(case.of, *case.floats)] for case in narrow)
+    if outputs != wanted:
+        return precision, float("inf"), limit, f"the value is {outputs[0]} where the reference's is {wanted[0]}"
+    floats, given = tuple(narrow[0].floats), tuple(_cast(c, t) for c, t in zip(cotangents, outputs, strict=True))
+    both = quick(lambda floats, cotangents: [jax.vjp(case.of, *floats)[1](cotangents) for case in narrow])(floats, given)
+    truth = right(_cast(floats, jnp.float64), _cast(given, jnp.float64))
     eps, worst = float(jnp.finfo(dtype).eps), 0.0
-    for ours, autodiffs, exact in zip(*both, truth):
+    for ours, autodiffs, exact in zip(*([np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(g)] for g in (*both, truth))):
         allowed = np.maximum(np.abs(autodiffs - exact), eps * np.abs(exact).max(initial=0)) + 1e-37
         known = np.isfinite(exact) & np.isfinite(autodiffs)
         times = np.where(np.isfinite(ours), np.abs(ours - exact) / allowed, np.inf)
@@ -205,7 +209,7 @@ def _narrow(hand, plain, theirs, cotangents, precision):
     return precision, worst, limit, "" if worst <= limit else "times autodiff's own error"
 
 
-def _corners(rule, hand, ours, theirs, example, cotangents):
+def _corners(rule, hand, both, right, example, cotangents):
     """Arrays that may be any real number, set to corners: nothing may be infinite or NaN that the reference's is not, and where
     the gradients differ (kinks, ties) the rule's must lie among those found around the point."""
     free = [i for i in hand.real if _any_number(example.get(rule.arrays[i]))]
@@ -214,13 +218,13 @@ def _corners(rule, hand, ours, theirs, example, cotangents):
 
     bad, differing = [], []
     for name, value in CORNERS.items():
-        floats = tuple(jax.tree.map(lambda a: jnp.asarray(np.full(a.shape, value)), a) if i in free else a
+        floats = tuple(jax.tree.map(lambda a: np.full(a.shape, value), a) if i in free else a
                        for i, a in zip(hand.real, hand.floats))
-        (y, g, _), (y0, g0, _) = ours(floats, cotangents), theirs(floats, cotangents)
+        (y, g, _), (y0, g0, _) = both(floats, cotangents)
         draw, near = np.random.default_rng(11), []
         for _ in range(24):
             beside = jax.tree.map(lambda a: a + 1e-6 * np.maximum(1e-3, np.abs(a)) * draw.normal(size=a.shape), jax.device_get(floats))
-            near.append(theirs(beside, cotangents)[1])
+            near.append(right(beside))
         near = jax.tree.map(lambda *a: np.stack(a), *near)
         for what, a, b, n in [*((f"value at {name}", a, b, None) for a, b in zip(y, y0)),
                               *((f"gradient at {name}", a, b, n) for a, b, n in zip(*map(jax.tree.leaves, (g, g0, near))))]:
@@ -260,7 +264,7 @@ def _agree(name, a, b):
 def _like(tree, seed):
     """Random numbers in the shape of a tree, not those its arrays were drawn from."""
     draw = np.random.default_rng(1000 + seed)
-    return jax.tree.map(lambda leaf: jnp.asarray(draw.normal(size=leaf.shape), leaf.dtype), tree)
+    return jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(leaf.dtype), tree)
 
 
 def _dot(a, b):
@@ -268,7 +272,7 @@ def _dot(a, b):
 
 
 def _cast(tree, dtype):
-    return jax.tree.map(lambda a: a.astype(dtype) if _real(a) else a, tree)
+    return jax.tree.map(lambda a: np.asarray(a).astype(dtype) if _real(a) else a, tree)
 
 
 def _real(a):
