@@ -63,8 +63,9 @@ def test_repeated_is_one_after_another(name, train):
             y, after = apply(params, state, x, key=KEY, train=train)
             return jnp.sin(y * jnp.linspace(0.5, 1.5, y.size).reshape(y.shape)).sum(), after
         return jax.value_and_grad(loss, (0, 1), has_aux=True)
-    want = jax.jit(autodiff(of(lambda *args, **run: one_after_another(net, *args, **run))))(params, X)
-    for got in jax.jit(of(net.apply))(params, X), jax.jit(autodiff(of(net.apply)))(params, X):
+    forms = autodiff(of(lambda *args, **run: one_after_another(net, *args, **run))), of(net.apply), autodiff(of(net.apply))
+    want, *found = jax.jit(lambda *at: [f(*at) for f in forms])(params, X)
+    for got in found:
         chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
 
 

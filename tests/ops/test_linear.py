@@ -38,20 +38,22 @@ def test_every_form_is_some_shape_s_choice():
 
 @EVERY_FORM
 def test_every_form_is_the_product_under_every_transformation(form):
-    _, w, b = arrays = xwb(*SHAPES[form])
-    plain = autodiff(gradient)
-    want = plain(*arrays)
-    for f in gradient, jax.jit(gradient), jax.grad(jax.checkpoint(loss), (0, 1, 2)):
-        close(f(*arrays), want)
-    stacked = [jnp.stack([a, 0.5 * a, 2 * a]) for a in arrays]
-    for batched in ((0, 1, 2), (0,), (1,), (2,), (0, 1)):
-        axes = tuple(0 if i in batched else None for i in range(3))
-        given = [stacked[i] if i in batched else arrays[i] for i in range(3)]
-        close(jax.vmap(gradient, axes)(*given), jax.vmap(plain, axes)(*given))
+    arrays = xwb(*SHAPES[form])
 
-    def scanned(f):
-        return lax.scan(lambda w, x: (w - f(x, w, b)[1], None), w, stacked[0])[0]
-    close(scanned(gradient), scanned(plain))
+    def transformed(*arrays):
+        """Pairs that must agree, in one program: nearly all the time is compilation."""
+        plain = autodiff(gradient)
+        want = plain(*arrays)
+        yield from ((f(*arrays), want) for f in (gradient, jax.grad(jax.checkpoint(loss), (0, 1, 2))))
+        stacked = [jnp.stack([a, 0.5 * a, 2 * a]) for a in arrays]
+        for batched in ((0, 1, 2), (0,), (1,), (2,), (0, 1)):
+            axes = tuple(0 if i in batched else None for i in range(3))
+            given = [stacked[i] if i in batched else arrays[i] for i in range(3)]
+            yield jax.vmap(gradient, axes)(*given), jax.vmap(plain, axes)(*given)
+        yield tuple(lax.scan(lambda w, x: (w - f(x, w, arrays[2])[1], None), arrays[1], stacked[0])[0] for f in (gradient, plain))
+    pairs = jax.jit(lambda *arrays: list(transformed(*arrays)))(*arrays)
+    for got, want in [*pairs, (gradient(*arrays), pairs[0][1])]:
+        close(got, want)
 
 
 @EVERY_FORM
@@ -60,9 +62,10 @@ def test_every_form_can_be_differentiated_again(form):
 
     def length(f):
         return jax.grad(lambda *a: sum(jnp.vdot(g, jnp.cos(g)) for g in f(*a)), (0, 1, 2))
-    close(length(gradient)(*arrays), length(autodiff(gradient))(*arrays))
-    tangents = tuple(jnp.cos(a) for a in arrays)
-    close(jax.jvp(gradient, arrays, tangents)[1], jax.jvp(autodiff(gradient), arrays, tangents)[1])
+
+    def further(f, *arrays):
+        return length(f)(*arrays), jax.jvp(f, arrays, tuple(jnp.cos(a) for a in arrays))[1]
+    close(*jax.jit(lambda *arrays: [further(f, *arrays) for f in (gradient, autodiff(gradient))])(*arrays))
 
 
 @EVERY_FORM

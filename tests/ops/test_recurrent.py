@@ -17,7 +17,7 @@ each = pytest.mark.parametrize("name", GATES)
 
 
 def draw(seed, *shape, dtype=jnp.float64):
-    return jnp.asarray(np.random.default_rng([seed, *shape]).normal(size=shape), dtype)
+    return jax.device_put(np.random.default_rng([seed, *shape]).normal(size=shape).astype(dtype))
 
 
 def inputs(name, n=3, t=4, d=2, k=3, dtype=jnp.float64):
@@ -122,7 +122,8 @@ def test_however_time_divides_into_chunks(name, t, reverse):
     """Against autodiff of the plain loop: one chunk, several, the last of them full or not."""
     a, op = inputs(name, t=t), partial(getattr(ops, name), reverse=reverse)
     assert (t > steps.chunk_size(3, t, 3)) == (t > 64)
-    got, want = (jax.jit(jax.grad(lambda a, f=f: total(f(**a))))(a) for f in (op, partial(getattr(ops, name).reference, reverse=reverse)))
+    forms = op, partial(getattr(ops, name).reference, reverse=reverse)
+    got, want = jax.jit(lambda a: [jax.grad(lambda a: total(f(**a)))(a) for f in forms])(a)
     chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-11)
 
 
@@ -182,12 +183,12 @@ def test_many_steps_in_half_precision(name, dtype=jnp.bfloat16):
     a = jax.tree.map(lambda v: v.astype(dtype), inputs(name, t=300))
     cotangents = jax.tree.map(lambda y: jnp.ones(y.shape, dtype), jax.eval_shape(lambda a: getattr(ops, name)(**a), a))
 
-    def grads(f, to):
-        args, dy = jax.tree.map(lambda v: v.astype(to), (a, cotangents))
-        found = jax.jit(lambda args, dy: jax.vjp(lambda a: f(**a), args)[1](dy)[0])(args, dy)
-        return jax.tree.map(lambda v: np.asarray(v, np.float64), found)
-    truth, ours, theirs = (grads(f, to) for f, to in ((getattr(ops, name).reference, jnp.float64), (getattr(ops, name), dtype),
-                                                      (getattr(ops, name).reference, dtype)))
+    def grads(f, to, given):
+        args, dy = jax.tree.map(lambda v: v.astype(to), given)
+        return jax.vjp(lambda a: f(**a), args)[1](dy)[0]
+    forms = (getattr(ops, name).reference, jnp.float64), (getattr(ops, name), dtype), (getattr(ops, name).reference, dtype)
+    found = jax.jit(lambda given: [grads(f, to, given) for f, to in forms])((a, cotangents))
+    truth, ours, theirs = jax.tree.map(lambda v: np.asarray(v, np.float64), found)
     for key, want in truth.items():
         error, plain = (np.abs(found[key] - want).max() / np.abs(want).max() for found in (ours, theirs))
         assert error < 4 * float(jnp.finfo(dtype).eps) and error <= max(plain, float(jnp.finfo(dtype).eps)), (key, error, plain)
