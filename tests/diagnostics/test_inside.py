@@ -1,5 +1,6 @@
 """Figures of every layer, against the same computed outside by numpy and plain JAX."""
 
+import functools
 import json
 import re
 
@@ -19,7 +20,8 @@ OPTIMIZER = optim.adam(1e-2)
 STEP = train.make_step(OBJECTIVE, OPTIMIZER)
 
 
-def start(scale=1.0):
+@functools.cache
+def start():
     run = train.init(NET, OPTIMIZER, jax.random.key(1), X)
     first, *rest = run.params
     # Some units dead, some outputs saturated.

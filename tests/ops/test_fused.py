@@ -24,14 +24,15 @@ def one_by_one(x, w, b, *, activation):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("layers", [0, 1, 2, 12])
+@pytest.mark.parametrize("layers", [0, 1, 2, 5])
 def test_a_stack_is_its_layers_one_by_one(activation, layers):
     given = arrays(layers)
     target = jnp.cos(given[0])
 
     def value_and_grad(f):
-        return jax.jit(jax.value_and_grad(lambda *a: ((f(*a, activation=activation) - target) ** 2).sum(), (0, 1, 2)))(*given)
-    chex.assert_trees_all_close(value_and_grad(ops.dense_stack), value_and_grad(one_by_one), rtol=1e-12, atol=1e-14)
+        return jax.value_and_grad(lambda *a: ((f(*a, activation=activation) - target) ** 2).sum(), (0, 1, 2))
+    got, want = jax.jit(lambda *a: [value_and_grad(f)(*a) for f in (ops.dense_stack, one_by_one)])(*given)
+    chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 3, 8), (2, 1, 3, 8), (2, 0, 8)])

@@ -1,5 +1,7 @@
 """Losses: the lectures' numbers, fifty digits, the ends, the reductions, and what is refused. What all rules share is in test_rules.py."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -173,8 +175,9 @@ def test_a_distribution_need_not_sum_to_1_and_may_have_zeros():
 def test_second_derivatives_at_ties_with_weights(labels):
     """The weights see the loss of the forward, so that too must be differentiable where two classes are the greatest."""
     z, w = f64([[1, 1, 0], [2, 2, 2]]), f64([0.5, 2])
-    second = lambda f: jax.jacobian(jax.grad(lambda z, w: f(z, jnp.array(labels), w), (0, 1)), (0, 1))(z, w)
-    chex.assert_trees_all_close(second(ops.softmax_cross_entropy), second(ops.softmax_cross_entropy.reference), rtol=1e-12, atol=1e-14)
+    second = lambda f: jax.jacobian(jax.grad(lambda z, w: f(z, jnp.array(labels), w), (0, 1)), (0, 1))
+    got, want = jax.jit(lambda z, w: [second(f)(z, w) for f in (ops.softmax_cross_entropy, ops.softmax_cross_entropy.reference)])(z, w)
+    chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-14)
 
 
 # Labels
@@ -199,9 +202,11 @@ def test_a_label_that_is_no_class(loss, bad):
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32", "int64"])
 def test_labels_of_every_integer_dtype(loss, dtype):
     """300 classes are more than a byte counts: class 5 must not be taken for class 261."""
-    z, labels = jax.random.normal(jax.random.key(0), (4, 300)), np.array([5, 44, 0, 127])
-    for f in loss, jax.jit(loss), loss.reference:
-        chex.assert_trees_all_equal(jax.grad(f)(z, jnp.asarray(labels, dtype)), jax.grad(f)(z, jnp.asarray(labels, "int32")))
+    z, labels = np.random.default_rng(0).normal(size=(4, 300)), np.array([5, 44, 0, 127])
+    given, usual = labels.astype(dtype), labels.astype("int32")
+    slopes = jax.jit(lambda z, *labels: [[jax.grad(f)(z, t) for t in labels] for f in (loss, loss.reference)])
+    for narrow, wide in [*slopes(z, given, usual), [jax.grad(loss)(z, t) for t in (given, usual)]]:
+        chex.assert_trees_all_equal(narrow, wide)
 
 
 def test_arrays_closed_over_by_a_jit_are_looked_at_too():
@@ -215,6 +220,7 @@ def test_arrays_closed_over_by_a_jit_are_looked_at_too():
 
 # Reductions and weights
 
+@functools.cache
 def arguments():
     z, t = jax.random.normal(jax.random.key(0), (6, 3), f64), jax.nn.softmax(jax.random.normal(jax.random.key(1), (6, 3), f64) * 2)
     labels = jnp.int32([0, 1, 2, 2, 1, 0])
@@ -231,24 +237,28 @@ LOSSES = pytest.mark.parametrize("loss", arguments(), ids=lambda op: op.__name__
 @LOSSES
 def test_reductions_and_weights(loss):
     args, w = arguments()[loss], f64([1, 0, 2.5, 0.1, 1, 3])
-    each = loss(*args, reduction="none")
-    assert each.shape == (6,)
-    for got, want in [(loss(*args), each.mean()), (loss(*args, reduction="mean"), each.mean()), (loss(*args, reduction="sum"), each.sum()),
-                      (loss(*args, w), each @ w / w.sum()), (loss(*args, w, reduction="sum"), each @ w),
-                      (loss(*args, w, reduction="none"), each * w),
-                      (jax.grad(lambda w: loss(*args, w))(w), (each - each @ w / w.sum()) / w.sum())]:
+    twice = np.array([0, 0, 2, 3, 4, 5])                # a weight of 2 is the example twice, and a weight of 0 no example
+
+    @jax.jit
+    def found(w):
+        """What is got beside what is wanted, in one program."""
+        each = loss(*args, reduction="none")
+        assert each.shape == (6,)
+        return [(loss(*args), each.mean()), (loss(*args, reduction="mean"), each.mean()), (loss(*args, reduction="sum"), each.sum()),
+                (loss(*args, w), each @ w / w.sum()), (loss(*args, w, reduction="sum"), each @ w),
+                (loss(*args, w, reduction="none"), each * w),
+                (jax.grad(lambda w: loss(*args, w))(w), (each - each @ w / w.sum()) / w.sum()),
+                (loss(*args, f64([2, 0, 1, 1, 1, 1])), loss(*(a[twice] for a in args)))]
+    for got, want in found(w):
         chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-15)
-    # a weight of 2 is the example twice, and a weight of 0 no example
-    twice = jnp.array([0, 0, 2, 3, 4, 5])
-    chex.assert_trees_all_close(loss(*args, f64([2, 0, 1, 1, 1, 1])), loss(*(a[twice] for a in args)), rtol=1e-13)
 
 
 @LOSSES
 def test_weights_that_are_all_0(loss):
     args = arguments()[loss]
-    value, slope = jax.value_and_grad(loss)(*args, jnp.zeros(6))
-    assert value == 0 and not slope.any()
-    assert jnp.isfinite(jax.grad(lambda w: loss(*args, w))(jnp.zeros(6))).all()
+    of_first, of_w = (jax.value_and_grad(lambda x, w: loss(x, *args[1:], w), i) for i in (0, 1))
+    (value, slope), (_, of_weights) = jax.jit(lambda *at: (of_first(*at), of_w(*at)))(args[0], jnp.zeros(6))
+    assert value == 0 and not slope.any() and jnp.isfinite(of_weights).all()
 
 
 @LOSSES
@@ -259,9 +269,10 @@ def test_arrays_of_different_dtypes(loss):
     first, *rest = arguments()[loss]
     given = [cast(first, jnp.bfloat16), *(cast(a, f32) for a in rest), jnp.ones(6, f32)]
     with jax.numpy_dtype_promotion("standard"):
-        value, slope = jax.jit(jax.value_and_grad(loss))(*given)
-        assert value.dtype == loss.reference(*given).dtype and slope.dtype == jnp.bfloat16
-        exact = jax.jit(jax.grad(loss))(*(cast(a, f64) for a in given))
+        def both(*given):
+            return jax.value_and_grad(loss)(*given), jax.grad(loss)(*(cast(a, f64) for a in given))
+        (value, slope), exact = jax.jit(both)(*given)
+        assert value.dtype == jax.eval_shape(loss.reference, *given).dtype and slope.dtype == jnp.bfloat16
         chex.assert_trees_all_close(slope.astype(f64), exact, rtol=2**-8, atol=1e-6)
 
 

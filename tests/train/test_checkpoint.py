@@ -1,5 +1,7 @@
 """A training that was stopped goes on as if nothing had been."""
 
+import functools
+
 import chex
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int32)
 
 
+@functools.cache                        # the same run and programs for every test
 def training(width=8):
     """All that changes besides the parameters: running statistics, random masks, moments."""
     net = layers.Serial(layers.Dense(width), layers.BatchNorm(), ops.relu, layers.Dropout(0.1), layers.Dense(2))

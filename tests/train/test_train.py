@@ -1,5 +1,7 @@
 """Training on protocols: one step, one epoch as one program, the loop, stopping early, and stopping where numbers end."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ Y = jnp.argmax(X @ jax.random.normal(jax.random.key(1), (D, K), jnp.float64), -1
 NET = layers.Serial(layers.Dense(8), ops.tanh, layers.Dropout(0.1), layers.Dense(K))
 
 
+@functools.cache                        # the same run and programs for every test
 def setup(rate=0.05, batch_size=16, net=NET, **supervised):
     objective = train.supervised(net, ops.softmax_cross_entropy, **supervised)
     optimizer = optim.adam(rate)
@@ -184,7 +187,7 @@ def test_a_label_that_is_no_class_is_named():
 
 
 run0, objective0, step0, epoch0 = setup()
-_, each_row, _, epoch_of_rows = setup(metrics={"top": lambda prediction, y: prediction.max(-1)})
+_, each_row, _, epoch_of_rows = setup.__wrapped__(metrics={"top": lambda prediction, y: prediction.max(-1)})
 each_loss = train.supervised(NET, lambda prediction, y: ops.softmax_cross_entropy(prediction, y, reduction="none"))
 WRONG = [
     (lambda: epoch0(run0, (X, Y[:5])), r"one leading axis of examples, and were given with 100 at data\[0\], 5 at data\[1\]"),
