@@ -76,6 +76,7 @@ CASES = {
     "dropout, causal": {"rate": 0.3, "causal": True, "s": 9},
 }
 each = pytest.mark.parametrize("name", CASES)
+ELSEWHERE = "causal, more keys", "mask of pairs", "scale"      # in other cases beside something else: by blocks these are slow tests
 
 
 def case(name):
@@ -96,7 +97,7 @@ def test_the_reference_is_attention_row_by_row(name):
     chex.assert_trees_all_close(got, row_by_row(*arrays, **settings), rtol=1e-12, atol=1e-14)
 
 
-@each
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ELSEWHERE)) for name in CASES])
 def test_values_and_gradients_by_blocks(name):
     arrays, settings = case(name)
     over = tuple(i for i in range(4) if arrays[i] is not None)

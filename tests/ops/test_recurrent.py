@@ -117,7 +117,8 @@ def test_weights_are_in_pytorch_s_order(name):
 
 
 @each
-@pytest.mark.parametrize("t, reverse", [(1, False), (65, True), (128, False), (131, False), (131, True)])
+@pytest.mark.parametrize("t, reverse", [(1, False), pytest.param(65, True, marks=pytest.mark.slow), (128, False),  # slow: as 131 there
+                                        pytest.param(131, False, marks=pytest.mark.slow), (131, True)])           # and 128 back
 def test_however_time_divides_into_chunks(name, t, reverse):
     """Against autodiff of the plain loop: one chunk, several, the last of them full or not."""
     a, op = inputs(name, t=t), partial(getattr(ops, name), reverse=reverse)

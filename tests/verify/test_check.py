@@ -142,7 +142,9 @@ def test_a_wrong_spec_is_a_sentence(spec, sentence):
         verify.check(lambda x, w: x * w, spec=spec)
 
 
-@pytest.mark.parametrize("options, status, words", [((), 1, "FAILED gradient"), (("--gradients=thorough",), 1, "looks like")])
+@pytest.mark.parametrize("options, status, words", [
+    ((), 1, "FAILED gradient"),
+    pytest.param(("--gradients=thorough",), 1, "looks like", marks=pytest.mark.slow)])       # the option alone is new
 def test_the_fixture_fails_a_test_with_the_report(tmp_path, options, status, words):
     (tmp_path / "conftest.py").write_text('pytest_plugins = "fnnet.verify.plugin"\n')
     (tmp_path / "test_mine.py").write_text("""
