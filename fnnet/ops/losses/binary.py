@@ -1,11 +1,16 @@
 """Losses for yes or no."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from fnnet.ops.losses.reduction import at_least_tiny, by_element, check_alike, extremes, over_features, reduce
+from fnnet.ops.losses.reduction import at_least_tiny, by_element, check_alike, explicit, extremes, over_features, reduce
 from fnnet.rule import rule
 from fnnet.sample import apart, positive, uniform
+
+SHARE = 16                  # elements: their product is at most 2¹⁶
 
 
 @rule
@@ -36,12 +41,21 @@ def binary_cross_entropy_with_logits(logits, target, weights=None, *, features="
     return reduce(over_features(jnp.logaddexp(logits, 0) - target * logits, features), weights, reduction)
 
 
-def _cross_entropy(z, t):
+def _cross_entropies(z, t):
+    """Of each example. From 64 features on 16 of them share one logarithm, that of the product of their 1 + a, a = e^−|z|; a and b are
+    joined to (1 + a)(1 + b) − 1 = a + b + ab, in which small ones are not lost. With the gradient 0.6 to 0.85 of the time on a CPU.
+    """
     # Two terms, none negative: log(1 + eᶻ) − tz would lose the small loss of a confident and right prediction.
-    return jnp.where(z >= 0, (1 - t) * z, -t * z) + jnp.log1p(_small(z))
+    a, rest = _small(z), jnp.where(z >= 0, (1 - t) * z, -t * z)
+    count = math.prod(z.shape[1:])
+    if count < 4 * SHARE or count % SHARE or explicit(z):
+        return over_features(rest + jnp.log1p(a), "sum")
+    grouped = [array.reshape(len(z), SHARE, count // SHARE) for array in (a, rest)]
+    product, rest = lax.reduce(grouped, [jnp.zeros((), z.dtype)] * 2, lambda x, y: [x[0] + y[0] + x[0] * y[0], x[1] + y[1]], (1,))
+    return (jnp.log1p(product) + rest).sum(1)
 
 
-@by_element(binary_cross_entropy_with_logits, value=_cross_entropy)
+@by_element(binary_cross_entropy_with_logits, total=_cross_entropies)
 def _(z, t):
     a = _small(z)
     return ((1 - t) * jnp.where(z >= 0, 1, a) - t * jnp.where(z >= 0, a, 1)) / (1 + a), -z
@@ -125,5 +139,6 @@ for binary, inputs in ((binary_cross_entropy, uniform), (binary_cross_entropy_wi
     binary.example(**{first: inputs("n d")}, target=uniform("n d"))
     binary.example(**{first: inputs("n")}, target=uniform("n"), weights=positive("n"))
     binary.example(**{first: inputs("n d")}, target=uniform("n d"), features="sum", reduction="none")
+binary_cross_entropy_with_logits.example(logits="n 2 32", target=uniform("n 2 32"), weights=positive("n"))     # more than one group
 binary_focal.example(logits=apart("n d"), target=uniform("n d"), gamma=0.5, alpha=0.25)
 binary_hinge.example(scores=apart("n d"), target=uniform("n d"), margin=0.3)

@@ -62,14 +62,17 @@ def widen(*arrays):
     return [a.astype(wide(arrays[0].dtype)) for a in arrays]
 
 
-def by_element(loss, *, value=None, limits=None):
+def by_element(loss, *, value=None, total=None, limits=None):
     """Decorates `slopes(*arrays, *, settings)`, the derivatives of a loss with respect to each of its arrays, for a loss that is
-    one number for each element, joined over the features. `value` computes it where the reference's way loses digits."""
+    one number for each element, joined over the features. `value` computes it where the reference's way loses digits, or `total` its
+    sums over the features of each example."""
     def decorator(slopes):
         @loss.fwd
         def _(*given, features, reduction, **settings):
             *arrays, weights = given
-            if value is None:
+            if total is not None:
+                each = total(*widen(*arrays), **settings) / elements(arrays[0], features)
+            elif value is None:
                 each = loss.reference(*widen(*arrays), features=features, reduction="none", **settings)
             else:
                 each = over_features(value(*widen(*arrays), **settings), features)
@@ -79,8 +82,10 @@ def by_element(loss, *, value=None, limits=None):
         def _(dy, *saved, features, reduction, **settings):
             *arrays, each, weights = saved
             first, *_ = wide_arrays = widen(*arrays)
-            dloss, dweights = spread(dy, example_like(first) if each is None else each, weights, reduction)
-            d = to_features(dloss, first, features)
+            each = example_like(first) if each is None else each
+            _, dweights = spread(dy, each, weights, reduction)
+            dloss, _ = spread(dy / elements(first, features), each, weights, reduction)     # one number first, then for each example
+            d = jnp.expand_dims(dloss, tuple(range(1, first.ndim)))
             return like(*((d * slope, a) for slope, a in zip(slopes(*wide_arrays, **settings), arrays)), (dweights, weights))
 
         @loss.check
@@ -102,11 +107,9 @@ def example_like(prediction):
     return jnp.zeros(prediction.shape[:1], wide(prediction.dtype))
 
 
-def to_features(dloss, prediction, features):
-    """dℓ of an example, for each of its features."""
-    if features == "mean":
-        dloss = dloss / max(1, math.prod(prediction.shape[1:]))
-    return jnp.expand_dims(dloss, tuple(range(1, prediction.ndim)))
+def elements(a, features):
+    """By what the sum over the features of an example is divided."""
+    return max(1, math.prod(a.shape[1:])) if features == "mean" else 1
 
 
 def at_least_tiny(p):
@@ -132,9 +135,14 @@ def at_label(scores, labels):
 
     def gathered(scores, labels):
         return jnp.take_along_axis(scores, labels[..., None], -1, mode="clip")[..., 0]
-    if jax.sharding.AxisType.Explicit in (jax.typeof(scores).sharding.mesh.axis_types or ()):
+    if explicit(scores):
         return compared(scores, labels)
     return lax.platform_dependent(scores, labels, cpu=gathered, default=compared)
+
+
+def explicit(a):
+    """Whether it lies on a mesh with Explicit axes, where what crosses them must be said."""
+    return jax.sharding.AxisType.Explicit in (jax.typeof(a).sharding.mesh.axis_types or ())
 
 
 def valid(labels, classes):
