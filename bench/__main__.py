@@ -29,7 +29,8 @@ LEFT_OUT = ("sweeps", "inside", "forms")        # of a quick run of all, unless 
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", default="all", choices=("rules", "steps", "sweeps", "inside", "all", "ahead"))
-    parser.add_argument("--quick", action="store_true", help="steps and rules alone, fewer rounds, an example a rule: under 5 minutes on 2 cores")
+    parser.add_argument("--quick", action="store_true",
+                        help="steps and rules alone, fewer rounds, an example a rule: under 5 minutes on 2 cores")
     parser.add_argument("--targets", action="store_true", help="only what is promised, PASS or FAIL")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these workloads (a, b, …) or rules")
     parser.add_argument("--out", metavar="DIR", help="where results go (bench/results; a narrowed run keeps none unless told where)")
@@ -103,7 +104,8 @@ def measure_steps(args):
         print(f"\n{workload.title}\n" + table(("", "ms a step", ": plain JAX step", "first call, s"), cells, markdown=args.markdown),
               flush=True)
     if found:
-        print("\n" + ("losses not compared" if args.quick else "losses agree") + (f"; not installed: {', '.join(missing)}" if missing else ""), flush=True)
+        print("\nlosses " + ("not compared" if args.quick else "agree") + (f"; not installed: {', '.join(missing)}" if missing else ""),
+              flush=True)
     return found
 
 

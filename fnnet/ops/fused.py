@@ -38,12 +38,13 @@ def _(x, w, b, *, activation):
         w, b = weights
         return act(h @ w + jnp.broadcast_to(b, h.shape)), h
     y, hs = lax.scan(layer, x, (w, b))
-    return y, (y, hs, w)
+    return y, (None if activation == "identity" else y, hs, w)
 
 
 @dense_stack.bwd
 def _(dy, y, hs, w, *, activation):
     _, back = ACTIVATIONS[activation]
+    y = dy if y is None else y          # the slope of the identity asks for no output
     rows = math.prod(y.shape[:-1]), y.shape[-1]
 
     def layer(carry, kept):

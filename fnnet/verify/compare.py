@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 
 from fnnet import sample
 from fnnet.verify.gradient import relative_error
@@ -158,19 +159,27 @@ def _flops(program):
 
 def saved_bytes(f, *args):
     """The bytes of the arrays that jax.vjp(f, *args) keeps for the backward pass and that are no arguments, each counted once."""
-    real = _real_places(args)
+    leaves, tree = jax.tree.flatten(args)
+    real, arrays = _real_places(args), [i for i, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
 
-    def vjp(*floats):
-        return jax.vjp(lambda *floats: f(*_put(args, real, floats)), *floats)[1]
-    kept = jax.tree.leaves(vjp(*[args[i] for i in real]))
-    mine = {id(leaf) for leaf in jax.tree.leaves(args)} | {_pointer(leaf) for leaf in jax.tree.leaves(args)}
-    seen, total = set(), 0
-    for leaf in kept:
-        where = _pointer(leaf)
-        if hasattr(leaf, "nbytes") and id(leaf) not in mine and where not in mine and where not in seen:
-            seen.add(where)
-            total += leaf.nbytes
-    return total
+    def pullback(*given):
+        args = tree.unflatten(_put(leaves, arrays, given))
+        return jax.vjp(lambda *floats: f(*_put(args, real, floats)), *[args[i] for i in real])[1]
+    return kept(pullback, *[leaves[i] for i in arrays])[0]
+
+
+def kept(pullback, *arrays):
+    """(bytes that a function from jax.vjp keeps besides arguments, bytes of arguments it keeps), where pullback(*arrays) makes that
+    function: read off the program, nothing is run."""
+    def residuals(*arrays):
+        return [r for r in jax.tree.leaves(pullback(*arrays)) if hasattr(r, "dtype")]
+    jaxpr = jax.make_jaxpr(residuals)(*arrays).jaxpr
+    seen = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
+    arguments = seen & set(jaxpr.invars)
+
+    def weigh(found):
+        return sum(int(np.prod(v.aval.shape)) * getattr(v.aval.dtype, "itemsize", 8) for v in found)
+    return weigh(seen - arguments), weigh(arguments)
 
 
 def _medians(calls, rounds, seconds):
@@ -205,13 +214,6 @@ def _put(args, real, floats):
     for i, a in zip(real, floats):
         full[i] = a
     return full
-
-
-def _pointer(leaf):
-    try:
-        return leaf.unsafe_buffer_pointer()
-    except Exception:           # keys and sharded arrays have no single buffer
-        return id(leaf)
 
 
 def _shapes(args):

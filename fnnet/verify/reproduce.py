@@ -5,9 +5,9 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
 from fnnet.verify import judge, looks, shapes
+from fnnet.verify.compare import kept
 from fnnet.verify.diagnose import looks_like
 from fnnet.verify.judge import SWALLOWED
 from fnnet.verify.lower import MIXED
@@ -169,20 +169,11 @@ def _rounder(look, at, until):
     return look
 
 
-def kept(p, f):
-    """Bytes that f keeps for its backward pass, and how many of these are arguments: read from the program, nothing is run."""
+def _kept(p, f):
+    """The bytes that f keeps for its backward pass, and those of them that are arguments."""
     leaves = [v if d.kind in ("static", "key") else jax.ShapeDtypeStruct(np.shape(v), t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
     xs, others = p.split(leaves)
-
-    def residuals(xs, others):
-        return [r for r in jax.tree.leaves(jax.vjp(lambda *xs: p.of_real(f, others)(*xs)[0], *xs)[1]) if hasattr(r, "dtype")]
-    jaxpr = jax.make_jaxpr(residuals)(xs, others).jaxpr
-    seen = {v for v in jaxpr.outvars if not isinstance(v, core.Literal)}
-    arguments = seen & set(jaxpr.invars)
-
-    def weigh(found):
-        return sum(int(np.prod(v.aval.shape)) * getattr(v.aval.dtype, "itemsize", 8) for v in found)
-    return weigh(seen - arguments), weigh(arguments)
+    return kept(lambda *a: jax.vjp(lambda *xs: p.of_real(f, a[len(xs):])(*xs)[0], *a[:len(xs)])[1], *xs, *others)
 
 
 def memory(run, p):
@@ -191,7 +182,7 @@ def memory(run, p):
     if unknown := budget.keys() - {"saved", "temp", "seconds", "ulp"}:
         raise ValueError(f"a budget limits saved, temp, seconds or ulp, not {', '.join(sorted(unknown))}")
     try:
-        mine, theirs = kept(p, p.f), kept(p, p.reference)
+        mine, theirs = _kept(p, p.f), _kept(p, p.reference)
     except Exception:
         return
     figures["saved bytes"] = f"{size(mine[0])} (autodiff {size(theirs[0])}), besides {size(mine[1])} of arguments"
