@@ -119,7 +119,8 @@ def test_a_layer_that_is_applied_twice_is_measured_as_one():
         np.testing.assert_allclose(getattr(both, name), getattr(whole, name), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit], ids=["auto", "explicit"])
+@pytest.mark.parametrize("kind", [pytest.param(jax.sharding.AxisType.Auto, marks=pytest.mark.slow), jax.sharding.AxisType.Explicit],
+                         ids=["auto", "explicit"])
 def test_a_batch_over_several_devices(kind):
     step, run = diagnostics.inside(STEP, every=2), start()
     alone = jax.jit(step)(run, (X, Y))[1]["inside"]

@@ -178,6 +178,7 @@ def in_blocks(**examples):
     return copy
 
 
+@pytest.mark.slow                                       # values and gradients by blocks are above, in every case
 def test_several_blocks_pass_the_audit():
     """vmap over every argument, scan, remat, second derivatives, float32."""
     small = {"q": "n t 2 c", "k": "n 6 1 c", "v": "n 6 1 c"}

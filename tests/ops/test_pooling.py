@@ -165,7 +165,7 @@ def test_the_taps_of_any_window_can_be_numbered():
     assert (kept(15), kept(16), kept(255), kept(256)) == ("uint8", "uint16", "uint16", "uint32")
 
 
-@pytest.mark.parametrize("op, pool", [(ops.max_pool, largest), (ops.relu_max_pool, relu_largest)])
+@pytest.mark.parametrize("op, pool", [(ops.max_pool, largest), pytest.param(ops.relu_max_pool, relu_largest, marks=pytest.mark.slow)])
 def test_more_taps_than_a_byte_has_numbers(op, pool):
     """Row by row, then over the rows: ties, zeros and what stands in the padding as everywhere else."""
     settings = {"window": (16, 17), "strides": (2, 1), "padding": ((2, 1), 1)}

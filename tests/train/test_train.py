@@ -242,8 +242,10 @@ def test_an_optax_optimizer_trains_a_network():
     assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
 
 
-@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit], ids=str)
-@pytest.mark.parametrize("copied", [True, False], ids=["in order at once", "batch by batch"])
+@pytest.mark.parametrize("kind, copied", [      # each of either once; the other pairs are slow tests
+    (jax.sharding.AxisType.Explicit, True), (jax.sharding.AxisType.Auto, False),
+    pytest.param(jax.sharding.AxisType.Auto, True, marks=pytest.mark.slow),
+    pytest.param(jax.sharding.AxisType.Explicit, False, marks=pytest.mark.slow)])
 def test_an_epoch_on_data_spread_over_devices_is_the_same_epoch(kind, copied, monkeypatch):
     monkeypatch.setattr("fnnet.train.loop.COPIED", 2**22 if copied else 0)
     net = layers.Serial(layers.Dense(8, bias=False), layers.BatchNorm(), ops.relu, layers.Dropout(0.1), layers.LayerNorm(), layers.Dense(3))
