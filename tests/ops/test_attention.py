@@ -76,7 +76,8 @@ CASES = {
     "dropout, causal": {"rate": 0.3, "causal": True, "s": 9},
 }
 each = pytest.mark.parametrize("name", CASES)
-ELSEWHERE = "causal, more keys", "mask of pairs", "scale"      # in other cases beside something else: by blocks these are slow tests
+# In other cases beside something else: by blocks these are slow tests.
+ELSEWHERE = "causal, more keys", "mask of pairs", "scale", "bias of keys", "bias of queries", "dropout", "window", "one key"
 
 
 def case(name):

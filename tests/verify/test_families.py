@@ -4,7 +4,7 @@ The ordinary run takes the quick look at the first of each class; everything, th
 
     python -m pytest tests/verify/test_families.py -m ""
 
-Each run ends with a table of what was caught, by class, beside `jax.test_util.check_grads` to order 2 of the same rules.
+The whole run ends with a table of what was caught, by class, beside `jax.test_util.check_grads` to order 2 of the same rules.
 """
 
 import functools
@@ -46,6 +46,8 @@ def tally(request):
     """{class: [(whether the case is wrong, whether check fails it, whether check_grads fails it)]}, told when the module is done."""
     found = {}
     yield found
+    if not whole(request):
+        return
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         for wrong, title in ((True, "wrong rules caught"), (False, "alarms on right rules")):
             kinds = {kind: seen for kind, seen in found.items() if seen[0][0] == wrong}
@@ -53,6 +55,11 @@ def tally(request):
             rows = [(kind, len(seen), *(f"{100 * np.mean([s[k] for s in seen]):.0f} %" for k in (1, 2)))
                     for kind, seen in kinds.items() if seen]
             rows and print("\n\n" + table((title, "rules", "fnnet.verify.check", "check_grads"), rows))
+
+
+def whole(request):
+    """Whether this is no ordinary run: then every look is thorough, and check_grads stands beside it."""
+    return request.config.option.markexpr != "not slow"
 
 
 def looked_at(case, thorough):
@@ -80,15 +87,15 @@ def check_grads_fails(case):
 
 @pytest.mark.parametrize("case", cases(BROKEN, 1))
 def test_a_wrong_rule_is_caught_by_the_check_meant_for_it(case, tally, request):
-    report = looked_at(case, thorough=request.node.get_closest_marker("slow") is not None)
-    tally.setdefault(case.kind, []).append((True, not report.ok, check_grads_fails(case)))
+    report = looked_at(case, whole(request))
+    tally.setdefault(case.kind, []).append((True, not report.ok, whole(request) and check_grads_fails(case)))
     assert {*case.caught} <= {failure.name for failure in report.failures}, report
 
 
 @pytest.mark.parametrize("case", cases(CORRECT, 2))
 def test_a_right_rule_raises_no_alarm(case, tally, request):
-    report = looked_at(case, thorough=request.node.get_closest_marker("slow") is not None)
-    tally.setdefault("right: " + case.kind, []).append((False, not report.ok, check_grads_fails(case)))
+    report = looked_at(case, whole(request))
+    tally.setdefault("right: " + case.kind, []).append((False, not report.ok, whole(request) and check_grads_fails(case)))
     report.raise_if_failed()
 
 
