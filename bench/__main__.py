@@ -66,7 +66,7 @@ def measure(args):
     if args.targets:
         names["rules"] = [case.rule for case in forms.CASES]
     names["ahead"] = names["rules"]
-    known = [name for part in names if args.what in (part, "all") for name in names[part]]
+    known = list(dict.fromkeys(name for part in names if args.what in (part, "all") for name in names[part]))
     if unknown := set(args.only or ()) - set(known):
         raise ValueError(f"there is no {', '.join(sorted(unknown))} to measure: write some of {', '.join(known)}")
     about, start = results.machine(), time.perf_counter()
