@@ -40,7 +40,7 @@ def block_sizes(heads, t, s):
     Measured on x86, lengths 32 to 4096, 1 to 1024 heads: fastest are blocks whose scores take a megabyte in float32, as long as they
     have 64 columns, and 256 are enough; as many rows or twice as many; two megabytes are computed at once. On one core causal attention
     of 8 heads takes 0.20 of the time of the plain form at 4096 places, 0.29 at 2048, 0.54 at 1024 and 0.83 at 512 (192 heads: 0.51),
-    and up to 1.25 at 256 and fewer, where it buys memory alone. On two cores 0.44 at 2048: products of this size are made on one core.
+    and 1.0 to 1.5 at 256 and fewer, where it buys memory alone. On two cores 0.44 at 2048: products of this size are made on one core.
     """
     most = max(1, 2**18 // max(1, heads))
     if t * s <= 2 * most:

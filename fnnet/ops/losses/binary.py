@@ -43,7 +43,7 @@ def binary_cross_entropy_with_logits(logits, target, weights=None, *, features="
 
 def _cross_entropies(z, t):
     """Of each example. From 64 features on 16 of them share one logarithm, that of the product of their 1 + a, a = e^−|z|; a and b are
-    joined to (1 + a)(1 + b) − 1 = a + b + ab, in which small ones are not lost. With the gradient 0.6 to 0.85 of the time on a CPU.
+    joined to (1 + a)(1 + b) − 1 = a + b + ab, in which small ones are not lost. With the gradient 0.6 to 0.9 of the time on a CPU.
     """
     # Two terms, none negative: log(1 + eᶻ) − tz would lose the small loss of a confident and right prediction.
     a, rest = _small(z), jnp.where(z >= 0, (1 - t) * z, -t * z)
