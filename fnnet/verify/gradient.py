@@ -72,13 +72,10 @@ def difference(f, x, places):
     flat = x.reshape(-1)
 
     def at(place):
-        size = jnp.maximum(1, jnp.abs(flat[place]))
-
-        def central(h):
-            step = (h * size).astype(x.dtype)
-            up, down = (f(flat.at[place].add(sign * step).reshape(x.shape)) for sign in (1, -1))
-            return (up - down) / (2 * step)
-        d = jax.lax.map(central, hs)
+        steps = (hs * jnp.maximum(1, jnp.abs(flat[place]))).astype(x.dtype)
+        values = jax.lax.map(lambda step: f(flat.at[place].add(step).reshape(x.shape)), jnp.concatenate([steps, -steps]))
+        up, down = jnp.split(values, 2)
+        d = (up - down) / (2 * steps)
         return d[1:][jnp.argmin(jnp.abs(d[1:] - d[:-1]))]
     return jax.lax.map(at, places)
 
