@@ -1,6 +1,7 @@
 """Strict on purpose: an implicit promotion, a silent broadcast or a warning in the library is a mistake."""
 
 import os
+from collections import Counter
 from importlib.metadata import version
 
 # Eight devices on the CPU, so that meshes and shard_map are tested everywhere.
@@ -21,6 +22,17 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def pytest_xdist_auto_num_workers(config):
     """As many processes as cores for the whole suite, none beside this one for a few tests by name."""
     return None if config.args_source is config.ArgsSource.TESTPATHS and not config.option.keyword else 0
+
+
+def pytest_collection_modifyitems(items):
+    """Of the cases of a test marked sweep(n) the ordinary run takes one in n, the others are slow tests. Where they stand in the list
+    falls in step with no list inside it: of two settings in turn both are met."""
+    met = Counter()
+    for item in items:
+        if (sweep := item.get_closest_marker("sweep")) and not item.get_closest_marker("slow"):
+            if met[item.function] * 0.618034 % 1 * sweep.args[0] >= 1:
+                item.add_marker("slow")
+            met[item.function] += 1
 
 
 @pytest.fixture(autouse=True)

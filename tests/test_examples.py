@@ -17,7 +17,7 @@ from fnnet import autodiff, ops, optim, train
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
 LONG = {"05", "06", "07", "08", "09", "10", "14"}   # half a minute of processor each, and more of all examples' time than the rest
-ALIKE = {"03", "04", "12", "13"}                    # a check as in the README, `train digits`; tables of what tests/ops holds to
+ALIKE = {"03", "04", "12", "13", "15"}              # a check as in the README, `train digits`; tables of what other tests hold to
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem[:2] in LONG | ALIKE))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import autodiff, layers, ops, optim, train, verify
 
@@ -71,7 +72,7 @@ def test_worked_number(name):
 
 
 def random(shape, seed):
-    return jax.random.normal(jax.random.key(seed), shape, jnp.float64)
+    return normal(seed, shape, jnp.float64)
 
 
 def test_three_layer_sigmoid_net_of_the_slide():

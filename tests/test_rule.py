@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 from jax import lax, random
 from jax.sharding import AxisType
 
@@ -62,8 +63,7 @@ def pick_bwd(dy, x, labels):
 
 
 def arrays(dtype=jnp.float64):
-    keys = random.split(random.key(0), 3)
-    return tuple(random.normal(k, s, dtype) for k, s in zip(keys, [(8, 4), (4, 3), (3,)], strict=True))
+    return tuple(normal(i, shape, dtype) for i, shape in enumerate([(8, 4), (4, 3), (3,)]))
 
 
 def loss(x, w, b, key=None):

@@ -11,6 +11,12 @@ import pytest
 from fnnet import ops, sample, verify
 from fnnet.rule import rule
 
+
+def summed(op):
+    """Whether there are sums in a rule: activations work element by element, are alike, and were seen to be as accurate as autodiff's."""
+    return op.reference.__module__.rpartition(".")[2] not in ("gates", "kinked", "smooth")
+
+
 RULES = pytest.mark.parametrize("op", ops.rules(), ids=lambda op: op.__name__)
 # Compiled for several devices each takes a second or two; the further examples of a rule differ from its first in settings and in
 # what is given, hardly in what becomes of shardings: `pytest -m slow`.
@@ -18,7 +24,7 @@ EXAMPLES = pytest.mark.parametrize("op, example", [pytest.param(op, example, id=
                                                    for op in ops.rules() for i, example in enumerate(op.examples)])
 
 
-@RULES
+@pytest.mark.parametrize("op", [pytest.param(op, id=op.__name__, marks=[pytest.mark.sweep(2)] * (not summed(op))) for op in ops.rules()])
 def test_audit(op):
     verify.audit(op, examples=1).raise_if_failed()
 
@@ -64,6 +70,7 @@ def cotangents_of(f, arrays):
     return [np.random.default_rng(i).normal(size=leaf.shape).astype(leaf.dtype) for i, leaf in enumerate(leaves)]
 
 
+@pytest.mark.sweep(2)
 @EXAMPLES
 def test_on_an_explicit_mesh_with_the_examples_sharded(op, example):
     arrays, settings = sample.inputs(op, example, dtype=jnp.float64)
@@ -82,11 +89,7 @@ def test_on_an_explicit_mesh_with_the_examples_sharded(op, example):
     chex.assert_trees_all_close(jax.device_get(got), jax.device_get(want), rtol=1e-11, atol=1e-13)
 
 
-def summed(op):
-    """Whether there are sums in a rule: activations work element by element, and were seen to be as accurate as autodiff's."""
-    return op.reference.__module__.rpartition(".")[2] not in ("gates", "kinked", "smooth")
-
-
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("op, dtype", [pytest.param(op, dtype, id=f"{dtype.__name__}-{op.__name__}", marks=[pytest.mark.slow] * slow)
                                        for op in ops.rules() for dtype, slow in ((jnp.bfloat16, not summed(op)), (jnp.float16, True))])
 def test_low_precision_is_no_worse_than_autodiff(op, dtype):

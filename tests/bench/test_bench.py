@@ -25,6 +25,7 @@ def ordinary():
         yield
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("optimizer", ["descent", "momentum", "adam"])
 def test_everyone_does_the_same_mathematics(optimizer):
     workload = SMALL._replace(optimizer=optimizer)

@@ -5,6 +5,7 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
+from drawn import normal
 
 from fnnet import diagnostics, layers, ops, rule, train
 
@@ -36,7 +37,7 @@ def _(dy):
     return 0.5 * dy
 
 
-X, Y = jax.random.normal(jax.random.key(0), (8, 6), jnp.float32), jnp.arange(8) % 3
+X, Y = normal(0, (8, 6), jnp.float32), jnp.arange(8) % 3
 KEY = jax.random.key(1)
 
 

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import diagnostics, layers, ops, train
 
 init = layers.initializers
-X, Y = jax.random.normal(jax.random.key(1), (32, 8), jnp.float32), jnp.arange(32) % 3
+X, Y = normal(1, (32, 8), jnp.float32), jnp.arange(32) % 3
 
 
 def flow(net, x=X):

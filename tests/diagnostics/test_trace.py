@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 from jax.ad_checkpoint import checkpoint_name
 
 from fnnet import diagnostics, layers, ops, train
@@ -155,7 +156,7 @@ def test_any_function_has_the_gradients_of_jax():
 NET = layers.Serial(*[part for _ in range(3) for part in (layers.Dense(5), layers.BatchNorm(), ops.relu)],
                     layers.Residual(layers.Serial(layers.Dense(5), ops.tanh)), layers.Dropout(0.2), layers.Dense(2))
 OBJECTIVE = train.supervised(NET, ops.softmax_cross_entropy)
-BATCH = jax.random.normal(jax.random.key(1), (6, 3)), jnp.arange(6) % 2
+BATCH = normal(1, (6, 3)), jnp.arange(6) % 2
 
 
 @pytest.fixture(scope="module")
@@ -189,13 +190,14 @@ def test_layers_fold_and_hold_their_parameters(deep):
     assert "9.0 Serial" in inner and "9.1 identity" in inner
 
 
-SEQUENCE, IMAGES = jax.random.normal(jax.random.key(4), (2, 4, 6)), jax.random.normal(jax.random.key(5), (2, 6, 6, 2))
+SEQUENCE, IMAGES = normal(4, (2, 4, 6)), normal(5, (2, 6, 6, 2))
 KINDS = {"recurrent": (layers.Serial(layers.LSTM(3), lambda x: x[:, -1]), SEQUENCE),
          "attention": (layers.Serial(layers.Residual(layers.MultiHeadAttention(2)), layers.LayerNorm(), lambda x: x.mean(1)), SEQUENCE),
          "images": (layers.Serial(layers.Conv(3), ops.relu, layers.MaxPool(2), layers.Flatten()), IMAGES),
          "loop": (layers.Serial(layers.Repeat(layers.Residual(layers.Dense(6)), 3), lambda x: x[:, 0]), SEQUENCE)}
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_layer(name):
     net, x = KINDS[name]

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import autodiff, layers, ops, optim, train
 from fnnet.layers import Dense, Dropout, LayerNorm, MultiHeadAttention, Residual, Serial, initializers, transformer_block
 
 KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (2, 6, 8), jnp.float64)
-MEMORY = jax.random.normal(jax.random.key(1), (2, 5, 3), jnp.float64)
+X = normal(0, (2, 6, 8), jnp.float64)
+MEMORY = normal(1, (2, 5, 3), jnp.float64)
 NETS = {
     "plain": MultiHeadAttention(2),
     "causal": MultiHeadAttention(4, causal=True, bias=False),
@@ -144,6 +145,7 @@ BLOCK = Serial(Residual(Serial(MultiHeadAttention(2, causal=True, rotary=100.0),
                Residual(MultiHeadAttention(4, kv_heads=2, causal=True, window=3)), layers.Dense(3))
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("net", [*(NETS[name] for name in ("causal", "shared heads", "wide heads", "window")), BLOCK], ids=range(5))
 def test_a_piece_at_a_time_is_the_whole(net):
     params, plain = started(net)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import autodiff, layers, ops, optim, train
 from fnnet.layers import (
@@ -31,7 +32,7 @@ from fnnet.layers import (
 )
 
 KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (2, 5, 6, 4), jnp.float64)
+X = normal(0, (2, 5, 6, 4), jnp.float64)
 NETS = {                                            # and the shape of y for X
     "Conv": (Conv(3), (2, 5, 6, 3)),
     "Conv with settings": (Conv(6, (3, 2), strides=(2, 1), padding="VALID", dilation=(1, 2), groups=2, bias=False), (2, 2, 4, 6)),
@@ -59,7 +60,7 @@ def test_shape_dtype_and_gradient(name):
     net, shape = NETS[name]
     params, state = net.init(KEY, X)
     assert {a.dtype for a in jax.tree.leaves(params)} <= {jnp.dtype("float64")}
-    params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(KEY, a.shape, a.dtype), params)
+    params = jax.tree.map(lambda a: a + 0.1 * normal(0, a.shape, a.dtype), params)
 
     def loss(params, x):
         y, after = net.apply(params, state, x, train=True)
@@ -141,7 +142,7 @@ def convnet():
 def test_a_whole_training_step_by_hand_and_by_autodiff():
     """In float64 to 1e-10: parameters, running statistics, optimizer and loss after one step, and after an epoch of them."""
     net, optimizer = convnet(), optim.momentum(0.1)
-    x, y = jax.random.normal(KEY, (12, 12, 12, 2), jnp.float64), jnp.arange(12) % 3
+    x, y = normal(0, (12, 12, 12, 2), jnp.float64), jnp.arange(12) % 3
     run = train.init(net, optimizer, KEY, x)
     step = train.make_step(train.supervised(net, ops.softmax_cross_entropy), optimizer)
 

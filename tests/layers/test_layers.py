@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import autodiff, layers, ops
 from fnnet.layers import initializers
@@ -15,7 +16,7 @@ from fnnet.layers.combine import Parallel, Residual, Serial
 from fnnet.layers.norm import BatchNorm
 
 KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (5, 7), jnp.float64)
+X = normal(0, (5, 7), jnp.float64)
 NETS = {
     "Dense": (Dense(3), (5, 3)),
     "Dense without bias": (Dense(3, bias=False), (5, 3)),

@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import autodiff, layers, ops
 from fnnet.layers import BatchNorm, Dense, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, Serial, SpectralNorm, WeightStandardization
 
 KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (5, 4, 6), jnp.float64) + 1
+X = normal(0, (5, 4, 6), jnp.float64) + 1
 NETS = {
     "BatchNorm": BatchNorm(),
     "BatchNorm with relu": BatchNorm(relu=True),
@@ -30,12 +31,13 @@ NETS = {
 each = pytest.mark.parametrize("name", NETS)
 
 
+@pytest.mark.sweep(2)
 @each
 @pytest.mark.parametrize("train", [False, True])
 def test_shape_dtype_and_gradient(name, train):
     net = NETS[name]
     params, state = net.init(KEY, X)
-    params = jax.tree.map(lambda a: a + 0.1 * jax.random.normal(KEY, a.shape, a.dtype), params)
+    params = jax.tree.map(lambda a: a + 0.1 * normal(0, a.shape, a.dtype), params)
 
     def loss(params, x):
         y, after = net.apply(params, state, x, train=train)

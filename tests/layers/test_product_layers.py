@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import autodiff, layers, ops
 from fnnet.layers import Bilinear, Dense, Function, Gated, LoRA, Serial, initializers
 
 KEY = jax.random.key(0)
-X, Z = (jax.random.normal(jax.random.key(i), shape, jnp.float64) for i, shape in enumerate(((5, 7), (5, 3))))
+X, Z = (normal(i, shape, jnp.float64) for i, shape in enumerate(((5, 7), (5, 3))))
 NETS = {
     "Bilinear": (Bilinear(4), (X, Z), (5, 4)), "Bilinear without bias": (Bilinear(4, bias=False), (X, Z), (5, 4)),
     "Gated": (Gated(4), X, (5, 4)), "Gated by relu": (Gated(4, product=ops.reglu, bias=False), X, (5, 4)),
@@ -44,7 +45,7 @@ def test_gated_is_a_gate_on_a_linear_map():
 
 
 def test_bilinear_starts_with_the_variance_of_its_input():
-    net, (x, z) = Bilinear(300, bias=False), (jax.random.normal(jax.random.key(i), (200, 20)) for i in (1, 2))
+    net, (x, z) = Bilinear(300, bias=False), (normal(i, (200, 20)) for i in (1, 2))
     y, _ = net.apply(*net.init(KEY, (x, z)), (x, z))
     assert abs(float(y.std()) - 1) < 0.1
 
@@ -55,7 +56,7 @@ def test_lora_starts_as_the_dense_it_adapts_and_is_merged_into_one():
     params, state = lora.init(jax.random.key(1), X)
     assert jax.tree.structure(state) == jax.tree.structure(trained) and set(params) == {"down", "up"}
     np.testing.assert_allclose(lora.apply(params, trained, X)[0], dense.apply(trained, {}, X)[0], rtol=1e-13)
-    params = jax.tree.map(lambda p: jax.random.normal(KEY, p.shape, p.dtype), params)
+    params = jax.tree.map(lambda p: normal(0, p.shape, p.dtype), params)
     y, after = lora.apply(params, trained, X)
     assert after is trained
     np.testing.assert_allclose(y, dense.apply(lora.merged(params, trained), {}, X)[0], rtol=1e-12)

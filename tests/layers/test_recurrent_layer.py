@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import autodiff, layers, ops, optim, train
 from fnnet.layers import GRU, LSTM, RNN, Bidirectional, Dense, Dropout, First, Serial, initializers
 
 KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (3, 5, 2), jnp.float64)
+X = normal(0, (3, 5, 2), jnp.float64)
 LENGTHS = jnp.asarray([5, 2, 0])
 NETS = {
     "RNN": (RNN(4), 4),
@@ -35,6 +36,7 @@ def started(net, x=X):
 
 
 # Without lengths, of what is made of several layers, there is little that padded sequences do not have: `pytest -m slow`.
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name, given", [
     *(pytest.param(name, (X, LENGTHS), id=f"lengths-{name}") for name in NETS),
     *(pytest.param(name, X, id=f"x-{name}", marks=[pytest.mark.slow] * (name not in ("RNN", "GRU", "LSTM"))) for name in NETS)])

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
+from drawn import normal
 
 from fnnet import autodiff, layers, ops, optim, train
 from fnnet.layers import (
@@ -26,7 +27,7 @@ from fnnet.layers import (
 from fnnet.layers.layer import subkey
 
 KEY = jax.random.key(0)
-X = jax.random.normal(KEY, (5, 4, 6), jnp.float64)
+X = normal(0, (5, 4, 6), jnp.float64)
 BLOCK = Residual(Serial(LayerNorm(), Dense(6), ops.tanh, Dropout(0.3)))
 HALVES = Coupling(Serial(LayerNorm(), Dense(7), ops.relu, Dense(3)), Serial(MultiHeadAttention(1, causal=True), Dropout(0.3)))
 NETS = {
@@ -51,6 +52,7 @@ def one_after_another(net, params, state, x, *, key, train):
     return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *after)
 
 
+@pytest.mark.sweep(2)
 @each
 @pytest.mark.parametrize("train", [pytest.param(False, marks=pytest.mark.slow), True])    # training has all that evaluation has
 def test_repeated_is_one_after_another(name, train):
@@ -75,6 +77,7 @@ def test_repr_is_the_code_that_builds_it(name):
     assert again == NETS[name] and hash(again) == hash(NETS[name])
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", ["inputs", "nothing"])
 def test_examples_spread_over_devices(name):
     net = NETS[name]

@@ -153,6 +153,7 @@ def test_limits_are_of_all():
     assert LIMITS.keys() == TABLE.keys()
 
 
+@pytest.mark.sweep(2)
 @each
 @pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow), jnp.bfloat16])
 def test_at_infinity_the_limits_hold_and_before_it_all_is_finite(op, dtype):

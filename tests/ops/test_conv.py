@@ -159,6 +159,7 @@ def test_every_form_is_some_case_s_choice():
         assert form(shape, 1, places) == "convolution"
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name, product", [(name, product) for name, form in CHOSEN.items() for product in chapter.Form._fields
                                            if getattr(FORMS[form], product) is not getattr(FORMS["elsewhere"], product)])
 def test_every_form_of_every_product_under_every_transformation(name, product, monkeypatch):
@@ -175,6 +176,7 @@ def test_every_form_of_every_product_under_every_transformation(name, product, m
     close(got, jax.jit(lambda a, b: everything(a, b))(a, b))
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", ["same", "even kernel, strides", "dilated", "wide padding", "negative padding", "many places"])
 def test_row_by_row(name, monkeypatch):
     """An image at a time, and all at once."""

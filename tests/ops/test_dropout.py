@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import ops
 from fnnet.ops.dropout import random_bits
@@ -96,10 +97,11 @@ def test_the_mask_is_a_function_of_key_and_place():
 
 # Forward and backward
 
+@pytest.mark.sweep(2)
 @EACH
 @pytest.mark.parametrize("rate", [0.3, 0.5])
 def test_the_same_mask_there_and_back_however_it_is_run(op, rate):
-    x, key = jax.random.normal(jax.random.key(0), (40, 6)), jax.random.key(1)
+    x, key = normal(0, (40, 6)), jax.random.key(1)
     loss = lambda x, key: (jnp.sin(op(x, key, rate=rate)) * 3).sum()
 
     @jax.jit
@@ -125,7 +127,7 @@ def test_the_same_mask_there_and_back_however_it_is_run(op, rate):
 
 @EACH
 def test_sharded_it_is_the_same(op):
-    x, key = jax.random.normal(jax.random.key(0), (16, 6)), jax.random.key(1)
+    x, key = normal(0, (16, 6)), jax.random.key(1)
     for kind in jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit:
         mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
         with jax.set_mesh(mesh):
@@ -148,7 +150,7 @@ def test_whole_examples_are_left_out():
 
 
 def test_relu_dropout_is_dropout_after_relu():
-    x, key = jax.random.normal(jax.random.key(0), (40, 6)), jax.random.key(1)
+    x, key = normal(0, (40, 6)), jax.random.key(1)
     pair = lambda x: ops.dropout(ops.relu(x), key, rate=0.3)
     one = lambda x: ops.relu_dropout(x, key, rate=0.3)
     chex.assert_trees_all_equal(jax.vjp(one, x)[0], pair(x))

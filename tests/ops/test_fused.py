@@ -6,15 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import ops, verify
 from fnnet.ops.fused import ACTIVATIONS
 
 
 def arrays(layers, n=5, d=8, dtype=jnp.float64):
-    keys = jax.random.split(jax.random.key(0), 3)
-    return tuple(jax.random.normal(key, shape, dtype) * scale for key, shape, scale in
-                 zip(keys, ((n, d), (layers, d, d), (layers, d)), (1, d**-0.5, 0.1), strict=True))
+    return normal(0, (n, d), dtype), normal(1, (layers, d, d), dtype) * d**-0.5, normal(2, (layers, d), dtype) * 0.1
 
 
 def one_by_one(x, w, b, *, activation):

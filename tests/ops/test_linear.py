@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 from jax import lax
 from jax.sharding import AxisType
 
@@ -19,8 +20,7 @@ EVERY_FORM = pytest.mark.parametrize("form", SHAPES)
 
 
 def xwb(n, d, k, dtype=jnp.float64):
-    keys = jax.random.split(jax.random.key(0), 3)
-    return tuple(jax.random.normal(key, shape, dtype) for key, shape in zip(keys, ((n, d), (d, k), (k,)), strict=True))
+    return tuple(normal(i, shape, dtype) for i, shape in enumerate(((n, d), (d, k), (k,))))
 
 
 def loss(x, w, b):
@@ -142,8 +142,8 @@ def test_cotangents_come_back_in_the_dtypes_of_the_arguments():
 
 def test_weights_in_float32_and_products_in_bfloat16():
     """The truth is that of the rounded inputs. Autodiff of the cast rounds dW to bfloat16, an error of 2⁻⁹ or so."""
-    x, w, b = (jax.random.normal(jax.random.key(i), s, jnp.float32) for i, s in enumerate([(512, 64), (64, 32), (32,)]))
-    dy = jax.random.normal(jax.random.key(3), (512, 32), jnp.bfloat16)
+    x, w, b = (normal(i, s, jnp.float32) for i, s in enumerate([(512, 64), (64, 32), (32,)]))
+    dy = normal(3, (512, 32), jnp.bfloat16)
 
     def pulled(f):
         y, pull = jax.vjp(lambda *a: f(*a, compute_dtype="bfloat16"), x, w, b)

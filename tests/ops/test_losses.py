@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import ops
 
@@ -38,7 +39,7 @@ def test_one_neuron():
 
 
 def test_each_of_the_lectures_squared_errors():
-    p, t = jax.random.normal(jax.random.key(0), (2, 5, 3), f64)
+    p, t = normal(0, (2, 5, 3), f64)
     whole = ((p - t) ** 2).sum()
     for settings, want in [({}, whole / 15), ({"scale": 0.5}, whole / 30), ({"scale": 0.5, "features": "sum"}, whole / 10),
                            ({"scale": 0.5, "features": "sum", "reduction": "sum"}, whole / 2)]:
@@ -46,7 +47,7 @@ def test_each_of_the_lectures_squared_errors():
 
 
 def test_delta_of_softmax_and_of_sigmoid_is_prediction_less_target():
-    z, t = jax.random.normal(jax.random.key(0), (4, 3), f64), jnp.int32([0, 2, 1, 1])
+    z, t = normal(0, (4, 3), f64), jnp.int32([0, 2, 1, 1])
     delta = jax.grad(lambda z: ops.softmax_cross_entropy(z, t, reduction="sum"))(z)
     chex.assert_trees_all_close(delta, jax.nn.softmax(z) - jax.nn.one_hot(t, 3, dtype=f64), rtol=1e-13)
     y = (z > 0.3).astype(f64)
@@ -198,6 +199,7 @@ def test_a_label_that_is_no_class(loss, bad):
         assert jnp.isnan(found[1]).all() and jnp.isfinite(found[jnp.array([0, 2])]).all()
 
 
+@pytest.mark.sweep(2)
 @WITH_LABELS
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32", "int64"])
 def test_labels_of_every_integer_dtype(loss, dtype):
@@ -210,7 +212,7 @@ def test_labels_of_every_integer_dtype(loss, dtype):
 
 
 def test_arrays_closed_over_by_a_jit_are_looked_at_too():
-    z, t, p = jax.random.normal(jax.random.key(0), (4, 3)), jnp.int32([0, 1, 2, 0]), jnp.full(4, 0.3)
+    z, t, p = normal(0, (4, 3)), jnp.int32([0, 1, 2, 0]), jnp.full(4, 0.3)
     for closed, given in (lambda z: ops.softmax_cross_entropy(z, t), z), (lambda t: ops.binary_cross_entropy(p, t), p):
         chex.assert_trees_all_close(jax.jit(closed)(given), closed(given), rtol=1e-14)
     scores = 5 * p
@@ -222,7 +224,7 @@ def test_arrays_closed_over_by_a_jit_are_looked_at_too():
 
 @functools.cache
 def arguments():
-    z, t = jax.random.normal(jax.random.key(0), (6, 3), f64), jax.nn.softmax(jax.random.normal(jax.random.key(1), (6, 3), f64) * 2)
+    z, t = normal(0, (6, 3), f64), jax.nn.softmax(normal(1, (6, 3), f64) * 2)
     labels = jnp.int32([0, 1, 2, 2, 1, 0])
     return {ops.squared_error: (z, t), ops.binary_cross_entropy: (jax.nn.sigmoid(z), t), ops.binary_cross_entropy_with_logits: (z, t),
             ops.softmax_cross_entropy: (z, labels), ops.multiclass_hinge: (z, labels), ops.triplet: (z, z + 0.3 * t, z - t),

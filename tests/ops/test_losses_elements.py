@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import ops
 
@@ -41,7 +42,7 @@ def test_the_smooth_l1_loss_is_a_huber_loss():
 
 
 def test_pinball_is_least_at_the_quantile():
-    targets = jax.random.normal(jax.random.key(0), (1000,), f64)
+    targets = normal(0, (1000,), f64)
     for q in 0.1, 0.5, 0.9:
         at = jax.grad(lambda c: ops.pinball(jnp.full(1000, c), targets, quantile=q, reduction="sum"))
         quantile = jnp.quantile(targets, q)
@@ -62,7 +63,7 @@ def test_hinge_by_hand():
 
 
 def test_a_focal_loss_that_does_not_focus_is_the_cross_entropy():
-    z, t = jax.random.normal(jax.random.key(0), (2, 4, 3), f64)
+    z, t = normal(0, (2, 4, 3), f64)
     t = jax.nn.sigmoid(t)
     got, want = (value_and_slopes(f, z, t) for f in (partial(ops.binary_focal, gamma=0.0), ops.binary_cross_entropy_with_logits))
     chex.assert_trees_all_close(got, jax.tree.map(lambda a: a / 2, want), rtol=1e-13)

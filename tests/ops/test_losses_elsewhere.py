@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import ops
 
@@ -65,7 +66,7 @@ def test_z_loss_is_the_square_of_the_logarithm_of_the_sum(labels):
 
 
 def test_linear_cross_entropy_has_the_same_settings():
-    w, settings = jax.random.normal(jax.random.key(0), (3, 5), f64), {"label_smoothing": 0.1, "z_loss": 0.3, "ignore_index": -100}
+    w, settings = normal(0, (3, 5), f64), {"label_smoothing": 0.1, "z_loss": 0.3, "ignore_index": -100}
     got = jax.value_and_grad(lambda x, w: ops.linear_cross_entropy(x, w, LABELS, **settings), (0, 1))(SCORES, w)
     want = jax.value_and_grad(lambda x, w: ops.softmax_cross_entropy(x @ w, LABELS, **settings), (0, 1))(SCORES, w)
     chex.assert_trees_all_close(got, want, rtol=1e-12)
@@ -113,7 +114,7 @@ def test_cosine_distance_of_nothing_of_little_and_of_much():
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
 def test_nt_xent_of_optax_and_of_the_paper(temperature):
     optax = pytest.importorskip("optax", reason="Optax is not a dependency; where it is installed, the two must agree")
-    a, b = jax.random.normal(jax.random.key(0), (2, 6, 4), f64)
+    a, b = normal(0, (2, 6, 4), f64)
     ours = jax.value_and_grad(lambda a, b: ops.nt_xent(a, b, temperature=temperature), (0, 1))(a, b)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         pairs = jnp.tile(jnp.arange(6), 2)

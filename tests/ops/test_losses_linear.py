@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import ops, verify
 
@@ -17,8 +18,7 @@ N, D, K = 6, 5, 11
 
 
 def arguments(dtype=f64):
-    keys = jax.random.split(jax.random.key(0), 3)
-    x, w, b = (jax.random.normal(key, shape, dtype) for key, shape in zip(keys, [(N, D), (D, K), (K,)], strict=True))
+    x, w, b = (normal(i, shape, dtype) for i, shape in enumerate([(N, D), (D, K), (K,)]))
     return x, w, jnp.int32([0, 10, 3, 4, 7, 3]), b
 
 
@@ -26,6 +26,7 @@ def gradients(loss, *args, over=(0, 1, 3)):
     return jax.jit(jax.value_and_grad(loss, over))(*args)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("chunk", [1, 2, 4, 10, 11, 12, None])
 def test_every_chunk_gives_the_cross_entropy_of_the_linear_map(chunk):
     def apart(x, w, labels, b):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import ops
 
@@ -37,7 +38,7 @@ def spells(path, blank):
 
 @pytest.mark.parametrize("word, blank", [((1,), 0), ((1, 1), 0), ((0, 2), 1), ((), 0), ((1, 2, 1), 0)])
 def test_every_path_counted(word, blank):
-    logits = jax.random.normal(jax.random.key(1), (1, 5, 3), f64)
+    logits = normal(1, (1, 5, 3), f64)
     p = np.asarray(jax.nn.softmax(logits[0]))
     total = sum(np.prod(p[np.arange(5), path]) for path in itertools.product(range(3), repeat=5) if spells(path, blank) == word)
     labels = jnp.array([word], jnp.int32).reshape(1, len(word))
@@ -89,7 +90,7 @@ def test_what_is_behind_the_end_has_no_part():
 
 def test_a_thousand_steps_in_float32():
     """A step's rounding must not be that of the whole sum, 6000: each step takes off its largest logarithm."""
-    logits = 3 * jax.random.normal(jax.random.key(0), (2, 1000, 8), f32)
+    logits = 3 * normal(0, (2, 1000, 8), f32)
     labels = jax.random.randint(jax.random.key(1), (2, 60), 1, 8)
     (value, slope), (want, exact) = (value_and_slope(z, labels) for z in (logits, logits.astype(f64)))
     plain = jax.jit(jax.grad(lambda z: ops.ctc.reference(z, labels, reduction="sum")))(logits)

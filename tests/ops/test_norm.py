@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import ops
 
@@ -19,10 +20,8 @@ def pulled(f, args, cotangents):
 
 
 def arguments(shape, offset=0.0, dtype=f32):
-    keys, d = jax.random.split(jax.random.key(0), 6), shape[-1:]
-    args = (jax.random.normal(keys[0], shape) + offset, jax.random.normal(keys[1], d), jax.random.normal(keys[2], d))
-    cotangents = (jax.random.normal(keys[3], shape) + 1, jax.random.normal(keys[4], d), jax.random.normal(keys[5], d))
-    return jax.tree.map(lambda a: a.astype(dtype), (args, cotangents))
+    x, gamma, beta, dy, *others = (normal(i, s) for i, s in enumerate([shape, shape[-1:], shape[-1:]] * 2))
+    return to(dtype, ((x + offset, gamma, beta), (dy + 1, *others)))
 
 
 def to(dtype, tree):
@@ -38,7 +37,7 @@ def test_by_hand():
 
 @pytest.mark.parametrize("shape", [(6, 3), (2, 3, 3), (2, 1, 3, 3)])
 def test_over_all_axes_but_the_last(shape):
-    x = jax.random.normal(jax.random.key(0), shape, f64)
+    x = normal(0, shape, f64)
     y, mean, var = ops.batch_norm(x, jnp.ones(3), jnp.zeros(3))
     flat = x.reshape(6, 3)
     chex.assert_trees_all_close((mean, var), (flat.mean(0), flat.var(0)), rtol=1e-13)
@@ -54,6 +53,7 @@ def test_the_cotangent_of_each_output_is_honoured(part):
     assert np.abs(got[3]).max() > 0.01
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("offset", [0.0, 100.0, 3000.0, -1e5])
 @pytest.mark.parametrize("shape", [(4096, 8), (7, 8), (16, 4, 4, 8)])
 def test_far_from_0_in_float32(shape, offset):
@@ -61,7 +61,8 @@ def test_far_from_0_in_float32(shape, offset):
     args, cotangents = arguments(shape, offset)
     truth, found = pulled(ops.batch_norm.reference, *to(f64, (args, cotangents)))[0], pulled(ops.batch_norm, args, cotangents)[0]
     for name, got, want in zip(("y", "mean", "var", "dx", "dgamma", "dbeta"), found, truth, strict=True):
-        assert np.abs(got - want).max() < 1e-6 * np.abs(want).max(), name
+        size = max(np.abs(want).max(), name == "mean")          # numbers of size 1 that cancel are known to a rounding of 1
+        assert np.abs(got - want).max() < 1e-6 * size, name
 
 
 def test_autodiff_is_not_that_accurate_there():
@@ -138,7 +139,7 @@ def test_what_is_refused(call):
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers():
-    x = jax.random.normal(jax.random.key(0), (2, 3, 4), f64)
+    x = normal(0, (2, 3, 4), f64)
     chex.assert_trees_all_equal(ops.l2_norm(x, axis=np.int64(1)), ops.l2_norm(x, axis=1))
     chex.assert_trees_all_equal(ops.group_norm(x, groups=np.int64(2)), ops.group_norm(x, groups=2))
 
@@ -149,7 +150,7 @@ def normalised(x, axes, eps=1e-5):
     return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
 
 
-IMAGES = jax.random.normal(jax.random.key(5), (3, 4, 5, 6), f64) + 2
+IMAGES = normal(5, (3, 4, 5, 6), f64) + 2
 
 
 @pytest.mark.parametrize("name, f, want", [
@@ -194,14 +195,15 @@ def plain(x, axes):
     return (x - x.mean(axes, keepdims=True)) / jnp.sqrt(fast_variance(x, axes) + 1e-5)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", FAR)
 def test_far_from_0_the_rule_is_right_and_the_usual_formula_is_wrong(name):
     rule, usual = FAR[name]
-    draw = jax.random.normal(jax.random.key(1), (16, 64, 32), f32)
+    draw = normal(1, (16, 64, 32), f32)
 
     def errors(f, offset):
         x = draw + f32(offset)
-        c = jax.random.normal(jax.random.key(2), jax.eval_shape(rule, x).shape, f32)
+        c = normal(2, jax.eval_shape(rule, x).shape, f32)
         (truth, _), (found, _) = pulled(rule, (x.astype(f64),), c.astype(f64)), pulled(f, (x,), c)
         return max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(found, truth, strict=True))
     for offset in (0, 100, 3000, -1e5):
@@ -264,7 +266,7 @@ def test_of_equal_numbers_the_standard_deviation_and_its_gradient_are_0(value):
     dx = np.asarray(dx)
     assert (dx[0] == 0).all() and (dx[2] == 0).all() and np.isfinite(dx).all() and dx[1, 2] > 0
     np.testing.assert_allclose(s, np.std(np.asarray(x[1], np.float64)), rtol=1e-6)
-    many = jnp.repeat(jnp.exp(5 * jax.random.normal(jax.random.key(0), (500, 1), f32)), 7, 1)       # the means of half of them round
+    many = jnp.repeat(jnp.exp(5 * normal(0, (500, 1), f32)), 7, 1)       # the means of half of them round
     s, pull = jax.vjp(ops.standard_deviation, many)
     assert (s == 0).all() and (pull(s + 1)[0] == 0).all()
     assert not np.isfinite(jax.grad(lambda x: jnp.std(x, -1).sum())(jnp.zeros((3, 7), f32))).any()
@@ -272,13 +274,13 @@ def test_of_equal_numbers_the_standard_deviation_and_its_gradient_are_0(value):
 
 def test_power_iteration_finds_the_largest_singular_value_and_its_gradient():
     """W = U·S·Vᵀ: dσ/dW = u·vᵀ; σ(ŵ) = 1, so along W itself nothing changes."""
-    w = jax.random.normal(jax.random.key(3), (3, 3, 4, 6), f64)
+    w = normal(3, (3, 3, 4, 6), f64)
     left, sigma, right = np.linalg.svd(np.asarray(w).reshape(36, 6), full_matrices=False)
     u, v = ops.power_iteration(w, jnp.ones(6), steps=400)
     np.testing.assert_allclose(np.abs(np.asarray(u) @ right[0]), 1, rtol=1e-12)
     np.testing.assert_allclose(np.abs(np.asarray(v) @ left[:, 0]), 1, rtol=1e-12)
-    normal, pull = jax.vjp(lambda w: ops.spectral_normalize(w, u, v), w)
-    np.testing.assert_allclose(np.linalg.norm(np.asarray(normal).reshape(36, 6), 2), 1, rtol=1e-12)
+    unit, pull = jax.vjp(lambda w: ops.spectral_normalize(w, u, v), w)
+    np.testing.assert_allclose(np.linalg.norm(np.asarray(unit).reshape(36, 6), 2), 1, rtol=1e-12)
     dw = pull(jnp.cos(w))[0]
     assert abs(float((dw * w).sum())) < 1e-12
     zero, pull = jax.vjp(lambda w: ops.spectral_normalize(w, *ops.power_iteration(w, jnp.ones(6))), 0 * w)

@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import autodiff, ops
 
 
 def arrays(*shapes, dtype=jnp.float64):
-    return [jax.random.normal(jax.random.key(i), shape, dtype) for i, shape in enumerate(shapes)]
+    return [normal(i, shape, dtype) for i, shape in enumerate(shapes)]
 
 
 @pytest.mark.parametrize("letters, a, b", [

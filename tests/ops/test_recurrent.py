@@ -83,6 +83,7 @@ CASES = {
 }
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_are_those_of_the_cell_step_by_step(case):
     name, extra, settings = CASES[case]
@@ -116,6 +117,7 @@ def test_weights_are_in_pytorch_s_order(name):
     chex.assert_trees_all_close(tuple(last), jax.tree.map(jnp.asarray, PYTORCH[name], is_leaf=lambda x: isinstance(x, list)), rtol=1e-13)
 
 
+@pytest.mark.sweep(2)
 @each
 @pytest.mark.parametrize("t, reverse", [(1, False), pytest.param(65, True, marks=pytest.mark.slow), (128, False),  # slow: as 131 there
                                         pytest.param(131, False, marks=pytest.mark.slow), (131, True)])           # and 128 back
@@ -136,6 +138,7 @@ def test_the_steps_of_a_chunk(n, t, k, size):
     assert steps.chunk_size(n, t, k) == size
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name, recompute", [("rnn", None), ("gru", True), ("gru", False), ("lstm", True), ("lstm", False)])
 def test_what_the_padding_holds_does_not_matter(name, recompute):
     a, lengths = inputs(name, t=80), jnp.asarray([80, 0, 7])
@@ -178,6 +181,7 @@ def test_gates_are_kept_where_that_is_asked_for_or_faster(name):
     assert kept > 3 * lean and chosen == kept
 
 
+@pytest.mark.sweep(2)
 @each
 def test_many_steps_in_half_precision(name, dtype=jnp.bfloat16):
     """Sums over 300 steps and the state that goes from step to step are of float32: the gradients are good to a few roundings."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import autodiff, ops
 from fnnet.rule import rule, used
@@ -22,10 +23,9 @@ def noisy(weights, x):
     return ops.dropout(ops.tanh(x @ w), key, rate=0.5)
 
 
-def arguments(depth=3, n=4, d=5, dtype=jnp.float64):
-    keys = jax.random.split(jax.random.key(0), 4)
-    return [jax.random.normal(k, shape, dtype) * scale
-            for k, shape, scale in zip(keys, [(n, d)] * 2 + [(depth, d, d)] * 2, [1, 1, d**-0.5, d**-0.5], strict=True)]
+def arguments(depth=3, n=4, d=5, dtype=jnp.float64, seed=0):
+    return [normal(4 * seed + i, shape, dtype) * scale
+            for i, (shape, scale) in enumerate([((n, d), 1), ((n, d), 1), ((depth, d, d), d**-0.5), ((depth, d, d), d**-0.5)])]
 
 
 STACK = partial(ops.reversible, f=layer, g=layer)
@@ -92,15 +92,21 @@ def test_a_gradient_of_a_gradient():
 
 @pytest.mark.parametrize("size", [1.0, 0.001])
 def test_64_blocks_in_float32(size):
-    """The inputs found again are right also where they are small beside the outputs."""
-    def gradient(f, dtype):
-        x1, x2, *weights = arguments(64, 8, 16, jnp.float32)
-        args = [a.astype(dtype) for a in (size * x1, size * x2, *weights)]
-        return [np.asarray(g, np.float64) for g in jax.jit(jax.grad(lambda *a: jnp.sin(f(*a)[1]).sum(), (0, 1, 2, 3)))(*args)]
-    truth, found, plain = gradient(autodiff(STACK), jnp.float64), gradient(STACK, jnp.float32), gradient(autodiff(STACK), jnp.float32)
-    for want, ours, theirs in zip(truth, found, plain, strict=True):
-        error, usual = (np.linalg.norm(g - want) / np.linalg.norm(want) for g in (ours, theirs))
-        assert error < 2 * usual < 1e-3
+    """The inputs found again are right also where they are small beside the outputs. 64 blocks make roundings larger, by chance now ours
+    and now autodiff's: in the mean over some draws neither is."""
+    @partial(jax.jit, static_argnums=(0, 1))
+    def gradient(f, dtype, args):
+        return jax.grad(lambda *a: jnp.sin(f(*a)[1]).sum(), (0, 1, 2, 3))(*jax.tree.map(lambda a: a.astype(dtype), args))
+
+    forms = (autodiff(STACK), jnp.float64), (STACK, jnp.float32), (autodiff(STACK), jnp.float32)
+
+    def errors(seed):
+        x1, x2, *weights = arguments(64, 8, 16, jnp.float32, seed)
+        args = size * x1, size * x2, *weights
+        truth, found, plain = (jax.tree.map(lambda g: np.asarray(g, np.float64), gradient(*form, args)) for form in forms)
+        return [[np.linalg.norm(g - want) / np.linalg.norm(want) for g, want in zip(gradients, truth)] for gradients in (found, plain)]
+    ours, theirs = np.mean([errors(seed) for seed in range(4)], 0)
+    assert (ours < 2 * theirs).all() and (theirs < 1e-3).all()
 
 
 def test_memory_does_not_grow_with_the_depth():

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import layers, ops, optim, train
 from fnnet.train.loop import order, permutation
 
 N, D, K = 100, 4, 3
-X = jax.random.normal(jax.random.key(0), (N, D), jnp.float64)
-Y = jnp.argmax(X @ jax.random.normal(jax.random.key(1), (D, K), jnp.float64), -1).astype(jnp.int32)
+X = normal(0, (N, D), jnp.float64)
+Y = jnp.argmax(X @ normal(1, (D, K), jnp.float64), -1).astype(jnp.int32)
 NET = layers.Serial(layers.Dense(8), ops.tanh, layers.Dropout(0.1), layers.Dense(K))
 
 
@@ -251,7 +252,7 @@ def test_an_epoch_on_data_spread_over_devices_is_the_same_epoch(kind, copied, mo
     net = layers.Serial(layers.Dense(8, bias=False), layers.BatchNorm(), ops.relu, layers.Dropout(0.1), layers.LayerNorm(), layers.Dense(3))
     optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.adam(1e-2))
     objective = train.supervised(net, ops.softmax_cross_entropy, penalty=lambda p: 1e-3 * ops.l2(ops.weights_of(p)))
-    x = jax.random.normal(jax.random.key(5), (32, 4), jnp.float64)
+    x = normal(5, (32, 4), jnp.float64)
     data, run = (x, jnp.argmax(x[:, :3], 1)), train.init(net, optimizer, jax.random.key(6), x)
     epoch = train.make_epoch(train.make_step(objective, optimizer), batch_size=8)
     want = epoch(run, data)

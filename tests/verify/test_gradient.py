@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import autodiff, layers, ops, rule, train, verify
 
 
 def test_central_differences_are_exact_to_1e9_where_the_function_is_smooth():
-    x = jax.random.normal(jax.random.key(0), (20,), jnp.float64) * 10.0 ** jnp.arange(-3.0, 1.0).repeat(5)
+    x = normal(0, (20,), jnp.float64) * 10.0 ** jnp.arange(-3.0, 1.0).repeat(5)
     for f, slope in ((jnp.sin, jnp.cos), (lambda x: x**3, lambda x: 3 * x**2), (jnp.tanh, lambda x: 1 - jnp.tanh(x) ** 2)):
         got = verify.difference(lambda x, f=f: f(x).sum(), x, jnp.arange(20))
         np.testing.assert_allclose(got, slope(x), rtol=2e-9, atol=2e-9)
@@ -27,7 +28,7 @@ def test_relative_error():
 
 def network():
     net = layers.Serial(layers.Dense(12), layers.BatchNorm(), ops.tanh, layers.Dropout(0.2), layers.Dense(3))
-    x, y = jax.random.normal(jax.random.key(0), (16, 5), jnp.float32), jnp.arange(16) % 3
+    x, y = normal(0, (16, 5), jnp.float32), jnp.arange(16) % 3
     objective = train.supervised(net, ops.softmax_cross_entropy, penalty=lambda p: 0.1 * ops.l2(p))
     params, state = net.init(jax.random.key(1), x)
     return lambda p: objective(p, state, (x, y), key=jax.random.key(2)), params
