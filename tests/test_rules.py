@@ -11,12 +11,6 @@ import pytest
 from fnnet import ops, sample, verify
 from fnnet.rule import rule
 
-
-def summed(op):
-    """Whether there are sums in a rule: activations work element by element, are alike, and were seen to be as accurate as autodiff's."""
-    return op.reference.__module__.rpartition(".")[2] not in ("gates", "kinked", "smooth")
-
-
 RULES = pytest.mark.parametrize("op", ops.rules(), ids=lambda op: op.__name__)
 # Compiled for several devices each takes a second or two; the further examples of a rule differ from its first in settings and in
 # what is given, hardly in what becomes of shardings: `pytest -m slow`.
@@ -24,11 +18,13 @@ EXAMPLES = pytest.mark.parametrize("op, example", [pytest.param(op, example, id=
                                                    for op in ops.rules() for i, example in enumerate(op.examples)])
 
 
-@pytest.mark.parametrize("op", [pytest.param(op, id=op.__name__, marks=[pytest.mark.sweep(2)] * (not summed(op))) for op in ops.rules()])
+@pytest.mark.sweep(2)                                   # of every other rule the test behind it is of the ordinary run
+@RULES
 def test_audit(op):
     verify.audit(op, examples=1).raise_if_failed()
 
 
+@pytest.mark.rest(2)
 @RULES
 def test_value_and_gradient_with_other_settings(op):
     """The second example, in one program; the audit of every example is a slow test."""
@@ -89,7 +85,12 @@ def test_on_an_explicit_mesh_with_the_examples_sharded(op, example):
     chex.assert_trees_all_close(jax.device_get(got), jax.device_get(want), rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.sweep(2)
+def summed(op):
+    """Whether there are sums in a rule: activations work element by element, and were seen to be as accurate as autodiff's."""
+    return op.reference.__module__.rpartition(".")[2] not in ("gates", "kinked", "smooth")
+
+
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("op, dtype", [pytest.param(op, dtype, id=f"{dtype.__name__}-{op.__name__}", marks=[pytest.mark.slow] * slow)
                                        for op in ops.rules() for dtype, slow in ((jnp.bfloat16, not summed(op)), (jnp.float16, True))])
 def test_low_precision_is_no_worse_than_autodiff(op, dtype):
