@@ -25,14 +25,12 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Of the cases of a test marked sweep(n) the ordinary run takes one in n, of those marked rest(n) all others; what it leaves are
-    slow tests. Where they stand in the list falls in step with no list inside it: of two settings in turn both are met."""
+    """Of the cases of a test marked sweep(n) the ordinary run takes one in n, the others are slow tests. Where they stand in the list
+    falls in step with no list inside it: of two settings in turn both are met."""
     met = Counter()
     for item in items:
-        part = item.get_closest_marker("sweep") or item.get_closest_marker("rest")
-        if part and not item.get_closest_marker("slow"):
-            among = met[item.function] * 0.618034 % 1 * part.args[0] < 1
-            if among != (part.name == "sweep"):
+        if (sweep := item.get_closest_marker("sweep")) and not item.get_closest_marker("slow"):
+            if met[item.function] * 0.618034 % 1 * sweep.args[0] >= 1:
                 item.add_marker("slow")
             met[item.function] += 1
 

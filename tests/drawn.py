@@ -5,5 +5,5 @@ import numpy as np
 
 
 def normal(seed, shape, dtype=jnp.float64):
-    """N(0, 1)"""
+    """N(0, 1). The seed is a number, or some of them."""
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape).astype(dtype))

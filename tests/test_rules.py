@@ -18,13 +18,12 @@ EXAMPLES = pytest.mark.parametrize("op, example", [pytest.param(op, example, id=
                                                    for op in ops.rules() for i, example in enumerate(op.examples)])
 
 
-@pytest.mark.sweep(2)                                   # of every other rule the test behind it is of the ordinary run
+@pytest.mark.sweep(2)                                   # the next test takes every rule
 @RULES
 def test_audit(op):
     verify.audit(op, examples=1).raise_if_failed()
 
 
-@pytest.mark.rest(2)
 @RULES
 def test_value_and_gradient_with_other_settings(op):
     """The second example, in one program; the audit of every example is a slow test."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import autodiff, ops, rule, verify
 from fnnet.ops.attention import blocks
@@ -18,7 +19,7 @@ KEY = jax.random.key(3)
 
 
 def draw(shape, seed=0, dtype=jnp.float64):
-    return jax.device_put(np.random.default_rng([seed, *shape]).normal(size=shape).astype(dtype))
+    return normal([seed, *shape], shape, dtype)
 
 
 def chance(shape, share=0.6):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import normal
 
 from fnnet import ops
 from fnnet.ops.recurrent import steps
@@ -17,7 +18,7 @@ each = pytest.mark.parametrize("name", GATES)
 
 
 def draw(seed, *shape, dtype=jnp.float64):
-    return jax.device_put(np.random.default_rng([seed, *shape]).normal(size=shape).astype(dtype))
+    return normal([seed, *shape], shape, dtype)
 
 
 def inputs(name, n=3, t=4, d=2, k=3, dtype=jnp.float64):
