@@ -1,6 +1,5 @@
 """Convolution: by hand, against its definition as loops, in every form, and what it refuses. What all rules share is in test_rules.py."""
 
-import importlib
 import itertools
 import re
 from functools import partial
@@ -13,10 +12,10 @@ import pytest
 from jax import lax
 
 from fnnet import autodiff, ops
-from fnnet.ops.conv import FORMS, exchanged, form, to_input, to_kernel, to_output
+from fnnet.ops import conv_forms as chapter
+from fnnet.ops.conv_forms import FORMS, exchanged, form, to_input, to_kernel, to_output
 from fnnet.ops.windows import window_of
 
-chapter = importlib.import_module("fnnet.ops.conv")         # the file: ops.conv is the rule
 close = partial(chex.assert_trees_all_close, rtol=1e-11, atol=1e-12)
 
 # name: shapes of x and w, settings
@@ -197,19 +196,33 @@ def test_row_by_row(name, monkeypatch):
         close(mapped, one_by_one)
 
 
-@pytest.mark.parametrize("settings", [{}, {"padding": "VALID"}, {"dilation": (1, 2)}, {"padding": ((0, 2), (3, 1))}], ids=str)
-def test_more_places_than_wanted(settings, monkeypatch):
-    """Whichever of the two libraries the padding chooses, the places that are wanted are the same."""
-    x, w = map(jnp.asarray, numbers((1, 17, 18, 3), (3, 2, 3, 32)))
-    window = window_of("conv", x.shape[1:-1], w.shape[:-2], 1, settings.get("padding", "SAME"), settings.get("dilation", 1))
-    want, texts = loops(x, w, **settings), set()
-    for here in {"TWO_LIBRARIES": False}, {"TWO_LIBRARIES": True, "cores": lambda: 1}, {"TWO_LIBRARIES": True, "cores": lambda: 2}:
-        for name, value in here.items():
-            monkeypatch.setattr(chapter, name, value)
-        op = jax.jit(lambda x, w: to_output(x, w, window, 1))
-        texts.add(op.lower(x, w).as_text())
-        close(op(x, w), want)
-    assert len(texts) == (3 if settings.get("padding") == "VALID" else 2)
+@pytest.mark.parametrize("settings, ways, ways_back", [
+    ({}, 2, 2), ({"padding": "VALID"}, 3, 1), ({"dilation": (1, 2)}, 2, 2), ({"padding": ((0, 2), (3, 1))}, 2, 2),
+    ({"padding": ((2, 2), (1, 1))}, 1, 3), ({"strides": 2}, 1, 1)], ids=str)
+def test_more_places_than_wanted(settings, ways, ways_back, monkeypatch):
+    """Whichever of the two libraries the padding chooses, the places that are wanted are the same, and so it is on the way back."""
+    settings = {"strides": 1, "padding": "SAME", "dilation": 1} | settings
+    x, w, wide = map(jnp.asarray, numbers((1, 17, 18, 3), (3, 2, 3, 32), (3, 2, 32, 8)))
+    window = window_of("conv", x.shape[1:-1], w.shape[:-2], **settings)
+    y = jnp.asarray(*numbers((1, *window.places(x.shape[1:-1]), 8)))
+
+    def forth(x, w):
+        return to_output(x, w, window, 1)
+
+    def back(y, w):
+        return to_input(y, w, x.shape[1:-1], window, 1)
+    for f, args, expected in (forth, (x, w), ways), (back, (y, wide), ways_back):
+        answers, texts = [], set()
+        for here in {"TWO_LIBRARIES": False}, {"TWO_LIBRARIES": True, "cores": lambda: 1}, {"TWO_LIBRARIES": True, "cores": lambda: 2}:
+            for name, value in here.items():
+                monkeypatch.setattr(chapter, name, value)
+            op = jax.jit(lambda *args: f(*args))
+            texts.add(op.lower(*args).as_text())
+            answers.append(op(*args))
+        close(answers[1:], answers[:1] * 2)
+        assert len(texts) == expected
+    close(answers[0], jax.vjp(lambda x: forth(x, wide), jnp.zeros((*x.shape[:-1], 32)))[1](y)[0])
+    close(forth(x, w), loops(x, w, **settings))
 
 
 def test_a_large_image_goes_one_after_the_other(monkeypatch):
