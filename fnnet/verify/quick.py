@@ -2,8 +2,11 @@
 
 import jax
 
-# Fusions are emitted in another way by JAX 0.10, which takes half of what is left; later versions do not know that option.
-OPTIONS = {"xla_backend_optimization_level": 0} | ({"xla_cpu_use_fusion_emitters": False} if jax.__version__.startswith("0.10.") else {})
+# JAX 0.10 emits fusions in another way by default, which takes half of what is left; later versions do not know that option. And its
+# library for sums and products (YNNPACK) reads memory it has freed where a program has broadcasts that the simplifier would take out:
+# with the simplifier off (problem.py) a right rule then looked wrong under vmap now and then, or the process died.
+JAX_0_10 = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_experimental_ynn_fusion_type": ""}
+OPTIONS = {"xla_backend_optimization_level": 0} | (JAX_0_10 if jax.__version__.startswith("0.10.") else {})
 
 
 def quick(f):
