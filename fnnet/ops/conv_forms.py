@@ -91,10 +91,10 @@ def _output_by_convolution(x, w, *, window, groups):
 
 
 def _output_by_padded_convolution(x, w, *, window, groups):
-    """JAX 0.10 has two libraries for its CPUs, and the padding decides between them over two axes: with as many rows and columns of it
-    as the kernel has, or more, it takes the one that uses every core, and else one that is 1 to 1.4 times as fast, on one core but
-    for large products. So where there are cores, some rows more than wanted: 0.55 to 0.85 of the time on two, 0.35 to 0.8 on four.
-    Where there is no padding, one column more makes the second library 1 to 5 times as fast, but for one or two channels or few places."""
+    """JAX 0.10 has two libraries for its CPUs, and the padding decides between them over two axes. With as many rows of it as the kernel
+    has it takes one that uses every core; with fewer, one that is 1 to 1.4 times as fast on one core, and stays there but for large
+    products. So where there are cores, some rows more than wanted: 0.55 to 0.85 of the time on two, 0.35 to 0.8 on four, and more for
+    4 to 7 channels. Without padding, one column more makes the second 1 to 5 times as fast, but for one or two channels or few places."""
     places, (c, k), more = window.places(x.shape[1:-1]), w.shape[-2:], window.reach[0] - sum(window.padding[0])
     if not TWO_LIBRARIES or len(places) != 2 or c < 3:
         return convolution(x, w, window, groups)

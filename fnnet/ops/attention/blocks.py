@@ -1,7 +1,8 @@
 """The bookkeeping of attention by blocks: which blocks there are, and how they are cut out of arrays and put back.
 
-Whole arrays stay as they were given, and only blocks are transposed, to [n g r i d] and [n g j d]: g heads of keys with r heads of
-queries each. A block of scores is [n g r i j].
+Whole arrays stay as they were given, and only blocks are transposed, to [m x d] and [m j d]. m stands for n g, examples and heads of
+keys, or for g alone where there is one example; x for the r heads of queries that share one of keys, and the i rows of each. A block of
+scores is [m x j], of the same shape as the product that it is made by: so XLA computes what follows in its place.
 """
 
 from typing import NamedTuple
@@ -18,6 +19,11 @@ class Plan(NamedTuple):
     pairs: tuple            # the blocks in which there is something to see: (row, column), row by row
     causal: bool
     window: int | None
+
+    @property
+    def lead(self):
+        """The axes m."""
+        return self.heads[self.heads[0] == 1:2]
 
 
 def plan(q, k, causal, window, block):
@@ -39,8 +45,8 @@ def block_sizes(heads, t, s):
 
     Measured on x86, lengths 32 to 4096, 1 to 1024 heads: fastest are blocks whose scores take a megabyte in float32, as long as they
     have 64 columns, and 256 are enough; as many rows or twice as many; two megabytes are computed at once. On one core causal attention
-    of 8 heads takes 0.20 of the time of the plain form at 4096 places, 0.29 at 2048, 0.54 at 1024 and 0.83 at 512 (192 heads: 0.51),
-    and 1.0 to 1.5 at 256 and fewer, where it buys memory alone. On two cores 0.44 at 2048: products of this size are made on one core.
+    of 8 heads takes 0.15 of the time of the plain form at 4096 places, 0.23 at 2048, 0.41 at 1024 and 0.69 at 512 (192 heads: 0.65); of
+    64 heads 0.7 at 256 places and 1.2 at 128, where it buys memory alone. On two cores 0.34 at 2048: products of this size are made on one.
     """
     most = max(1, 2**18 // max(1, heads))
     if t * s <= 2 * most:
@@ -99,24 +105,33 @@ def bias_as_given(a, like):
 
 
 def rows(plan, a, i):
-    """Block i of the queries, [n g r i d]. Grouped is the block alone: a whole array of five axes would be copied before a loop."""
-    a = _cut(a, 1, i, plan.sizes[0])
-    return a.reshape(*a.shape[:2], *plan.heads[1:], a.shape[-1]).transpose(0, 2, 3, 1, 4)
+    """Block i of the queries, [m x d]. Grouped is the block alone: a whole array of five axes would be copied before a loop."""
+    (n, g, r), size, d = plan.heads, plan.sizes[0], a.shape[-1]
+    return _cut(a, 1, i, size).reshape(n, size, g, r, d).transpose(0, 2, 3, 1, 4).reshape(*plan.lead, r * size, d)
 
 
 def columns(plan, a, j):
-    """Block j of the keys, [n g j d]."""
-    return _cut(a, 1, j, plan.sizes[1]).transpose(0, 2, 1, 3)
+    """Block j of the keys, [m j d]."""
+    a = _cut(a, 1, j, plan.sizes[1]).transpose(0, 2, 1, 3)
+    return a.reshape(*plan.lead, *a.shape[2:])
 
 
 def part(plan, a, i, j):
-    """Of a bias or a mask."""
-    return _cut(_cut(a, 3, i, plan.sizes[0]), 4, j, plan.sizes[1])
+    """Of a bias or a mask, as a block of scores, axes of 1 left as they are."""
+    return as_scores(plan, _part(plan, a, i, j))
+
+
+def as_scores(plan, a):
+    """[n g r i j] → [m x j]"""
+    x = (1, 1) if a.shape[2:4] == (1, 1) else (plan.heads[2], plan.sizes[0])
+    a = jnp.broadcast_to(a, (*a.shape[:2], *x, a.shape[4]))
+    return a.reshape(*a.shape[2 - len(plan.lead):2], x[0] * x[1], a.shape[4])
 
 
 def put_rows(plan, a, part, i):
-    part = part.transpose(0, 3, 1, 2, 4)
-    return _put(a, part.reshape(*part.shape[:2], *a.shape[2:]), 1, i, plan.sizes[0])
+    (n, g, r), size = plan.heads, plan.sizes[0]
+    part = part.reshape(n, g, r, size, part.shape[-1]).transpose(0, 3, 1, 2, 4)
+    return _put(a, part.reshape(n, size, g * r, part.shape[-1]), 1, i, size)
 
 
 def add_rows(plan, a, part, i):
@@ -124,25 +139,27 @@ def add_rows(plan, a, part, i):
 
 
 def add_columns(plan, a, part, j):
-    return _put(a, (columns(plan, a, j) + part).transpose(0, 2, 1, 3), 1, j, plan.sizes[1])
+    part = (columns(plan, a, j) + part).reshape(*plan.heads[:2], *part.shape[-2:])
+    return _put(a, part.transpose(0, 2, 1, 3), 1, j, plan.sizes[1])
 
 
 def add_bias(plan, a, ds, i, j):
     """A block of dS, summed over the axes that the bias was the same along."""
     if a is None:
         return None
-    block = part(plan, a, i, j)
+    block, ds = _part(plan, a, i, j), ds.reshape(*plan.heads, *plan.sizes)
     block = block + ds.sum([axis for axis in range(5) if block.shape[axis] < ds.shape[axis]], keepdims=True)
     return _put(a, _put(_cut(a, 3, i, plan.sizes[0]), block, 4, j, plan.sizes[1]), 3, i, plan.sizes[0])
 
 
 def seen(plan, mask, i, j):
-    """True where a query of block row i sees a key of block column j, None where all see all."""
-    place = i * plan.sizes[0] + plan.s - plan.t + lax.broadcasted_iota(jnp.int32, (1, 1, 1, *plan.sizes), 3)
-    other = j * plan.sizes[1] + lax.broadcasted_iota(jnp.int32, (1, 1, 1, *plan.sizes), 4)
+    """True where a query of block row i sees a key of block column j, as a block of scores; None where all see all."""
+    ones, (rows, columns) = (1,) * len(plan.lead), plan.sizes
+    place = i * rows + plan.s - plan.t + lax.broadcasted_iota(jnp.int32, (plan.heads[2], rows), 1).reshape(*ones, -1, 1)
+    other = j * columns + lax.broadcasted_iota(jnp.int32, (*ones, 1, columns), len(ones) + 1)
     found = None if mask is None else part(plan, mask, i, j)
     for asked, answer in ((plan.causal, other <= place), (plan.window, abs(place - other) < (plan.window or 0)),
-                          (plan.s % plan.sizes[1], other < plan.s)):
+                          (plan.s % columns, other < plan.s)):
         if asked:
             found = answer if found is None else found & answer
     return found
@@ -154,6 +171,10 @@ def indices(plan, i, j):
     size = plan.t * plan.s
     i, j = jnp.asarray(i).astype(jnp.uint32), jnp.asarray(j).astype(jnp.uint32)
     return (g * r * size, r * size, size, plan.s, 1), i * jnp.uint32(plan.sizes[0] * plan.s % 2**32) + j * jnp.uint32(plan.sizes[1])
+
+
+def _part(plan, a, i, j):
+    return _cut(_cut(a, 3, i, plan.sizes[0]), 4, j, plan.sizes[1])
 
 
 def _filled(a, axis, size):

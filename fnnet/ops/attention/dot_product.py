@@ -64,11 +64,12 @@ def _(q, k, v, bias, mask, key, *, causal, scale, window, softcap, rate, block):
     def pair(carry, i, j):
         """One block of scores, added to what its queries have seen so far."""
         old, total, out = (blocks.rows(plan, a, i) for a in carry)
-        scores, _ = _scores(plan, blocks.rows(plan, qs, i), blocks.columns(plan, ks, j), biases, seen, i, j, scale, softcap)
+        qi, c = _scaled(blocks.rows(plan, qs, i), scale)
+        scores, _ = _scores(plan, qi, blocks.columns(plan, ks, j), biases, seen, i, j, c, softcap)
         top = jnp.maximum(old, lax.stop_gradient(scores.max(-1, keepdims=True)))
         e, decay = jnp.exp(scores - _finite(top)), jnp.exp(old - _finite(top))
         total = decay * total + e.sum(-1, keepdims=True)
-        out = decay * out + _product("ngrij,ngje->ngrie", _dropped(plan, e, key, rate, i, j), blocks.columns(plan, vs, j))
+        out = decay * out + _product("...xj,...je->...xe", _dropped(plan, e, key, rate, i, j), blocks.columns(plan, vs, j))
         return tuple(blocks.put_rows(plan, a, part, i) for a, part in zip(carry, (top, total, out), strict=True))
 
     none = jnp.zeros_like(qs[..., :1], wide(q.dtype))
@@ -83,21 +84,26 @@ def _(do, q, k, v, bias, mask, key, o, tops, totals, *, causal, scale, window, s
     qs, ks, vs = blocks.queries(plan, q), blocks.keys(plan, k), blocks.keys(plan, v)
     biases, seen = blocks.pairwise(plan, bias), blocks.pairwise(plan, mask)
     dos, os = (blocks.queries(plan, a) for a in (do, o))
-    along = (dos.astype(totals.dtype) * os.astype(totals.dtype)).sum(-1, keepdims=True)
-    per_total = 1 / _not_0(totals)
+    # P = e/total. The division goes to dO, which is smaller, but where that would round dO to few digits once more
+    whole, per_total = dos.dtype == totals.dtype, 1 / _not_0(totals)
+    along = ((dos * per_total if whole else dos.astype(totals.dtype)) * os.astype(totals.dtype)).sum(-1, keepdims=True)
 
     def pair(carry, i, j):
+        """Here scores are [m j x], and numbers of a query [m 1 x]: dK and dV, two products of three, then take P and dS as they lie."""
         dqs, dks, dvs, dbias = carry
-        qi, doi = blocks.rows(plan, qs, i), blocks.rows(plan, dos, i)
+        (qi, c), doi = _scaled(blocks.rows(plan, qs, i), scale), blocks.rows(plan, dos, i)
         kj, vj = blocks.columns(plan, ks, j), blocks.columns(plan, vs, j)
-        scores, slope = _scores(plan, qi, kj, biases, seen, i, j, scale, softcap)
-        p = jnp.exp(scores - blocks.rows(plan, tops, i)) * blocks.rows(plan, per_total, i)
-        dp = _dropped(plan, _product("ngrie,ngje->ngrij", doi, vj), key, rate, i, j)
-        ds = p * (dp - blocks.rows(plan, along, i))
-        dbias = blocks.add_bias(plan, dbias, ds, i, j)
+        top, per, around = (_turned(blocks.rows(plan, a, i)) for a in (tops, per_total, along))
+        scores, slope = _scores(plan, qi, kj, biases, seen, i, j, c, softcap, turned=True)
+        # a turned product may round to more than the maximum: of scores of 10⁸, by more than float32 has exponents
+        p = jnp.exp(scores - jnp.maximum(top, lax.stop_gradient(scores))) * (1 if whole else per)
+        doi = doi * _turned(per) if whole else doi
+        dp = _dropped(plan, _product("...je,...xe->...jx", vj, doi), key, rate, i, j, turned=True)
+        ds = p * (dp - around)
+        dbias = blocks.add_bias(plan, dbias, _turned(ds), i, j)
         ds = ds * slope
-        dq, dk = scale * _product("ngrij,ngjd->ngrid", ds, kj), scale * _product("ngrij,ngrid->ngjd", ds, qi)
-        dv = _product("ngrij,ngrie->ngje", _dropped(plan, p, key, rate, i, j), doi)
+        dq, dk = scale * _product("...jx,...jd->...xd", ds, kj), c * _product("...jx,...xd->...jd", ds, qi)
+        dv = _product("...jx,...xe->...je", _dropped(plan, p, key, rate, i, j, turned=True), doi)
         return blocks.add_rows(plan, dqs, dq, i), blocks.add_columns(plan, dks, dk, j), blocks.add_columns(plan, dvs, dv, j), dbias
 
     zeros = [None if a is None else jnp.zeros_like(a, totals.dtype) for a in (qs, ks, vs, biases)]
@@ -106,16 +112,18 @@ def _(do, q, k, v, bias, mask, key, o, tops, totals, *, causal, scale, window, s
             blocks.keys_as_given(plan, dvs, v), None if bias is None else blocks.bias_as_given(dbias, bias), None, None)
 
 
-def _scores(plan, q, k, bias, mask, i, j, scale, softcap):
-    """A block of S, −∞ where nothing is seen, and the slope of the soft cap."""
-    scores, slope = _product("ngrid,ngjd->ngrij", q, k) * scale, 1
+def _scores(plan, q, k, bias, mask, i, j, scale, softcap, turned=False):
+    """A block of S, −∞ where nothing is seen, and the slope of the soft cap; [m j x] if turned."""
+    scores = _product("...jd,...xd->...jx", k, q) if turned else _product("...xd,...jd->...xj", q, k)
+    scores, slope = scores * scale, 1
     if softcap is not None:
         bent = jnp.tanh(scores / softcap)
         scores, slope = softcap * bent, (1 - bent) * (1 + bent)
     if bias is not None:
-        scores = scores + blocks.part(plan, bias, i, j).astype(scores.dtype)
+        part = blocks.part(plan, bias, i, j).astype(scores.dtype)
+        scores = scores + (_turned(part) if turned else part)
     seen = blocks.seen(plan, mask, i, j)
-    return scores if seen is None else jnp.where(seen, scores, -jnp.inf), slope
+    return scores if seen is None else jnp.where(_turned(seen) if turned else seen, scores, -jnp.inf), slope
 
 
 def _product(formula, a, b):
@@ -123,12 +131,25 @@ def _product(formula, a, b):
     return jnp.einsum(formula, a.astype(b.dtype), b, preferred_element_type=wide(b.dtype))
 
 
-def _dropped(plan, p, key, rate, i, j):
-    return p if not rate else jnp.where(kept(key, p.shape, rate, *blocks.indices(plan, i, j)), p / (1 - rate), 0)
+def _dropped(plan, p, key, rate, i, j, turned=False):
+    if not rate:
+        return p
+    mask = blocks.as_scores(plan, kept(key, (*plan.heads, *plan.sizes), rate, *blocks.indices(plan, i, j)))
+    return jnp.where(_turned(mask) if turned else mask, p / (1 - rate), 0)
+
+
+def _turned(a):
+    return jnp.swapaxes(a, -1, -2)
 
 
 def _scale(scale, d):
     return 1 / math.sqrt(d) if scale is None else float(scale)
+
+
+def _scaled(q, scale):
+    """c·Q and 1, or Q and c where c·Q would be rounded to few digits once more. Scores are then as their maximum has them: c times a
+    product less the maximum is one instruction (FMA), which does not round c times the product, of scores of 10¹⁰ 2000 off."""
+    return (q * scale, 1) if q.dtype == wide(q.dtype) else (q, scale)
 
 
 def _finite(top):
