@@ -2,6 +2,7 @@
 
 import functools
 import json
+import random
 import re
 import statistics
 import time
@@ -183,16 +184,18 @@ def kept(pullback, *arrays):
 
 
 def _medians(calls, rounds, seconds):
-    """Seconds of each call: taken in turn, so that what else the machine does falls on all alike."""
+    """Seconds of each call: taken in turn, so that what else the machine does falls on all alike, and in another order each round, since
+    a call finds the caches as the one before it left them: after one of much scratch a short one took 1.4 times its time."""
     for call in calls.values():
         jax.block_until_ready(call())
-    taken, start = {name: [] for name in calls}, time.perf_counter()
+    taken, start, order, shuffle = {name: [] for name in calls}, time.perf_counter(), list(calls), random.Random(0).shuffle
     for i in range(rounds):
         if i >= 5 and time.perf_counter() - start > seconds * len(calls):
             break
-        for name, call in calls.items():
+        shuffle(order)
+        for name in order:
             t = time.perf_counter()
-            jax.block_until_ready(call())
+            jax.block_until_ready(calls[name]())
             taken[name].append(time.perf_counter() - t)
     first, *others = taken
     base = statistics.median(taken[first])

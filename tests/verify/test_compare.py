@@ -1,6 +1,7 @@
 """What is measured is what is there; tables line up."""
 
 import json
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,19 @@ def test_any_functions_are_compared_by_name():
     assert result.figures["two"]["saved"] == 8 * N and result.figures["none"]["saved"] == 0 and not result.ok
     assert all(f["seconds"] > 0 and f["temp"] >= 0 for f in result.figures.values())
     assert json.loads(result.to_json())["title"] == "two : none" and "saved bytes" in str(result)
+
+
+def test_each_runs_after_every_other():
+    """What one leaves in the caches is the next one's: nobody may always have the same neighbour."""
+    ran = []
+
+    def told(name):
+        def f(x):
+            jax.debug.callback(lambda: ran.append(name))
+            return jnp.sin(x)
+        return f
+    verify.compare({name: told(name) for name in "abc"}, jnp.ones(N, jnp.float32), rounds=30, seconds=60, exact=False)
+    assert {a + b for a, b in pairwise(ran)} >= {"ab", "ac", "ba", "bc", "ca", "cb"}
 
 
 def test_a_rule_is_compared_with_its_reference_and_owes_a_reason_where_it_loses():
