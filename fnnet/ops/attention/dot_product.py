@@ -115,7 +115,9 @@ def _(do, q, k, v, bias, mask, key, o, tops, totals, *, causal, scale, window, s
 def _scores(plan, q, k, bias, mask, i, j, scale, softcap, turned=False):
     """A block of S, −∞ where nothing is seen, and the slope of the soft cap; [m j x] if turned."""
     scores = _product("...jd,...xd->...jx", k, q) if turned else _product("...xd,...jd->...xj", q, k)
-    scores, slope = scores * scale, 1
+    if scale != 1:                                          # rounded to a bit less than float32 has, and so at once: see _scaled
+        scores = lax.reduce_precision(scores * scale, exponent_bits=8, mantissa_bits=22)
+    slope = 1
     if softcap is not None:
         bent = jnp.tanh(scores / softcap)
         scores, slope = softcap * bent, (1 - bent) * (1 + bent)
@@ -147,8 +149,8 @@ def _scale(scale, d):
 
 
 def _scaled(q, scale):
-    """c·Q and 1, or Q and c where c·Q would be rounded to few digits once more. Scores are then as their maximum has them: c times a
-    product less the maximum is one instruction (FMA), which does not round c times the product, of scores of 10¹⁰ 2000 off."""
+    """c·Q and 1, or Q and c where c·Q would be rounded to few digits once more. c times a product less its maximum is one instruction
+    (FMA), which does not round c times the product as the maximum was: of scores of 10¹⁰ it is 2000 off."""
     return (q * scale, 1) if q.dtype == wide(q.dtype) else (q, scale)
 
 
