@@ -70,4 +70,4 @@ def _(x, w, b, *, activation):
 
 
 for name in ACTIVATIONS:
-    dense_stack.example(x="n d" if name != "tanh" else "n t d", w="l d d", b="l d", activation=name)
+    dense_stack.example(x="n d" if name != "tanh" else "i t d", w="l d d", b="l d", activation=name)

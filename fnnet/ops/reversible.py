@@ -124,5 +124,5 @@ def _doubled(w, x):
 
 
 reversible.example(x1="n d", x2="n d", v="l d d", w="l d d", f=_tanh, g=_tanh)
-reversible.example(x1="n t d", x2="n t d", v=tree(w="l d d", b="l d"), w="l d d", f=_dense, g=_tanh)
+reversible.example(x1="i t d", x2="i t d", v=tree(w="l d d", b="l d"), w="l d d", f=_dense, g=_tanh)
 reversible.example(x1="n d", x2="n d", v="l", w="l d d", f=_doubled, g=_tanh)
