@@ -50,6 +50,14 @@ def test_is_documented_and_has_examples(op):
     assert len(op.examples) >= 3
 
 
+@RULES
+def test_the_large_sizes_fit_a_small_machine(op):
+    """What autodiff of the reference keeps there: `python -m bench rules` computes it several times over."""
+    for example in op.examples:
+        arrays = jax.eval_shape(lambda example=example: sample.inputs(op, example, large=True)[0])
+        assert verify.saved_bytes(partial(op.reference, **sample.inputs(op, example)[1]), *arrays) < 2 * 2**30, example
+
+
 def real_arguments(arrays):
     return tuple(i for i, a in enumerate(arrays) if a is not None and
                  all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(a)))

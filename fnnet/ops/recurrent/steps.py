@@ -14,13 +14,16 @@ from fnnet.ops.numeric import wide
 
 def textbook(step, states, x, lengths, reverse):
     """The plain loop over time, one step after another: step(x, *states) -> states. What autodiff would differentiate."""
+    times = jnp.arange(x.shape[1])
+    lengths = None if lengths is None else lengths.astype(times.dtype)
+
     def one(states, now):
         x, time = now
         new = step(x, *states)
         if lengths is not None:
             new = tuple(jnp.where((time < lengths)[:, None], a, b) for a, b in zip(new, states))
         return new, new[0] if lengths is None else jnp.where((time < lengths)[:, None], new[0], 0)
-    states, y = lax.scan(one, states, (jnp.swapaxes(x, 0, 1), jnp.arange(x.shape[1])), reverse=reverse)
+    states, y = lax.scan(one, states, (jnp.swapaxes(x, 0, 1), times), reverse=reverse)
     return jnp.swapaxes(y, 0, 1), *states
 
 
