@@ -98,7 +98,8 @@ def bilinear(x, z, w, b=None):
     """Yₖ = xᵀ·Wₖ·z + bₖ,   P = x·zᵀ,   dP = Σₖ dYₖ·Wₖ,   dx = dP·z,   dz = dPᵀ·x,   dWₖ = Σ dYₖ·P,   db = Σ dY
 
     x [... d], z [... e], w [d e k], b [k] or None → y [... k]. The products P [... d e] are made for all k at once, again on the way
-    back: one product with w forward and two back, of which dx and dz share one. For a single k, smaller: (dense(x, w)·z).sum(-1).
+    back: one product with w forward and two back, of which dx and dz share one. For a single k they are not made: Y = Σₑ (x·W)∘z,
+    dx = dY∘(z·Wᵀ), dz = dY∘(x·W), dW = (dY∘x)ᵀ·z.
     """
     y = jnp.einsum("...d,dek,...e->...k", x, w, z)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)
@@ -106,8 +107,11 @@ def bilinear(x, z, w, b=None):
 
 @bilinear.fwd
 def _(x, z, w, b):
-    pairs = (x[..., :, None] * z[..., None, :]).reshape(*x.shape[:-1], -1)
-    y = jnp.matmul(pairs, w.reshape(-1, w.shape[-1]), preferred_element_type=wide(x.dtype))
+    if w.shape[-1] == 1:
+        y = (jnp.matmul(x, w[..., 0], preferred_element_type=wide(x.dtype)) * z.astype(wide(x.dtype))).sum(-1, keepdims=True)
+    else:
+        pairs = (x[..., :, None] * z[..., None, :]).reshape(*x.shape[:-1], -1)
+        y = jnp.matmul(pairs, w.reshape(-1, w.shape[-1]), preferred_element_type=wide(x.dtype))
     return (y if b is None else y + jnp.broadcast_to(b, y.shape).astype(y.dtype)).astype(x.dtype), (x, z, w, b)
 
 
@@ -117,10 +121,16 @@ def _(dy, x, z, w, b):
     n = math.prod(x.shape[:-1])
     dtype = wide(x.dtype)
     rows, others, drows = x.reshape(n, d), z.reshape(n, e), dy.reshape(n, k)
-    pairs = (rows[:, :, None] * others[:, None, :]).reshape(n, d * e)
-    dpairs = jnp.matmul(drows, w.reshape(d * e, k).T, preferred_element_type=dtype).reshape(n, d, e)
-    dx, dz = jnp.einsum("nde,ne->nd", dpairs, others.astype(dtype)), jnp.einsum("nde,nd->ne", dpairs, rows.astype(dtype))
-    dw = transposed_product(pairs, drows).reshape(w.shape).astype(w.dtype)
+    if k == 1:
+        dx = drows.astype(dtype) * jnp.matmul(others, w[..., 0].T, preferred_element_type=dtype)
+        dz = drows.astype(dtype) * jnp.matmul(rows, w[..., 0], preferred_element_type=dtype)
+        dw = transposed_product(drows * rows, others)
+    else:
+        pairs = (rows[:, :, None] * others[:, None, :]).reshape(n, d * e)
+        dpairs = jnp.matmul(drows, w.reshape(d * e, k).T, preferred_element_type=dtype).reshape(n, d, e)
+        dx, dz = jnp.einsum("nde,ne->nd", dpairs, others.astype(dtype)), jnp.einsum("nde,nd->ne", dpairs, rows.astype(dtype))
+        dw = transposed_product(pairs, drows)
+    dw = dw.reshape(w.shape).astype(w.dtype)
     db = None if b is None else drows.astype(dtype).sum(0).astype(b.dtype)
     return dx.reshape(x.shape).astype(x.dtype), dz.reshape(z.shape).astype(z.dtype), dw, db
 
