@@ -45,6 +45,15 @@ def test_bilinear_is_one_form_for_each_feature():
     assert ops.bilinear(x[0, 0], z[0, 0], w).shape == (6,)
 
 
+def test_bilinear_of_one_output_makes_no_pairs():
+    x, z, w, b = arrays((2, 3, 4), (2, 3, 5), (4, 5, 1), (1,))
+    got, want = (jax.jit(jax.grad(lambda *args, f=f: jnp.sin(f(*args)).sum(), (0, 1, 2, 3)))(x, z, w, b)
+                 for f in (ops.bilinear, ops.bilinear.reference))
+    chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-13)
+    of_x = jax.make_jaxpr(jax.grad(lambda x: ops.bilinear(x, z, w, b).sum()))
+    assert "[6,20]" not in str(of_x(x)) and "[2,3,20]" not in str(of_x(x))
+
+
 def test_a_change_of_low_rank_is_a_dense_map():
     x, w, down, up, b = arrays((5, 8), (8, 7), (8, 2), (2, 7), (7,))
     merged = lambda x, w, down, up, b: ops.dense(x, w + 0.5 * down @ up, b)
