@@ -11,9 +11,10 @@ EXTRAS = {"sklearn", "matplotlib", "tqdm", "orbax"}         # only ever inside a
 MAY_IMPORT = {
     "rule": {"jax"},
     "sample": {"jax"},
-    "ops": {"jax", "rule", "sample"},
-    "layers": {"jax", "ops", "rule"},
-    "optim": {"jax"},
+    "numeric": {"jax"},
+    "ops": {"jax", "rule", "sample", "numeric"},
+    "layers": {"jax", "ops", "rule", "numeric"},
+    "optim": {"jax", "numeric"},
     "data": {"numpy"},
     "train": {"jax", "numpy"},
     "verify": {"jax", "numpy", "rule", "sample"},

@@ -5,7 +5,7 @@ from fnnet.diagnostics.choosing import bias_or_variance, range_curve, size_curve
 from fnnet.diagnostics.classifying import Confusion, confusion, decision_boundary, first_layer
 from fnnet.diagnostics.curves import learning_curve
 from fnnet.diagnostics.flow import Flow, gradient_flow
-from fnnet.diagnostics.inside import Inside, inside
+from fnnet.diagnostics.layer_stats import Inside, inside
 from fnnet.diagnostics.plots import heat_map, histograms
 from fnnet.diagnostics.report import report
 from fnnet.diagnostics.summary import Summary, summary

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from fnnet.diagnostics.figure import BLUE, GREEN, ORANGE, figure, save
-from fnnet.diagnostics.inside import Inside, inside
+from fnnet.diagnostics.layer_stats import Inside, inside
 
 FAR = 1e3               # from which factor between the first and the last layer on δ vanishes or explodes
 DEAD = FLAT = 0.5        # from which share on dead units, and saturated outputs, are worth a word

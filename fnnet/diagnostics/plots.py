@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from fnnet.diagnostics.figure import BLUE, ORANGE, figure, save
-from fnnet.diagnostics.inside import DELTAS, VALUES, Inside
+from fnnet.diagnostics.layer_stats import DELTAS, VALUES, Inside
 
 TITLES = {"mean": "mean of the output", "rms": "rms of the output", "delta": "rms of δ = ∂L/∂y", "dead": "share of dead units",
           "saturated": "share of saturated outputs", "nonfinite": "numbers that are not finite", "weight": "‖w‖", "gradient": "‖∂L/∂w‖",

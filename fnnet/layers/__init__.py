@@ -3,7 +3,7 @@
 from fnnet.layers import initializers
 from fnnet.layers.attention import MultiHeadAttention, transformer_block, with_cache
 from fnnet.layers.basic import Dense, DenseStack, Dropout, Embedding, Flatten, Maxout, PReLU, StochasticDepth
-from fnnet.layers.combine import Frozen, Parallel, Residual, Serial, Shared
+from fnnet.layers.containers import Frozen, Parallel, Residual, Serial, Shared
 from fnnet.layers.conv import (
     AdaptiveAvgPool,
     AdaptiveMaxPool,

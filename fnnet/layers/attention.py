@@ -9,7 +9,7 @@ from jax import lax
 
 from fnnet import ops
 from fnnet.layers.basic import Dense, Dropout, _count, _given, _key, _share
-from fnnet.layers.combine import Residual, Serial, _as_many
+from fnnet.layers.containers import Residual, Serial, _as_many
 from fnnet.layers.initializers import glorot
 from fnnet.layers.layer import Layer, as_layer, shape_and_dtype, subkey
 from fnnet.layers.norm import LayerNorm

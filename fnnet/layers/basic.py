@@ -12,7 +12,7 @@ from fnnet.layers.initializers import he, normal, zeros
 from fnnet.layers.layer import Layer, as_real, shape_and_dtype
 from fnnet.layers.layer import count as _count
 from fnnet.layers.layer import given as _given
-from fnnet.ops.numeric import wide
+from fnnet.numeric import wide
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import random
 
-from fnnet.ops.numeric import wide
+from fnnet.numeric import wide
 
 
 def fans(shape):

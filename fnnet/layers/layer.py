@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnnet.ops.numeric import is_whole
+from fnnet.numeric import is_whole
 
 _watching = jax.make_user_context(None)         # (see, path of the part at work) under `watch`
 

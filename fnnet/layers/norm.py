@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from fnnet import ops
 from fnnet.layers.basic import DenseStack
 from fnnet.layers.layer import Layer, as_layer, count, given, shape_and_dtype
-from fnnet.ops.numeric import wide
+from fnnet.numeric import wide
 
 
 class _Normalisation(Layer):

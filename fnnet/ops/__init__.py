@@ -40,9 +40,9 @@ from fnnet.ops.activations import (
 )
 from fnnet.ops.attention import attention, rope, sinusoidal
 from fnnet.ops.conv import conv, conv_transpose
+from fnnet.ops.dense_stack import dense_stack
 from fnnet.ops.dropout import dropout, relu_dropout, stochastic_depth
 from fnnet.ops.embedding import embedding
-from fnnet.ops.fused import dense_stack
 from fnnet.ops.linear import dense
 from fnnet.ops.losses import (
     absolute_error,

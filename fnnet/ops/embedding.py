@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnet import sample
-from fnnet.ops.numeric import extremes, wide
+from fnnet.numeric import extremes, wide
 from fnnet.rule import rule
 
 

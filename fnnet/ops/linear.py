@@ -6,7 +6,7 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.ops.numeric import wide
+from fnnet.numeric import wide
 from fnnet.rule import rule
 
 

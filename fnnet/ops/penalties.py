@@ -5,7 +5,7 @@ float32; None and arrays of integers are no weights."""
 import jax
 import jax.numpy as jnp
 
-from fnnet.ops.numeric import wide
+from fnnet.numeric import wide
 from fnnet.rule import rule
 from fnnet.sample import apart, tree
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.ops.numeric import wide
+from fnnet.numeric import wide
 from fnnet.ops.windows import apart, axis_by_axis, count, per_axis, put_back, seen, spread, window_of
 from fnnet.rule import rule
 from fnnet.sample import apart as distinct

@@ -8,8 +8,8 @@ from functools import partial
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.numeric import wide
 from fnnet.ops.linear import transposed_product
-from fnnet.ops.numeric import wide
 from fnnet.rule import rule
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.ops.numeric import wide
+from fnnet.numeric import wide
 from fnnet.rule import rule
 from fnnet.sample import tree
 

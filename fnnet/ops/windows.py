@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.ops.numeric import is_whole
+from fnnet.numeric import is_whole
 
 
 class Window(NamedTuple):

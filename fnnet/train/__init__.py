@@ -3,8 +3,8 @@ only by their protocols, init/apply and init/update."""
 
 from fnnet.train.choose import RangeTest, SizeCurve, range_test, size_curve
 from fnnet.train.evaluate import make_evaluate
-from fnnet.train.finite import explain
 from fnnet.train.loop import Fit, epochs, fit, make_epoch
+from fnnet.train.nonfinite import explain
 from fnnet.train.step import TrainState, init, make_step, supervised
 from fnnet.train.sweep import Sweep, sweep
 

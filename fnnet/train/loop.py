@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnet.train.checkpoint import keep, latest, open_folder
-from fnnet.train.finite import all_finite, explain
+from fnnet.train.nonfinite import all_finite, explain
 from fnnet.train.step import TrainState
 
 COPIED = 2**22          # data of at most so many bytes, which a cache holds, are put in order for the whole epoch at once

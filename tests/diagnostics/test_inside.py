@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fnnet import diagnostics, layers, ops, optim, train
-from fnnet.diagnostics.inside import DELTAS, VALUES
+from fnnet.diagnostics.layer_stats import DELTAS, VALUES
 
 NET = layers.Serial(layers.Dense(6), ops.relu, layers.Dropout(0.0), layers.Dense(5), ops.tanh, layers.Dense(3))
 X, Y = jax.random.normal(jax.random.key(0), (8, 4), jnp.float64), jnp.arange(8) % 3

@@ -12,7 +12,7 @@ from drawn import normal
 from fnnet import autodiff, layers, ops
 from fnnet.layers import initializers
 from fnnet.layers.basic import Dense, DenseStack, Dropout, Flatten, Maxout, PReLU, StochasticDepth
-from fnnet.layers.combine import Parallel, Residual, Serial
+from fnnet.layers.containers import Parallel, Residual, Serial
 from fnnet.layers.norm import BatchNorm
 
 KEY = jax.random.key(0)

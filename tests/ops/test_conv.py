@@ -12,8 +12,8 @@ import pytest
 from jax import lax
 
 from fnnet import autodiff, ops
-from fnnet.ops import conv_forms as chapter
-from fnnet.ops.conv_forms import FORMS, exchanged, form, to_input, to_kernel, to_output
+from fnnet.ops.conv import forms as chapter
+from fnnet.ops.conv.forms import FORMS, exchanged, form, to_input, to_kernel, to_output
 from fnnet.ops.windows import window_of
 
 close = partial(chex.assert_trees_all_close, rtol=1e-11, atol=1e-12)

@@ -9,7 +9,7 @@ from functools import partial
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.ops.numeric import exp_minus, gates, polynomial, wide, widened
+from fnnet.numeric import exp_minus, gates, polynomial, wide, widened
 from fnnet.rule import rule
 from fnnet.sample import apart, normal
 

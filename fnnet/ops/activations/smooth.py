@@ -8,7 +8,7 @@ import math
 
 import jax.numpy as jnp
 
-from fnnet.ops.numeric import exp_minus, gates, widened
+from fnnet.numeric import exp_minus, gates, widened
 from fnnet.rule import rule
 from fnnet.sample import positive
 

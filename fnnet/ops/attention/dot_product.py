@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
+from fnnet.numeric import wide
 from fnnet.ops.attention import blocks
 from fnnet.ops.dropout import check_key, kept
-from fnnet.ops.numeric import wide
 from fnnet.rule import rule
 
 

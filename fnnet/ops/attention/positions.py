@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from fnnet import sample
-from fnnet.ops.numeric import check_real, wide
+from fnnet.numeric import check_real, wide
 from fnnet.rule import rule
 
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.numeric import wide
 from fnnet.ops.losses.reduction import check_limits, check_rows, like, reduce, reduced, spread, widen
 from fnnet.ops.norm.length import inverse, length
-from fnnet.ops.numeric import wide
 from fnnet.rule import rule
 from fnnet.sample import normal
 from fnnet.sample import positive as positive_numbers

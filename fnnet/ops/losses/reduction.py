@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.ops.numeric import check_real, extremes, wide
+from fnnet.numeric import check_real, extremes, wide
 
 REDUCTIONS = ("mean", "sum", "none")
 

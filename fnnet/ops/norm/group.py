@@ -5,8 +5,8 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.numeric import check_real, is_whole
 from fnnet.ops.norm.moments import like, scaled, shifted, widen
-from fnnet.ops.numeric import check_real, is_whole
 from fnnet.rule import rule
 
 

@@ -5,8 +5,8 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.numeric import check_real
 from fnnet.ops.norm.moments import front, like, moments, scaled, shifted, weighted_sum, widen
-from fnnet.ops.numeric import check_real
 from fnnet.rule import rule
 
 

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.numeric import check_real, is_whole
 from fnnet.ops.norm.moments import like, widen
-from fnnet.ops.numeric import check_real, is_whole
 from fnnet.rule import rule
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.ops.numeric import wide
+from fnnet.numeric import wide
 
 
 def moments(x, axes):

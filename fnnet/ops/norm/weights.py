@@ -5,9 +5,9 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.numeric import check_real
 from fnnet.ops.norm.length import inverse, length
 from fnnet.ops.norm.moments import along, front, like, moments, widen
-from fnnet.ops.numeric import check_real
 from fnnet.rule import rule
 
 

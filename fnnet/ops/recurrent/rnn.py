@@ -3,7 +3,7 @@
 from jax import lax
 
 from fnnet import sample
-from fnnet.ops.fused import ACTIVATIONS
+from fnnet.ops.dense_stack import ACTIVATIONS
 from fnnet.ops.recurrent.steps import backward, check, forward, initial, outer, plus, product, textbook, where
 from fnnet.rule import rule
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.ops.numeric import wide
+from fnnet.numeric import wide
 
 
 def textbook(step, states, x, lengths, reverse):

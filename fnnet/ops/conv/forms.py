@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.numeric import cores, wide
 from fnnet.ops.linear import FORMS as PRODUCTS
-from fnnet.ops.numeric import cores, wide
 from fnnet.ops.windows import axis_by_axis, put_back, seen
 
 

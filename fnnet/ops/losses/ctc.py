@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
+from fnnet.numeric import wide
 from fnnet.ops.losses.reduction import check_real, check_reduction, example_like, extremes, like, reduce, reduced, spread
-from fnnet.ops.numeric import wide
 from fnnet.rule import rule
 
 

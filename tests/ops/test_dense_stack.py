@@ -9,7 +9,7 @@ import pytest
 from drawn import normal
 
 from fnnet import ops, verify
-from fnnet.ops.fused import ACTIVATIONS
+from fnnet.ops.dense_stack import ACTIVATIONS
 
 
 def arrays(layers, n=5, d=8, dtype=jnp.float64):

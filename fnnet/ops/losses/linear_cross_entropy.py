@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
-from fnnet.ops.losses.classes import SOFTENED, but_true
+from fnnet.numeric import wide
+from fnnet.ops.losses.multiclass import SOFTENED, but_true
 from fnnet.ops.losses.reduction import (
     check_classes,
     check_limits,
@@ -21,7 +22,6 @@ from fnnet.ops.losses.reduction import (
     spread,
     valid,
 )
-from fnnet.ops.numeric import wide
 from fnnet.rule import rule
 
 

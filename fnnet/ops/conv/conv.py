@@ -1,10 +1,10 @@
-"""Convolution, channels last, over any number of spatial axes: its value and both gradients are products that `conv_forms` knows how
+"""Convolution, channels last, over any number of spatial axes: its value and both gradients are products that `forms` knows how
 to compute fast."""
 
 import jax.numpy as jnp
 
-from fnnet.ops.conv_forms import convolution, exchanged, to_input, to_kernel, to_output, transposed_convolution
-from fnnet.ops.numeric import is_whole
+from fnnet.numeric import is_whole
+from fnnet.ops.conv.forms import convolution, exchanged, to_input, to_kernel, to_output, transposed_convolution
 from fnnet.ops.windows import Window, window_of
 from fnnet.rule import rule
 

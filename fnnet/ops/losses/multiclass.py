@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
+from fnnet.numeric import wide
 from fnnet.ops.activations.softmax import logsumexp
 from fnnet.ops.losses.reduction import (
     at_label,
@@ -21,7 +22,6 @@ from fnnet.ops.losses.reduction import (
     valid,
     widen,
 )
-from fnnet.ops.numeric import wide
 from fnnet.rule import rule
 
 
