@@ -92,7 +92,7 @@ def measure(args):
 def measure_steps(args):
     from bench import steps
     from bench.workloads import WORKLOADS
-    from fnnet.verify.table import table
+    from fnnet.table import table
 
     found, missing = [], []
     for workload in WORKLOADS:
@@ -111,7 +111,7 @@ def measure_steps(args):
 
 def measure_sweeps(args):
     from bench import sweeps
-    from fnnet.verify.table import table
+    from fnnet.table import table
 
     found = [sweeps.run(name, rounds=5 if args.quick else 9) for name in sweeps.TARGETS if name in (args.only or sweeps.TARGETS)]
     cells = [(row["workload"], *(f"{row[what]:.1f}" for what in sweeps.COLUMNS)) for row in found]
@@ -121,7 +121,7 @@ def measure_sweeps(args):
 
 def measure_inside(args):
     from bench import inside
-    from fnnet.verify.table import table
+    from fnnet.table import table
 
     found = [inside.run(name, rounds=7 if args.quick else 15) for name in inside.TARGETS if name in (args.only or inside.TARGETS)]
     cells = [(row["workload"], f"{row['ms']:.3f}", *(f"{row[form]:.3f}" for form in inside.FORMS)) for row in found]
@@ -131,7 +131,7 @@ def measure_inside(args):
 
 def measure_rules(args):
     from bench import rules
-    from fnnet.verify.table import milliseconds, size, table
+    from fnnet.table import milliseconds, size, table
 
     found = []
     for row in rules.run(quick=args.quick, only=args.only):
@@ -150,7 +150,7 @@ def measure_rules(args):
 
 def measure_forms(args):
     from bench import forms
-    from fnnet.verify.table import milliseconds, size, table
+    from fnnet.table import milliseconds, size, table
 
     found, cells = [], []
     for case in forms.chosen(args.only):
@@ -169,7 +169,7 @@ def measure_forms(args):
 
 def measure_ahead(args):
     from bench import ahead
-    from fnnet.verify.table import size, table
+    from fnnet.table import size, table
 
     found, missing = ahead.devices()
     if missing:

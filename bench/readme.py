@@ -3,7 +3,7 @@
 import json
 
 from bench.results import HERE
-from fnnet.verify.table import size, table
+from fnnet.table import size, table
 
 COLUMNS = ("fnnet epoch", "fnnet step", "plain JAX epoch", "optax", "flax linen", "flax nnx", "equinox", "torch")
 

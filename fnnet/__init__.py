@@ -9,5 +9,7 @@ from fnnet.diagnostics import summary
 from fnnet.rule import autodiff, rule
 from fnnet.verify import audit, compare, gradient_check
 
+__version__ = "0.2.0"
+
 __all__ = ["audit", "autodiff", "compare", "data", "diagnostics", "gradient_check", "layers", "ops", "optim", "rule",
            "summary", "train", "verify"]

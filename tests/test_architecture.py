@@ -1,11 +1,15 @@
 """Who may import whom. A line of code should know its room."""
 
 import ast
+import shutil
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fnnet"
+TOP = {"pyproject.toml", "README.md", "LICENSE", "fnnet", "tests", "examples", "bench"}
 PLAIN = {"jax", "numpy"}
 EXTRAS = {"sklearn", "matplotlib", "tqdm", "orbax"}         # only ever inside a function
 MAY_IMPORT = {
@@ -17,9 +21,10 @@ MAY_IMPORT = {
     "optim": {"jax", "numeric"},
     "data": {"numpy"},
     "train": {"jax", "numpy"},
-    "verify": {"jax", "numpy", "rule", "sample"},
-    "diagnostics": {"jax", "numpy", "layers", "rule", "verify"},
-    "cli": PLAIN | {"rule", "sample", "ops", "layers", "optim", "train", "data", "verify", "diagnostics"},
+    "table": set(),
+    "verify": {"jax", "numpy", "rule", "sample", "table"},
+    "diagnostics": {"jax", "numpy", "layers", "rule", "table", "verify"},
+    "cli": PLAIN | {"rule", "sample", "table", "ops", "layers", "optim", "train", "data", "verify", "diagnostics"},
     "__main__": {"cli"},
     "__init__": {"rule", "ops", "layers", "optim", "train", "data", "verify", "diagnostics"},
 }
@@ -58,7 +63,21 @@ def test_a_file_is_a_chapter_and_uses_public_jax(path):
                            for name in imported(n)}
 
 
+def tracked():
+    """The paths that belong to the project: what git tracks or, in an unpacked sdist, what pyproject.toml puts into one."""
+    root = PACKAGE.parent
+    if (root / ".git").exists() and shutil.which("git"):
+        listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
+        return [path for path in listed if (root / path).exists()]
+    return tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"]
+
+
 def test_top_level_holds_nothing_else():
-    found = {p.name for p in PACKAGE.parent.iterdir() if not p.name.startswith(".") and p.name not in ("build", "runs")
-             and not p.name.endswith(".egg-info")}
-    assert found <= {"pyproject.toml", "README.md", "LICENSE", "fnnet", "tests", "examples", "bench"}
+    """Of the project's own files: what a user's commands write beside them does not count."""
+    top = {Path(path).parts[0] for path in tracked()}
+    assert {name for name in top if not name.startswith(".")} <= TOP
+
+
+def test_an_sdist_holds_the_top_level():
+    included = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"]
+    assert set(included) >= TOP

@@ -193,7 +193,7 @@ WRONG = [
     (("train", "digits", "--rate", "-1"), "--rate is at least 0 and below inf, and was given as -1.0"),
     (("train", "digits", "--rate", "nan"), "--rate is at least 0 and below inf, and was given as nan"),
     (("train", "digits", "--seed", "9" * 20), "--seed is at least -2147483648 and below 2147483648"),
-    (("train", "digits", "--out", "curve.xyz"), "--out is a picture, learning_curve.png, and was given as curve.xyz"),
+    (("train", "digits", "--out", "curve.xyz"), "--out must be a picture such as learning_curve.png; got curve.xyz"),
     (("train", "digits", "--save", __file__), f"{__file__}: File exists"),
     (("train", "digits", "--batch-size", "5000"), "--batch-size 5000 is larger than the 1258 examples"),
     (("train", "digits", "--hidden", "a,b"), "--hidden is numbers of units"),

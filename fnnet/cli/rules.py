@@ -9,8 +9,8 @@ import sys
 from fnnet import ops, verify
 from fnnet.cli.command import command
 from fnnet.rule import Rule
+from fnnet.table import table
 from fnnet.verify.compare import HEADER
-from fnnet.verify.table import table
 
 
 def add(commands):

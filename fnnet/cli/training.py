@@ -39,7 +39,7 @@ def add(commands):
     sub.add_argument("--dropout", type=float, default=0.4, metavar="SHARE", help="share of hidden units dropped (default: %(default)s)")
     sub.add_argument("--decay", type=float, default=3e-4, metavar="LAMBDA", help="λ of the L2 penalty (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="of the weights, the masks and the order (default: %(default)s)")
-    sub.add_argument("--out", default="learning_curve.png", metavar="PNG", help="the learning curve (default: %(default)s)")
+    sub.add_argument("--out", metavar="PNG", help="the learning curve (default: runs/DATA/learning_curve.png)")
     sub.add_argument("--save", metavar="RUN", help="a folder to keep the run in: run.json and params.npz, for `fnnet report RUN`")
     sub.add_argument("--autodiff", action="store_true", help="the very same with every rule set aside")
     sub.add_argument("--check", action="store_true", help="first check the gradient of the whole network against differences")
@@ -65,6 +65,7 @@ def _train(args):
         if not low <= getattr(args, name) < high:
             raise ValueError(f"--{name.replace('_', '-')} is at least {low} and below {high}, and was given as {getattr(args, name)}")
     given = _load(args)
+    args.out = args.out or str(Path("runs", Path(args.data).stem, "learning_curve.png"))
     sizes = [len(y) for _, y in given[:3]]
     if args.batch_size > sizes[0]:
         raise ValueError(f"--batch-size {args.batch_size} is larger than the {sizes[0]} examples to train on")
@@ -98,21 +99,40 @@ def _train(args):
               for part in (("training", "validation", "test") if args.save else ("test",))}
     score = scores["test"]
     mean = float(((given.test[1] - given.training[1].mean()) ** 2).mean())
-    print(result.stopped)
+    print(_ended(result))
     print(f"test accuracy {100 * score['accuracy']:.2f} %, loss {score['loss']:.4f}" if given.classes else
-          f"test mean squared error {score['loss']:.6g} (of the mean alone: {mean:.6g})")
-    print(f"wrote {diagnostics.learning_curve(result.history, args.out, title=f'{args.data}: training and validation')}")
+          f"test mean squared error {score['loss']:.6g} (predicting the mean: {mean:.6g})")
+    print(f"learning curve: {diagnostics.learning_curve(result.history, args.out, title=f'{args.data}: training and validation')}")
     if args.save:
         batch = tuple(a[:1024] for a in given.training)
         flow = diagnostics.gradient_flow(objective, result.run.params, result.run.state, batch, key=result.run.key)
         print(flow)
         print(f"wrote {_save(args, given, net, audits, result, scores, flow)}")
+    print(_next(args, loss))
+
+
+def _ended(result):
+    """Why training ended, and which epoch the score below is of."""
+    best = min((log for log in result.history if not math.isnan(log["valid_loss"])), key=lambda log: log["valid_loss"], default=None)
+    return result.stopped + (f"; the best was epoch {best['epoch']}, validation loss {best['valid_loss']:.4g}" if best else "")
+
+
+def _next(args, loss):
+    """Commands worth trying after this one."""
+    folder = args.save or Path("runs", Path(args.data).stem)
+    again = " ".join([args.data, *([args.folder] if args.folder else []), *(["--target", args.target] if args.target else [])])
+    commands = [(f"report {folder}", "this run as one page of HTML") if args.save else
+                (f"train {again} --save {folder}", "keep the run; then: report " + str(folder)),
+                (f"explain {loss.__name__}", "the loss: formula, hand-written gradient, audit"),
+                ('graph "Serial(Dense(4), tanh, Dense(2))" --out net.html', "step through both passes of a small network")]
+    width = max(len(command) for command, _ in commands)
+    return "try next:\n" + "\n".join(f"  python -m fnnet {command:<{width}}   {why}" for command, why in commands)
 
 
 def _make_room(args):
     """Says what cannot be written before the training, not after it."""
     if (form := Path(args.out).suffix[1:].lower()) and form not in (known := figure().canvas.get_supported_filetypes()):
-        raise ValueError(f"--out is a picture, learning_curve.png, and was given as {args.out}; other formats are {', '.join(known)}")
+        raise ValueError(f"--out must be a picture such as learning_curve.png; got {args.out}; other formats: {', '.join(known)}")
     for folder in (Path(args.out).parent, *([Path(args.save)] if args.save else [])):
         folder.mkdir(parents=True, exist_ok=True)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnet.rule import autodiff, used
-from fnnet.verify.table import table
+from fnnet.table import table
 
 
 class Bisection(NamedTuple):

@@ -29,7 +29,7 @@ def learning_curve(history, path="learning_curve.png", *, metric="loss", monitor
         best = choose(measured, key=lambda log: log[monitor])
         axes.axvline(best["epoch"], color="0.4", linewidth=1, linestyle=":")
         axes.plot([best["epoch"]], [best[curves[-1]]], "o", color="black", markersize=8, fillstyle="none", markeredgewidth=2,
-                  label=f"best epoch {best['epoch']}: {monitor.replace('_', ' ')} {best[monitor]:.4g}")
+                  label=f"best epoch {best['epoch']}: {_words(monitor)} {best[monitor]:.3g}")
     values = [log[name] for log in history for name in curves]
     if spread(values):
         axes.set_yscale("log")
@@ -37,3 +37,8 @@ def learning_curve(history, path="learning_curve.png", *, metric="loss", monitor
     axes.grid(alpha=0.3)
     axes.legend()
     return save(made, path)
+
+
+def _words(name):
+    """valid_loss as "validation loss"."""
+    return name.replace("valid_", "validation ").replace("_", " ")

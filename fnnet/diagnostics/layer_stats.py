@@ -15,7 +15,7 @@ import numpy as np
 
 from fnnet.diagnostics.program import short
 from fnnet.layers import Dropout, Flatten, Function, Serial, StochasticDepth, watch
-from fnnet.verify.table import table
+from fnnet.table import table
 
 VALUES = np.linspace(-4, 4, 33)             # edges of the histogram of outputs; the outer bins are open
 DELTAS = np.linspace(-12, 4, 33)            # of log₁₀|δ|, δ ≠ 0

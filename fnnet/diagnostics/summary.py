@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from fnnet.diagnostics.program import equations, opened, operations, scope, short
 from fnnet.layers import watch
 from fnnet.rule import autodiff
-from fnnet.verify.table import size, table
+from fnnet.table import size, table
 
 
 class Row(NamedTuple):

@@ -13,7 +13,7 @@ from jax.extend import core
 from fnnet.diagnostics.program import PLUMBING, opened, scope, short
 from fnnet.layers import watch
 from fnnet.rule import used
-from fnnet.verify.table import table
+from fnnet.table import table
 
 # How an operation of JAX is written down; all others as name(a, b).
 WRITTEN = {"add": "{} + {}", "add_any": "{} + {}", "sub": "{} − {}", "mul": "{} × {}", "div": "{} ÷ {}", "neg": "−{}", "pow": "{}^{}",

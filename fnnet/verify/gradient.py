@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnnet.table import table
 from fnnet.verify.quick import quick
-from fnnet.verify.table import table
 
 STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 

@@ -3,7 +3,7 @@
 import json
 from typing import NamedTuple
 
-from fnnet.verify.table import table
+from fnnet.table import table
 
 
 class Check(NamedTuple):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnnet.table import size
 from fnnet.verify import judge, looks, shapes
 from fnnet.verify.compare import kept
 from fnnet.verify.diagnose import looks_like
@@ -14,7 +15,6 @@ from fnnet.verify.lower import MIXED
 from fnnet.verify.problem import both, build
 from fnnet.verify.program import program
 from fnnet.verify.report import Check
-from fnnet.verify.table import size
 
 PATIENCE = 1.5          # seconds to spend on making the failures of one check small
 FIRST_ORDER = ("gradient", "cotangents", "kinks", "extremes", "inputs", "shapes", "settings", "differences")

@@ -9,7 +9,7 @@ import pytest
 from drawn import normal
 
 from fnnet import ops, rule, verify
-from fnnet.verify.table import size, table
+from fnnet.table import size, table
 
 N = 1000
 

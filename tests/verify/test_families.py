@@ -18,7 +18,7 @@ import pytest
 from jax.test_util import check_grads
 
 from fnnet import ops, sample, verify
-from fnnet.verify.table import table
+from fnnet.table import table
 from tests.verify.broken import BROKEN
 from tests.verify.correct import CORRECT
 
