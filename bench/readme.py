@@ -1,6 +1,7 @@
-"""python -m bench.readme: the README's tables of figures, from the newest results."""
+"""python -m bench.readme [--front]: the tables of bench/README.md, or the three rows of the front page, from the newest results."""
 
 import json
+import sys
 
 from bench.results import HERE
 from fnnet.table import size, table
@@ -50,5 +51,32 @@ def forms(rows):
     return table(("rule", "ms", "time", "saved", "saved, ratio", "temporary", "temporary, ratio"), cells, markdown=True)
 
 
+FRONT = {
+    "causal attention, 2048 tokens, 8 heads of 64": ("forms", "attention", "temp"),
+    "2×2 max pooling, 32 images of 32×32×64": ("forms", "max_pool", "seconds"),
+    "convnet training step (28×28 images, batch 64), in a compiled epoch": ("steps", "d convnet", "ratio"),
+}
+
+
+def front(found):
+    """Three rows, each time or memory of fnnet beside plain JAX with autodiff, and a link to all of them."""
+    rows = []
+    for what, (part, name, figure) in FRONT.items():
+        ours, plain = ("fnnet epoch", "plain JAX step") if part == "steps" else ("hand", "plain")
+        of = {row["contender" if part == "steps" else "form"]: row for row in found[part]
+              if row["workload" if part == "steps" else "rule"].startswith(name)}
+        say = (lambda row: f"{size(row['temp'])}B") if figure == "temp" else (lambda row: f"{row['ms']:.3g} ms")
+        gain = of[plain][figure] / of[ours][figure] if figure != "ratio" else 1 / of[ours]["ratio"]
+        rows.append((what, "memory" if figure == "temp" else "time", say(of[ours]), say(of[plain]), f"{gain:.1f}×"))
+    about = found["machine"]
+    below = (f"{about['device']}, {about['cores']} cores, JAX {about['versions']['jax']}, float32. Elementwise operations and plain dense "
+             "layers take equal time.\nOther libraries, and where a rule is slower: [all measurements](bench/README.md).")
+    return table(("value and gradient", "", "fnnet", "plain JAX", "gain"), rows, markdown=True) + "\n\n" + below
+
+
+def main(argv=()):
+    print((front if "--front" in argv else markdown)(newest()))
+
+
 if __name__ == "__main__":
-    print(markdown(newest()))
+    main(sys.argv[1:])

@@ -2,8 +2,8 @@
 
 
 def table(header, rows, *, markdown=False):
-    """Rows of cells under a header, columns aligned: text to the left, figures to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    """Rows of cells under a header, columns aligned: text to the left, figures to the right. In Markdown a | inside a cell is escaped."""
+    cells = [[str(cell).replace("|", r"\|") if markdown else str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
     right = [bool(cells) and all(_figure(row[i]) for row in cells) and any(row[i] for row in cells) for i in range(len(header))]
 

@@ -10,6 +10,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from test_pictures import history
 
 from fnnet import cli, ops, verify
 
@@ -125,11 +126,24 @@ def table(tmp_path_factory):
 
 
 def test_train_digits_writes_the_curve_and_the_accuracy(tmp_path):
-    done = shell("train", "digits", "--check", "--quiet", "--out", str(tmp_path / "curve.png"))
+    """The front page's figure and picture are of this command: on every version the run stays close to the one that is drawn."""
+    done = shell("train", "digits", "--check", "--quiet", "--out", str(tmp_path / "curve.png"), "--save", str(tmp_path / "kept"))
     assert done.returncode == 0, done.stderr
     assert re.search(r"audited dense +against autodiff", done.stdout) and "gradient check passed" in done.stdout
     assert float(re.search(r"test accuracy ([\d.]+) %", done.stdout).group(1)) >= 97.5
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert f"learning curve: {tmp_path / 'curve.png'}" in done.stdout and "try next:\n  python -m fnnet report" in done.stdout
+    trained = json.loads((tmp_path / "kept" / "run.json").read_text())["history"]
+    for log, drawn in zip(trained[:8], history()[:8], strict=True):
+        assert log["loss"] == pytest.approx(drawn["loss"], rel=0.02) and log["valid_loss"] == pytest.approx(drawn["valid_loss"], rel=0.02)
+
+
+def test_what_train_makes_goes_into_runs(train, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = train(str(table), "--target", "kind", *QUICK)
+    assert status == 0 and "learning curve: runs/points/learning_curve.png" in out, err
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"] and (tmp_path / "runs" / "points" / "learning_curve.png").exists()
+    assert f"train {table} --target kind --save runs/points" in out
 
 
 @pytest.mark.slow                           # steps of every kind of layer are held against autodiff's where the layers are tested

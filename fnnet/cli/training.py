@@ -124,7 +124,7 @@ def _next(args, loss):
     commands = [(f"report {folder}", "this run as one page of HTML") if args.save else
                 (f"train {again} --save {folder}", "keep the run; then: report " + str(folder)),
                 (f"explain {loss.__name__}", "the loss: formula, hand-written gradient, audit"),
-                ('graph "Serial(Dense(4), tanh, Dense(2))" --out net.html', "step through both passes of a small network")]
+                ('graph "Serial(Dense(4), tanh, Dense(2))" --out runs/net.html', "step through both passes of a small network")]
     width = max(len(command) for command, _ in commands)
     return "try next:\n" + "\n".join(f"  python -m fnnet {command:<{width}}   {why}" for command, why in commands)
 

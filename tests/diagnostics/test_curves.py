@@ -22,9 +22,9 @@ def test_the_best_epoch_is_marked(tmp_path, monkeypatch):
     diagnostics.learning_curve(HISTORY, tmp_path / "b.png", metric="accuracy", monitor="accuracy")
     diagnostics.learning_curve([HISTORY[0] | {"valid_loss": float("nan")}, *HISTORY[1:]], tmp_path / "c.png")
     labels = [[text.get_text() for text in figure.axes[0].get_legend().get_texts()] for figure in seen]
-    assert labels[0] == ["training", "validation", "best epoch 10: valid loss 0.5"]
+    assert labels[0] == ["training", "validation", "best epoch 10: validation loss 0.5"]
     assert labels[2] == labels[0]
-    assert labels[1] == ["training", "best epoch 20: accuracy 0.9524"]
+    assert labels[1] == ["training", "best epoch 20: accuracy 0.952"]
     assert seen[0].axes[0].get_xlabel() == "epoch" and seen[0].axes[0].get_ylabel() == "loss"
 
 
