@@ -45,4 +45,5 @@ def test_the_lines_of_the_learning_curve_are_its_numbers(name, color):
 
 def test_the_front_page_shows_the_run_that_is_drawn():
     best = min(history(), key=lambda log: log["valid_loss"])
-    assert f"the best was epoch {best['epoch']}, validation loss {best['valid_loss']:.4g}\n" in (FOLDER.parents[1] / "README.md").read_text()
+    readme = (FOLDER.parents[1] / "README.md").read_text()
+    assert f"the best was epoch {best['epoch']}, validation loss {best['valid_loss']:.4g}\n" in readme
