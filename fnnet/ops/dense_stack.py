@@ -8,6 +8,8 @@ from jax import lax
 from fnnet.ops.linear import transposed_product
 from fnnet.rule import rule
 
+__all__ = ["dense_stack"]
+
 # The activations of a stack and their derivatives as functions of y: the outputs are kept as the next layer's inputs anyway.
 ACTIVATIONS = {
     "relu": (lambda z: jnp.where(z <= 0, 0, z), lambda dy, y: jnp.where(y <= 0, 0, dy)),

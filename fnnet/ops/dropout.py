@@ -15,6 +15,8 @@ from jax import lax
 from fnnet import sample
 from fnnet.rule import rule
 
+__all__ = ["dropout", "relu_dropout", "stochastic_depth"]
+
 
 def random_bits(key, shape, strides=None, start=0):
     """uint32 of the given shape, a function of the key and of each element's index: in row-major order, or, for a part of a larger

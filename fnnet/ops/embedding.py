@@ -7,6 +7,8 @@ from fnnet import sample
 from fnnet.numeric import extremes, wide
 from fnnet.rule import rule
 
+__all__ = ["embedding"]
+
 
 @rule
 def embedding(w, numbers):

@@ -9,6 +9,8 @@ from jax import lax
 from fnnet.numeric import wide
 from fnnet.rule import rule
 
+__all__ = ["dense"]
+
 
 @rule
 def dense(x, w, b=None, *, compute_dtype=None):

@@ -9,6 +9,8 @@ from fnnet.numeric import wide
 from fnnet.rule import rule
 from fnnet.sample import apart, tree
 
+__all__ = ["elastic_net", "l1", "l2", "weights_of"]
+
 
 @rule
 def l2(params):

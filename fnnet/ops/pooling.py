@@ -16,6 +16,8 @@ from fnnet.ops.windows import apart, axis_by_axis, count, per_axis, put_back, se
 from fnnet.rule import rule
 from fnnet.sample import apart as distinct
 
+__all__ = ["adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "lp_pool", "max_pool", "relu_max_pool"]
+
 
 @rule
 def max_pool(x, *, window, strides=None, padding="VALID"):

@@ -12,6 +12,8 @@ from fnnet.numeric import wide
 from fnnet.ops.linear import transposed_product
 from fnnet.rule import rule
 
+__all__ = ["bilinear", "dense_low_rank", "einsum"]
+
 
 @rule
 def einsum(a, b, *, letters):

@@ -8,6 +8,8 @@ from fnnet.numeric import wide
 from fnnet.rule import rule
 from fnnet.sample import tree
 
+__all__ = ["reversible"]
+
 
 @rule
 def reversible(x1, x2, v, w, *, f, g):

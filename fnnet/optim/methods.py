@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from fnnet.optim.optimizer import at, chain, check, lift, real
 from fnnet.optim.transforms import matrices, weight_decay
 
+__all__ = ["adam", "adamw", "gradient_descent", "momentum", "nesterov", "rmsprop"]
+
 
 def gradient_descent(rate):
     """θ ← θ − αg"""

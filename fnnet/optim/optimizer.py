@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+__all__ = ["Optimizer", "apply_updates", "chain"]
+
 
 class Optimizer(NamedTuple):
     """A pair of pure functions, with Optax's protocol."""

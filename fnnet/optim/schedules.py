@@ -4,6 +4,8 @@ import jax.numpy as jnp
 
 from fnnet.optim.optimizer import real
 
+__all__ = ["constant", "cosine", "exponential_decay", "inverse_time_decay", "step_decay"]
+
 
 def constant(rate):
     """α(s) = α₀"""

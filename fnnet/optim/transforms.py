@@ -5,6 +5,8 @@ import jax.numpy as jnp
 
 from fnnet.optim.optimizer import Stage, at, check, counted, lift, like, wide
 
+__all__ = ["clip_by_global_norm", "clip_by_value", "matrices", "weight_decay"]
+
 
 def clip_by_value(limit):
     """g ← min(max(g, −c), c), element by element. NaN stays NaN."""

@@ -13,6 +13,8 @@ from fnnet.numeric import exp_minus, gates, polynomial, wide, widened
 from fnnet.rule import rule
 from fnnet.sample import apart, normal
 
+__all__ = ["geglu", "gelu", "glu", "mish", "reglu", "silu", "swiglu"]
+
 FAR = 1000.0            # e^−1000 is 0 also in float64: beyond, ∞ is spared the product ∞·0
 
 

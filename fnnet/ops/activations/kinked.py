@@ -9,6 +9,9 @@ from jax import lax
 from fnnet.rule import rule
 from fnnet.sample import apart
 
+__all__ = ["celu", "elu", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu", "maxout", "prelu", "relu", "relu6",
+           "relu_squared", "selu", "sparse_plus", "sparse_sigmoid"]
+
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848, 1.0507009873554804934       # mean 0 and variance 1 are a fixed point
 
 

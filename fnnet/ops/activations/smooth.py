@@ -12,6 +12,8 @@ from fnnet.numeric import exp_minus, gates, widened
 from fnnet.rule import rule
 from fnnet.sample import positive
 
+__all__ = ["identity", "log1mexp", "log_sigmoid", "sigmoid", "soft_sign", "softplus", "squareplus", "tanh"]
+
 
 @rule
 def identity(x):

@@ -8,6 +8,8 @@ from jax import lax
 from fnnet.numeric import wide
 from fnnet.rule import rule
 
+__all__ = ["log_softmax", "logmeanexp", "logsumexp", "softmax"]
+
 
 @rule
 def softmax(x, *, axis=-1):

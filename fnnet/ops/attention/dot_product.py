@@ -11,6 +11,8 @@ from fnnet.ops.attention import blocks
 from fnnet.ops.dropout import check_key, kept
 from fnnet.rule import rule
 
+__all__ = ["attention"]
+
 
 @rule
 def attention(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=None, window=None, softcap=None, rate=0.0, block=None):

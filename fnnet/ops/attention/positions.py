@@ -6,6 +6,8 @@ from fnnet import sample
 from fnnet.numeric import check_real, wide
 from fnnet.rule import rule
 
+__all__ = ["rope", "sinusoidal"]
+
 
 @rule
 def rope(x, positions, *, base=10000.0):

@@ -8,6 +8,8 @@ from fnnet.ops.conv.forms import convolution, exchanged, to_input, to_kernel, to
 from fnnet.ops.windows import Window, window_of
 from fnnet.rule import rule
 
+__all__ = ["conv", "conv_transpose"]
+
 
 @rule
 def conv(x, w, b=None, *, strides=1, padding="SAME", dilation=1, groups=1):

@@ -10,6 +10,8 @@ from fnnet.ops.losses.reduction import at_least_tiny, by_element, check_alike, e
 from fnnet.rule import rule
 from fnnet.sample import apart, positive, uniform
 
+__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "binary_focal", "binary_hinge"]
+
 SHARE = 16                  # elements: their product is at most 2¹⁶
 
 

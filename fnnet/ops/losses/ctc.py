@@ -9,6 +9,8 @@ from fnnet.numeric import wide
 from fnnet.ops.losses.reduction import check_real, check_reduction, example_like, extremes, like, reduce, reduced, spread
 from fnnet.rule import rule
 
+__all__ = ["ctc"]
+
 
 @rule
 def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank=0, reduction="mean"):

@@ -11,6 +11,8 @@ from fnnet.rule import rule
 from fnnet.sample import normal
 from fnnet.sample import positive as positive_numbers
 
+__all__ = ["cosine_distance", "nt_xent", "triplet"]
+
 
 @rule
 def triplet(anchor, positive, negative, weights=None, *, margin=1.0, reduction="mean"):

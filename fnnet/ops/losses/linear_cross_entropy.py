@@ -24,6 +24,8 @@ from fnnet.ops.losses.reduction import (
 )
 from fnnet.rule import rule
 
+__all__ = ["linear_cross_entropy"]
+
 
 @rule
 def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=0.0, z_loss=0.0, softcap=None, ignore_index=None,

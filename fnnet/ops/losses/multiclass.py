@@ -24,6 +24,8 @@ from fnnet.ops.losses.reduction import (
 )
 from fnnet.rule import rule
 
+__all__ = ["kl_divergence", "multiclass_focal", "multiclass_hinge", "softmax_cross_entropy"]
+
 
 @rule
 def softmax_cross_entropy(logits, labels, weights=None, *, label_smoothing=0.0, z_loss=0.0, ignore_index=None, reduction="mean"):

@@ -8,6 +8,8 @@ from fnnet.ops.losses.reduction import by_element, over_features, reduce
 from fnnet.rule import rule
 from fnnet.sample import apart, positive
 
+__all__ = ["absolute_error", "gaussian_nll", "huber", "log_cosh", "pinball", "poisson_nll", "squared_error"]
+
 
 @rule
 def squared_error(prediction, target, weights=None, *, scale=1.0, features="mean", reduction="mean"):

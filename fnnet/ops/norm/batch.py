@@ -10,6 +10,8 @@ from fnnet.ops.norm.moments import along, front, like, moments, scaled, shifted,
 from fnnet.rule import rule
 from fnnet.sample import positive
 
+__all__ = ["batch_norm", "batch_norm_inference", "batch_norm_relu"]
+
 
 @rule
 def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):

@@ -9,6 +9,8 @@ from fnnet.numeric import check_real, is_whole
 from fnnet.ops.norm.moments import like, scaled, shifted, widen
 from fnnet.rule import rule
 
+__all__ = ["group_norm", "instance_norm"]
+
 
 @rule
 def group_norm(x, gamma=None, beta=None, *, groups, eps=1e-5):

@@ -9,6 +9,8 @@ from fnnet.numeric import check_real
 from fnnet.ops.norm.moments import front, like, moments, scaled, shifted, weighted_sum, widen
 from fnnet.rule import rule
 
+__all__ = ["layer_norm", "rms_norm"]
+
 
 @rule
 def layer_norm(x, gamma=None, beta=None, *, eps=1e-5):

@@ -7,6 +7,8 @@ from fnnet.numeric import check_real, is_whole
 from fnnet.ops.norm.moments import like, widen
 from fnnet.rule import rule
 
+__all__ = ["l2_norm", "l2_normalize"]
+
 
 @rule
 def l2_norm(x, *, axis=-1, keepdims=False):

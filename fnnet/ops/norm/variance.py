@@ -8,6 +8,8 @@ from fnnet.ops.norm.length import axes_of, check_axis
 from fnnet.ops.norm.moments import like, moments, widen
 from fnnet.rule import rule
 
+__all__ = ["standard_deviation", "variance"]
+
 
 @rule
 def variance(x, *, axis=-1, ddof=0, keepdims=False):

@@ -10,6 +10,8 @@ from fnnet.ops.norm.length import inverse, length
 from fnnet.ops.norm.moments import along, front, like, moments, widen
 from fnnet.rule import rule
 
+__all__ = ["power_iteration", "spectral_normalize", "weight_standardize"]
+
 
 @rule
 def weight_standardize(w, *, eps=1e-5):

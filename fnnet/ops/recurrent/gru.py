@@ -8,6 +8,8 @@ from fnnet import sample
 from fnnet.ops.recurrent.steps import backward, check, forward, initial, outer, plus, product, recomputed, textbook, where
 from fnnet.rule import rule
 
+__all__ = ["gru"]
+
 
 @rule
 def gru(x, wx, wh, b, bh=None, h0=None, lengths=None, *, reset="after", reverse=False, recompute=None):

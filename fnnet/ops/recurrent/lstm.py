@@ -8,6 +8,8 @@ from fnnet import sample
 from fnnet.ops.recurrent.steps import backward, check, forward, initial, outer, plus, product, recomputed, textbook, where
 from fnnet.rule import rule
 
+__all__ = ["lstm"]
+
 
 @rule
 def lstm(x, wx, wh, b, h0=None, c0=None, p=None, lengths=None, *, reverse=False, recompute=None):

@@ -7,6 +7,8 @@ from fnnet.ops.dense_stack import ACTIVATIONS
 from fnnet.ops.recurrent.steps import backward, check, forward, initial, outer, plus, product, textbook, where
 from fnnet.rule import rule
 
+__all__ = ["rnn"]
+
 
 @rule
 def rnn(x, wx, wh, b, h0=None, lengths=None, *, activation="tanh", reverse=False):
