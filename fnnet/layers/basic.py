@@ -119,16 +119,19 @@ class StochasticDepth(Layer):
 
 @dataclass(frozen=True, repr=False)
 class PReLU(Layer):
-    """y = x if x ≥ 0 else ax, a learned: one for each channel, or one for all (shared=True). Starts at `start`."""
+    """y = x if x ≥ 0 else ax, a learned: one for each channel, or one for all with shared=True. Starts at `start`.
+
+    params slope (a) [d], or [] when shared. Weight decay leaves it alone: a slope pulled to 0 would be ReLU.   [He et al. 2015]
+    """
     start: float = 0.25
     shared: bool = False
 
     def init(self, key, x):
         shape, dtype = shape_and_dtype(x)
-        return {"a": jnp.full(() if self.shared else shape[-1:], self.start, dtype)}, {}
+        return {"slope": jnp.full(() if self.shared else shape[-1:], self.start, dtype)}, {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return ops.prelu(x, _given(self, params, "a")), state
+        return ops.prelu(x, _given(self, params, "slope")), state
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnet.numeric import wide
+from fnnet.roles import decays
 from fnnet.rule import rule
 from fnnet.sample import apart, tree
 
@@ -46,8 +47,11 @@ def _(dy, params, *, beta):
 
 
 def weights_of(params):
-    """The same tree with None in the place of every array of less than two axes: the weights without the biases."""
-    return jax.tree.map(lambda w: w if jnp.ndim(w) >= 2 else None, params)
+    """The same tree with None in place of every bias and scale: weights and tables alone, which are what `optim.adamw` decays too.
+
+    Biases and scales are known by their names (b, bias, beta, gamma, scale, …); of arrays with other names, those of fewer than two
+    axes are left out."""
+    return jax.tree.map(lambda w, yes: w if yes else None, params, decays(params))
 
 
 def _real(w):

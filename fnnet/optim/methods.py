@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from fnnet.optim.optimizer import at, chain, check, lift, real
-from fnnet.optim.transforms import matrices, weight_decay
+from fnnet.optim.transforms import weight_decay
+from fnnet.roles import decays
 
 __all__ = ["adam", "adamw", "gradient_descent", "momentum", "nesterov", "rmsprop"]
 
@@ -83,10 +84,10 @@ def adam(rate, beta1=0.9, beta2=0.999, *, eps=1e-8, eps_root=0.0):
     return lift(of_one, numbers, memories=2)
 
 
-def adamw(rate, beta1=0.9, beta2=0.999, *, eps=1e-8, eps_root=0.0, decay=1e-4, mask=matrices):
+def adamw(rate, beta1=0.9, beta2=0.999, *, eps=1e-8, eps_root=0.0, decay=1e-4, mask=decays):
     """Adam, and θ ← θ − αλθ beside it, not through the moments   [Loshchilov & Hutter 2019]
 
-    λ is `decay`; `mask` says which arrays decay, by default not the biases (those of at least two axes do).
+    λ is `decay`; `mask` says which arrays decay, by default weights and tables and not biases and scales: see `decays`.
     """
     check("adamw", "rate", rate, 0)
     scaled = lift(lambda direction, alpha: (alpha * direction,), lambda step: (at(rate, step),))

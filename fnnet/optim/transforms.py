@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnet.optim.optimizer import Stage, at, check, counted, lift, like, wide
+from fnnet.roles import decays
 
 __all__ = ["clip_by_global_norm", "clip_by_value", "matrices", "weight_decay"]
 
@@ -32,13 +33,9 @@ def clip_by_global_norm(limit):
     return counted(Stage(lambda params: (), update))
 
 
-def matrices(params):
-    """The mask that is True for arrays of at least two axes: the weights and not the biases."""
-    return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
-
-
-def weight_decay(decay, mask=matrices, *, sign=1):
-    """g ← g + λθ for the arrays that the mask names (a tree of booleans, or a function of the parameters that gives one).
+def weight_decay(decay, mask=decays, *, sign=1):
+    """g ← g + λθ for the arrays that the mask names: a tree of booleans, or a function of the parameters that gives one. By default
+    weights and tables decay, and biases and scales do not: see `decays`.
 
     Before gradient descent this is the gradient of ½λΣθ². For the decay apart from Adam's moments see adamw.
     """

@@ -223,7 +223,7 @@ def optax_pairs(optax):
         "momentum": (optim.momentum(0.1, 0.8), optax.sgd(0.1, 0.8)),
         "nesterov": (optim.nesterov(0.1, 0.8), optax.sgd(0.1, 0.8, nesterov=True)),
         "adam": (optim.adam(0.1, eps_root=1e-6), optax.adam(0.1, eps_root=1e-6)),
-        "adamw": (optim.adamw(0.1, decay=0.2), optax.adamw(0.1, weight_decay=0.2, mask=optim.matrices)),
+        "adamw": (optim.adamw(0.1, decay=0.2), optax.adamw(0.1, weight_decay=0.2, mask=optim.decays)),
         "chain": (optim.chain(optim.clip_by_global_norm(0.5), optim.adam(0.1)),
                   optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.1))),
         "theirs in ours": (optim.chain(optax.clip_by_global_norm(0.5), optim.adam(0.1)),
