@@ -65,9 +65,9 @@ def front(found):
         ours, plain = ("fnnet epoch", "plain JAX step") if part == "steps" else ("hand", "plain")
         of = {row["contender" if part == "steps" else "form"]: row for row in found[part]
               if row["workload" if part == "steps" else "rule"].startswith(name)}
-        say = (lambda row: f"{size(row['temp'])}B") if figure == "temp" else (lambda row: f"{row['ms']:.3g} ms")
+        say = (lambda row: f"{row['temp'] / 2**20:.3g} MiB") if figure == "temp" else (lambda row: f"{row['ms']:.3g} ms")
         gain = of[plain][figure] / of[ours][figure] if figure != "ratio" else 1 / of[ours]["ratio"]
-        rows.append((what, "memory" if figure == "temp" else "time", say(of[ours]), say(of[plain]), f"{gain:.1f}×"))
+        rows.append((what, "memory" if figure == "temp" else "time", say(of[ours]), say(of[plain]), f"{gain:.3g}×"))
     about = found["machine"]
     below = (f"{about['device']}, {about['cores']} cores, JAX {about['versions']['jax']}, float32. Elementwise operations and plain dense "
              "layers take equal time.\nOther libraries, and where a rule is slower: [all measurements](bench/README.md).")
