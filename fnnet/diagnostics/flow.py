@@ -1,4 +1,4 @@
-"""Do gradients arrive? Vanishing and exploding gradients, dead and saturated units, in words, with the remedy."""
+"""Is gradient flow healthy? Vanishing and exploding gradients, dead, saturated and identical units, in words, with the remedy."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -7,11 +7,15 @@ import jax
 import numpy as np
 
 from fnnet.diagnostics.figure import BLUE, GREEN, ORANGE, figure, save
-from fnnet.diagnostics.layer_stats import Inside, inside
+from fnnet.diagnostics.layer_stats import ALIVE, Inside, inside
 
 FAR = 1e3               # from which factor between the first and the last layer on δ vanishes or explodes
 DEAD = FLAT = 0.5        # from which share on dead units, and saturated outputs, are worth a word
 BESIDE = {"BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm", "PReLU"}       # δ here is of another size than at a product
+
+# Layers that are linear in their input when the network is used: a network of these alone is one matrix.
+PRODUCTS = {"Dense", "Conv", "DepthwiseConv", "ConvTranspose", "DenseLowRank"}
+LINEAR = PRODUCTS | {"BatchNorm", "Serial", "Residual", "Parallel", "AvgPool"}
 
 # What multiplies δ in each layer, by activation, and what helps.
 SLOPES = {"sigmoid": "σ′ ≤ ¼ is multiplied into δ at each of the {n} sigmoid layers",
@@ -24,12 +28,17 @@ REMEDIES = {
                  "a lower learning rate, or optim.clip_by_global_norm(1.0)",
     "dead": "leaky ReLU (ops.leaky_relu), a lower learning rate, He initialisation, and biases that start at 0 or above",
     "saturated": "smaller initial weights (initializers.glorot()), inputs of mean 0 and deviation 1, layers.BatchNorm, or ReLU",
+    "identical units": "random initial weights, which tell the units apart: layers.Dense(n, weights=initializers.he()) or glorot()",
+    "no gradient": "another initialization, scores within the range where the loss changes, and a look at what the loss computes",
+    "linear": "an activation between the layers: ops.relu, ops.tanh",
+    "output": "scores without an activation at the end: ops.softmax_cross_entropy and ops.binary_cross_entropy_with_logits take scores, and "
+              "ops.squared_error predicts any number",
     "not finite": "a lower learning rate, optim.clip_by_global_norm(1.0), and losses that take scores (ops.softmax_cross_entropy)",
 }
 
 
 class Finding(NamedTuple):
-    kind: str               # "vanishing", "exploding", "dead", "saturated" or "not finite"
+    kind: str               # a key of REMEDIES: "vanishing", "exploding", "dead", "saturated", "identical units", …
     text: str
     remedy: str
 
@@ -50,7 +59,7 @@ class Flow(NamedTuple):
     def __str__(self):
         if self.ok:
             first, last = _ends(self.inside)
-            return (f"gradients arrive: rms δ is {self.inside.delta[first]:.1e} at {self.inside.names[first]} and "
+            return (f"gradient flow looks healthy: rms δ is {self.inside.delta[first]:.1e} at {self.inside.names[first]} and "
                     f"{self.inside.delta[last]:.1e} at {self.inside.names[last]}")
         return "\n".join(f"{f.kind.upper()}: {f.text}.\n  Try {f.remedy}." for f in self.findings)
 
@@ -94,19 +103,32 @@ def draw_flow(record, path="gradient_flow.png", *, title=None):
     bottom, step = (upper, *lower)[-1], 1 + len(at) // 40
     bottom.set_xlabel("layers with weights, from the input to the loss")
     bottom.set_xticks(at[::step], names[::step], fontsize=9, **({"rotation": 60, "ha": "right"} if len(at) > 6 else {}))
-    chart.suptitle(title or ", ".join(record["kinds"]) or "gradients arrive")
+    chart.suptitle(title or ", ".join(record["kinds"]) or "healthy gradient flow")
     return save(chart, path)
 
 
 def gradient_flow(objective, params, state, batch, *, key=None):
-    """Looks at one batch and says whether gradients vanish, explode or are lost in dead or saturated units, and what helps.
+    """Looks at one batch and says whether gradients vanish, explode or are lost in dead or saturated units, and what helps. Names
+    what the initial weights or the order of the layers already prevent: identical units, no non-linearity, a ReLU on the output.
 
     objective is one of train.supervised, or any of that form. δ = ∂L/∂y of every layer with weights is compared from the loss to
     the input: 1000 times smaller is vanishing, 1000 times larger exploding. print() it; `.findings`, `.inside`, `.draw(path)`.
     """
     watched = jax.jit(lambda *args: inside(objective)(*args, key=key, train=True)[1][1]["inside"])
     seen = jax.device_get(watched(params, state, batch))
-    return Flow(_findings(seen), seen)
+    return Flow(_findings(seen, _identical(params, seen.names)), seen)
+
+
+def _identical(params, names):
+    """The layers whose units all have the same incoming weights, with that weight where it is one number, as {index: number or None}."""
+    paths, found = [tuple(map(int, name.split(" ")[0].split("."))) for name in names], {}
+    for steps, w in jax.tree_util.tree_leaves_with_path(params):
+        place = tuple(step.idx for step in steps if hasattr(step, "idx"))
+        owners = [(len(path), i) for i, path in enumerate(paths) if place[:len(path)] == path]
+        w = np.asarray(w)
+        if owners and w.ndim >= 2 and w.shape[-1] > 1 and (w == w[..., :1]).all():
+            found[max(owners)[1]] = float(w.flat[0]) if (w == w.flat[0]).all() else None
+    return found
 
 
 def _own(seen):
@@ -120,16 +142,30 @@ def _ends(seen):
     return own[0], own[-1]
 
 
-def _findings(seen):
+def _findings(seen, identical):
+    """What is wrong, in the order of its urgency. identical: the layers whose units are all alike, by their place in seen.names."""
     found = []
 
     def say(kind, text):
         found.append(Finding(kind, text, REMEDIES[kind]))
     (first, last), names = _ends(seen), seen.names
+    last = max([last, *identical])                      # weights of 0 do not count as a layer's own
     if (bad := np.flatnonzero(seen.nonfinite)).size:
         say("not finite", f"{int(seen.nonfinite.sum())} outputs or gradients are not finite, the first of them at {names[bad[0]]}")
     near, far, layers = seen.delta[last], seen.delta[first], len(_own(seen))
-    if near > 0 and layers > 2 and not far * FAR > near:
+    classes = [name.split(" ")[1].split("(")[0] for name in names]
+    if alike := [i for i in sorted(identical) if i != last]:            # on the output the labels tell the units apart
+        value, more = identical[alike[0]], f" (and so do those of {len(alike) - 1} more layers)" * (len(alike) > 1)
+        where = "" if value is None else f", all {value:.3g}"
+        say("identical units", f"all units of {names[alike[0]]} start with the same weights{where}{more}: by symmetry they get the same "
+                               "gradient and stay copies of one unit")
+    elif near == 0:
+        say("no gradient", f"δ is 0 at every layer, the last one ({names[last]}) included: the loss does not depend on the output here")
+    if sum(name in PRODUCTS for name in classes) > 1 and not any(seen.kinds) and set(classes) <= LINEAR:
+        say("linear", f"there is no non-linearity: the {sum(name in PRODUCTS for name in classes)} layers together are one linear layer")
+    if len(names) > 1 and seen.kinds[-1] in ALIVE:
+        say("output", f"the network ends with {names[-1]}: its output is never below 0, and no gradient passes where it is 0")
+    if not alike and near > 0 and layers > 2 and not far * FAR > near:
         common = Counter(kind for kind in seen.kinds if kind in SLOPES).most_common(1)
         why = "".join(f": {SLOPES[activation].format(n=n)}" for activation, n in common)
         rate = f", by {(far / near) ** (1 / (layers - 1)):.2g} from one layer with weights to the next" if far else ""

@@ -26,12 +26,22 @@ def deep(*block, depth):
 NETS = {                        # a network, what is found, and words of the diagnosis and of the remedy
     "sigmoid": (deep(layers.Dense(16, weights=init.glorot()), ops.sigmoid, depth=8), ["vanishing"],
                 ("σ′ ≤ ¼", "each of the 8 sigmoid layers", "layers.Residual")),
-    "relu": (deep(layers.Dense(16), ops.relu, depth=8), [], ("gradients arrive", "0 Dense(16)", "16 Dense(3)")),
+    "relu": (deep(layers.Dense(16), ops.relu, depth=8), [], ("gradient flow looks healthy", "0 Dense(16)", "16 Dense(3)")),
     "large weights": (deep(layers.Dense(16, weights=init.normal(2.0)), ops.relu, depth=6), ["exploding"], ("clip_by_global_norm", "by ")),
     "dead": (layers.Serial(layers.Dense(16, biases=init.constant(-9.0)), ops.relu, layers.Dense(3)), ["dead"],
              ("1 relu", "100 % of its units", "leaky_relu")),
     "saturated": (layers.Serial(layers.Dense(16, weights=init.normal(9.0)), ops.tanh, layers.Dense(3)), ["saturated"],
                   ("1 tanh", "where the slope is almost 0", "glorot")),
+    "constant": (deep(layers.Dense(16, weights=init.constant(0.1)), ops.relu, depth=2), ["identical units"],
+                 ("0 Dense(16)", "all 0.1", "1 more layers", "copies of one unit", "random initial weights")),
+    "zeros": (deep(layers.Dense(16, weights=init.zeros()), ops.tanh, depth=3), ["identical units"], ("0 Dense(16)", "all 0", "symmetry")),
+    "zeros on the output": (layers.Serial(layers.Dense(16), ops.relu, layers.Dense(3, weights=init.zeros())), [], ("healthy",)),
+    "linear": (layers.Serial(layers.Dense(16), layers.Dropout(0.0), layers.Dense(8), layers.BatchNorm(), layers.Dense(3)), ["linear"],
+               ("the 3 layers together are one linear layer", "ops.relu")),
+    "one layer": (layers.Serial(layers.Dense(3)), [], ("healthy",)),
+    "relu on the output": (layers.Serial(layers.Dense(16), ops.tanh, layers.Dense(3), ops.relu), ["output"],
+                           ("ends with 3 relu", "scores without an activation")),
+    "no gradient": (layers.Serial(layers.Dense(16), ops.relu, layers.Dense(3), lambda x: 0 * x), ["no gradient"], ("δ is 0 at every",)),
 }
 FOUND = {}
 
