@@ -107,7 +107,7 @@ def test_audit_of_a_function_of_ones_own(capsys, mine):
     (("nobodys:f", "--args", "x: f"), "there is no module 'nobodys' to import nobodys:f from"),
     (("somebodys:", "--args", "x: f"), "a function is named as MODULE:FUNCTION"),
     (("relu", "--quick"), "--quick goes with a function of yours"),
-    (("somebodys:wrong", "--args", "x: f", "--settings", "axis"), "a setting is NAME=VALUE, axis=-1, and was given as 'axis'"),
+    (("somebodys:wrong", "--args", "x: f", "--settings", "axis"), "a setting must be NAME=VALUE; got 'axis': write axis=-1"),
 ])
 def test_a_wrong_audit_is_a_sentence(capsys, mine, argv, sentence):
     status, _, err = run(capsys, "audit", *argv)

@@ -5,7 +5,8 @@ from test_cli import run
 
 
 def test_the_circuit_of_the_lectures(capsys, tmp_path):
-    status, out, _ = run(capsys, "graph", "q = x + y; f = q * z", "x=-2", "y=5", "z=-4", "--out", str(tmp_path / "gate.dot"))
+    status, out, _ = run(capsys, "graph", "q = x + y; f = q * z", "x=-2", "y=5", "z=-4",
+                         "--out", str(tmp_path / "gate.dot"))
     assert status == 0 and "∂f/∂q = -4, ∂f/∂z = 3" in out and "-12" in out and "wrote" in out
     assert "q = x + y" in (tmp_path / "gate.dot").read_text()
 
@@ -17,7 +18,8 @@ def test_an_expression_without_names_and_with_rules(capsys, tmp_path):
 
 
 def test_a_network(capsys, tmp_path):
-    status, out, _ = run(capsys, "graph", "Serial(Dense(4), tanh, Dropout(0.5), Dense(2))", "--input", "5,3", "--depth", "1",
+    status, out, _ = run(capsys, "graph", "Serial(Dense(4), tanh, Dropout(0.5), Dense(2))", "--input", "5,3",
+                         "--depth", "1",
                          "--out", str(tmp_path / "net.html"))
     assert status == 0 and "0 Dense(4)(x)" in out and "softmax_cross_entropy" in out
     assert "[5 3]" in (tmp_path / "net.html").read_text(encoding="utf-8")
@@ -26,17 +28,18 @@ def test_a_network(capsys, tmp_path):
 def test_without_graphviz_its_text_is_written(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     status, out, _ = run(capsys, "graph", "x * x", "x=3", "--out", str(tmp_path / "g.svg"))
-    assert status == 0 and "not on the PATH" in out and (tmp_path / "g.dot").exists() and not (tmp_path / "g.svg").exists()
+    assert status == 0 and "not on the PATH" in out
+    assert (tmp_path / "g.dot").exists() and not (tmp_path / "g.svg").exists()
 
 
 @pytest.mark.parametrize("argv, sentence", [
-    (("x +", "x=1"), "'x +' is no expression"),
+    (("x +", "x=1"), "'x +' is not an expression"),
     (("x * y", "x=1"), "y has no value: write y=1"),
-    (("x * y", "x=1", "y"), "a value is NAME=NUMBER, x=-2, and was given as 'y'"),
-    (("x[0] = 1", "x=1"), "an expression is made of NAME = …"),
+    (("x * y", "x=1", "y"), "a value must be NAME=NUMBER; got 'y': write x=-2"),
+    (("x[0] = 1", "x=1"), "an expression must be made of NAME = …"),
     (("Dense(2)", "x=1"), "x=1 goes with an expression"),
     (("x", "x=1", "--input", "1"), "--input goes with a network"),
-    (("Dense(2)", "--input", "1,a"), "--input is whole numbers"),
+    (("Dense(2)", "--input", "1,a"), "--input must be whole numbers"),
     (("x", "x=1", "--out", "g.pdf"), "a graph is drawn as .svg")])
 def test_what_is_wrong_is_one_sentence(capsys, argv, sentence):
     status, _, err = run(capsys, "graph", *argv)

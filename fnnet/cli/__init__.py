@@ -2,14 +2,16 @@
 
 import argparse
 import os
+import re
 import sys
 
+from fnnet import hints
 from fnnet.cli import graph, rules, training
 
 
 def main(argv=None):
     """Runs one command; returns the exit status. What a user can get wrong is one sentence on stderr."""
-    args = _parser().parse_args(argv)
+    args = _parsed(sys.argv[1:] if argv is None else argv)
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
@@ -21,9 +23,27 @@ def main(argv=None):
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, AssertionError) as problem:
         if os.environ.get("FNNET_TRACEBACK"):
             raise
-        where = f"{problem.filename}: {problem.strerror}" if isinstance(problem, OSError) and problem.filename else problem
-        print(f"fnnet: {where}", file=sys.stderr)
+        file = problem.filename if isinstance(problem, OSError) else None
+        print(f"fnnet: {file}: {problem.strerror}" if file else f"fnnet: {problem}", file=sys.stderr)
         return 1
+
+
+def _parsed(argv):
+    """The arguments of one command; an unknown command or option is a usage error with a suggestion."""
+    parser, commands = _parser()
+    if argv and not argv[0].startswith("-") and argv[0] not in commands.choices:
+        close, known = hints.closest(argv[0], commands.choices), ", ".join(commands.choices)
+        parser.error(f"there is no command {argv[0]!r}: "
+                     + (f"did you mean {close}?" if close else f"write one of {known}"))
+    args, left = parser.parse_known_args(argv)
+    if left:
+        chosen = commands.choices[argv[0]]
+        known = sorted(set(re.findall(r"--[\w-]+", chosen.format_help())))
+        close = hints.closest(left[0].partition("=")[0], known)
+        what = "option" if left[0].startswith("-") else "place for"
+        chosen.error(f"there is no {what} {left[0]}: "
+                     + (f"did you mean {close}?" if close else f"it has {', '.join(known)}"))
+    return args
 
 
 def _parser():
@@ -31,4 +51,4 @@ def _parser():
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for room in (rules, training, graph):
         room.add(commands)
-    return parser
+    return parser, commands

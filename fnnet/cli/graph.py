@@ -2,44 +2,55 @@
 
 import ast
 import inspect
+import math
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from fnnet import diagnostics, layers, ops
+from fnnet.cli import expression
 from fnnet.cli.command import command
+from fnnet.layers import initializers
 
-KNOWN = {name: getattr(jnp, name) for name in ("exp", "log", "sin", "cos", "sqrt", "abs", "maximum", "minimum", "sum", "mean")}
-KNOWN |= {rule.__name__: rule for rule in ops.rules()} | {name: getattr(layers, name) for name in layers.__all__}
+MOST_NUMBERS = 10**7         # parameters, or outputs of a layer: some seconds of computing, 40 MB each
+FUNCTIONS = {f.__name__: f for f in (jnp.exp, jnp.log, jnp.sin, jnp.cos, jnp.sqrt, jnp.abs, jnp.maximum, jnp.minimum,
+                                     jnp.sum, jnp.mean)}
+FUNCTIONS |= {rule.__name__: rule for rule in ops.rules()}
+FACE = {name: getattr(layers, name) for name in layers.__all__}
+NETWORKS = {name: thing for name, thing in FACE.items() if isinstance(thing, type) and issubclass(thing, layers.Layer)}
+NETWORKS |= {"transformer_block": layers.transformer_block}
+INITIALIZERS = {name: thing for name, thing in vars(initializers).items()
+                if isinstance(thing, type) and not name.startswith("_")}
+KNOWN = FUNCTIONS | INITIALIZERS | NETWORKS
 
 
 def add(commands):
     """The parser of this command."""
-    sub = command(commands, "graph", _graph, "draw a network or an expression, with the values and gradients of one pass")
-    sub.add_argument("what", help="'q = x + y; f = q * z' with values for its names; or a network, 'Serial(Dense(4), tanh, Dense(2))'")
+    sub = command(commands, "graph", _graph, "draw a network or an expression, with values and gradients of one pass")
+    sub.add_argument("what", help="'q = x + y; f = q * z' with values for its names; or a network, "
+                                  "'Serial(Dense(4), tanh, Dense(2))'")
     sub.add_argument("values", nargs="*", metavar="NAME=NUMBER", help="of an expression: x=-2 y=5 z=-4")
     sub.add_argument("--input", metavar="N,D", help="of a network: the shape of its input (default: 1,3)")
     sub.add_argument("--depth", type=int, metavar="N", help="fold a network down to this depth; 0: every operation")
-    sub.add_argument("--out", default="graph.svg", metavar="FILE", help=".svg, .png, .html, .dot or .mmd (default: %(default)s)")
+    sub.add_argument("--out", default="graph.svg", metavar="FILE",
+                     help=".svg, .png, .html, .dot or .mmd (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="of a network's weights and input (default: %(default)s)")
 
 
 def _graph(args):
-    try:
-        program = ast.parse(args.what.strip()).body
-    except SyntaxError as problem:
-        raise ValueError(f"{args.what!r} is no expression ({problem.msg}): write 'q = x + y; f = q * z'") from None
+    program = expression.parse(args.what)
     net = _network(program)
     if net is None:
         if args.input:
             raise ValueError("--input goes with a network, and this is an expression: give its names values, x=2")
-        f, values = _expression(program, dict(_value(text) for text in args.values))
-        trace = diagnostics.trace(f, *values)
+        f, values = _expression(program, _values(args.values))
+        trace = expression.sure(lambda: diagnostics.trace(f, *values))
     else:
         if args.values:
             raise ValueError(f"{args.values[0]} goes with an expression, and this is a network: give it --input 1,3")
-        trace = _traced(net, _shape(args.input or "1,3"), args.seed)
+        shape = _shape(args.input or "1,3")
+        trace = expression.sure(lambda: _traced(net, shape, args.seed))
     path = trace.draw(args.out, depth=args.depth)
     if args.depth:
         trace = trace.fold(args.depth)
@@ -51,60 +62,79 @@ def _graph(args):
 
 def _network(program):
     """The network that the program writes down, or None."""
-    if len(program) != 1 or not isinstance(program[0], ast.Expr) or not isinstance(program[0].value, ast.Call):
-        return None
-    called = program[0].value.func
-    return _run(program[0].value, {}) if isinstance(called, ast.Name) and called.id in layers.__all__ else None
+    call = program[0].value
+    unnamed = len(program) == 1 and isinstance(program[0], ast.Expr)
+    if unnamed and isinstance(call, ast.Call) and call.func.id in NETWORKS:
+        return expression.evaluate(call, KNOWN)
+    return None
 
 
 def _expression(program, values):
     """A function of the values, each intermediate result with its name."""
-    made = [statement.targets[0].id for statement in program if _names_one(statement)]
-    if not program or len(made) + isinstance(program[-1], ast.Expr) != len(program):
-        raise ValueError("an expression is made of NAME = … and ends with what is differentiated: 'q = x + y; f = q * z'")
-
     def f(*given):
-        known, result = dict(zip(values, given)), None
+        known, result = KNOWN | dict(zip(values, given)), None
         for statement in program:
-            result = jnp.asarray(_run(statement.value, known))
-            if _names_one(statement):
+            result = expression.evaluate(statement.value, known)
+            if isinstance(result, bool) or not isinstance(result, int | float | jax.Array):
+                raise ValueError(f"an expression must be a number or an array; got {_kind(result)}: write relu(x)")
+            result = jnp.asarray(result)
+            if expression.names_one(statement):
                 result = known[statement.targets[0].id] = checkpoint_name(result, statement.targets[0].id)
         return result
     f.__signature__ = inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in values])
     return f, list(values.values())
 
 
-def _names_one(statement):
-    return isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name)
+def _kind(result):
+    return f"the function {result.__name__}" if hasattr(result, "__name__") else f"a {type(result).__name__}"
 
 
-def _run(expression, values):
-    try:
-        return eval(compile(ast.Expression(expression), "graph", "eval"), {"__builtins__": {}}, KNOWN | values)
-    except NameError as problem:
-        raise ValueError(f"{problem.name} has no value: write {problem.name}=1 after the expression") from None
-
-
-def _value(text):
-    name, equals, value = text.partition("=")
-    try:
-        if not equals or not name.isidentifier():
-            raise ValueError
-        return name, float(value)
-    except ValueError:
-        raise ValueError(f"a value is NAME=NUMBER, x=-2, and was given as {text!r}") from None
+def _values(texts):
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            if not equals or not name.isidentifier():
+                raise ValueError
+            number = float(value)
+        except ValueError:
+            raise ValueError(f"a value must be NAME=NUMBER; got {text!r}: write x=-2") from None
+        if name in values:
+            raise ValueError(f"{name} must be given one value; got {name}={values[name]:g} and {text}")
+        values[name] = number
+    return values
 
 
 def _shape(text):
     try:
-        return tuple(int(n) for n in text.split(","))
+        shape = tuple(int(n) for n in text.split(","))
     except ValueError:
-        raise ValueError(f"--input is whole numbers with commas between, 1,3, and was given as {text!r}") from None
+        shape = ()
+    if not shape or min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
+        raise ValueError("--input must be whole numbers above 0 with commas between, for "
+                         f"at most {MOST_NUMBERS} numbers in all; got {text!r}: write 1,3")
+    return shape
+
+
+def _check_sizes(net, key, x):
+    """Refuses a network that would fill the memory, before it is made."""
+    def see(path, layer, y):
+        count = sum(leaf.size for leaf in jax.tree.leaves(y))
+        if count > MOST_NUMBERS:
+            raise ValueError(f"a layer drawn by graph must have at most {MOST_NUMBERS} outputs; got {count} "
+                             f"of {layer!r}")
+        return y
+    params, state = jax.eval_shape(lambda key: net.init(key, x), key)
+    if (count := sum(leaf.size for leaf in jax.tree.leaves((params, state)))) > MOST_NUMBERS:
+        raise ValueError(f"a network drawn by graph must have at most {MOST_NUMBERS} parameters; got {count}")
+    whole = layers.watch(lambda *args: net.apply(*args, key=key, train=True)[0], see)
+    see((), net, jax.eval_shape(whole, params, state, x))
 
 
 def _traced(net, shape, seed):
     """A pass of random examples: classes where there are several outputs for each, else a squared error."""
     keys = jax.random.split(jax.random.key(seed), 3)
+    _check_sizes(net, keys[1], jax.ShapeDtypeStruct(shape, float))
     x = jax.random.normal(keys[0], shape)
     params, state = net.init(keys[1], x)
 

@@ -1,12 +1,12 @@
 """rules, explain, audit, compare: looking at rules, and at anybody's function."""
 
-import ast
 import difflib
 import importlib
 import inspect
 import sys
 
 from fnnet import ops, verify
+from fnnet.cli import expression
 from fnnet.cli.command import command
 from fnnet.rule import Rule
 from fnnet.table import table
@@ -111,11 +111,8 @@ def _imported(name):
 def _setting(text):
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
-        raise ValueError(f"a setting is NAME=VALUE, axis=-1, and was given as {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value                      # a word
+        raise ValueError(f"a setting must be NAME=VALUE; got {text!r}: write axis=-1")
+    return name, expression.literal(value)
 
 
 def _compare(args):

@@ -1,0 +1,182 @@
+"""What to write for a name that is not here: other libraries' names for the same thing, and the closest spelling."""
+
+import sys
+from collections.abc import Iterable
+
+ROOMS = ("ops", "layers", "optim", "train", "data", "diagnostics", "verify")
+
+# What is here, and what PyTorch, Flax, Keras, Optax, Equinox and scikit-learn call it, without capitals and
+# underscores. Names that differ from those here in these alone (ReLU, Softmax, Adam) are found without this table.
+ELSEWHERE = {
+    "layers.Dense": "linear lazylinear densegeneral fullyconnected",
+    "layers.Serial": "sequential mlp model modulelist",
+    "layers.Layer": "module",
+    "layers.Function": "lambda activation",
+    "layers.Embedding": "embed embeddingbag",
+    "layers.Conv": "conv1d conv2d conv3d convolution convlayer",
+    "layers.ConvTranspose": "convtranspose1d convtranspose2d convtranspose3d conv1dtranspose conv2dtranspose "
+                            "conv3dtranspose",
+    "layers.DepthwiseConv": "depthwiseconv1d depthwiseconv2d",
+    "layers.MaxPool": "maxpool1d maxpool2d maxpool3d maxpooling1d maxpooling2d maxpooling3d",
+    "layers.AvgPool": "avgpool1d avgpool2d avgpool3d averagepooling1d averagepooling2d averagepooling3d meanpool",
+    "layers.LpPool": "lppool1d lppool2d lppool3d",
+    "layers.AdaptiveAvgPool": "adaptiveavgpool1d adaptiveavgpool2d adaptiveavgpool3d",
+    "layers.AdaptiveMaxPool": "adaptivemaxpool1d adaptivemaxpool2d adaptivemaxpool3d",
+    "layers.GlobalAvgPool": "globalaveragepooling1d globalaveragepooling2d globalaveragepooling3d",
+    "layers.GlobalMaxPool": "globalmaxpooling1d globalmaxpooling2d globalmaxpooling3d",
+    "layers.BatchNorm": "batchnorm1d batchnorm2d batchnorm3d batchnormalization syncbatchnorm",
+    "layers.LayerNorm": "layernormalization",
+    "layers.GroupNorm": "groupnormalization",
+    "layers.InstanceNorm": "instancenorm1d instancenorm2d instancenorm3d instancenormalization",
+    "layers.RMSNorm": "rmsnormalization",
+    "layers.SpectralNorm": "spectralnormalization",
+    "layers.Dropout": "dropout1d dropout2d dropout3d spatialdropout2d",
+    "layers.StochasticDepth": "droppath",
+    "layers.MultiHeadAttention": "selfattention multiheaddotproductattention multiheadedattention",
+    "layers.transformer_block": "transformerencoderlayer transformerlayer transformerencoderblock",
+    "layers.LSTM": "lstmcell optimizedlstmcell",
+    "layers.GRU": "grucell",
+    "layers.RNN": "rnncell simplecell simplernn",
+    "layers.Parallel": "concatenate concat",
+    "layers.Residual": "skipconnection residualblock",
+    "layers.initializers.glorot": "xavier xaviernormal xavieruniform glorotnormal glorotuniform",
+    "layers.initializers.he": "kaiming kaimingnormal kaiminguniform henormal heuniform",
+    "layers.initializers.lecun": "lecunnormal lecununiform",
+    "ops.dense": "matmul addmm",
+    "ops.attention": "scaleddotproductattention dotproductattention",
+    "ops.sigmoid": "logistic",
+    "ops.hard_silu": "hardswish",
+    "ops.embedding": "lookup embeddinglookup",
+    "ops.rope": "rotary rotaryembedding rotarypositionalembedding",
+    "ops.squared_error": "mse mseloss meansquarederror l2loss",
+    "ops.absolute_error": "mae maeloss l1loss meanabsoluteerror",
+    "ops.huber": "smoothl1loss huberloss",
+    "ops.log_cosh": "logcoshloss",
+    "ops.softmax_cross_entropy": "crossentropy crossentropyloss softmaxcrossentropywithintegerlabels",
+    "ops.softmax_cross_entropy, which takes logits": "nllloss categoricalcrossentropy sparsecategoricalcrossentropy",
+    "ops.binary_cross_entropy": "bce bceloss",
+    "ops.binary_cross_entropy_with_logits": "bcewithlogits bcewithlogitsloss sigmoidbinarycrossentropy",
+    "ops.multiclass_hinge": "multimarginloss svmloss",
+    "ops.binary_hinge": "hinge hingeloss",
+    "ops.multiclass_focal": "focalloss",
+    "ops.binary_focal": "sigmoidfocalloss",
+    "ops.ctc": "ctcloss",
+    "ops.kl_divergence": "kldiv kldivloss kldivergence",
+    "ops.triplet": "tripletloss tripletmarginloss",
+    "ops.cosine_distance, 1 − cosine similarity": "cosinesimilarity cosineembeddingloss",
+    "ops.poisson_nll": "poissonnllloss",
+    "ops.gaussian_nll": "gaussiannllloss",
+    "ops.pinball": "quantileloss",
+    "ops.nt_xent": "ntxentloss infonce simclrloss",
+    "ops.l2": "l2regularization l2penalty",
+    "ops.l1": "l1regularization l1penalty",
+    "optim.gradient_descent": "descent gd",
+    "optim.Optimizer": "gradienttransformation",
+    "optim.clip_by_global_norm": "clipgradnorm",
+    "optim.clip_by_value": "clip clipgradvalue",
+    "optim.weight_decay": "adddecayedweights",
+    "optim.cosine": "cosinedecay cosinedecayschedule warmupcosinedecayschedule cosineannealinglr",
+    "optim.exponential_decay": "exponentiallr",
+    "optim.step_decay": "steplr multisteplr piecewiseconstantschedule",
+    "optim.constant": "constantschedule constantlr",
+    "optim.inverse_time_decay": "inversetimedecayschedule",
+    "train.fit": "trainer trainloop",
+    "train.make_step": "trainstep compile",
+    "train.make_epoch": "trainepoch",
+    "train.make_evaluate": "evaluator",
+    "train.range_test": "lrfinder",
+    "train.sweep": "gridsearch gridsearchcv randomsearch randomizedsearchcv",
+    "data.batches": "dataloader",
+    "data.split": "traintestsplit",
+    "data.standardise": "standardize standardscaler",
+    "data.read_mnist": "mnist loadmnist",
+    "data.read_cifar10": "cifar10 loadcifar10",
+    "data.read_csv": "loadcsv",
+    "data.digits": "loaddigits",
+    "diagnostics.confusion": "confusionmatrix",
+    "gradient_check": "checkgrads gradcheck checkgradients",
+    "rule": "customvjp customgradient custom",
+    "summary": "tabulate",
+}
+# What a setting is called here, and elsewhere.
+SETTINGS = {
+    "features": "units outfeatures outputsize filters outchannels hiddensize outputdim embeddingdim width",
+    "symbols": "numembeddings vocabsize inputdim",
+    "kernel": "kernelsize",
+    "strides": "stride",
+    "window": "poolsize windowshape kernelsize",
+    "rate": "p droprate dropoutrate dropout lr learningrate",
+    "bias": "usebias",
+    "eps": "epsilon",
+    "axis": "dim",
+    "slope": "negativeslope",
+    "weights": "kernelinit kernelinitializer weightinit",
+    "heads": "numheads",
+    "compute_dtype": "dtype",
+    "depth": "numlayers",
+    "groups": "numgroups featuregroupcount",
+    "dilation": "kerneldilation dilationrate",
+    "decay": "weightdecay",
+    "smoothing": "labelsmoothing",
+}
+
+
+def give(module: str) -> None:
+    """Lets a module say what to write where it is asked for a name that it does not have."""
+    face = sys.modules[module]
+
+    def missing(name: str):
+        said = f"module {module!r} has no attribute {name!r}"
+        if not name.startswith("_") and (hint := named(name, module)):
+            said += f": {hint}"
+        raise AttributeError(said, obj=face)            # without name=, or Python adds a suggestion of its own
+    face.__getattr__ = missing
+
+
+def named(name: str, module: str = "fnnet") -> str:
+    """What to write for a name that this module does not have: "write layers.Dense", "did you mean …?", or nothing."""
+    here = module.partition(".")[2]
+    rooms = {room: _names(room) for room in dict.fromkeys((here, *ROOMS, ""))}
+    alike = [(room, known) for room, names in rooms.items() for known in names if plain(known) == plain(name)]
+    if alike:
+        room, known = min(alike, key=lambda found: (found[0] != here, found[1] != name))
+        return f"write {_path(room, known)}"
+    if target := translated(name):
+        return f"write {target if '.' in target else f'fnnet.{target}'}"
+    close = closest(name, rooms[here])
+    return f"did you mean {_path(here, close)}?" if close else ""
+
+
+def translated(name: str, table: dict[str, str] = ELSEWHERE) -> str:
+    """What is called so elsewhere; "" where nothing is."""
+    return next((here for here, names in table.items() if plain(name) in names.split()), "")
+
+
+def setting(name: str, known: Iterable[str]) -> str:
+    """Which of the known settings an unknown one means: "did you mean features?", or the list of them."""
+    known = list(known)
+    meant = [here for here, names in SETTINGS.items() if here in known and plain(name) in names.split()]
+    if close := meant[0] if meant else closest(name, known):
+        return f"did you mean {close}?"
+    return f"it has {', '.join(known)}" if known else "it has none"
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """The known name that is spelled most like this one; "" where none is."""
+    import difflib
+    by_plain = {plain(word): word for word in known}
+    found = difflib.get_close_matches(plain(name), by_plain, 1, 0.7)
+    return by_plain[found[0]] if found else ""
+
+
+def plain(name: str) -> str:
+    """A name without capitals and underscores."""
+    return name.replace("_", "").lower()
+
+
+def _names(room):
+    return getattr(sys.modules.get(f"fnnet.{room}" if room else "fnnet"), "__all__", ())
+
+
+def _path(room, name):
+    return f"{room or 'fnnet'}.{name}"
