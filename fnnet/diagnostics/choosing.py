@@ -79,17 +79,24 @@ def range_curve(test, path="learning_rates.png"):
     return save(made, path)
 
 
-def bias_or_variance(training, validation, test=None, *, target=0.0, training_like_test=None):
+def bias_or_variance(training, validation, test=None, *, target=0.0, training_like_test=None, baseline=None):
     """Says in words what the errors show, and what to try.
 
     training, validation, test    errors (the smaller the better), test on other data than was chosen by
-    target                        the error that can be hoped for: a human's, or of the best method known
+    target                        the error that can be hoped for: a human's, or that of the best known method
     training_like_test            where the test data come from elsewhere: the error on held-out data like those trained on
+    baseline                      the error of a prediction that ignores the input (of the most frequent class, of the mean): a step
+                                  of less than 5 % of the way from the target to it is small, however large it is beside the others
 
     The largest of these steps is named: training − target is bias (the model is too weak), validation − training is variance (it has
-    learnt the examples by heart), test − validation is that the choice was fitted to the validation data; with training_like_test,
-    that − training is variance and validation − that the difference between the two kinds of data.
+    memorized the examples), test − validation means that the choice was fitted to the validation data; with training_like_test,
+    that − training is variance and validation − that the difference between the two kinds of data. Errors can be compared only
+    where they are measured alike: a training error clearly above the validation error says that they are not.
     """
+    given = {"training": training, "validation": validation, "test": test, "training_like_test": training_like_test,
+             "target": target, "baseline": baseline}
+    if bad := [name for name, error in given.items() if error is not None and not np.isfinite(error)]:
+        raise ValueError(f"bias_or_variance compares finite errors; got {bad[0]}={given[bad[0]]}")
     steps = [("bias", training - target)]
     if training_like_test is None:
         steps.append(("variance", validation - training))
@@ -97,23 +104,29 @@ def bias_or_variance(training, validation, test=None, *, target=0.0, training_li
         steps += [("variance", training_like_test - training), ("mismatch", validation - training_like_test)]
     if test is not None:
         steps.append(("fitted to validation", test - validation))
-    bad = [error for error in (training, validation, test, training_like_test) if error is not None and not np.isfinite(error)]
-    if bad:
-        raise ValueError(f"bias_or_variance compares finite errors, and was given {bad[0]}")
+    small = max(RELATIVE * max(abs(target), abs(training)), 0 if baseline is None else SMALL * (baseline - target), 1e-12)
     told = "; ".join(f"{name} {size:+.4g}" for name, size in steps)
     name, size = max(steps, key=lambda step: step[1])
-    if size <= 0.1 * max(abs(target), abs(training), 1e-12):
-        return f"neither bias nor variance stands out ({told}): what was hoped for is reached"
+    if training - validation > max(small, RELATIVE * validation) and training_like_test is None:
+        name = "not alike"
+    elif size <= small:
+        return f"neither bias nor variance stands out ({told}): the error hoped for is reached"
     return f"{SAID[name][0]} ({told}). Try: {SAID[name][1]}"
 
 
+RELATIVE = 0.1          # a step below this share of the training error or the target is within what another seed changes
+SMALL = 0.05            # a step below this share of the way from the target to the baseline matters to nobody
+
 SAID = {
-    "bias": ("high bias: already the training error is far from what can be hoped for",
-             "a larger or deeper network, longer training, another optimizer or rate, less regularisation (λ, dropout), better features"),
-    "variance": ("high variance: what is not trained on is much worse than what is",
-                 "more examples or augmentation, more regularisation (λ, dropout, early stopping), a smaller network, fewer features"),
-    "mismatch": ("the data differ: held-out data like those trained on do well, those of the purpose do not",
+    "bias": ("high bias: the training error is already far above what can be hoped for",
+             "a larger or deeper network, longer training, another optimizer or rate, less regularization (λ, dropout), better features"),
+    "variance": ("high variance: error on unseen data far exceeds training error",
+                 "more examples or augmentation, more regularization (λ, dropout, early stopping), a smaller network, fewer features"),
+    "mismatch": ("the data differ: error is low on held-out data like those trained on, and high on data of the purpose",
                  "training data nearer to the purpose, augmentation towards it, and looking at what differs"),
-    "fitted to validation": ("the choice was fitted to the validation data: the test is much worse",
+    "fitted to validation": ("the choice was fitted to the validation data: test error far exceeds validation error",
                              "a larger validation part or cross-validation, fewer settings tried"),
+    "not alike": ("training error exceeds validation error, so the two are not measured alike",
+                  "the same kind of data for both (wrong labels or augmentation in the training part alone raise its error), and the "
+                  "training error without dropout and penalty: train.make_evaluate(objective, training)"),
 }

@@ -1,4 +1,4 @@
-"""What a classifier has learnt: who is taken for whom, where the boundary runs, what the first layer looks for."""
+"""What a classifier has learned: its confusion matrix, where the boundary runs, what the first layer looks for."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from fnnet.diagnostics.figure import figure, save
 
 
 class Confusion(NamedTuple):
-    """counts[i, j]: how many examples of class i were taken for class j."""
+    """The confusion matrix: counts[i, j] examples of true class i were predicted to be of class j."""
     counts: np.ndarray
     classes: tuple
 
@@ -18,23 +18,23 @@ class Confusion(NamedTuple):
 
     @property
     def precision(self):
-        """Of those taken for a class, the share that is of it; NaN for a class that none was taken for."""
+        """Of the examples predicted to be of a class, the share that is; NaN for a class that was never predicted."""
         return _share(np.diag(self.counts), self.counts.sum(0))
 
     @property
     def recall(self):
-        """Of those of a class, the share that was taken for it; NaN for a class without examples."""
+        """Of the examples of a class, the share that was predicted to be; NaN for a class without examples."""
         return _share(np.diag(self.counts), self.counts.sum(1))
 
     def worst(self, n=3):
-        """The n most frequent mistakes: (class, taken for, how many)."""
+        """The n most frequent mistakes: (true class, predicted class, how many)."""
         wrong = self.counts - np.diag(np.diag(self.counts))
         order = np.argsort(-wrong, axis=None, kind="stable")[:n]
         return [(self.classes[i], self.classes[j], int(wrong[i, j])) for i, j in zip(*np.unravel_index(order, wrong.shape)) if wrong[i, j]]
 
     def __str__(self):
         width = max(len(str(self.counts.max(initial=0))), *(len(name) for name in self.classes)) + 2
-        corner = "is / taken for"
+        corner = "true / predicted"
         label = max(len(corner), *(len(name) for name in self.classes))
         lines = [corner.ljust(label) + "".join(name.rjust(width) for name in self.classes) + "  recall"]
         lines += [f"{name:<{label}}" + "".join(str(n).rjust(width) for n in row) + f"  {r:6.1%}"
@@ -52,8 +52,8 @@ class Confusion(NamedTuple):
             axes.text(j, i, str(self.counts[i, j]), ha="center", va="center", color="black" if shares[i, j] > 0.6 else "white", fontsize=9)
         axes.set_xticks(range(k), self.classes, rotation=45 if max(map(len, self.classes)) > 3 else 0)
         axes.set_yticks(range(k), self.classes)
-        axes.set(xlabel="taken for", ylabel="is", title=f"Confusion, accuracy {self.accuracy:.2%}")
-        made.colorbar(image, label="share of the class")
+        axes.set(xlabel="predicted", ylabel="true", title=f"Confusion matrix, accuracy {self.accuracy:.2%}")
+        made.colorbar(image, label="share of the true class")
         return save(made, path)
 
 
@@ -73,15 +73,21 @@ def confusion(labels, predictions, classes=None):
     return Confusion(counts, names)
 
 
-def decision_boundary(predict, x, y, path="boundary.png", *, classes=None, resolution=300):
+def decision_boundary(predict, x, y, path="boundary.png", *, test=None, classes=None, limits=None, title=None, resolution=300):
     """Draws the class that predict(points [n 2]) -> scores [n k] gives to each point of the plane around x [n 2], with the examples and
-    their labels y [n] on it; scores [n] or [n 1] are those of two classes, above 0 the second. Writes and returns `path`."""
+    their labels y [n] on it; scores [n] or [n 1] are those of two classes, above 0 the second. Writes and returns `path`.
+
+    test=(x, y) are examples it was not trained on: the first 300 are drawn small, and the title gives the accuracy on all of them
+    beside that on the examples. limits=((x₁ from, to), (x₂ from, to)) makes several pictures show the same part of the plane.
+    """
     x, y = np.asarray(x), np.asarray(y)
+    unseen = None if test is None else tuple(map(np.asarray, test))
     if x.ndim != 2 or x.shape[1] != 2 or y.shape != x.shape[:1]:
         raise ValueError(f"a boundary is drawn in the plane: x [n 2] and labels y [n] are wanted, and were given {list(x.shape)} and "
                          f"{list(y.shape)}")
     margin = 0.08 * np.ptp(x, 0) + 1e-9
-    grids = [np.linspace(low, high, resolution) for low, high in zip(x.min(0) - margin, x.max(0) + margin, strict=True)]
+    limits = limits or tuple(zip(x.min(0) - margin, x.max(0) + margin, strict=True))
+    grids = [np.linspace(low, high, resolution) for low, high in limits]
     points = np.stack(np.meshgrid(*grids), -1).reshape(-1, 2).astype(x.dtype)
     region = _region(predict, points)
     k = max(int(region.max()), int(y.max())) + 1
@@ -91,9 +97,16 @@ def decision_boundary(predict, x, y, path="boundary.png", *, classes=None, resol
     axes = made.subplots()
     axes.contourf(*grids, region.reshape(resolution, resolution), levels=np.arange(k + 1) - 0.5, colors=colors, alpha=0.35)
     for label, color, marker in zip(range(k), colors, "os^vDP*X<>" * k):
+        if unseen is not None:
+            some = np.flatnonzero(unseen[1][:300] == label)
+            axes.scatter(*unseen[0][some].T, color=[color], marker=marker, edgecolor="none", s=9, alpha=0.7)
         axes.scatter(*x[y == label].T, color=[color], marker=marker, edgecolor="black", linewidth=0.6, s=36,
                      label=str(classes[label]) if classes is not None else f"class {label}")
-    axes.set(xlabel="$x_1$", ylabel="$x_2$", title=f"Decision regions, {np.mean(_region(predict, x) == y):.1%} right")
+    right = f"{np.mean(_region(predict, x) == y):.1%} of the examples right"
+    if unseen is not None:
+        right = f"accuracy {np.mean(_region(predict, unseen[0]) == unseen[1]):.1%} on unseen examples (small), {right}"
+    axes.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal", xlim=limits[0], ylim=limits[1])
+    axes.set_title(f"{title or 'Decision regions'}\n{right}", fontsize=11)
     axes.legend(loc="best")
     return save(made, path)
 

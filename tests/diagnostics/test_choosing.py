@@ -58,20 +58,34 @@ def test_pictures_are_written_where_they_are_wanted(tmp_path, draw):
     ({"training": 0.05, "validation": 0.3, "training_like_test": 0.07}, "the data differ"),
     ({"training": 0.05, "validation": 0.3, "training_like_test": 0.28}, "high variance"),
     ({"training": 0.05, "validation": 0.051, "target": 0.05}, "neither bias nor variance"),
+    ({"training": 1.07, "validation": 0.53}, "training error exceeds validation error, so the two are not measured alike"),
+    ({"training": 0.0, "validation": 0.0186, "test": 0.0185, "baseline": 0.9}, "neither bias nor variance"),      # 98 % of digits
+    ({"training": 0.0, "validation": 0.3, "test": 0.3, "baseline": 0.9}, "high variance"),
+    ({"training": 0.5, "validation": 0.52, "baseline": 0.9}, "high bias"),
 ])
 def test_bias_or_variance_in_words(errors, words):
     said = diagnostics.bias_or_variance(**errors)
     assert words in said and ("Try: " in said or words.startswith("neither"))
 
 
-def test_who_is_taken_for_whom():
+def test_unseen_examples_are_drawn_and_counted_on_shared_axes(drawn, tmp_path):
+    x, unseen = np.array([[0.0, 0.0], [1.0, 1.0]]), (np.array([[0.2, 3.0], [0.4, 0.0], [0.9, 9.0]]), np.array([0, 1, 1]))
+    diagnostics.decision_boundary(lambda p: (p[:, 0] - 0.5)[:, None], x, np.array([0, 1]), tmp_path / "b.png", test=unseen,
+                                  limits=((-1, 2), (-3, 4)), title="Two moons")
+    axes = drawn[0].axes[0]
+    assert axes.get_title() == "Two moons\naccuracy 66.7% on unseen examples (small), 100.0% of the examples right"
+    assert axes.get_xlim() == (-1, 2) and axes.get_ylim() == (-3, 4) and axes.get_aspect() == 1
+    assert sorted(len(points.get_offsets()) for points in axes.collections[-4:]) == [1, 1, 1, 2]
+
+
+def test_confusion_matrix_counts():
     found = diagnostics.confusion(np.array([0, 0, 1, 1, 1, 2]), np.array([0, 1, 1, 1, 0, 1]), ("cat", "dog", "emu"))
     np.testing.assert_array_equal(found.counts, [[1, 1, 0], [1, 2, 0], [0, 1, 0]])
     assert found.accuracy == 0.5
     np.testing.assert_allclose(found.recall, [1 / 2, 2 / 3, 0])
     np.testing.assert_allclose(found.precision, [1 / 2, 1 / 2, np.nan])
     assert found.worst(2) == [("cat", "dog", 1), ("dog", "cat", 1)]
-    assert [line.split()[0] for line in str(found).splitlines()] == ["is", "cat", "dog", "emu", "accuracy"]
+    assert [line.split()[0] for line in str(found).splitlines()] == ["true", "cat", "dog", "emu", "accuracy"]
     scores = np.eye(3)[[0, 1, 1, 1, 0, 1]]
     np.testing.assert_array_equal(diagnostics.confusion([0, 0, 1, 1, 1, 2], scores).counts, found.counts)
 
@@ -81,13 +95,13 @@ def test_the_boundary_of_a_linear_classifier_is_where_it_is(tmp_path, drawn):
     diagnostics.decision_boundary(lambda p: (p[:, 0] - 0.5)[:, None], x, np.array([0, 1, 0, 1]), tmp_path / "b.png",
                                   classes=("left", "right"))
     axes = drawn[0].axes[0]
-    assert texts(axes) == ["left", "right"] and "100.0% right" in axes.get_title()
+    assert texts(axes) == ["left", "right"] and "100.0% of the examples right" in axes.get_title()
 
 
 @pytest.mark.parametrize("call, sentence", [
     (lambda: diagnostics.validation_curve(SWEEP, "rate"), "the sweep has no setting 'rate': it has decay, seed"),
     (lambda: diagnostics.validation_curve(SWEEP, "decay", metric="accuracy"), "the sweep has no 'accuracy'"),
-    (lambda: diagnostics.bias_or_variance(0.1, float("nan")), "compares finite errors, and was given nan"),
+    (lambda: diagnostics.bias_or_variance(0.1, float("nan")), "compares finite errors; got validation=nan"),
     (lambda: diagnostics.confusion([0, 1], [0, 1, 1]), r"was given \[2\] and \[3\]"),
     (lambda: diagnostics.confusion([0, 3], [0, 1], ("a", "b")), "there are 2 classes, and a label 3"),
     (lambda: diagnostics.first_layer(np.eye(10), (3, 3)), r"d = 9 for images of \(3, 3\)"),
