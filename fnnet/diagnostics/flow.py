@@ -31,8 +31,8 @@ REMEDIES = {
     "identical units": "random initial weights, which tell the units apart: layers.Dense(n, weights=initializers.he()) or glorot()",
     "no gradient": "another initialization, scores within the range where the loss changes, and a look at what the loss computes",
     "linear": "an activation between the layers: ops.relu, ops.tanh",
-    "output": "scores without an activation at the end: ops.softmax_cross_entropy and ops.binary_cross_entropy_with_logits take scores, and "
-              "ops.squared_error predicts any number",
+    "output": "scores without an activation at the end: ops.softmax_cross_entropy and ops.binary_cross_entropy_with_logits "
+              "take scores, and ops.squared_error predicts any number",
     "not finite": "a lower learning rate, optim.clip_by_global_norm(1.0), and losses that take scores (ops.softmax_cross_entropy)",
 }
 

@@ -1,5 +1,7 @@
 """What is done to gradients before, and to updates after, a method. Each is an optimizer, for a chain."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 
@@ -31,6 +33,12 @@ def clip_by_global_norm(limit):
         scale = jnp.where(jnp.isfinite(norm), scale, jnp.nan)
         return jax.tree.map(lambda g: (g.astype(wide(g)) * scale.astype(wide(g))).astype(g.dtype), grads), inner
     return counted(Stage(lambda params: (), update))
+
+
+def matrices(params):
+    """Deprecated: the mask that is True for arrays of at least two axes. `decays` knows stacked biases and scales too."""
+    warnings.warn("optim.matrices is deprecated: write optim.decays, which goes by the roles of parameters", DeprecationWarning, stacklevel=2)
+    return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
 
 
 def weight_decay(decay, mask=decays, *, sign=1):
