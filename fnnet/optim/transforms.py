@@ -37,7 +37,7 @@ def clip_by_global_norm(limit):
 
 def matrices(params):
     """Deprecated: the mask that is True for arrays of at least two axes. `decays` knows stacked biases and scales too."""
-    warnings.warn("optim.matrices is deprecated: write optim.decays, which goes by the roles of parameters", DeprecationWarning, stacklevel=2)
+    warnings.warn("optim.matrices is deprecated: write optim.decays, which goes by roles", DeprecationWarning, stacklevel=2)
     return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
 
 
