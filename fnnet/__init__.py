@@ -5,6 +5,7 @@
 """
 
 from fnnet import data, diagnostics, layers, ops, optim, train, verify
+from fnnet import hints as _hints
 from fnnet.diagnostics import summary
 from fnnet.rule import autodiff, rule
 from fnnet.verify import audit, compare, gradient_check
@@ -13,3 +14,5 @@ __version__ = "0.2.0"
 
 __all__ = ["audit", "autodiff", "compare", "data", "diagnostics", "gradient_check", "layers", "ops", "optim", "rule",
            "summary", "train", "verify"]
+
+_hints.give(__name__)

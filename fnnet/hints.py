@@ -45,7 +45,6 @@ ELSEWHERE = {
     "ops.dense": "matmul addmm",
     "ops.attention": "scaleddotproductattention dotproductattention",
     "ops.sigmoid": "logistic",
-    "ops.hard_silu": "hardswish",
     "ops.embedding": "lookup embeddinglookup",
     "ops.rope": "rotary rotaryembedding rotarypositionalembedding",
     "ops.squared_error": "mse mseloss meansquarederror l2loss",
@@ -61,7 +60,7 @@ ELSEWHERE = {
     "ops.multiclass_focal": "focalloss",
     "ops.binary_focal": "sigmoidfocalloss",
     "ops.ctc": "ctcloss",
-    "ops.kl_divergence": "kldiv kldivloss kldivergence",
+    "ops.kl_divergence": "kldiv kldivloss",
     "ops.triplet": "tripletloss tripletmarginloss",
     "ops.cosine_distance, 1 − cosine similarity": "cosinesimilarity cosineembeddingloss",
     "ops.poisson_nll": "poissonnllloss",
@@ -109,7 +108,7 @@ SETTINGS = {
     "bias": "usebias",
     "eps": "epsilon",
     "axis": "dim",
-    "slope": "negativeslope",
+    "alpha": "negativeslope",
     "weights": "kernelinit kernelinitializer weightinit",
     "heads": "numheads",
     "compute_dtype": "dtype",
@@ -117,7 +116,6 @@ SETTINGS = {
     "groups": "numgroups featuregroupcount",
     "dilation": "kerneldilation dilationrate",
     "decay": "weightdecay",
-    "smoothing": "labelsmoothing",
 }
 
 

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "diagnostics": {"jax", "numpy", "layers", "rule", "table", "verify", "hints", "roles"},
     "cli": PLAIN | {"rule", "sample", "table", "hints", "ops", "layers", "optim", "train", "data", "verify", "diagnostics"},
     "__main__": {"cli"},
-    "__init__": {"rule", "ops", "layers", "optim", "train", "data", "verify", "diagnostics"},
+    "__init__": {"rule", "ops", "layers", "optim", "train", "data", "verify", "diagnostics", "hints"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 PLUGIN = PACKAGE / "verify" / "plugin.py"                   # pytest's, which loads it where a conftest.py names it; nobody imports it

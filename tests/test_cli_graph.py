@@ -19,8 +19,7 @@ def test_an_expression_without_names_and_with_rules(capsys, tmp_path):
 
 def test_a_network(capsys, tmp_path):
     status, out, _ = run(capsys, "graph", "Serial(Dense(4), tanh, Dropout(0.5), Dense(2))", "--input", "5,3",
-                         "--depth", "1",
-                         "--out", str(tmp_path / "net.html"))
+                         "--depth", "1", "--out", str(tmp_path / "net.html"))
     assert status == 0 and "0 Dense(4)(x)" in out and "softmax_cross_entropy" in out
     assert "[5 3]" in (tmp_path / "net.html").read_text(encoding="utf-8")
 

@@ -21,13 +21,14 @@ EXAMPLES = pytest.mark.parametrize("op, example", [pytest.param(op, example, id=
 @pytest.mark.sweep(2)                                   # the next test takes every rule
 @RULES
 def test_audit(op):
+    example(op, 0)
     verify.audit(op, examples=1).raise_if_failed()
 
 
 @RULES
 def test_value_and_gradient_with_other_settings(op):
     """The second example, in one program; the audit of every example is a slow test."""
-    arrays, settings = sample.inputs(op, op.examples[1], dtype=jnp.float64)
+    arrays, settings = sample.inputs(op, example(op, 1), dtype=jnp.float64)
     cotangents = cotangents_of(partial(op, **settings), arrays)
 
     def both(arrays):
@@ -45,9 +46,23 @@ def test_audit_of_every_example_in_every_precision(op):
 
 @RULES
 def test_is_documented_and_has_examples(op):
-    first = op.__doc__.splitlines()[0]
-    assert "=" in first and ("′" in first or "d" in first or "∂" in first), "the first line is the formula and its derivative"
-    assert len(op.examples) >= 3
+    first = (op.__doc__ or "").partition("\n")[0]
+    assert "=" in first and ("′" in first or "d" in first or "∂" in first), (
+        f"{place(op)} must have its formula and its derivative as the first line of its docstring")
+    example(op, 2)
+
+
+def place(op):
+    """Where a rule is: hard_shrink in ops/activations/kinked.py."""
+    return f"{op.__name__} in {op.reference.__module__.removeprefix('fnnet.').replace('.', '/')}.py"
+
+
+def example(op, i):
+    """The i-th example of a rule. A rule has three: with them it is checked, in several sizes and settings."""
+    if len(op.examples) <= i:
+        have = {0: "no example", 1: "one example"}.get(len(op.examples), f"{len(op.examples)} examples")
+        pytest.fail(f"{place(op)} has {have}: write three, {op.__name__}.example(...)", pytrace=False)
+    return op.examples[i]
 
 
 @RULES
@@ -103,7 +118,7 @@ def summed(op):
 def test_low_precision_is_no_worse_than_autodiff(op, dtype):
     """Against float64 at the same (rounded) inputs; the cotangents come back in the dtype of their arguments. In bfloat16 with 1000
     examples and positive cotangents, where a sum that is not of float32 stalls, unless there is a kink to keep away from."""
-    kinked = any(getattr(maker, "__qualname__", "").startswith("apart") for maker in op.examples[0].values())
+    kinked = any(getattr(maker, "__qualname__", "").startswith("apart") for maker in example(op, 0).values())
     long = {letter: small for letter, (small, _) in sample.SIZES.items()} | {"n": 1000} if dtype == jnp.bfloat16 and not kinked else False
     arrays, settings = sample.inputs(op, op.examples[0], dtype=dtype, large=long)
     over, cotangents = real_arguments(arrays), cotangents_of(partial(op, **settings), arrays)
@@ -210,3 +225,15 @@ def test_nan_at_the_ends_is_caught():
     soft.example(x="n d")
     report = verify.audit(soft)
     assert [check.name for check in report.failures] == ["corners"] and "not finite" in str(report)
+
+
+def test_a_forgotten_example_or_formula_is_told_by_name():
+    @rule
+    def hard_shrink(x):
+        return jnp.where(abs(x) > 1, x, 0)
+    for call in (test_is_documented_and_has_examples, test_audit, test_value_and_gradient_with_other_settings):
+        with pytest.raises((AssertionError, pytest.fail.Exception), match="hard_shrink in test_rules.py (has no example|must have its)"):
+            call(hard_shrink)
+    hard_shrink.example(x="n d")
+    with pytest.raises(pytest.fail.Exception, match="hard_shrink in test_rules.py has one example: write three"):
+        test_value_and_gradient_with_other_settings(hard_shrink)

@@ -1,8 +1,11 @@
 """Data from local files as numpy arrays, and what is done to them before training."""
 
+from fnnet import hints as _hints
 from fnnet.data.batch import Standardised, batches, one_hot, split, standardise
 from fnnet.data.images import Images, read_cifar10, read_idx, read_mnist
 from fnnet.data.read import Table, digits, read_csv, read_npz
 
 __all__ = ["Images", "Standardised", "Table", "batches", "digits", "one_hot", "read_cifar10", "read_csv", "read_idx", "read_mnist",
            "read_npz", "split", "standardise"]
+
+_hints.give(__name__)

@@ -1,5 +1,6 @@
 """Looking inside: what a network does, where its gradients go, where they go wrong, and what training made of it."""
 
+from fnnet import hints as _hints
 from fnnet.diagnostics.bisect import Bisection, bisect
 from fnnet.diagnostics.choosing import bias_or_variance, range_curve, size_curve, validation_curve
 from fnnet.diagnostics.classifying import Confusion, confusion, decision_boundary, first_layer
@@ -14,3 +15,5 @@ from fnnet.diagnostics.trace import Trace, trace
 __all__ = ["Bisection", "Confusion", "Flow", "Inside", "Summary", "Trace", "bias_or_variance", "bisect", "confusion", "decision_boundary",
            "first_layer", "gradient_flow", "heat_map", "histograms", "inside", "learning_curve", "range_curve", "report", "size_curve",
            "summary", "trace", "validation_curve"]
+
+_hints.give(__name__)

@@ -1,5 +1,7 @@
 """Networks as pure functions of parameter trees. A layer is a frozen dataclass of settings; a bare function is a layer too."""
 
+# Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.
+from fnnet import hints as _hints
 from fnnet.layers import initializers
 from fnnet.layers.attention import MultiHeadAttention, transformer_block, with_cache
 from fnnet.layers.basic import Dense, DenseStack, Dropout, Embedding, Flatten, Maxout, PReLU, StochasticDepth
@@ -17,14 +19,25 @@ from fnnet.layers.conv import (
     MaxPool,
 )
 from fnnet.layers.layer import Function, Layer, as_layer, watch
-from fnnet.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm, SpectralNorm, WeightStandardization
+from fnnet.layers.norm import (
+    BatchNorm,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    RMSNorm,
+    SpectralNorm,
+    WeightStandardization,
+)
 from fnnet.layers.products import Bilinear, Gated, LoRA
 from fnnet.layers.recurrent import GRU, LSTM, RNN, Bidirectional, First
 from fnnet.layers.stack import Coupling, Repeat
 
-__all__ = ["GRU", "LSTM", "RNN", "AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "BatchNorm", "Bidirectional", "Bilinear", "Conv",
-           "ConvTranspose", "Coupling", "Dense", "DenseStack", "DepthwiseConv", "Dropout", "Embedding", "First", "Flatten", "Frozen",
-           "Function", "Gated", "GlobalAvgPool", "GlobalMaxPool", "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "LoRA",
-           "LpPool", "MaxPool", "Maxout", "MultiHeadAttention", "PReLU", "Parallel", "RMSNorm", "Repeat", "Residual", "Serial",
-           "Shared", "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "initializers", "transformer_block",
+__all__ = ["GRU", "LSTM", "RNN", "AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "BatchNorm", "Bidirectional",
+           "Bilinear", "Conv", "ConvTranspose", "Coupling", "Dense", "DenseStack", "DepthwiseConv", "Dropout",
+           "Embedding", "First", "Flatten", "Frozen", "Function", "Gated", "GlobalAvgPool", "GlobalMaxPool",
+           "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "LoRA", "LpPool", "MaxPool", "Maxout",
+           "MultiHeadAttention", "PReLU", "Parallel", "RMSNorm", "Repeat", "Residual", "Serial", "Shared",
+           "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "initializers", "transformer_block",
            "watch", "with_cache"]
+
+_hints.give(__name__)

@@ -1,5 +1,7 @@
 """Every operation, hand-differentiated: one file, one chapter. This namespace is the registry."""
 
+# Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.
+from fnnet import hints as _hints
 from fnnet.ops.activations import (
     celu,
     elu,
@@ -86,24 +88,22 @@ from fnnet.ops.penalties import elastic_net, l1, l2, weights_of
 from fnnet.ops.pooling import adaptive_avg_pool, adaptive_max_pool, avg_pool, lp_pool, max_pool, relu_max_pool
 from fnnet.ops.products import bilinear, dense_low_rank, einsum
 from fnnet.ops.recurrent import gru, lstm, rnn
+from fnnet.ops.registry import rules
 from fnnet.ops.reversible import reversible
-from fnnet.rule import Rule
 
+__all__ = ["absolute_error", "adaptive_avg_pool", "adaptive_max_pool", "attention", "avg_pool", "batch_norm",
+           "batch_norm_inference", "batch_norm_relu", "bilinear", "binary_cross_entropy",
+           "binary_cross_entropy_with_logits", "binary_focal", "binary_hinge", "celu", "conv", "conv_transpose",
+           "cosine_distance", "ctc", "dense", "dense_low_rank", "dense_stack", "dropout", "einsum", "elastic_net",
+           "elu", "embedding", "gaussian_nll", "geglu", "gelu", "glu", "group_norm", "gru", "hard_sigmoid", "hard_silu",
+           "hard_swish", "hard_tanh", "huber", "identity", "instance_norm", "kl_divergence", "l1", "l2", "l2_norm",
+           "l2_normalize", "layer_norm", "leaky_relu", "linear_cross_entropy", "log1mexp", "log_cosh", "log_sigmoid",
+           "log_softmax", "logmeanexp", "logsumexp", "lp_pool", "lstm", "max_pool", "maxout", "mish",
+           "multiclass_focal", "multiclass_hinge", "nt_xent", "pinball", "poisson_nll", "power_iteration", "prelu",
+           "reglu", "relu", "relu6", "relu_dropout", "relu_max_pool", "relu_squared", "reversible", "rms_norm", "rnn",
+           "rope", "rules", "selu", "sigmoid", "silu", "sinusoidal", "soft_sign", "softmax", "softmax_cross_entropy",
+           "softplus", "softsign", "sparse_plus", "sparse_sigmoid", "spectral_normalize", "squared_error", "squareplus",
+           "standard_deviation", "stochastic_depth", "swiglu", "swish", "tanh", "triplet", "variance",
+           "weight_standardize", "weights_of"]
 
-def rules():
-    """Every rule of this library, in the order of the course's chapters."""
-    return list(dict.fromkeys(value for value in globals().values() if isinstance(value, Rule)))        # swish is silu: once
-
-
-__all__ = ["absolute_error", "adaptive_avg_pool", "adaptive_max_pool", "attention", "avg_pool", "batch_norm", "batch_norm_inference",
-           "batch_norm_relu", "bilinear", "binary_cross_entropy", "binary_cross_entropy_with_logits", "binary_focal", "binary_hinge",
-           "celu", "conv", "conv_transpose", "cosine_distance", "ctc", "dense", "dense_low_rank", "dense_stack", "dropout", "einsum",
-           "elastic_net", "elu", "embedding", "gaussian_nll", "geglu", "gelu", "glu", "group_norm", "gru", "hard_sigmoid",
-           "hard_silu", "hard_swish", "hard_tanh", "huber", "identity", "instance_norm", "kl_divergence", "l1", "l2", "l2_norm",
-           "l2_normalize", "layer_norm", "leaky_relu", "linear_cross_entropy", "log1mexp", "log_cosh", "log_sigmoid", "log_softmax",
-           "logmeanexp", "logsumexp", "lp_pool", "lstm", "max_pool", "maxout", "mish", "multiclass_focal", "multiclass_hinge",
-           "nt_xent", "pinball", "poisson_nll", "power_iteration", "prelu", "reglu", "relu", "relu6", "relu_dropout",
-           "relu_max_pool", "relu_squared", "reversible", "rms_norm", "rnn", "rope", "rules", "selu", "sigmoid", "silu",
-           "sinusoidal", "soft_sign", "softmax", "softmax_cross_entropy", "softplus", "softsign", "sparse_plus", "sparse_sigmoid",
-           "spectral_normalize", "squared_error", "squareplus", "standard_deviation", "stochastic_depth", "swiglu", "swish", "tanh",
-           "triplet", "variance", "weight_standardize", "weights_of"]
+_hints.give(__name__)

@@ -1,6 +1,7 @@
 """Training: make_step, make_epoch (one compiled, shuffled scan), epochs (a generator), fit. Networks and optimizers are known
 only by their protocols, init/apply and init/update."""
 
+from fnnet import hints as _hints
 from fnnet.train.choose import RangeTest, SizeCurve, range_test, size_curve
 from fnnet.train.evaluate import make_evaluate
 from fnnet.train.loop import Fit, epochs, fit, make_epoch
@@ -10,3 +11,5 @@ from fnnet.train.sweep import Sweep, sweep
 
 __all__ = ["Fit", "RangeTest", "SizeCurve", "Sweep", "TrainState", "epochs", "explain", "fit", "init", "make_epoch", "make_evaluate",
            "make_step", "range_test", "size_curve", "supervised", "sweep"]
+
+_hints.give(__name__)

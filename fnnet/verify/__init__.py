@@ -1,5 +1,6 @@
 """Is a gradient right, and what does it gain? Serves any rule, and any custom_vjp; knows none of fnnet's operations."""
 
+from fnnet import hints as _hints
 from fnnet.table import table
 from fnnet.verify.audit import Audit, Check, audit
 from fnnet.verify.check import check
@@ -9,3 +10,5 @@ from fnnet.verify.scaling import Scaling, scaling
 
 __all__ = ["Audit", "Check", "Comparison", "GradientCheck", "Scaling", "audit", "check", "compare", "difference", "forward_difference",
            "gradient_check", "numeric_gradient", "relative_error", "saved_bytes", "scaling", "table"]
+
+_hints.give(__name__)

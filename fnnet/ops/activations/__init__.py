@@ -1,5 +1,6 @@
 """Activations."""
 
+# Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.
 from fnnet.ops.activations.gates import geglu, gelu, glu, mish, reglu, silu, swiglu
 from fnnet.ops.activations.kinked import (
     celu,
@@ -22,7 +23,7 @@ from fnnet.ops.activations.softmax import log_softmax, logmeanexp, logsumexp, so
 
 swish, hard_swish, softsign = silu, hard_silu, soft_sign
 
-__all__ = ["celu", "elu", "geglu", "gelu", "glu", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "identity", "leaky_relu",
-           "log1mexp", "log_sigmoid", "log_softmax", "logmeanexp", "logsumexp", "maxout", "mish", "prelu", "reglu", "relu", "relu6",
-           "relu_squared", "selu", "sigmoid", "silu", "soft_sign", "softmax", "softplus", "softsign", "sparse_plus", "sparse_sigmoid",
-           "squareplus", "swiglu", "swish", "tanh"]
+__all__ = ["celu", "elu", "geglu", "gelu", "glu", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "identity",
+           "leaky_relu", "log1mexp", "log_sigmoid", "log_softmax", "logmeanexp", "logsumexp", "maxout", "mish", "prelu",
+           "reglu", "relu", "relu6", "relu_squared", "selu", "sigmoid", "silu", "soft_sign", "softmax", "softplus",
+           "softsign", "sparse_plus", "sparse_sigmoid", "squareplus", "swiglu", "swish", "tanh"]

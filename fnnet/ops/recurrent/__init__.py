@@ -10,6 +10,7 @@ Gates are made by tanh, σ(z) = ½ + ½·tanh(z/2), and their slopes from the ga
 + and − in the formulas are the step after and the step before.
 """
 
+# Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.
 from fnnet.ops.recurrent.gru import gru
 from fnnet.ops.recurrent.lstm import lstm
 from fnnet.ops.recurrent.rnn import rnn

@@ -1,0 +1,116 @@
+"""The faces of ops, layers and optim: each `__init__.py` imports what its modules export by their `__all__`.
+
+    python tests/faces.py           after a name came, went or moved
+
+They are generated, as a test checks, and static, so that editors, type checkers and readers see plain imports. What is
+written by hand is kept: the docstring, imports from elsewhere in the package, and aliases (`swish = silu`). The modules
+are read, not imported, so that a face that cannot be imported at the moment can be written too.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "fnnet"
+ROOMS = ("ops", "layers", "optim")
+WHOLE = {"layers": ["initializers"]}            # modules that are exported as such, fnnet.layers.initializers.he
+NOTE = "# Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases."
+WIDTH = 120
+
+
+def faces():
+    """{path: what it should hold} of the rooms and of the chapters inside them."""
+    folders = [folder for room in ROOMS for folder in (*(PACKAGE / room).rglob("*/"), PACKAGE / room)]
+    return {folder / "__init__.py": face(folder) for folder in folders if (folder / "__init__.py").exists()}
+
+
+def face(folder):
+    """The text of a face."""
+    docstring, elsewhere, aliases = kept(folder)
+    room = folder.parent == PACKAGE
+    sources = [(dotted(path), exported(path)) for path in modules(folder)] + list(elsewhere.items())
+    if room:
+        sources += [(dotted(PACKAGE), ["hints as _hints"]), (dotted(folder), WHOLE.get(folder.name, []))]
+    names = exported(folder)
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise SystemExit(f"{', '.join(sorted(twice))} of {dotted(folder)} must be exported once: "
+                         "take it out of one module's __all__")
+    body = "\n".join(imports(*source) for source in sorted(sources) if source[1])
+    parts = [docstring, f"{NOTE}\n{body}", *(["\n".join(aliases)] if aliases else []), listed(names)]
+    return "\n\n".join([*parts, *(["_hints.give(__name__)"] if room else [])]) + "\n"
+
+
+def exported(path):
+    """The names that a module exports by its `__all__`; of a folder, those of its modules and its aliases."""
+    if path.is_dir():
+        _, elsewhere, aliases = kept(path)
+        names = [name for found in (*map(exported, modules(path)), *elsewhere.values()) for name in found]
+        names += WHOLE.get(path.name, []) if path.parent == PACKAGE else []
+        stored = ast.walk(ast.parse("\n".join(aliases)))
+        return names + [node.id for node in stored if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    return imported(path.parent / "__init__.py", dotted(path))
+
+
+def imported(path, module):
+    """What a face has from a module without an `__all__`: it stays."""
+    return [alias.name for node in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.ImportFrom) and node.module == module for alias in node.names]
+
+
+def modules(folder):
+    """The modules and chapters in a folder, by name."""
+    found = [path for path in folder.glob("*.py") if path.stem != "__init__"]
+    return sorted([*found, *(path.parent for path in folder.glob("*/__init__.py"))], key=lambda path: path.stem)
+
+
+def kept(folder):
+    """What is written by hand in a face: its docstring, {module: names} from outside the folder, lines of aliases."""
+    text = (folder / "__init__.py").read_text(encoding="utf-8")
+    first, *body = ast.parse(text).body
+    found = [node for node in body if isinstance(node, ast.ImportFrom) and node.module != dotted(PACKAGE)]
+    elsewhere = {node.module: [alias.name for alias in node.names] for node in found
+                 if node.module != dotted(folder) and not node.module.startswith(dotted(folder) + ".")}
+    lines = [ast.get_source_segment(text, node) for node in body if isinstance(node, ast.Assign)]
+    return ast.get_source_segment(text, first), elsewhere, [line for line in lines if not line.startswith("__all__")]
+
+
+def imports(module, names):
+    """An import as Ruff sorts it: constants, classes, then the others; one name a line where they do not fit one."""
+    names = sorted(names, key=lambda name: (rank(name), natural(name.lower()), natural(name)))
+    line = f"from {module} import {', '.join(names)}"
+    if len(line) <= WIDTH:
+        return line
+    return f"from {module} import (\n" + "".join(f"    {name},\n" for name in names) + ")"
+
+
+def listed(names):
+    """`__all__`, in as few lines as it fits, sorted as Ruff does."""
+    lines, line = [], "__all__ = ["
+    for name in sorted(names, key=lambda name: (rank(name), natural(name))):
+        if len(line) + len(name) + 3 > WIDTH:
+            lines.append(line.rstrip())
+            line = " " * len("__all__ = [")
+        line += f'"{name}", '
+    return "\n".join([*lines, line.rstrip(", ") + "]"])
+
+
+def rank(name):
+    return 0 if name.isupper() and len(name) > 1 else 1 if name[0].isupper() else 2
+
+
+def natural(name):
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def dotted(path):
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+
+
+if __name__ == "__main__":
+    for path, text in faces().items():
+        if path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.relative_to(PACKAGE.parent)}")
