@@ -2,8 +2,11 @@
 
 from fnnet import hints as _hints
 from fnnet.data.batch import Standardised, batches, one_hot, split, standardise
-from fnnet.data.images import Images, read_cifar10, read_idx, read_mnist
-from fnnet.data.read import Table, digits, read_csv, read_npz
+from fnnet.data.cifar import read_cifar10
+from fnnet.data.csv_file import read_csv
+from fnnet.data.idx import read_idx, read_mnist
+from fnnet.data.npz import read_npz
+from fnnet.data.table import Images, Table, digits
 
 __all__ = ["Images", "Standardised", "Table", "batches", "digits", "one_hot", "read_cifar10", "read_csv", "read_idx", "read_mnist",
            "read_npz", "split", "standardise"]

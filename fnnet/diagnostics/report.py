@@ -2,7 +2,6 @@
 
 import html
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from fnnet.diagnostics.choosing import bias_or_variance
 from fnnet.diagnostics.classifying import Confusion
 from fnnet.diagnostics.curves import learning_curve
 from fnnet.diagnostics.flow import draw_flow
+from fnnet.diagnostics.run_file import read_run
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
@@ -19,14 +19,16 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem }
 table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
 td:first-child, th:first-child { text-align: left }
 """
+LABEL = 20          # characters of a name in a picture
 
 
 def report(run, path="report.html"):
     """Writes a run, kept by `fnnet train … --save RUN`, as a page: the result, curves, network, rules with their audits, settings.
 
     run is the folder, its run.json, or what that holds; the page is one file with its pictures inside. Returns its path.
+    Raises FileNotFoundError where there is no run, and ValueError, with the file and the field, where a run has not the form of one.
     """
-    found = _read(run) if isinstance(run, str | Path) else run
+    found = read_run(run)
     test, last = found["test"], found["history"][-1]
     score = f"test accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}" if found["classes"] else f"test error {test['loss']:.6g}"
     sections = [f"<p><strong>{html.escape(score)}</strong>. {html.escape(found['what'])}. {html.escape(found['stopped'])}.</p>"]
@@ -37,19 +39,21 @@ def report(run, path="report.html"):
     if np.isfinite(errors).all():
         said = bias_or_variance(*errors)
         sections.append(f"<p>{html.escape(said[0].upper() + said[1:])}.</p>")
-    if found["confusion"]:
-        confusion = Confusion(np.array(found["confusion"]), tuple(found["classes"]))
+    if found.get("confusion"):
+        counts = np.array(found["confusion"])
+        confusion, drawn = (Confusion(counts, tuple(names)) for names in (found["classes"], map(_label, found["classes"])))
         mistakes = "; ".join(f"{a} taken for {b} {n} times" for a, b, n in confusion.worst())
-        sections.append("<h2>Who is taken for whom</h2>" + _svg(confusion.plot)
+        sections.append("<h2>Who is taken for whom</h2>" + _svg(drawn.plot)
                         + f"<p>The most frequent mistakes: {html.escape(mistakes or 'none')}.</p>")
     sections.append(f"<h2>Network</h2><pre>{html.escape(found['network'])}</pre><pre>{html.escape(found['summary'])}</pre>")
     if found.get("flow"):
+        flow = {**found["flow"], "names": [_label(name) for name in found["flow"]["names"]]}
         sections.append(f"<h2>Gradient flow</h2><p>{html.escape(found['flow']['said'])}</p>"
-                        + _svg(lambda file: draw_flow(found["flow"], file, title="δ through the layers, after training")))
+                        + _svg(lambda file: draw_flow(flow, file, title="δ through the layers, after training")))
     sections.append("<h2>Rules</h2><p>Each gradient is derived by hand; before training each was held against autodiff of its plain "
                     "definition and against central differences, in float64.</p>"
                     + _table(("rule", "checks", "against autodiff", "against differences"),
-                             [(r["rule"], r["checks"], f"{r['gradient']:.0e}", f"{r['differences']:.0e}") for r in found["rules"]]))
+                             [(r["rule"], r["checks"], _error(r.get("gradient")), _error(r.get("differences"))) for r in found["rules"]]))
     sections.append("<h2>Settings</h2>" + _table(("setting", "value"), [*found["settings"].items(), *found["versions"].items(),
                                                                         ("device", found["device"])]))
     title = f"fnnet: {found['data']}"
@@ -61,19 +65,13 @@ def report(run, path="report.html"):
     return path
 
 
-def _read(run):
-    path = Path(run)
-    path = path / "run.json" if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no run in {run}: keep one with fnnet train … --save {run}")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as problem:
-        raise ValueError(f"{path} is no complete JSON ({problem})") from None
-    wanted = "data", "history", "network", "rules", "settings", "training", "validation", "test"
-    if missing := [key for key in wanted if key not in found]:
-        raise ValueError(f"{path} is no run: it has no {missing[0]!r}")
-    return found
+def _label(name):
+    """A name as the text of a picture: short, and without the dollars between which matplotlib reads formulas."""
+    return (name if len(name) <= LABEL else name[:LABEL] + "…").replace("$", r"\$")
+
+
+def _error(value):
+    return "not checked" if value is None else f"{value:.0e}"
 
 
 def _svg(draw):

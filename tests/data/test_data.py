@@ -14,7 +14,7 @@ def test_digits():
 
 def written(tmp_path, text):
     path = tmp_path / "t.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -27,6 +27,7 @@ def test_csv_with_classes_by_name(tmp_path):
 @pytest.mark.parametrize("answers, y, classes", [
     ("10 9 10", [1, 0, 1], ("9", "10")), ("1 0 1.0 01", [1, 0, 1, 1], ("0", "1")), ("1 3+ 1.0", [0, 2, 1], ("1", "1.0", "3+")),
     ("0.5 1 2", [0.5, 1, 2], ()), ("x y x", [0, 1, 0], ("x", "y")),
+    ("1_0 a_b", [0, 1], ("1_0", "a_b")),
 ])
 def test_csv_targets(tmp_path, answers, y, classes):
     table = data.read_csv(written(tmp_path, "a,y\n" + "".join(f"1,{a}\n" for a in answers.split())), "y")
@@ -43,15 +44,30 @@ def test_csv_targets(tmp_path, answers, y, classes):
     ("a,y\n1,2\n4,\n", "y", "line 3: no value in column 'y'"),
     ("a,b,y\n1,2,3\n1,2\n", "y", "line 3: 2 cells where the header has 3"),
     ("y\n1\n", "y", "nothing to learn from"),
-    ("y,a,y\n1,2,3\n", "y", "has 2 columns 'y': it has y, a, y"),
+    ("y,a,y\n1,2,3\n", "y", "has 2 columns 'y': it has y, a, y; rename or remove all but one"),
+    ("a,a,y\n1,2,3\n", "y", "has 2 columns 'a': it has a, a, y"),
+    (",a,y\n1,2,3\n", "y", "column 1 has no name; name it, or leave it out"),
+    ("a,y, \n1,2,3\n", "y", "column 3 has no name"),
+    ("a,y\n1_000,1\n", "y", "line 2, column 'a': '1_000' must be written with the digits 0 to 9 and without '_'"),
+    ("a,y\n٣,1\n", "y", "line 2, column 'a': '٣' must be written with the digits 0 to 9"),
+    ("a,y\n１２,1\n", "y", "line 2, column 'a': '１２' must be written with the digits 0 to 9"),
+    ("a,y\n1,2\n1,1_000\n", "y", "line 3, column 'y': '1_000' must be written with the digits 0 to 9"),
+    ("a,y\n1,0.5\n1,٣\n", "y", "line 3, column 'y': '٣' must be written with the digits 0 to 9"),
+    ("a,y\n1e999,0\n", "y", "line 2, column 'a': 1e999 is too large for float32"),
     ("a,y\n1,0\n2,1\n3,nan\n", "y", "line 4, column 'y': nan is not a finite number"),
     ("a,y\n1,0.5\n2,NA\n", "y", "line 3, column 'y': 'NA' where others are numbers"),
     ("a,y\n1e39,0\n", "y", "line 2, column 'a': 1e39 is too large for float32"),
-    ('a,y\n1,"b\n2,b\n3,b\n', "y", "is no CSV file .*is a quotation mark not closed"),
+    ('a,y\n1,"b\n2,b\n3,b\n', "y", "is not a CSV file .*is a quotation mark not closed"),
 ])
 def test_a_wrong_table_is_a_sentence(tmp_path, text, target, sentence):
     with pytest.raises(ValueError, match=sentence.replace("(", r"\(")):
         data.read_csv(written(tmp_path, text), target)
+
+
+@pytest.mark.parametrize("delimiter", ["", ";;", None, "\n", '"'])
+def test_a_delimiter_must_be_one_character(tmp_path, delimiter):
+    with pytest.raises(ValueError, match="delimiter must be one character"):
+        data.read_csv(written(tmp_path, "a,y\n1,2\n"), "y", delimiter=delimiter)
 
 
 def test_csv_as_spreadsheets_write_it(tmp_path):
@@ -79,10 +95,10 @@ def test_npz(tmp_path):
     with pytest.raises(ValueError, match=r"has <U1\[2\] as 'y', and numbers"):
         data.read_npz(path)
     np.save(tmp_path / "t.npy", np.ones(3))
-    with pytest.raises(ValueError, match="no complete .npz archive, which np.savez"):
+    with pytest.raises(ValueError, match="not a complete .npz archive, which np.savez"):
         data.read_npz(tmp_path / "t.npy")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match="no complete .npz archive"):
+    with pytest.raises(ValueError, match="not a complete .npz archive"):
         data.read_npz(path)
     with pytest.raises(FileNotFoundError, match="there is no file"):
         data.read_npz(tmp_path / "absent.npz")

@@ -77,7 +77,7 @@ WRONG = {
     "cut short": (lambda f: data.read_idx(_write(f / "a", idx(PIXELS)[:-1])), ValueError,
                   r"says \[7, 28, 28\] uint8, 5488 bytes, and holds 5487"),
     "sizes cut short": (lambda f: data.read_idx(_write(f / "a", b"\0\0\x08\x03\0\0")), ValueError, "do not hold the sizes of 3 axes"),
-    "gzip cut short": (lambda f: data.read_idx(_write(f / "a.gz", gzip.compress(idx(PIXELS))[:-9])), ValueError, "no complete gzip"),
+    "gzip cut short": (lambda f: data.read_idx(_write(f / "a.gz", gzip.compress(idx(PIXELS))[:-9])), ValueError, "not a complete gzip"),
     "no batches": (lambda f: data.read_cifar10(f), FileNotFoundError, "no data_batch_1 nor data_batch_1.bin: give the folder"),
     "no test": (lambda f: (cifar_binary(f), (f / "test_batch.bin").unlink(), data.read_cifar10(f)), FileNotFoundError,
                 "and no test_batch.bin"),

@@ -1,6 +1,8 @@
 """A kept run as one page."""
 
 import json
+import math
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -64,10 +66,100 @@ def test_a_regression_has_no_confusion(tmp_path):
 
 
 @pytest.mark.parametrize("content, error, sentence", [(None, FileNotFoundError, "keep one with fnnet train … --save"),
-                                                      ("{", ValueError, "is no complete JSON"),
-                                                      ("{}", ValueError, "is no run: it has no 'data'")])
+                                                      ("{", ValueError, "is not complete JSON"),
+                                                      ("[" * 100_000, ValueError, "run.json is not complete JSON"),
+                                                      ('{"a": ' + "9" * 5000 + "}", ValueError, "run.json is not complete JSON"),
+                                                      ("[]", ValueError, "run.json is not a run: it must be a dictionary; got \\[\\]"),
+                                                      ("{}", ValueError, "is not a run: it has no 'data'")])
 def test_no_run_is_a_sentence(tmp_path, content, error, sentence):
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(error, match=sentence):
         diagnostics.report(tmp_path)
+
+
+def fields(value, path=()):
+    """The path of every field, those of the first item for a list."""
+    for key, part in value.items() if isinstance(value, dict) else list(enumerate(value))[:1]:
+        yield (*path, key)
+        if isinstance(part, dict | list):
+            yield from fields(part, (*path, key))
+
+
+FLOW = {"said": "fine", "kinds": [], "names": ["0 Dense(4)", "2 Dense(2)"], "delta": [0.1, 0.1], "rms": [1.0, None], "dead": [None, 0.2],
+        "saturated": [0.5, None]}
+FREE = {("settings", "rate"), ("versions", "jax")}             # shown as they are
+OPTIONAL = {("flow",), ("confusion",), ("rules", 0, "gradient"), ("rules", 0, "differences"),
+            *(("history", 0, name) for name in ("accuracy", "valid_accuracy", "valid_loss"))}
+FIELDS = list(fields({**RUN, "flow": FLOW}))
+
+
+def changed(path, *value, of=None):
+    """The run as JSON, with another value in this place, or none."""
+    run = json.loads(json.dumps(of or {**RUN, "flow": FLOW}))
+    place = run
+    for key in path[:-1]:
+        place = place[key]
+    del place[path[-1]]
+    if value:
+        place.insert(path[-1], *value) if isinstance(place, list) else place.update({path[-1]: value[0]})
+    return json.dumps(run)
+
+
+def place(path):
+    """As a sentence names it: history[0].loss."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
+
+
+@pytest.mark.parametrize("path", [path for path in FIELDS if path not in FREE], ids=place)
+def test_every_field_of_a_wrong_type_is_named_with_its_file(tmp_path, path):
+    for value in (True, {"a": [1]}, [[[]]], 2**70, "\ud800"):
+        if isinstance(value, dict) and path[0] in ("settings", "versions"):
+            continue
+        (tmp_path / "run.json").write_text(changed(path, value))
+        with pytest.raises(ValueError, match=r"run.json is not a run: " + re.escape(place(path))):
+            diagnostics.report(tmp_path)
+
+
+@pytest.mark.parametrize("path", [path for path in FIELDS if isinstance(path[-1], str) and path not in FREE | OPTIONAL], ids=place)
+def test_every_missing_field_is_named_with_its_file(tmp_path, path):
+    (tmp_path / "run.json").write_text(changed(path))
+    with pytest.raises(ValueError, match=rf"run.json is not a run: {re.escape(place(path[:-1])) or 'it'} has no '{path[-1]}'"):
+        diagnostics.report(tmp_path)
+
+
+@pytest.mark.parametrize("path, value, sentence", [
+    (("confusion", 0, 0), -1, r"confusion\[0\]\[0\] must be a whole number from 0"),
+    (("history", 1, "epoch"), 1.5, r"history\[1\].epoch must be a whole number"),
+    (("history", 1, "loss"), 1e308, r"history\[1\].loss must be a number \(0, NaN, ±Infinity, or of a size from 1e-200 to 1e200\)"),
+    (("test", "loss"), 5e-324, "test.loss must be a number"),
+    (("history",), [], "history must have at least one epoch"),
+    (("classes",), ["a"], r"confusion must be \[1 1\], a row and a column for each of the classes; got 2 rows of 2"),
+    (("classes",), [], r"confusion must be \[0 0\]"),
+    (("confusion", 0), [1, 2, 3], r"confusion must be \[2 2\], .*; got 2 rows of 2, 3"),
+    (("test",), {"loss": 1}, "test has no 'accuracy', and a run with classes must have it"),
+    (("history", 2), {"epoch": 3, "loss": 1}, r"history\[2\] has no 'valid_loss'"),
+    (("flow", "dead"), [None], "flow.dead must have a number for each of the layers in flow.names, and at least one; got 1 for 2"),
+    (("settings", "rate"), "\ud800", "settings.rate must be something that can be shown as text"),
+])
+def test_wrong_values_and_fields_that_do_not_go_together_are_named(tmp_path, path, value, sentence):
+    (tmp_path / "run.json").write_text(changed(path, value))
+    with pytest.raises(ValueError, match=f"run.json is not a run: {sentence}"):
+        diagnostics.report(tmp_path)
+
+
+@pytest.mark.parametrize("values", [
+    {("classes", 0): r"$\frac$ $x", ("flow", "names", 0): r"$\frac$ $x", ("history", 1, "loss"): math.inf, ("flow",): None,
+     ("history", 2, "valid_loss"): math.nan, ("confusion", 0, 0): 2**40, ("rules", 0, "gradient"): None},
+    {("classes", 0): "a" * 50_000, ("history", 1, "loss"): 1e200, ("history", 2, "loss"): 1e-200, ("flow", "delta", 0): 1e200,
+     ("flow", "delta", 1): 1e-200, ("history", 0, "epoch"): 2**40},
+    {("history", 1, "loss"): 1e200, ("history", 1, "valid_loss"): -1e200, ("flow", "names", 0): r"$\frac$ $x",
+     ("flow", "names", 1): "b" * 50_000},
+])
+def test_odd_values_that_a_run_can_have_are_drawn(tmp_path, values):
+    run = {**RUN, "flow": FLOW}
+    for path, value in values.items():
+        run = json.loads(changed(path, value, of=run))
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    page = Page(diagnostics.report(tmp_path, tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert page.open == [] and page.pictures == (4 if run["flow"] else 3)

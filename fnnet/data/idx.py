@@ -1,0 +1,73 @@
+"""Arrays and images in MNIST's IDX format, plain or gzipped, from files at hand. A header is checked before what it announces is read."""
+
+import gzip
+import math
+import struct
+from contextlib import nullcontext
+
+import numpy as np
+
+from fnnet.data.files import existing, existing_folder, reading
+from fnnet.data.table import Images
+
+TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+AXES = 32               # as many as every version of NumPy takes
+PIECE = 2**20
+
+
+def read_mnist(folder):
+    """MNIST, Fashion-MNIST and their like: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…, plain or .gz.   [LeCun et al. 1998]
+
+    Raises FileNotFoundError for a folder without them, ValueError for a file that is damaged or is something else.
+    """
+    folder = existing_folder(folder)
+    parts = []
+    for part in ("train", "t10k"):
+        x, y = read_idx(_file(folder, f"{part}-images", 3)), read_idx(_file(folder, f"{part}-labels", 1))
+        if x.ndim != 3 or y.ndim != 1 or len(x) != len(y) or x.dtype != np.uint8 or y.dtype != np.uint8 or not x.size:
+            raise ValueError(f"{folder}: {part} holds images {list(x.shape)} {x.dtype} and labels {list(y.shape)} {y.dtype}, and "
+                             "[n h w] uint8 and [n] uint8 are wanted")
+        parts.append((np.divide(x[..., None], 255, dtype=np.float32), y.astype(np.int32)))
+    return Images(*parts, tuple(map(str, range(int(max(y.max() for _, y in parts)) + 1))))
+
+
+def read_idx(path):
+    """An array in the IDX format, plain or gzipped: two zero bytes, the type, the number of axes, their sizes, the numbers.
+
+    Raises ValueError unless the file holds just the numbers that its header announces; no more than these is decompressed.
+    """
+    path = existing(path)
+    with path.open("rb") as file, gzip.open(file) if path.suffix == ".gz" else nullcontext(file) as stream:
+        start = _read(stream, 4, path)
+        if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in TYPES:
+            raise ValueError(f"{path} is not in the IDX format: it begins with {start.hex(' ') or 'nothing'}")
+        dtype, axes = np.dtype(TYPES[start[2]]), start[3]
+        sizes = _read(stream, 4 * axes, path)
+        if axes > AXES or len(sizes) < 4 * axes:
+            raise ValueError(f"{path} is cut short or damaged: {len(sizes)} bytes do not hold the sizes of {axes} axes (at most {AXES})")
+        shape = struct.unpack(f">{axes}I", sizes)
+        wanted = math.prod(shape) * dtype.itemsize
+        if not wanted and math.prod(filter(None, shape)) > 2**48:
+            raise ValueError(f"{path} says {list(shape)}, which no array can be")
+        content = _read(stream, wanted + 1, path)
+    if len(content) != wanted:
+        raise ValueError(f"{path} says {list(shape)} {dtype.name}, {wanted} bytes, and holds "
+                         + (f"{len(content)}: is the file cut short?" if len(content) < wanted else "more"))
+    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
+
+
+def _read(stream, count, path):
+    """At most `count` bytes, piece by piece: memory grows with what is there, not with what a header announces."""
+    content = bytearray()
+    with reading(path, "gzip file" if path.suffix == ".gz" else "file"):
+        while piece := stream.read(min(PIECE, count - len(content))):
+            content += piece
+    return content
+
+
+def _file(folder, stem, axes):
+    names = [f"{stem}{dash}idx{axes}-ubyte{end}" for dash in "-." for end in ("", ".gz")]
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} has no {names[0]}, nor {names[1]}")

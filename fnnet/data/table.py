@@ -1,0 +1,33 @@
+"""What the readers return, and the digits that come with scikit-learn."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+FLOAT32 = float(np.finfo(np.float32).max)
+
+
+class Table(NamedTuple):
+    """x [n d] float32; y [n], int32 for classes and float32 for numbers; the names of the columns, and of the classes if any."""
+    x: np.ndarray
+    y: np.ndarray
+    features: tuple
+    classes: tuple
+
+
+class Images(NamedTuple):
+    """Images [n h w c] float32 from 0 to 1 with labels [n] int32, to train on and to test on, and the names of the classes."""
+    training: tuple
+    test: tuple
+    classes: tuple
+
+
+def digits():
+    """1797 handwritten digits of 8 × 8 pixels from 0 to 1, x [1797 64], y [1797] from 0 to 9   [Alpaydin & Kaynak 1998]"""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ImportError("the digits come with scikit-learn, which is not installed: pip install 'fnnet[data]'") from None
+    bunch = load_digits()
+    return Table((bunch.data / 16).astype(np.float32), bunch.target.astype(np.int32),
+                 tuple(bunch.feature_names), tuple(map(str, bunch.target_names)))
