@@ -11,7 +11,7 @@ from fnnet import data, diagnostics, layers, ops, optim, train
 
 table = data.digits()
 training, validation, test = data.split(table.x, table.y)
-scaled = data.standardise(training[0], validation[0], test[0])          # by the mean and deviation of the training part alone
+scaled = data.standardize(training[0], validation[0], test[0])          # by the mean and deviation of the training part alone
 training, validation, test = zip(scaled.parts, (training[1], validation[1], test[1]), strict=True)
 
 net = layers.Serial(layers.Dense(256), ops.relu, layers.Dropout(0.3), layers.Dense(10))

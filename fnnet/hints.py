@@ -1,6 +1,7 @@
 """What to write for a name that is not here: other libraries' names for the same thing, and the closest spelling."""
 
 import sys
+import warnings
 from collections.abc import Iterable
 
 ROOMS = ("ops", "layers", "optim", "train", "data", "diagnostics", "verify")
@@ -87,7 +88,7 @@ ELSEWHERE = {
     "train.sweep": "gridsearch gridsearchcv randomsearch randomizedsearchcv",
     "data.batches": "dataloader",
     "data.split": "traintestsplit",
-    "data.standardise": "standardize standardscaler",
+    "data.standardize": "standardscaler",
     "data.read_mnist": "mnist loadmnist",
     "data.read_cifar10": "cifar10 loadcifar10",
     "data.read_csv": "loadcsv",
@@ -119,11 +120,18 @@ SETTINGS = {
 }
 
 
-def give(module: str) -> None:
-    """Lets a module say what to write where it is asked for a name that it does not have."""
+def give(module: str, renamed: dict[str, str] | None = None) -> None:
+    """Lets a module say what to write where it is asked for a name that it does not have.
+
+    renamed: old names that still work for one version, with a DeprecationWarning, and what they are called now.
+    """
     face = sys.modules[module]
 
     def missing(name: str):
+        if renamed and name in renamed:
+            warnings.warn(f"{module}.{name} is now {module}.{renamed[name]}; the old name goes in the next version",
+                          DeprecationWarning, stacklevel=2)
+            return getattr(face, renamed[name])
         said = f"module {module!r} has no attribute {name!r}"
         if not name.startswith("_") and (hint := named(name, module)):
             said += f": {hint}"

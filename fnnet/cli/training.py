@@ -172,7 +172,7 @@ def _images(args):
 def _standardised(parts, classes, what):
     if len(classes) == 1:
         raise ValueError(f"all examples are of one class, {classes[0]!r}: there is nothing to tell apart")
-    scaled = data.standardise(*(x for x, _ in parts))
+    scaled = data.standardize(*(x for x, _ in parts))
     ys = [y if classes else y[:, None] for _, y in parts]
     return Given(*zip(scaled.parts, ys, strict=True), classes, what)
 

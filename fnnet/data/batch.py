@@ -5,11 +5,19 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Standardised(NamedTuple):
-    """The parts scaled, and the mean and scale of the first."""
+class Standardized(NamedTuple):
+    """The parts scaled, and the mean μ and scale σ of the first, with as many axes as one example."""
     parts: tuple
     mean: np.ndarray
     scale: np.ndarray
+
+    def inverse(self, x):
+        """x·σ + μ, in the units that the data had: of examples [n ...], or of one example."""
+        x = np.asarray(x)
+        trailing = x.shape[-self.mean.ndim:] if self.mean.ndim else ()
+        if len(trailing) < self.mean.ndim or any(m not in (1, k) for m, k in zip(self.mean.shape, trailing)):
+            raise ValueError(f"x must be examples that end in the axes of the mean, {list(self.mean.shape)}; got {list(x.shape)}")
+        return (x * self.scale + self.mean).astype(_floating(x.dtype))
 
 
 def split(x, y, *, fractions=(0.7, 0.15, 0.15), seed=0, stratify=True):
@@ -39,19 +47,50 @@ def split(x, y, *, fractions=(0.7, 0.15, 0.15), seed=0, stratify=True):
     return [(x[rows], y[rows]) for rows in parts]
 
 
-def standardise(train, *others):
-    """(x − μ)/σ for each, with μ and σ of the first alone, so that nothing is learnt from the others. Constant columns become 0.
+def standardize(train, *others, axis=0):
+    """(x − μ)/σ for each, with μ and σ of the first alone, so that nothing is learned from the others. What is constant becomes 0.
 
-    Whole numbers, such as pixels from 0 to 255, become float32.
+    μ and σ are taken over `axis`, which must include the axis 0 of the examples: 0 for columns [n d] (the default), (0, 1, 2) for the
+    channels of images [n h w c]. Whole numbers, such as pixels from 0 to 255, become float32. `.inverse(x)` goes back.
     """
     train = np.asarray(train)
-    if len(train) == 0:
-        raise ValueError("standardise was given no examples")
-    dtype = train.dtype if np.issubdtype(train.dtype, np.floating) else np.dtype(np.float32)
+    if not train.ndim or not train.size:
+        raise ValueError(f"standardize was given no examples: the shape is {list(train.shape)}")
+    axes = _axes(axis, train.ndim)
+    kept = [k for k in range(train.ndim) if k not in axes]
+    for x in map(np.asarray, others):
+        if x.ndim != train.ndim or any(x.shape[k] != train.shape[k] for k in kept):
+            raise ValueError(f"standardize: all parts must have the same sizes along the axes {kept}; got {list(train.shape)} and "
+                             f"{list(x.shape)}")
     wide = np.promote_types(train.dtype, np.float32)
-    constant = train.max(0) == train.min(0)         # not σ = 0: the mean of equal numbers is rounded, and σ then is above 0
-    mean, scale = np.where(constant, train[0], train.mean(0, dtype=wide)), np.where(constant, 1, train.std(0, dtype=wide)).astype(wide)
-    return Standardised(tuple(((np.asarray(x) - mean) / scale).astype(dtype) for x in (train, *others)), mean, scale)
+    low, high = train.min(axes, keepdims=True), train.max(axes, keepdims=True)
+    mean, deviation = _moments(train, axes)
+    constant = high == low          # not σ = 0: the mean of equal numbers is rounded, and σ then is above 0
+    mean, scale = np.where(constant, low, mean).astype(wide)[0], np.where(constant, 1, deviation).astype(wide)[0]
+    dtype = _floating(train.dtype)
+    return Standardized(tuple(((np.asarray(x) - mean) / scale).astype(dtype, copy=False) for x in (train, *others)), mean, scale)
+
+
+def _axes(axis, axes):
+    given = tuple(axis) if isinstance(axis, tuple | list) else (axis,)
+    if not all(isinstance(k, int) and not isinstance(k, bool) and -axes <= k < axes for k in given):
+        raise ValueError(f"axis must be whole numbers below {axes}, the number of axes there are; got {axis!r}")
+    found = tuple(sorted({k % axes for k in given}))
+    if 0 not in found:
+        raise ValueError(f"axis must include 0, the axis of the examples; got {axis!r}")
+    return found
+
+
+def _moments(x, axes):
+    """μ and σ in float64, over pieces: sums of many float32 stop growing, and a copy of all in float64 is large."""
+    mean = x.mean(axes, dtype=np.float64, keepdims=True)
+    pieces = np.array_split(x, max(1, x.size // 2**24))
+    squares = sum(np.square(piece - mean).sum(axes, dtype=np.float64, keepdims=True) for piece in pieces if len(piece))
+    return mean, np.sqrt(squares * (mean.size / x.size))
+
+
+def _floating(dtype):
+    return dtype if np.issubdtype(dtype, np.floating) else np.dtype(np.float32)
 
 
 def one_hot(labels, classes):

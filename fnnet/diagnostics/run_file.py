@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 MANY = 2**40            # a confusion matrix of 2000 classes then has a sum that int64 holds
 EXACT = 2**53           # whole numbers up to here are the same as floats
-TINY, HUGE = 1e-200, 1e200          # of sizes between these an axis can be drawn with its margins
+HUGE = 1e250            # up to here matplotlib can draw an axis with its margins
 
 
 class Optional(NamedTuple):
@@ -34,7 +34,7 @@ def _is_number(value):
         return False
     if isinstance(value, numbers.Integral):
         return abs(value) <= EXACT
-    return value == 0 or not math.isfinite(value) or TINY <= abs(value) <= HUGE
+    return not math.isfinite(value) or abs(value) <= HUGE
 
 
 def _is_setting(value):
@@ -45,7 +45,7 @@ def _is_setting(value):
 
 
 TEXT, COUNT, SETTING = "text", "a whole number from 0 to 2**40", "something that can be shown as text"
-NUMBER = "a number (0, NaN, ±Infinity, or of a size from 1e-200 to 1e200)"
+NUMBER = "a number (NaN, ±Infinity, or from -1e250 to 1e250)"
 HOLDS = {TEXT: _is_text, COUNT: _is_count, NUMBER: _is_number, SETTING: _is_setting}
 ANY = "any name"
 FIGURES = "delta", "rms", "dead", "saturated"               # of the gradient flow, for each layer
