@@ -1,8 +1,10 @@
 """The machinery: a rule is right under every transformation, and every mistake in one is a sentence."""
 
 import copy
+import gc
 import pickle
 import threading
+import weakref
 from functools import partial
 
 import chex
@@ -14,7 +16,9 @@ from drawn import normal
 from jax import lax, random
 from jax.sharding import AxisType
 
-from fnnet.rule import Rule, _Recorder, autodiff, rule, used
+import fnnet as fn
+from fnnet.rule import Recorder, Rule, autodiff, rule, used
+from fnnet.rule.definition import BUILT
 
 
 @rule
@@ -92,6 +96,7 @@ TRANSFORMED = {
     "grad of grad": lambda f: grad(lambda x, w, b: sum((g**2).sum() for g in grad(f)(x, w, b))),
     "ahead of time": lambda f: lambda *a: jax.jit(grad(f)).lower(*a).compile()(*a),
     "hessian": lambda f: jax.hessian(f, ALL),
+    "the value of value_and_grad": lambda f: grad(lambda *a: jax.value_and_grad(f, ALL)(*a)[0]),
 }
 
 
@@ -99,6 +104,90 @@ TRANSFORMED = {
 def test_a_rule_is_its_reference_under(name):
     transform = TRANSFORMED[name]
     close(transform(loss)(*arrays()), transform(autodiff(loss))(*arrays()))
+
+
+@rule
+def rounded(x):
+    """y = round(x),   y′ = 1: a straight-through gradient, of which autodiff knows nothing"""
+    return jnp.round(x)
+
+
+@rounded.slope
+def rounded_slope(x):
+    return jnp.ones_like(x)
+
+
+def value(f):
+    return lambda *args: jax.value_and_grad(f)(*args)[0]
+
+
+VALUES = {
+    "grad": lambda f, x: jax.grad(value(f))(x),
+    "jit": lambda f, x: jax.jit(jax.grad(value(jax.jit(f))))(x),
+    "a Python number": lambda f, x: jax.grad(value(f))(float(x)),
+    "value of the value": lambda f, x: jax.grad(value(value(value(f))))(x),
+    "vmap": lambda f, x: jax.vmap(jax.grad(value(f)))(x[None])[0],
+    "vmap inside": lambda f, x: jax.grad(lambda x: jax.vmap(value(f))(x).sum())(x[None])[0],
+    "scan": lambda f, x: jax.grad(lambda x: lax.scan(lambda c, _: (c + value(f)(x), None), 0 * x, None, 2)[0])(x) / 2,
+    "remat": lambda f, x: jax.grad(jax.checkpoint(value(f)))(x),
+    "forward mode": lambda f, x: jax.jvp(value(f), (x,), (jnp.ones_like(x),))[1],
+    "shard_map": lambda f, x: jax.shard_map(
+        jax.vmap(jax.grad(value(f))), mesh=jax.make_mesh((8,), ("data",), (AxisType.Auto,)), in_specs=jax.P("data"),
+        out_specs=jax.P("data"))(jnp.full(8, x))[0],
+}
+
+
+@pytest.mark.parametrize("transform", VALUES.values(), ids=VALUES)
+def test_the_derivative_of_a_differentiated_value_is_the_rules(transform):
+    close(transform(rounded, jnp.asarray(1.3)), jnp.asarray(1.0))
+    close(transform(lambda x: swell(rounded(x), alpha=0.5), jnp.asarray(2.7)), jnp.asarray(3.0))
+    assert jax.hessian(rounded)(1.3) == 0 and jax.hessian(lambda x: rounded(x) ** 2)(1.3) == 2
+
+
+def test_the_derivative_of_a_value_also_follows_y_where_it_is_saved():
+    @rule
+    def kept(x):
+        return jnp.round(x)
+    kept.bwd(lambda dy, y: dy * y)                                  # y′ = y, so that y″ = y too
+    assert jax.hessian(kept)(2.7) == 3 and jax.grad(jax.grad(kept))(2.7) == 3
+
+
+def test_one_differentiation_meets_nothing_but_the_custom_vjp():
+    """What gives a differentiated value its derivative is no step of the program, and nothing more is saved for it."""
+    x = jnp.ones((3, 4))
+    jaxpr = jax.make_jaxpr(lambda x: swell(x))(x)
+    assert "custom_jvp" not in str(jaxpr)
+    saved = [leaf for leaf in jax.tree.leaves(jax.vjp(swell, x)[1]) if leaf is not x]
+    assert not saved
+
+    def layers(x):
+        return lax.scan(lambda h, _: (tanh(h), None), x, None, 5)[0].sum()
+
+    @rule
+    def tanh(x):
+        return jnp.tanh(x)
+    tanh.bwd(lambda dy, y: dy * (1 - y * y))
+    stacked = [leaf.shape for leaf in jax.tree.leaves(jax.vjp(layers, x)[1]) if leaf.shape[:1] == (5,)]
+    assert stacked == [(5, 3, 4)]                                   # y of every layer, once
+
+
+def test_python_and_numpy_numbers_stand_where_arrays_are():
+    @rule
+    def shaped(x, y):
+        return x.astype(x.dtype) * y.reshape(y.shape)
+    shaped.bwd(lambda dy, x, y: ((dy.astype(x.dtype) * y).reshape(x.shape), (dy * x.astype(dy.dtype)).reshape(y.shape)))
+    for number in (float, np.float64, np.asarray, jnp.asarray):
+        args = number(2.0), number(3.0)
+        for f in (shaped, autodiff(shaped)):
+            assert f(*args) == jax.jit(f)(*args) == 6
+            for transform in (lambda g: g, jax.jit):
+                assert transform(jax.grad(f, (0, 1)))(*args) == (3, 2) and jax.hessian(f, 0)(*args) == 0
+
+
+def test_an_array_named_y_is_that_array_and_not_the_output():
+    named = rule(lambda x, y: x * y)
+    named.bwd(lambda dy, x, y: (dy * y, dy * x))
+    assert jax.grad(named, (0, 1))(2.0, 3.0) == (3, 2)
 
 
 def test_while_runs_a_rule():
@@ -208,7 +297,7 @@ def test_used_lists_the_rules_of_a_function_also_of_one_jitted_and_compiled_befo
 
 def test_no_two_recorders_are_alike_to_a_cache():
     """Caches compare by == and by !=, and look at few bits of the hash before: alike by one of them, a trace is found now and then."""
-    one, other = _Recorder(), _Recorder()
+    one, other = Recorder(), Recorder()
     assert one != other and not one == other and one != frozenset() and not frozenset() == one and one == one  # noqa: SIM201
 
 
@@ -290,6 +379,7 @@ def product(x, y):
 
 product.bwd(lambda dy, x, y: (dy * y, dy * x))
 x32 = jnp.ones(3, jnp.float32)
+plain, two = rule(lambda x, *, eps=1: x), rule(lambda x, y: x)
 
 
 @pytest.mark.parametrize("call, sentence", [
@@ -302,13 +392,26 @@ x32 = jnp.ones(3, jnp.float32)
     (lambda: affine(x32, x32), r"affine\(x, w, b\)> was called without b"),
     (lambda: product(x32, x32, x=x32), r"product was given x twice"),
     (lambda: autodiff(3), r"autodiff takes a function, got 3"),
-    (lambda: autodiff(loss, jnp.tanh), r"autodiff sets rules aside, and .* is none"),
+    (lambda: autodiff(loss, jnp.tanh), r"autodiff sets rules aside; .* is not a rule"),
     (lambda: product.example(x="n", z="n"), r"z is neither an array nor a setting"),
     (lambda: rule(lambda x, y: x)(1.0, 2.0), r"has no gradient yet: write a @<lambda>.bwd"),
     (lambda: rule(lambda *x: x), r"name every array"),
-    (lambda: rule(lambda x: x).bwd(lambda dy, q: dy), r"has no q to save: write a @<lambda>.fwd that returns it"),
-    (lambda: rule(lambda x: x).bwd(lambda dy, *, eps: dy), r"the bwd of <lambda> asks for eps, which is not a setting"),
-    (lambda: rule(lambda x, y: x).slope(lambda x: x), r"takes x, y: a slope is for pointwise rules"),
+    (lambda: plain.bwd(lambda dy, q: dy),
+     r"bwd of <lambda> asks for q, which is neither one of its arrays \(x\) nor y, its output: write a @<lambda>.fwd"),
+    (lambda: plain.bwd(lambda dy, *, beta: dy), r"the bwd of <lambda> asks for beta, which is not a setting"),
+    (lambda: two.slope(lambda x: x), r"takes x, y: a slope is for pointwise rules"),
+    (lambda: plain.slope(lambda dy, x: dy), r"must return y′ alone, .* multiplied by dy; it takes dy: leave dy out"),
+    (lambda: plain.bwd(lambda x: x), r"bwd of <lambda> must take dy, .* it takes x: write def <lambda>_bwd\(dy, x\)"),
+    (lambda: plain.bwd(lambda dy, x, eps: dy),
+     r"takes eps by position, which is a setting: .* write def <lambda>_bwd\(dy, x, \*, eps\)"),
+    (lambda: plain.slope(lambda x, eps: x), r"slope of <lambda> takes eps by position, which is a setting"),
+    (lambda: plain.check(lambda x, eps: x), r"check of <lambda> takes eps by position, which is a setting"),
+    (lambda: two.bwd(lambda dy, x, *, y: dy),
+     r"asks for y, which is not a setting .*; y is an array of it, for want of a bare \* in def <lambda>\(x, y\)"),
+    (lambda: rule(lambda x, mode="a": x),
+     r"mode='a' stands among the arrays of <lambda>, .* a bare \* before it, def <lambda>\(x, \*, mode"),
+    (lambda: two.fwd(lambda x: x), r"must take its arrays, x, y; it takes x: write def <lambda>_fwd\(x, y\)"),
+    (lambda: two.check(lambda x: x), r"check of <lambda> must take its arrays, x, y; it takes x"),
 ])
 def test_a_wrong_call_is_a_sentence(call, sentence):
     with pytest.raises(TypeError, match=sentence):
@@ -336,12 +439,112 @@ def test_a_traced_setting_is_refused_before_a_check_asks_for_its_value():
     (lambda dy, x, y: (dy.astype(jnp.float64), dy * x), r"for x a cotangent float64\[3\]"),
     (lambda dy, x, y: (dy * y, dy.sum()), r"for y a cotangent float32\[\], where y is float32\[3\]"),
     (lambda dy, x, y: ({"x": dy, "z": dy}, dy), r"for x a cotangent of structure"),
+    (lambda dy, x, y: {"x": dy}, r"must return a cotangent by every name, x, y; it returned none for y: write None"),
+    (lambda dy, x, y: {"x": dy, "z": dy}, r"it returned none for y and named z"),
 ])
 def test_a_wrong_cotangent_is_a_sentence(backward, sentence):
     wrong = rule(product.reference)
     wrong.bwd(backward)
     with pytest.raises(TypeError, match=f"product.*{sentence}"):
         jax.grad(lambda *a: wrong(*a).sum(), (0, 1))(x32, x32)
+
+
+def test_cotangents_by_name():
+    named = rule(lambda x, w, labels: x * w)
+    named.bwd(lambda dy, x, w: {"w": dy * x, "labels": None, "x": dy * w})
+    close(jax.grad(lambda x, w: named(x, w, jnp.arange(3)).sum(), (0, 1))(2 * x32, 3 * x32), (3 * x32, 2 * x32))
+    tree = rule(lambda parts: parts["a"] * parts["b"])                    # of one array a dictionary is its tree
+    tree.bwd(lambda dy, parts: {"a": dy * parts["b"], "b": dy * parts["a"]})
+    close(jax.grad(tree)({"a": 2.0, "b": 3.0}), {"a": 3.0, "b": 2.0})
+
+
+def test_cast_is_of_precision_and_of_nothing_else():
+    def made(backward, cast):
+        op = rule(cast=cast)(lambda x, w: x * w)
+        op.bwd(backward)
+        return lambda *args: jax.grad(lambda x, w: op(x, w).sum(), (0, 1))(*args)
+
+    def wide(dy, x, w):
+        return (dy * w).astype("float64"), (dy * x).astype("bfloat16")
+    args = x32, 3 * x32
+    got = made(wide, True)(*args)
+    close(got, (3 * x32, x32))
+    assert [a.dtype for a in got] == ["float32", "float32"]
+    with pytest.raises(TypeError, match=r"for x a cotangent float64\[3\], .* or write @rule\(cast=True\)"):
+        made(wide, False)(*args)
+    for wrong, sentence in ((lambda dy, x, w: (dy.sum(), dy), r"for x a cotangent float32\[\]"),
+                            (lambda dy, x, w: (dy.astype("complex64"), dy), r"for x a cotangent complex64\[3\]"),
+                            (lambda dy, x, w: (dy.astype("int32"), dy), r"for x a cotangent int32\[3\]")):
+        with pytest.raises(TypeError, match=sentence):
+            made(wrong, True)(*args)
+
+
+def test_the_operations_of_many_settings_are_not_held_forever():
+    lots = rule(lambda x, *, alpha: alpha * x)
+    lots.slope(lambda x, *, alpha: jnp.full_like(x, alpha))
+    first = weakref.ref(lots._built((("alpha", float, 0.0),)))
+    for i in range(BUILT):
+        assert lots(1.0, alpha=float(i)) == i
+    assert first() is not None and lots._built.cache_info().currsize == BUILT
+    lots(1.0, alpha=-1.0)
+    gc.collect()
+    assert first() is None, "the jitted operation, and its programs with it, outlived its place"
+    assert lots._built.cache_info().currsize == BUILT and lots(1.0, alpha=0.0) == 0
+
+
+def with_captured(s, x=2.0):
+    @rule
+    def scaled(x):
+        return x * s
+    scaled.slope(lambda x: s)
+    return scaled(x)
+
+
+@pytest.mark.parametrize("f", [
+    lambda: jax.grad(with_captured)(3.0),
+    lambda: jax.jit(lambda s: jax.grad(lambda x: with_captured(s, x))(2.0))(3.0),
+    lambda: jax.vmap(lambda s: jax.grad(lambda x: with_captured(s, x))(2.0))(jnp.ones(3)),
+    lambda: lax.scan(lambda c, s: (c + jax.grad(lambda x: with_captured(s, x))(c), None), 1.0, jnp.ones(3)),
+], ids=["grad", "jit", "vmap", "scan"])
+def test_a_captured_traced_value_has_no_gradient_and_is_named(f):
+    with pytest.raises(TypeError, match=r"scaled uses s, a traced value from outside, .*: make it an array argument"):
+        f()
+
+
+def test_a_captured_traced_value_is_right_where_nothing_is_differentiated():
+    assert jax.jit(with_captured)(3.0) == 6
+    close(jax.vmap(with_captured)(jnp.arange(3.0)), 2 * jnp.arange(3.0))
+
+
+def test_forward_mode_names_autodiff():
+    for f in (lambda: jax.jvp(swell, (1.0,), (1.0,)), lambda: jax.jacfwd(swell)(1.0)):
+        with pytest.raises(TypeError, match=r"swell has a rule for reverse mode, .* write fn.autodiff\(f\)"):
+            f()
+    assert jax.jvp(autodiff(swell), (3.0,), (1.0,))[1] == jax.jacfwd(autodiff(swell))(3.0) == 6
+
+
+def test_a_physics_informed_network_trains_by_forward_mode_inside_of_reverse_mode():
+    """The example of `rule`'s documentation: u′ = cos(x), u(0) = 0, of which sin is the solution."""
+    net = fn.layers.Serial(fn.layers.Dense(16), fn.ops.tanh, fn.layers.Dense(1))
+    x = jnp.linspace(0.0, 3.0, 24)[:, None]
+    params, _ = net.init(random.key(0), x)
+
+    def u(params, x):
+        return net.apply(params, ((), (), ()), x)[0]
+
+    def loss(params):
+        _, slope = jax.jvp(fn.autodiff(lambda x: u(params, x)), (x,), (jnp.ones_like(x),))
+        return ((slope - jnp.cos(x)) ** 2).mean() + (u(params, jnp.zeros((1, 1))) ** 2).mean()
+    optimizer = fn.optim.adam(0.02)
+
+    @jax.jit
+    def train(params):
+        def step(carry, _):
+            params, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+            return (jax.tree.map(jnp.add, params, updates), state), None
+        return lax.scan(step, (params, optimizer.init(params)), None, 600)[0][0]
+    assert abs(u(train(params), x) - jnp.sin(x)).max() < 0.02
 
 
 def test_a_forward_that_keeps_no_tuple_is_a_sentence():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fnnet import ops, sample, verify
-from fnnet.rule import rule
+from fnnet.rule import autodiff, rule
 
 RULES = pytest.mark.parametrize("op", ops.rules(), ids=lambda op: op.__name__)
 # Compiled for several devices each takes a second or two; the further examples of a rule differ from its first in settings and in
@@ -27,15 +27,43 @@ def test_audit(op):
 
 @RULES
 def test_value_and_gradient_with_other_settings(op):
-    """The second example, in one program; the audit of every example is a slow test."""
+    """The second example, in one program; the audit of every example is a slow test. The value of a value_and_grad
+    must have the rule's derivative."""
     arrays, settings = sample.inputs(op, example(op, 1), dtype=jnp.float64)
     cotangents = cotangents_of(partial(op, **settings), arrays)
 
     def both(arrays):
         over = real_arguments(arrays)
-        return [jax.value_and_grad(total(partial(f, **settings), cotangents), over)(*arrays) for f in (op, op.reference)]
-    got, want = jax.device_get(jax.jit(both)(arrays))
+        ours, plain = (jax.value_and_grad(total(partial(f, **settings), cotangents), over) for f in (op, op.reference))
+        return ours(*arrays), plain(*arrays), jax.grad(lambda *arrays: ours(*arrays)[0], over)(*arrays)
+    got, want, again = jax.device_get(jax.jit(both)(arrays))
     chex.assert_trees_all_close(got, want, rtol=1e-11, atol=1e-13)
+    chex.assert_trees_all_close(again, got[1], rtol=1e-11, atol=1e-13)
+
+
+def is_key(a):
+    return jnp.issubdtype(jnp.result_type(a), jax.dtypes.prng_key)
+
+
+def is_scalar(op, example):
+    arrays = jax.eval_shape(lambda: sample.inputs(op, example)[0])
+    return all(is_key(a) or jnp.ndim(a) == 0 for a in jax.tree.leaves(arrays))
+
+
+SCALARS = [pytest.param(op, example, id=f"{op.__name__}-{i}")
+           for op in ops.rules() for i, example in enumerate(op.examples) if is_scalar(op, example)]
+
+
+@pytest.mark.parametrize("op, example", SCALARS)
+def test_python_numbers_stand_where_arrays_are(op, example):
+    arrays, settings = sample.inputs(op, example, dtype=jnp.float64)
+    numbers = [a.item() if a is not None and not is_key(a) else a for a in arrays]
+    over = real_arguments(arrays)
+    for f in (partial(op, **settings), autodiff(partial(op, **settings))):
+        for g in (f, jax.grad(f, over)):
+            want = g(*arrays)
+            chex.assert_trees_all_close(g(*numbers), want, rtol=1e-14)
+            chex.assert_trees_all_close(jax.jit(g)(*numbers), want, rtol=1e-12)
 
 
 @pytest.mark.slow                                       # what `python -m fnnet audit` does

@@ -1,0 +1,220 @@
+"""The rule: a function with a hand-written gradient, its settings, its checks and its examples."""
+
+import functools
+import inspect
+
+import jax
+
+from fnnet.rule.derivative import EVERY, as_array, differentiable, explained, set_aside
+from fnnet.rule.signature import listed, pick, split
+
+BUILT = 64      # of a rule, the settings whose programs are held; the one unused for longest goes first
+
+
+class Rule:
+    """An operation with a hand-written gradient. Call it like the function it decorates; see `rule`."""
+
+    def __init__(self, reference, cast=False):
+        functools.update_wrapper(self, reference)
+        self.reference = reference
+        self.arrays, self.settings = split(reference)
+        defaults = {p.name: p.default for p in inspect.signature(reference).parameters.values()}
+        self.defaults = {name: defaults[name] for name in self.arrays if defaults[name] is not inspect.Parameter.empty}
+        self._check_defaults()
+        self._required = {name for name, default in self.settings.items() if default is inspect.Parameter.empty}
+        self.cast = cast                # True: a cotangent is cast to the dtype of its argument
+        self.keeps_rules = False        # True: fwd and bwd call functions of the user's, in which rules stay in force
+        self._given_forward = False
+        self.forward = self.backward = self._check = None
+        self.examples = []
+        # With an operation go its compiled programs, one for every shape it was called with: a megabyte or two of each.
+        self._built = functools.lru_cache(BUILT)(functools.partial(differentiable, self))
+
+    def fwd(self, forward):
+        """Decorates `forward(*arrays, *, settings) -> y, saved`, where something cleverer is computed or saved."""
+        self._check_parameters(forward, "fwd", self.arrays)
+        self.forward, self._given_forward = forward, True
+        self._built.cache_clear()
+        return forward
+
+    def bwd(self, backward):
+        """Decorates `backward(dy, *saved, *, settings) -> cotangents`: one for each array, in order or by name, as in
+        `{"q": dq, "k": dk}`; None where there is none."""
+        names = self._check_parameters(backward, "bwd")
+        if names is not None:
+            if not names or names[0] in (*self.arrays, "y"):
+                raise TypeError(f"the bwd of {self.__name__} must take dy, the cotangent of the output, before what is "
+                                f"saved; it takes {', '.join(names) or 'nothing'}: write "
+                                f"def {self.__name__}_bwd({', '.join(['dy', *names])})")
+            if not self._given_forward:
+                self.forward = self._save_by_name(names[1:], "bwd")
+        self.backward = backward
+        self._built.cache_clear()
+        return backward
+
+    def slope(self, derivative):
+        """Decorates the derivative y′ of a pointwise rule, of x, of y or both, or of what its fwd saves."""
+        names = self._check_parameters(derivative, "slope")
+        if len(self.arrays) != 1:
+            raise TypeError(f"{self.__name__} takes {', '.join(self.arrays)}: a slope is for pointwise rules of one "
+                            f"array, write a @{self.__name__}.bwd")
+        if names and "dy" in names and "dy" not in self.arrays:
+            raise TypeError(f"the slope of {self.__name__} must return y′ alone, which is then multiplied by dy; it "
+                            f"takes dy: leave dy out, or write a @{self.__name__}.bwd")
+        wanted = split(derivative)[1]
+        if not self._given_forward:
+            self.forward = self._save_by_name(names, "slope")
+
+        def backward(dy, *saved, **settings):
+            return (dy * derivative(*saved, **pick(settings, wanted)),)
+        self.backward = functools.update_wrapper(backward, derivative)
+        self._built.cache_clear()
+        return derivative
+
+    def check(self, check):
+        """Decorates `check(*arrays, *, settings)`, called before every call: it raises an error where shapes,
+        settings or (unless they are traced) values are wrong, and so keeps such things out of the mathematics."""
+        self._check_parameters(check, "check", self.arrays)
+        wanted = split(check)[1]
+        self._check = lambda arrays, settings: check(*arrays, **pick(settings, wanted))
+        return check
+
+    def example(self, **inputs):
+        """Inputs to check and time the rule on: `x="n d"` is a normal array of that shape, see fnnet.sample."""
+        if unknown := inputs.keys() - {*self.arrays, *self.settings}:
+            raise TypeError(f"{listed(unknown)} is neither an array nor a setting of {self!r}")
+        self.examples.append(inputs)
+
+    def __call__(self, *arrays, **named):
+        if named or len(arrays) != len(self.arrays):
+            arrays, named = self._bind(arrays, named)
+        if self._required and (missing := self._required - named.keys()):
+            raise TypeError(f"{self!r} was called without {listed(missing)}")
+        settings = {**self.settings, **named}
+        plain = (aside := set_aside.value) is EVERY or self in aside
+        try:
+            op = None if plain else self._built(tuple((name, type(value), value) for name, value in settings.items()))
+        except TypeError:
+            if sentence := self._unhashable(settings):
+                raise TypeError(sentence) from None
+            raise
+        if self._check is not None:
+            self._check(arrays, settings)
+        if plain:
+            return self.reference(*jax.tree.map(as_array, tuple(arrays)), **settings)
+        try:
+            return op(*arrays)
+        except Exception as error:
+            if sentence := explained(error, self, settings):
+                raise TypeError(sentence) from error
+            raise
+
+    def __repr__(self):
+        return f"<rule {self.__name__}{inspect.signature(self.reference)}>"
+
+    def __reduce__(self):
+        return self.__qualname__                    # pickled and copied by name, equal by identity
+
+    def _bind(self, arrays, named):
+        """Arrays given by keyword go to their places; what is left are settings, each of which must be known."""
+        given = dict(zip(self.arrays, arrays))
+        if len(arrays) > len(self.arrays):
+            hint = f" ({listed(self.settings)}: by keyword)" if self.settings else ""
+            raise TypeError(f"{self.__name__} takes {listed(self.arrays)} as arrays{hint}, "
+                            f"got {len(arrays)} positional arguments")
+        for name in [name for name in named if name in self.arrays]:
+            if name in given:
+                raise TypeError(f"{self.__name__} was given {name} twice: by position and by keyword")
+            given[name] = named[name]
+        if unknown := named.keys() - self.settings.keys() - {*self.arrays}:
+            raise TypeError(f"{listed(unknown)} is not a setting of {self!r}")
+        given = {**self.defaults, **given}
+        if missing := [name for name in self.arrays if name not in given]:
+            raise TypeError(f"{self!r} was called without {listed(missing)}")
+        return [given[name] for name in self.arrays], {k: v for k, v in named.items() if k in self.settings}
+
+    def _unhashable(self, settings):
+        for name, value in settings.items():
+            try:
+                hash(value)
+            except TypeError:
+                what = "an array" if hasattr(value, "dtype") else f"the {type(value).__name__} {value!r}"
+                return (f"{name} is a setting of {self.__name__}, fixed and hashable, and was given {what}: write a "
+                        f"number, a string or a tuple (to differentiate or trace {name}, make it an array argument)")
+
+    def _check_defaults(self):
+        """Whoever forgets the `*` has given a setting the place of an array, which its default may tell."""
+        for name, default in self.defaults.items():
+            if isinstance(default, str | bool | tuple) or callable(default):
+                first = ", ".join(self.arrays[:1])
+                raise TypeError(f"{name}={default!r} stands among the arrays of {self.__name__}, which are "
+                                f"differentiated: for a setting write a bare * before it, "
+                                f"def {self.__name__}({first}, *, {name}={default!r})")
+
+    def _check_parameters(self, f, role, wanted=None):
+        """The names of f's positional parameters (None: any), none of them a setting; its settings are this rule's."""
+        names, settings = split(f)
+        if not names and settings is None:
+            return None
+        written = f"def {self.__name__}_{role}"
+        if misplaced := [name for name in names if name in self.settings]:
+            kept = ", ".join(name for name in names if name not in misplaced)
+            raise TypeError(f"the {role} of {self.__name__} takes {listed(misplaced)} by position, which is a setting: "
+                            f"settings follow a bare *, write {written}({kept}, *, {listed(misplaced)})")
+        if settings is not None and (unknown := settings.keys() - self.settings.keys()):
+            hint = ""
+            if arrays := [name for name in settings if name in self.arrays]:
+                hint = (f"; {listed(arrays)} is an array of it, for want of a bare * in "
+                        f"def {self.__name__}({', '.join(self.arrays)}): write a * before {arrays[0]} there if it is a "
+                        "setting, else take it by position")
+            raise TypeError(f"the {role} of {self.__name__} asks for {listed(unknown)}, "
+                            f"which is not a setting of {self!r}{hint}")
+        if wanted is not None and len(names) != len(wanted):
+            raise TypeError(f"the {role} of {self.__name__} must take its arrays, {listed(wanted)}; it takes "
+                            f"{', '.join(names) or 'none'}: write {written}({', '.join(wanted)})")
+        return names
+
+    def _save_by_name(self, names, role):
+        if lost := set(names) - {*self.arrays, "y"}:
+            raise TypeError(f"the {role} of {self.__name__} asks for {listed(lost)}, which is neither one of its "
+                            f"arrays ({listed(self.arrays)}) nor y, its output: "
+                            f"write a @{self.__name__}.fwd that saves it")
+
+        def forward(*arrays, **settings):
+            y = self.reference(*arrays, **settings)
+            values = {"y": y, **dict(zip(self.arrays, arrays))}         # an array of that name is the array
+            return y, tuple(values[name] for name in names)
+        return forward
+
+
+def rule(reference=None, *, cast=False):
+    """Makes the definition of an operation, in plain JAX, a rule; its gradient follows with `.bwd` or `.slope`.
+
+        @rule
+        def scaled(x, w, *, power=2):
+            return x * w**power
+
+        @scaled.bwd
+        def scaled_bwd(dy, x, w, *, power):
+            return dy * w**power, (dy * power * x * w ** (power - 1)).sum()
+
+    Positional parameters are arrays (or trees of them, or None); settings follow a bare `*` and are hashable. The names
+    of the bwd's parameters decide what is saved: any of the arrays, and y. Of two arrays or more it returns one
+    cotangent each, as a tuple or by name, {"x": dx, "w": dw}, of the shape and dtype of the array. With
+    `@rule(cast=True)` a cotangent of another precision is cast to the dtype of its array; shapes are never changed.
+
+    A rule is a `jax.custom_vjp`: jit, vmap, scan, remat, grad of grad, hessian and `value_and_grad` work, and the
+    derivative of a value that was differentiated before is the rule's. Forward mode (`jax.jvp`, `jax.jacfwd`,
+    `jax.linearize`) through a rule raises "can't apply forward-mode autodiff (jvp) to a custom_vjp function". Write
+    `fn.autodiff(f)` in the place of f: f by autodiff of the plain definitions, also inside of `jax.grad`.
+    Physics-informed training, where u′ = cos(x) is asked of a network:
+
+        def loss(params):
+            u = fn.autodiff(lambda x: net.apply(params, state, x)[0])
+            _, slope = jax.jvp(u, (x,), (jnp.ones_like(x),))
+            return ((slope - jnp.cos(x)) ** 2).mean()
+        jax.grad(loss)(params)
+
+    What a rule computes with must be an argument: differentiating one whose functions capture a traced value raises.
+    """
+    return Rule(reference, cast) if reference is not None else functools.partial(Rule, cast=cast)

@@ -1,0 +1,259 @@
+"""A rule at fixed settings as a jax.custom_vjp, right under every transformation; what it returns is checked."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fnnet.rule.signature import listed, pick, split
+
+EVERY = "every rule"
+set_aside = jax.make_user_context(frozenset())      # rules set aside, or EVERY; part of the key of every jit cache
+
+
+@jax.tree_util.register_static
+class _Types(NamedTuple):
+    """What the cotangents must look like. A static pytree: it travels among the saved values and weighs nothing."""
+    types: tuple            # of jax.typeof, one per leaf
+    treedefs: tuple         # one per array argument
+
+
+def differentiable(rule, key):
+    """The jax.custom_vjp of a rule at fixed settings, given as (name, type, value): 2 is another setting than 2.0."""
+    settings = {name: value for name, _, value in key}
+    if rule.backward is None:
+        raise TypeError(f"{rule!r} has no gradient yet: write a @{rule.__name__}.bwd")
+    for_fwd, for_bwd = (pick(settings, split(f)[1]) for f in (rule.forward, rule.backward))
+
+    def plain_forward(*arrays):
+        with inside(rule):
+            result = rule.forward(*arrays, **for_fwd)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
+            raise TypeError(f"the fwd of {rule.__name__} must return y and a tuple of what is saved, "
+                            f"`return y, (x, w)`, not {type(result).__name__}")
+        return result
+
+    def primal(*arrays):
+        y, _ = plain_forward(*arrays)
+        return _tie(y, arrays) if len(arrays) > 1 else y
+
+    def forward(*arrays):
+        if names := _captured(rule, settings):
+            raise TypeError(_of_captured(rule, names))
+        arrays = jax.tree.map(as_array, arrays)
+        y, saved = plain_forward(*arrays)
+        leaves, treedefs = zip(*(jax.tree.flatten(a) for a in arrays))
+        leaves = [leaf for group in leaves for leaf in group]
+        residuals = saved, _Types(tuple(jax.typeof(leaf) for leaf in leaves), treedefs)
+        value = with_derivative(_tie(y, arrays) if len(arrays) > 1 else y, residuals, leaves)
+        # Where y itself is saved, it is the y that is returned: a scan stores it once.
+        same = {id(a): b for a, b in zip(jax.tree.leaves(y), jax.tree.leaves(value))}
+        for leaf in leaves:
+            same.pop(id(leaf), None)
+        return value, (jax.tree.map(lambda leaf: same.get(id(leaf), leaf), saved), residuals[1])
+
+    def backward(residuals, dy):
+        found, (_, types) = iter(cotangents(residuals, dy)), residuals
+        leaves = iter([next(found) if real(t) else None for t in types.types])
+        return tuple(treedef.unflatten([next(leaves) for _ in range(treedef.num_leaves)]) for treedef in types.treedefs)
+
+    def cotangents(residuals, dy):
+        """One for each leaf of the arrays that has a gradient."""
+        saved, types = residuals
+        dy, saved = jax.tree.map(as_array, (dy, saved))
+
+        def computed(dy, saved):
+            with inside(rule):
+                return _checked(rule, rule.backward(dy, *saved, **for_bwd), types)
+        if explicit := [t.sharding for t in types.types if _explicit(t)]:
+            # On a mesh with Explicit axes the partitioner chooses the collectives inside, as it does for autodiff.
+            whole = jax.sharding.NamedSharding(explicit[0].mesh, jax.P())
+            wanted = tuple(t.sharding if _explicit(t) else whole for t in types.types if real(t))
+            computed = jax.sharding.auto_axes(computed, out_sharding=wanted)
+        return computed(dy, saved)
+
+    with_derivative = _with_derivative(cotangents)
+    primal.__name__ = rule.__name__                 # the name seen in jaxprs and profiles
+    op = jax.custom_vjp(primal)
+    op.defvjp(forward, backward)
+
+    def call(*arrays):
+        return op(*_varying_alike(arrays))
+    call.__name__ = rule.__name__
+    # A bare custom_vjp is traced at every eager call, 100 µs; a jitted one costs 5. Under an outer jit it inlines.
+    return jax.jit(call, inline=True)
+
+
+def _with_derivative(cotangents):
+    """A function (y, residuals, leaves) -> y that gives y the derivative which `cotangents(residuals, dy)` transposes.
+
+    `jax.custom_vjp` replaces a rule by its forward pass once it has been differentiated. Whoever differentiates that
+    again (the value of value_and_grad, a hessian) would differentiate the formulas of the forward pass, which are right
+    for y but need not have the rule's derivative: rounding has 0 for its straight-through 1. The tangent J·ẋ is the
+    transpose of the backward pass, linear in ẋ, and so can itself be transposed: both modes pass.
+    """
+    @jax.custom_jvp
+    def with_derivative(y, residuals, leaves):
+        return y
+
+    @with_derivative.defjvp
+    def with_derivative_jvp(primals, tangents):
+        y, residuals, leaves = primals
+        ys, treedef = jax.tree.flatten(y)
+        # Integers among the outputs have the cotangent and the tangent of their type, which holds nothing.
+        nothing = [None if real(jax.typeof(a)) else np.zeros(jnp.shape(a), jax.dtypes.float0) for a in ys]
+
+        def filled(some):
+            some = iter(some)
+            return treedef.unflatten([next(some) if blank is None else blank for blank in nothing])
+
+        def pulled(dys):
+            return cotangents(residuals, filled(dys))
+        _, push = jax.vjp(pulled, [jnp.zeros_like(a) for a, blank in zip(ys, nothing) if blank is None])
+        dxs = tuple(t for t, a in zip(tangents[2], leaves) if real(jax.typeof(a)))
+        return with_derivative(y, residuals, leaves), filled(*push(dxs))
+    return with_derivative
+
+
+def inside(rule):
+    """A rule in a rule would need differentiating twice, which forward mode cannot do: inside, all are set aside."""
+    return set_aside(set_aside.value if rule.keeps_rules else EVERY)
+
+
+def _checked(rule, cotangents, types):
+    """The cotangents of the leaves that have a gradient, each of the shape and dtype of its primal, or a sentence."""
+    names = rule.arrays
+    if isinstance(cotangents, dict) and len(names) > 1:
+        if cotangents.keys() != {*names}:
+            missing, unknown = listed({*names} - cotangents.keys()), listed({*map(str, cotangents)} - {*names})
+            found = " and ".join(([f"returned none for {missing}"] if missing else [])
+                                 + ([f"named {unknown}"] if unknown else []))
+            raise TypeError(f"the bwd of {rule.__name__} must return a cotangent by every name, {listed(names)}; "
+                            f"it {found}: write None where there is none")
+        cotangents = tuple(cotangents[name] for name in names)
+    if len(names) == 1 and not (isinstance(cotangents, tuple) and len(cotangents) == 1):
+        cotangents = (cotangents,)
+    if not isinstance(cotangents, tuple | list) or len(cotangents) != len(names):
+        count = len(cotangents) if isinstance(cotangents, tuple | list) else 1
+        raise TypeError(f"{rule.__name__} takes {listed(names)} but its bwd returned {count} "
+                        f"cotangent{'s' * (count != 1)}: give one for each, None where there is none")
+    wanted, found = iter(types.types), []
+    for name, cotangent, treedef in zip(names, cotangents, types.treedefs):
+        if cotangent is None:
+            parts = [None] * treedef.num_leaves
+        else:
+            try:
+                parts = treedef.flatten_up_to(cotangent)
+                alike = all(part is None or jax.tree_util.treedef_is_leaf(jax.tree.structure(part)) for part in parts)
+            except ValueError:
+                alike = False
+            if not alike:
+                raise TypeError(f"the bwd of {rule.__name__} returned for {name} a cotangent of structure "
+                                f"{jax.tree.structure(cotangent)}, where {name} has {treedef}")
+        found += [_as(rule, name, part, t) for part, t in zip(parts, wanted) if real(t)]
+    return tuple(found)
+
+
+KINDS = jnp.floating, jnp.complexfloating
+
+
+def _as(rule, name, cotangent, t):
+    """One cotangent, checked against the type of its primal."""
+    if cotangent is None:
+        cotangent = jnp.zeros(t.shape, t.dtype)
+    given = jax.typeof(cotangent)
+    same_kind = any(jnp.issubdtype(given.dtype, kind) and jnp.issubdtype(t.dtype, kind) for kind in KINDS)
+    weak = given.weak_type and jnp.can_cast(given.dtype, t.dtype, "same_kind")
+    alike = given.dtype == t.dtype or weak or (rule.cast and same_kind)
+    if given.shape != t.shape or not alike:
+        raise TypeError(f"the bwd of {rule.__name__} returned for {name} a cotangent {given.dtype}{list(given.shape)}, "
+                        f"where {name} is {t.dtype}{list(t.shape)}: return one of the same shape and dtype"
+                        + (", or write @rule(cast=True) for a cast" if given.shape == t.shape and same_kind else ""))
+    cotangent = jnp.asarray(cotangent).astype(t.dtype)
+    lacking = _varying(t) - _varying(jax.typeof(cotangent))
+    return lax.pcast(cotangent, tuple(sorted(lacking)), to="varying") if lacking else cotangent
+
+
+def _tie(y, arrays):
+    """y, as an output of every array. Where y does not depend on a batched array, vmap of a custom_vjp would count the
+    gradient of the others once per element of the batch. The compiler removes the choice between equals."""
+    leaves = [jax.random.key_data(a) if jnp.issubdtype(jax.typeof(a).dtype, jax.dtypes.prng_key) else a
+              for a in jax.tree.leaves(arrays)]
+    either = functools.reduce(jnp.logical_or, [jnp.any(jnp.asarray(a) != a) for a in leaves])
+    return jax.tree.map(lambda leaf: jnp.where(either, leaf, leaf), y)
+
+
+def _varying_alike(arrays):
+    """Inside shard_map: every real array varying over the axes any of them varies over, so that a sum over the devices
+    that share one (autodiff's psum) is the transpose of this cast and no rule need know of it."""
+    axes = frozenset().union(*(_varying(jax.typeof(leaf)) for leaf in jax.tree.leaves(arrays)))
+    if not axes:
+        return arrays
+
+    def cast(leaf):
+        t = jax.typeof(leaf)
+        lacking = axes - _varying(t)
+        return lax.pcast(leaf, tuple(sorted(lacking)), to="varying") if lacking and real(t) else leaf
+    return jax.tree.map(cast, arrays)
+
+
+def _varying(t):
+    return getattr(getattr(t, "manual_axis_type", None), "varying", frozenset())
+
+
+def _explicit(t):
+    sharding = getattr(t, "sharding", None)
+    return sharding is not None and jax.sharding.AxisType.Explicit in (sharding.mesh.axis_types or ())
+
+
+def as_array(a):
+    """Python's and NumPy's numbers as arrays: a rule is written for these."""
+    return a if isinstance(a, jax.Array) or getattr(a, "dtype", None) == jax.dtypes.float0 else jnp.asarray(a)
+
+
+def real(t):
+    return jnp.issubdtype(t.dtype, jnp.inexact)
+
+
+def explained(error, rule, settings):
+    """What JAX's error means for a call of a rule, where more can be said of it than JAX does; None elsewhere."""
+    if isinstance(error, TypeError) and "forward-mode" in str(error):
+        return (f"{rule.__name__} has a rule for reverse mode, and was differentiated in forward mode (jax.jvp, "
+                "jax.jacfwd, jax.linearize): write fn.autodiff(f) in the place of f, which differentiates the plain "
+                "definitions")
+    leaked = isinstance(error, jax.errors.UnexpectedTracerError) or any(
+        part in str(error) for part in ("closed-over value", "No constant handler"))
+    names = _captured(rule, settings) if leaked else []
+    return _of_captured(rule, names) if names else None
+
+
+def _of_captured(rule, names):
+    return (f"{rule.__name__} uses {listed(names)}, a traced value from outside, in which it has no gradient: make it "
+            f"an array argument of {rule.__name__}, and return a cotangent for it, or None")
+
+
+def _captured(rule, settings):
+    """The names of traced values in the closures of a rule's functions, and of functions among its settings."""
+    found, seen = [], set()
+    todo = [rule.reference, rule.forward, rule.backward, *settings.values()]
+    while todo:
+        f = todo.pop()
+        if id(f) in seen:
+            continue
+        seen.add(id(f))
+        if isinstance(f, functools.partial):
+            todo += [f.func, *f.args, *f.keywords.values()]
+        names = getattr(getattr(f, "__code__", None), "co_freevars", ())
+        for name, cell in zip(names, getattr(f, "__closure__", None) or ()):
+            try:
+                value = cell.cell_contents
+            except ValueError:                      # a name that has no value yet
+                continue
+            if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
+                found.append(name)
+            elif callable(value) and not isinstance(value, type(rule)):
+                todo.append(value)
+    return sorted(set(found))

@@ -1,0 +1,28 @@
+"""What the signature of a rule's function says: arrays are positional, settings keyword-only."""
+
+import functools
+import inspect
+
+
+@functools.cache
+def split(f):
+    """The names of f's positional arguments, and its keyword-only ones with their defaults (None: it takes any)."""
+    params = inspect.signature(f).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in params):
+        if any(p.kind is p.VAR_KEYWORD for p in params):
+            return [], None                         # made here: a forward that saves by name, the backward of a slope
+        raise TypeError(f"{f.__name__} takes *{next(p.name for p in params if p.kind is p.VAR_POSITIONAL)}: "
+                        "name every array, settings follow a bare *")
+    return ([p.name for p in params if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)],
+            None if any(p.kind is p.VAR_KEYWORD for p in params) else
+            {p.name: p.default for p in params if p.kind is p.KEYWORD_ONLY})
+
+
+def pick(settings, wanted):
+    """Those of the settings that a function asks for (None: all)."""
+    return settings if wanted is None else {k: v for k, v in settings.items() if k in wanted}
+
+
+def listed(names):
+    """Names in a sentence."""
+    return ", ".join(names if isinstance(names, list) else sorted(names))

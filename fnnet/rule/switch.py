@@ -1,0 +1,47 @@
+"""Setting rules aside: the references in their place, as autodiff would see them."""
+
+import functools
+
+import jax
+
+from fnnet.rule.definition import Rule
+from fnnet.rule.derivative import EVERY, set_aside
+
+
+def autodiff(f, *rules):
+    """`f` with the references in place of the rules, as autodiff would see it: all of them, or only those named.
+
+    Works on functions already jitted, nests, and gives forward mode back: `jax.hessian(autodiff(loss))`.
+    """
+    if not callable(f):
+        raise TypeError(f"autodiff takes a function, got {f!r}: write autodiff(f)(*args)")
+    if strangers := [r for r in rules if not isinstance(r, Rule)]:
+        raise TypeError(f"autodiff sets rules aside; {strangers[0]!r} is not a rule: write autodiff(f, ops.relu, ...)")
+
+    @functools.wraps(f, updated=())
+    def plain(*args, **kwargs):
+        now = set_aside.value
+        with set_aside(EVERY if now is EVERY or not rules else now | frozenset(rules)):
+            return f(*args, **kwargs)
+    return plain
+
+
+class Recorder(frozenset):
+    """An empty set of rules set aside that remembers who asked: every rule that is called does."""
+    # Equal to itself alone, so that no cached trace answers for it.
+    __hash__, __eq__, __ne__ = object.__hash__, lambda a, b: a is b, lambda a, b: a is not b
+
+    def __init__(self):
+        self.rules = []
+
+    def __contains__(self, rule):
+        self.rules.append(rule)
+        return False
+
+
+def used(f, *args, **kwargs):
+    """The rules that f(*args, **kwargs) calls, in the order of their first call; nothing is computed."""
+    asked = Recorder()
+    with set_aside(asked):
+        jax.eval_shape(functools.partial(f, **kwargs), *args)
+    return list(dict.fromkeys(asked.rules))
