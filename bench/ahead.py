@@ -13,7 +13,7 @@ from jax.experimental import topologies
 
 from bench import forms
 from fnnet import ops, sample
-from fnnet.verify.compare import lowered
+from fnnet.measure.compare import lowered
 
 LABEL = "figures of compilers, ahead of time: nothing was run. On a TPU scratch on the chip does not count"
 REMEDY = "pip install 'fnnet[ahead]' brings them, in the versions that this JAX asks for"

@@ -4,15 +4,16 @@
     net = fn.layers.Serial(fn.layers.Dense(128), fn.ops.relu, fn.layers.Dense(10))
 """
 
-from fnnet import data, diagnostics, layers, ops, optim, train, verify
+from fnnet import data, diagnostics, layers, measure, ops, optim, train, verify
 from fnnet import hints as _hints
 from fnnet.diagnostics import summary
+from fnnet.measure import compare
 from fnnet.rule import autodiff, rule
-from fnnet.verify import audit, compare, gradient_check
+from fnnet.verify import audit, gradient_check
 
 __version__ = "0.2.0"
 
-__all__ = ["audit", "autodiff", "compare", "data", "diagnostics", "gradient_check", "layers", "ops", "optim", "rule",
+__all__ = ["audit", "autodiff", "compare", "data", "diagnostics", "gradient_check", "layers", "measure", "ops", "optim", "rule",
            "summary", "train", "verify"]
 
 _hints.give(__name__)

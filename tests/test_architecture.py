@@ -24,11 +24,12 @@ MAY_IMPORT = {
     "optim": {"jax", "numeric", "roles", "hints"},
     "data": {"numpy", "hints"},
     "train": {"jax", "numpy", "hints"},
-    "verify": {"jax", "numpy", "rule", "sample", "table", "hints"},
-    "diagnostics": {"jax", "numpy", "layers", "rule", "table", "verify", "hints", "roles"},
-    "cli": PLAIN | {"rule", "sample", "table", "hints", "ops", "layers", "optim", "train", "data", "verify", "diagnostics"},
+    "measure": {"jax", "numpy", "rule", "sample", "table", "hints"},
+    "verify": {"jax", "numpy", "rule", "sample", "table", "measure", "hints"},
+    "diagnostics": {"jax", "numpy", "layers", "rule", "roles", "table", "measure", "verify", "hints"},
+    "cli": PLAIN | {"rule", "sample", "table", "hints", "ops", "layers", "optim", "train", "data", "measure", "verify", "diagnostics"},
     "__main__": {"cli"},
-    "__init__": {"rule", "ops", "layers", "optim", "train", "data", "verify", "diagnostics", "hints"},
+    "__init__": {"rule", "ops", "layers", "optim", "train", "data", "measure", "verify", "diagnostics", "hints"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 PLUGIN = PACKAGE / "verify" / "plugin.py"                   # pytest's, which loads it where a conftest.py names it; nobody imports it

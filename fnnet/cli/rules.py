@@ -8,9 +8,9 @@ import sys
 from fnnet import ops, verify
 from fnnet.cli import expression
 from fnnet.cli.command import command
+from fnnet.measure.compare import HEADER
 from fnnet.rule import Rule
 from fnnet.table import table
-from fnnet.verify.compare import HEADER
 
 
 def add(commands):

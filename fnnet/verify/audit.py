@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnet import sample
+from fnnet.measure.error import relative_error, worst_element
 from fnnet.table import table
-from fnnet.verify.gradient import numeric_gradient, relative_error, worst_element
-from fnnet.verify.quick import quick
+from fnnet.verify.case.programs import quick
+from fnnet.verify.gradient import numeric_gradient
 
 # In float64. Autodiff of the reference is exact but for rounding; differences are not.
 LIMITS = {"value": 1e-13, "gradient": 1e-12, "differences": 1e-7, "second order": 1e-10, "eager": 1e-12, "vmap": 1e-12, "scan": 1e-12,

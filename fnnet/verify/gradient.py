@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnnet.measure.error import relative_error, worst_element
 from fnnet.table import table
-from fnnet.verify.quick import quick
+from fnnet.verify.case.programs import quick
 
 STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -35,24 +36,6 @@ class GradientCheck(NamedTuple):
     def raise_if_failed(self):
         if not self.ok:
             raise AssertionError(str(self))
-
-
-def relative_error(a, b):
-    """‖a − b‖/(‖a‖ + ‖b‖), 0 where both are 0: the measure of the lectures, for one array."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    top, bottom = np.linalg.norm(a - b), np.linalg.norm(a) + np.linalg.norm(b)
-    return float(top / bottom) if bottom else float(top)
-
-
-def worst_element(a, b):
-    """The largest |a − b| against the largest |b|, and where."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if not a.size:
-        return 0.0, ()
-    off = np.abs(a - b)
-    off = np.where(np.isnan(off), np.inf, off)
-    place = np.unravel_index(np.argmax(off), off.shape)
-    return float(off[place] / max(np.abs(b).max(), 1e-300)), tuple(int(i) for i in place)
 
 
 def forward_difference(f, w, h=1e-4):

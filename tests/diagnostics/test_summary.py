@@ -9,7 +9,7 @@ import pytest
 import fnnet as fn
 from fnnet import layers, ops
 from fnnet.diagnostics.program import short
-from fnnet.verify.compare import saved_bytes
+from fnnet.measure.compare import saved_bytes
 
 X = jnp.ones((4, 6), jnp.float32)
 

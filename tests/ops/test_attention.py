@@ -10,10 +10,10 @@ import pytest
 from drawn import normal
 
 from fnnet import autodiff, ops, rule, verify
+from fnnet.measure.compare import saved_bytes
 from fnnet.ops.attention import blocks
 from fnnet.sample import booleans
 from fnnet.sample import key as some_key
-from fnnet.verify.compare import saved_bytes
 
 KEY = jax.random.key(3)
 

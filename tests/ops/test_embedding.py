@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fnnet import layers, ops
-from fnnet.verify.compare import saved_bytes
+from fnnet.measure.compare import saved_bytes
 
 W = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)))
 

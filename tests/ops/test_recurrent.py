@@ -10,8 +10,8 @@ import pytest
 from drawn import normal
 
 from fnnet import ops
+from fnnet.measure.compare import saved_bytes
 from fnnet.ops.recurrent import steps
-from fnnet.verify.compare import saved_bytes
 
 GATES = {"rnn": (), "gru": (3,), "lstm": (4,)}
 each = pytest.mark.parametrize("name", GATES)

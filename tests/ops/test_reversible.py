@@ -10,8 +10,8 @@ import pytest
 from drawn import normal
 
 from fnnet import autodiff, ops
+from fnnet.measure.compare import saved_bytes
 from fnnet.rule import rule, used
-from fnnet.verify.compare import saved_bytes
 
 
 def layer(w, x):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from fnnet import ops, verify
-from fnnet.verify import differences
-from fnnet.verify.example import arguments
+from fnnet.verify.case.example import arguments
+from fnnet.verify.oracle import differences
 from tests.verify.broken import overlooked
 
 X = jnp.arange(12.0).reshape(3, 4) / 5 - 1

@@ -78,7 +78,7 @@ def _domain(match):
 
 def derive(value):
     """What the numbers of an example suggest: integers from 0 to the largest, rows that sum to 1, symmetry. Bounds are found by
-    asking the function, see truth.bounds."""
+    asking the function, see oracle.bounds."""
     value = np.asarray(value)
     if value.dtype == bool:
         return Domain("bool")

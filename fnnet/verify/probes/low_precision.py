@@ -1,20 +1,21 @@
 """float32, bfloat16 and float16 against float64: a rule may err as much as autodiff of the reference does in the same precision, some
 times over. What overflows, underflows or cancels in low precision alone is found here."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnet.verify import judge
-from fnnet.verify.judge import TIMES, numbers
-from fnnet.verify.looks import First, Look, sentence
-from fnnet.verify.problem import Program, both
-from fnnet.verify.shapes import LARGE, LONG
+from fnnet.verify.case.case import MIXED
+from fnnet.verify.case.programs import Program, both
+from fnnet.verify.oracle import tolerance
+from fnnet.verify.oracle.tolerance import TIMES, numbers
+from fnnet.verify.probes.evaluation import Evaluation, Evaluator
+from fnnet.verify.probes.findings import Finding, Findings, sentence
+from fnnet.verify.probes.shapes import LARGE, LONG
 
 SPREAD = 12             # root-mean-square errors, which sum over many elements and so tell more, may be this many times autodiff's
-MIXED = "as given"      # arguments of several precisions
 LOST = 0.3              # relative error of autodiff beyond which the precision has lost the result altogether
 
 
@@ -40,40 +41,43 @@ def given_types(p):
     return given | {MIXED} if len(given) > 1 else given
 
 
-def low_jobs(run, p, resized):
+def prepare(p, evaluation):
     """{(precision, label of the shapes): (function, arguments, x64)} of the programs in low precision, at the inputs' shapes and at large
     ones, where sums are long."""
     jobs, given = {}, given_types(p)
+    resized = {name[1]: q for name, (q, _) in evaluation.variants.items() if name[0] == "shapes" and name not in evaluation.refused}
     mine = [name for name in (MIXED, "bfloat16", "float16", "float32") if name in given][:1] or ["float32"]
-    for name in ("float32", "bfloat16", "float16", *given & {MIXED}) if run.thorough and not (p.numeric or p.endless) else mine:
+    for name in ("float32", "bfloat16", "float16", *given & {MIXED}) if evaluation.thorough and not (p.numeric or p.endless) else mine:
         # What is written for float32 overflows in float16, and its sums may stall in bfloat16: of that nobody promised anything.
         long = [LARGE, *(label for label in resized if LONG in label and name in given)][:3]
         narrow = name == "bfloat16" or (name in ("float16", MIXED) and name in given)
         large = {label: resized[label] for label in long if narrow and label in resized}
         for label, q in ({"": p} | large).items():
             xs, others = q.split(cast(q, q.leaves, name))
-            with jax.enable_x64(run.session):
+            with jax.enable_x64(evaluation.session):
                 try:
                     types = jax.eval_shape(lambda *xs, q=q, others=others: q.of_real(q.reference, others)(*xs)[0], *xs)
                 except Exception:                       # the reference itself is not made for this precision
                     continue
-            jobs[name, label] = (both(q), (xs, others, [run.rng.normal(size=t.shape).astype(t.dtype) for t in types]), run.session)
+            cts = [evaluation.rng.normal(size=t.shape).astype(t.dtype) for t in types]
+            jobs[name, label] = (both(q), (xs, others, cts), evaluation.session)
+    evaluation.narrow = jobs
     return jobs
 
 
-def low_looks(run, at, jobs, programs, tried, resized):
-    p, book = at.p, run.book
-    given = given_types(p)
-    for (name, label), (_, (_, _, cts), _) in jobs.items():
+def run(p, evaluation, findings):
+    at, given, resized = evaluation.at, given_types(p), evaluation.resized
+    for (name, label), (_, (_, _, cts), _) in evaluation.narrow.items():
         if label and label not in resized:
             continue
-        if error := programs[name, label].error:
+        program = evaluation.programs[name, label]
+        if error := program.error:
             if name in given:
-                book.raised(name, error, "value and gradient at the dtypes given")
+                findings.raised(name, error, "value and gradient at the dtypes given")
             else:
-                book.note(name, f"refused, aloud: {type(error).__name__}, {sentence(error)[:120]}")
+                findings.note(name, f"refused, aloud: {type(error).__name__}, {sentence(error)[:120]}")
             continue
-        one = Low(run, resized.get(label, at), programs[name, label], name, [np.asarray(c).dtype for c in cts], [])
+        one = Low(evaluation, findings, resized.get(label, at), program, name, [np.asarray(c).dtype for c in cts], [])
         usual = []                                      # errors at ordinary inputs
         where = f"{label}: {one.p.show()}" if label else "the inputs given"
         sums = bool(label) and name in given
@@ -81,16 +85,16 @@ def low_looks(run, at, jobs, programs, tried, resized):
         if sums:                                        # sums of one sign show roundings best
             positive = [np.abs(v) if d.free else v for v, d in zip(one.p.leaves, one.p.domains)]
             one.look(where + ", absolute values", positive, [np.abs(c) for c in cts], summed=True, long=True)
-        for text, leaves, more in [] if label else _cases(name, tried, p, cts):
-            if name == "float16" and name not in given and judge.growth(at.given, p.split(leaves)[0]) > 4:
+        for text, leaves, more in [] if label else _cases(name, evaluation.tried, p, cts):
+            if name == "float16" and name not in given and tolerance.growth(at.given, p.split(leaves)[0]) > 4:
                 continue                                # a rule for float32 may overflow in float16 sooner than autodiff does
-            ordinary = text.startswith("another draw") and judge.growth(at.given, p.split(leaves)[0]) < 4
+            ordinary = text.startswith("another draw") and tolerance.growth(at.given, p.split(leaves)[0]) < 4
             found = one.look(text, leaves, more, summed=ordinary)
             usual += found if ordinary else []
         if name in given and not label and usual:
-            run.figures["ulp"] = ulp = max(usual)
-            if (most := run.budget.get("ulp")) is not None and not ulp[0] <= most:
-                book.fails("budget", f"the error is {ulp[0]} ulp at {name}, more than the {most} allowed")
+            evaluation.figures["ulp"] = ulp = max(usual)
+            if (most := evaluation.budget.get("ulp")) is not None and not ulp[0] <= most:
+                findings.fails("budget", f"the error is {ulp[0]} ulp at {name}, more than the {most} allowed")
 
 
 def _cases(name, tried, p, cts):
@@ -104,8 +108,9 @@ def _cases(name, tried, p, cts):
 
 class Low(NamedTuple):
     """A program in low precision beside the one in float64."""
-    run: Any
-    at: First
+    evaluation: Evaluation
+    findings: Findings
+    at: Evaluator
     program: Program
     name: str
     dtypes: list            # of the cotangents
@@ -117,13 +122,13 @@ class Low(NamedTuple):
 
     def low(self, leaves, cts):
         """(the rule's values and gradients, autodiff's, as they come; the number of values)."""
-        with jax.enable_x64(self.run.session):
+        with jax.enable_x64(self.evaluation.session):
             plain, _, (y, _, g), (y0, _, g0) = self.program(*self.p.split(leaves), cts)
         return [*plain, *g], [*y0, *g0], y
 
     def exact(self, leaves, cts):
         with jax.enable_x64(True):
-            y, _, g = self.at.run(wide(self.p, leaves), [np.asarray(c, np.float64) for c in cts])[3]
+            y, _, g = self.at.run(wide(self.p, leaves), [np.asarray(c, np.float64) for c in cts]).reference
         return numbers([*y, *g])
 
     def look(self, text, leaves, cts, summed, long=False):
@@ -138,8 +143,8 @@ class Low(NamedTuple):
         got, auto, want = numbers(got), numbers(auto), self.exact(low, cts)
         auto = want if self.p.numeric else auto
         values = len(y)
-        self.typical.extend([] if self.typical else map(judge.largest, want))
-        size = max((judge.largest(np.asarray(c, np.float64)) for c in cts), default=1.0)
+        self.typical.extend([] if self.typical else map(tolerance.largest, want))
+        size = max((tolerance.largest(np.asarray(c, np.float64)) for c in cts), default=1.0)
         growth = _product(self.at.given, self.p.split(low)[0])
         floor = [float(k.eps) * t * growth * (size if i >= values else 1.0) for i, (t, k) in enumerate(zip(self.typical, kinds))]
         allowed = [TIMES * (_between(a, w) + float(k.eps) * np.abs(w) + f + float(k.tiny)) for a, w, f, k in zip(auto, want, floor, kinds)]
@@ -153,7 +158,7 @@ class Low(NamedTuple):
 
     def _value_lost(self, auto, want):
         """The value itself overflowed or went under: the inputs are too much for this precision."""
-        return any(judge.measure([a], [w]) > LOST or not np.isfinite(a[np.isfinite(w)]).all() for a, w in zip(auto, want))
+        return any(tolerance.measure([a], [w]) > LOST or not np.isfinite(a[np.isfinite(w)]).all() for a, w in zip(auto, want))
 
     def _sums(self, got, auto, want, floor, allowed, wrong, long, kinds):
         """Many small errors that add up."""
@@ -168,25 +173,25 @@ class Low(NamedTuple):
     def _note(self, got, auto, want, wrong, kinds):
         """Errors in units of the last place: the rule's, and autodiff's."""
         def worst(found):
-            ratios = [judge.largest(np.where(np.isfinite(a) & np.isfinite(w), f - w, 0)) / judge.largest(w) / float(k.eps)
-                      for f, a, w, k in zip(found, auto, want, kinds) if judge.largest(w) > 0]
+            ratios = [tolerance.largest(np.where(np.isfinite(a) & np.isfinite(w), f - w, 0)) / tolerance.largest(w) / float(k.eps)
+                      for f, a, w, k in zip(found, auto, want, kinds) if tolerance.largest(w) > 0]
             return round(max(ratios, default=0.0), 1)
         mine = worst(got)
         eps = max((float(k.eps) for k in kinds), default=0.0)
-        self.run.book.saw(self.name, mine * eps if not any(w.any() for w in wrong) else 0.0, TIMES * eps)
+        self.findings.saw(self.name, mine * eps if not any(w.any() for w in wrong) else 0.0, TIMES * eps)
         return mine, worst(auto)
 
     def _types(self, got, y, low):
         gradients = got[len(y):]
         for i, a in zip(self.p.real, gradients):
             if a.dtype != low[i].dtype:
-                self.run.book.fails("structure", f"the cotangent of {self.p.names[i]} is {a.dtype} where it is {low[i].dtype}")
+                self.findings.fails("structure", f"the cotangent of {self.p.names[i]} is {a.dtype} where it is {low[i].dtype}")
         if [a.dtype for a in y] != [a.dtype for a in got[:len(y)]]:
-            self.run.book.fails("structure", f"the value is {got[0].dtype}, and {y[0].dtype} under differentiation, for {self.name}")
+            self.findings.fails("structure", f"the value is {got[0].dtype}, and {y[0].dtype} under differentiation, for {self.name}")
 
     def _explained(self, text, low, cts, got, want, allowed, wrong, values, long, kinds):
         """What conditioning, autodiff's own error nearby, or a kink does not explain is a fault."""
-        p, rng = self.p, self.run.rng
+        p, rng = self.p, self.evaluation.rng
         free = [i for i, d in enumerate(p.domains) if d.kind == "float" and d.word not in ("binary", "onehot", "fixed")]
         times, excuse = SPREAD if long else TIMES, [np.zeros(())] * len(want)
         least = min((float(jnp.finfo(v.dtype).eps) for v, d in zip(low, p.domains) if d.kind == "float"), default=0.0)
@@ -204,24 +209,25 @@ class Low(NamedTuple):
             return
         xs, others = p.split(wide(p, low))
         cts = [np.asarray(c, np.float64) for c in cts]
-        near = [numbers([*r[0], *r[2]]) for r in (self.at.program(x, others, cts)[3] for x in judge.surroundings(xs, rng))]
+        near = [numbers([*r.values, *r.grads]) for r in (self.at.program(x, others, cts).reference
+                                                          for x in tolerance.surroundings(xs, rng))]
         for i, (g, w, m, b) in enumerate(zip(got, want, allowed, wrong)):
-            if b.any() and not judge.in_box(g, [w, *(n[i] for n in near)], m)[b].all():
-                fault = judge.fault(i - values, g, w, b)
+            if b.any() and not tolerance.in_box(g, [w, *(n[i] for n in near)], m)[b].all():
+                fault = tolerance.fault(i - values, g, w, b)
                 message = "" if i >= values else f"the value is {fault.got:.8g} at {list(fault.place)}, and {fault.want:.8g} is right"
                 where = text + ("" if i >= values else ": the value")
-                self.run.book.wrong(Look(self.name, where, fault, p, wide(p, low), cts, dtype=self.name, message=message))
+                self.findings.wrong(Finding(self.name, where, fault, p, wide(p, low), cts, dtype=self.name, message=message))
                 return
 
 
 def _product(given, now):
     """How much larger the product of all arrays is, as that in attention: it sets the scale of what is rounded on the way."""
-    return float(np.clip(np.prod([judge.growth([a], [b]) for a, b in zip(given, now)]), 1.0, 1e8))
+    return float(np.clip(np.prod([tolerance.growth([a], [b]) for a, b in zip(given, now)]), 1.0, 1e8))
 
 
 def _off(got, auto, want, allowed, kind):
     """Elements further off than allowed, where autodiff manages and the result can be written in this precision."""
-    lost = np.abs(auto - want) > LOST * judge.largest(want)
+    lost = np.abs(auto - want) > LOST * tolerance.largest(want)
     known = np.isfinite(auto) & np.isfinite(want) & (np.abs(want) < float(kind.max) / 16)
     return known & ~(np.abs(got - want) <= allowed) & (np.isfinite(got) | ~lost)
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from fnnet.measure.compare import FIGURES, compare
 from fnnet.table import table
-from fnnet.verify.compare import FIGURES, compare
 
 DRAWN = {"seconds": "ms, value and gradient", "saved": "bytes saved", "temp": "bytes of scratch", "error": "error against float64"}
 # Okabe and Ito's colours, told apart by everybody; the markers differ too.

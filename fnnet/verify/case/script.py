@@ -4,24 +4,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnet.verify.judge import SWALLOWED
-from fnnet.verify.lower import MIXED
+from fnnet.verify.case.case import MIXED, SWALLOWED
 
 MOST = 300              # elements that anybody would want to read
 PULL = "jax.vjp(g, *args)[1](cts)"
 
 
-def program(look):
+def script(finding):
     """The two lines, "" where they would be too long or are not to be had; `f` is the function checked."""
-    p, f = look.problem, look.fault
-    if f is None or any(np.size(v) > MOST for v in look.leaves):
+    p, f = finding.case, finding.fault
+    if f is None or any(np.size(v) > MOST for v in finding.leaves):
         return ""
     if any(not isinstance(p.leaves[i], bool | int | float | str) for i in p.fixed):
         return ""
-    leaves, cts, text = _second_line(look)
+    leaves, cts, text = _second_line(finding)
     if not text:
         return ""
-    args = p.treedef.unflatten([_Text(_leaf(look, i, v)) for i, v in enumerate(leaves)])
+    args = p.treedef.unflatten([_Text(_leaf(finding, i, v)) for i, v in enumerate(leaves)])
     given = "*a"
     if p.fixed:                                         # written into the call: they are no arrays
         if p.treedef.num_leaves != len(args):
@@ -30,26 +29,26 @@ def program(look):
         given = ", ".join(repr(p.leaves[i]) if i in p.fixed else f"a[{next(places)}]" for i in range(len(args)))
         args = tuple(a for i, a in enumerate(args) if i not in p.fixed)
     given += "".join(f", {k}={v!r}" for k, v in p.settings.items())
-    wide = "" if look.dtype else "jax.config.update('jax_enable_x64', True); "
-    array = p.names[p.real[f.array]] if look.check not in ("value", "forward mode") and 0 <= f.array < len(p.real) else ""
+    wide = "" if finding.dtype else "jax.config.update('jax_enable_x64', True); "
+    array = p.names[p.real[f.array]] if finding.check not in ("value", "forward mode") and 0 <= f.array < len(p.real) else ""
     right = f"{f.want:.8g}" if abs(f.want) < SWALLOWED else "nan"
     return (f"import jax, numpy as np, jax.numpy as jnp; {wide}g = lambda *a: [y for y in jax.tree.leaves(f({given})) "
             f"if jnp.issubdtype(y.dtype, jnp.floating)]; args = {args!r}; cts = [{', '.join(cts)}]\n"
             f"{text}    # {array}{list(f.place)}: {f.got:.8g}, and {right} is right")
 
 
-def _second_line(look):
+def _second_line(finding):
     """(the arguments' leaves, the cotangents as text, the second line)."""
-    p, check, label = look.problem, look.check, look.label
-    kinds = _outputs(look)
-    plain = (look.leaves, [_array(c, k) for c, k in zip(look.cts, kinds)])
+    p, check, label = finding.case, finding.check, finding.label
+    kinds = _outputs(finding)
+    plain = (finding.leaves, [_array(c, k) for c, k in zip(finding.cts, kinds)])
     whole = len(p.real) == len(p.leaves)
     if check == "value":
         return *plain, "print(jax.vjp(g, *args)[0])" if "under differentiation" in label else "print(g(*args))"
     if check in ("second order", "forward mode"):
-        along = iter(look.more)
+        along = iter(finding.more)
         directions = p.treedef.unflatten([_Text(_array(next(along), "float64") if i in p.real else
-                                                f"np.zeros({np.shape(v)}, jax.dtypes.float0)") for i, v in enumerate(look.leaves)])
+                                                f"np.zeros({np.shape(v)}, jax.dtypes.float0)") for i, v in enumerate(finding.leaves)])
         if p.fixed:
             return *plain, ""
         return *plain, (f"print(jax.jvp(g, args, {directions!r})[1])" if check == "forward mode" else
@@ -58,9 +57,9 @@ def _second_line(look):
         wrapped = {"jit": "jax.jit(g)", "remat": "jax.checkpoint(g)", "cond": "lambda *a: jax.lax.cond(True, g, g, *a)"}[check]
         return *plain, f"print(jax.vjp({wrapped}, *args)[1](cts))"
     if check in ("vmap", "scan"):
-        return _mapped(look, plain, whole, kinds)
-    if check == "state" and look.more and not p.fixed:
-        other = p.treedef.unflatten([_Text(_leaf(look, i, v)) for i, v in enumerate(look.more[0])])
+        return _mapped(finding, plain, whole, kinds)
+    if check == "state" and finding.more and not p.fixed:
+        other = p.treedef.unflatten([_Text(_leaf(finding, i, v)) for i, v in enumerate(finding.more[0])])
         return *plain, (f"other = {other!r}; jax.vjp(g, *other); pull = jax.vjp(g, *args)[1]; jax.vjp(g, *other); "
                         "print(pull(cts), pull(cts))")
     if check == "donation":
@@ -74,15 +73,16 @@ def _second_line(look):
     return *plain, "" if check in ("mesh", "shard_map", "state") else f"print({PULL})"
 
 
-def _mapped(look, plain, whole, kinds):
-    p, label = look.problem, look.label
-    another, cb, subset = look.more
-    both = [_array(np.stack([a, b]), k) for a, b, k in zip(map(np.asarray, look.cts), cb, kinds)]
+def _mapped(finding, plain, whole, kinds):
+    p, label = finding.case, finding.label
+    another, cb, subset = finding.more
+    both = [_array(np.stack([a, b]), k) for a, b, k in zip(map(np.asarray, finding.cts), cb, kinds)]
     if label == "vmap over the cotangent":
-        return look.leaves, both, "print(jax.vmap(jax.vjp(g, *args)[1])(cts))"
+        return finding.leaves, both, "print(jax.vmap(jax.vjp(g, *args)[1])(cts))"
     axis = -1 if label.endswith("last axis") else 0
     mapped = range(len(p.leaves)) if label == "scan" else [p.real[i] for i in subset]
-    leaves = [np.stack([a, b], axis) if i in mapped else a for i, (a, b) in enumerate(zip(look.leaves, another))] if whole or subset else []
+    pairs = enumerate(zip(finding.leaves, another)) if whole or subset else ()
+    leaves = [np.stack([a, b], axis) if i in mapped else a for i, (a, b) in pairs]
     if label == "scan":
         return leaves, both, "print(jax.lax.scan(lambda _, l: (None, jax.vjp(g, *l[0])[1](l[1])), None, (args, cts))[1])" if whole else ""
     if p.fixed:
@@ -99,19 +99,19 @@ class _Text(str):
         return str(self)
 
 
-def _kind(look, i):
-    return (str(look.problem.dtypes[i]) if look.dtype == MIXED else look.dtype) or "float64"
+def _kind(finding, i):
+    return (str(finding.case.dtypes[i]) if finding.dtype == MIXED else finding.dtype) or "float64"
 
 
-def _leaf(look, i, v):
-    return _array(v, _kind(look, i))
+def _leaf(finding, i, v):
+    return _array(v, _kind(finding, i))
 
 
-def _outputs(look):
+def _outputs(finding):
     """The types of the real outputs."""
-    p = look.problem
-    with jax.enable_x64(not look.dtype):
-        leaves = [jnp.asarray(v, _kind(look, i)) if p.domains[i].kind == "float" else v for i, v in enumerate(look.leaves)]
+    p = finding.case
+    with jax.enable_x64(not finding.dtype):
+        leaves = [jnp.asarray(v, _kind(finding, i)) if p.domains[i].kind == "float" else v for i, v in enumerate(finding.leaves)]
         xs, others = p.split(leaves)
         return [str(t.dtype) for t in jax.eval_shape(lambda *xs: p.of_real(p.reference, others)(*xs)[0], *xs)]
 

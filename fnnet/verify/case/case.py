@@ -1,10 +1,8 @@
-"""A function to check, its arguments as a flat list of arrays, and the programs that evaluate it beside its reference."""
+"""A function to check and its arguments, as a flat list of arrays."""
 
 import functools
 import inspect
-import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -12,16 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnet.rule import Rule
-from fnnet.verify.inputs import exact
-from fnnet.verify.quick import OPTIONS
-from fnnet.verify.spec import Domain, derive, parse
+from fnnet.verify.case.inputs import exact
+from fnnet.verify.case.spec import Domain, derive, parse
 
-# The algebraic simplifier of JAX 0.10 makes batched products that its own code generator aborts on; without it, empty ones do.
-FIXED = tuple(map(int, jax.__version__.split(".")[:2])) > (0, 10)
-POOL = ThreadPoolExecutor(max(2, os.cpu_count() or 1))
+SWALLOWED = 1e300       # stands for NaN where that is what is right
+MIXED = "as given"      # arguments of several precisions
 
 
-class Problem(NamedTuple):
+class Case(NamedTuple):
     """f and its reference, functions of the same positional arguments; the arguments' leaves as numpy arrays, floats in float64."""
     f: Callable
     reference: Callable
@@ -85,7 +81,7 @@ class Problem(NamedTuple):
                          zip(self.names, self.dtypes, leaves or self.leaves, self.domains) if m.kind not in ("static",))
 
 
-def problem(f, args, reference, settings, spec, argnums, domains=None):
+def read(f, args, reference, settings, spec, argnums, domains=None):
     """Reads the call, so that what follows knows nothing but arrays."""
     leaves, treedef = jax.tree.flatten(args)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(args)]
@@ -113,7 +109,7 @@ def problem(f, args, reference, settings, spec, argnums, domains=None):
         raise ValueError(f"check differentiates real arrays, and found none among {', '.join(names) or 'no arguments'}: "
                          "give an array of floats, or argnums")
     title = getattr(f, "__name__", None) or getattr(getattr(f, "func", None), "__name__", None) or type(f).__name__
-    return Problem(f, reference, values, treedef, names, tuple(dtypes), tuple(found), real, dict(settings), title=title)
+    return Case(f, reference, values, treedef, names, tuple(dtypes), tuple(found), real, dict(settings), title=title)
 
 
 def _read(leaf, static):
@@ -172,74 +168,3 @@ def is_real(a):
 
 def short(dtype):
     return str(dtype).replace("bfloat", "bf").replace("float", "f").replace("uint", "u").replace("int", "i") if dtype is not None else ""
-
-
-def pullback(p, f, xs, others, cts, forward=False):
-    """(real outputs, other outputs, cotangents of xs), by forward mode where there is no other."""
-    g = p.of_real(f, others)
-    if forward:
-        y, aux = g(*xs)
-        jacobians = jax.jacfwd(lambda *xs: g(*xs)[0], tuple(range(len(xs))))(*xs)
-        grads = [sum(jnp.tensordot(c, j[i], c.ndim) for c, j in zip(cts, jacobians)) for i in range(len(xs))]
-        return y, aux, grads
-    y, pull, aux = jax.vjp(g, *xs, has_aux=True)
-    return y, aux, list(pull([jnp.asarray(c, o.dtype) for c, o in zip(cts, y)]))
-
-
-def both(p):
-    """The program of everything of first order: the plain value of f; value and gradient of f; value and gradient of the reference."""
-    def run(xs, others, cts):
-        plain = [jnp.asarray(o) for o in p.outputs(p.f, p.merge(xs, others))]
-        return ([o for o in plain if is_real(o)], [o for o in plain if not is_real(o)], pullback(p, p.f, xs, others, cts),
-                pullback(p, p.reference, xs, others, cts, p.forward))
-    return run
-
-
-def second(p):
-    """The derivative of the pullback, with respect to the arguments and to the cotangent, along given directions; f, then reference."""
-    def of(f):
-        def run(xs, others, cts, directions):
-            def first(xs, cts):
-                return pullback(p, f, xs, others, cts)[2]
-            _, pull = jax.vjp(first, xs, cts)
-            return jax.tree.leaves(pull(list(directions)))
-        return run
-    return lambda *args: (of(p.f)(*args), of(p.reference)(*args))
-
-
-class Program(NamedTuple):
-    """A program that is being compiled; `error` waits for it, and says why it could not be made."""
-    jaxpr: Any
-    future: Future
-
-    @property
-    def error(self):
-        return self.future.exception()
-
-    def __call__(self, *args):
-        return self.future.result()(*args)
-
-
-def build(jobs):
-    """Traces (function, arguments[, x64]) by name one after the other, and compiles each beside the others meanwhile."""
-    programs = {}
-    for name, (function, args, *wide) in jobs.items():
-        try:
-            with jax.enable_x64(wide[0] if wide else True):
-                traced = jax.jit(function).trace(*args)
-                programs[name] = Program(traced.jaxpr, POOL.submit(_compile, traced.lower(), args))
-        except Exception as error:                      # whatever the function under test raises is a finding
-            future = Future()
-            future.set_exception(error)
-            programs[name] = Program(None, future)
-    return programs
-
-
-def _compile(lowered, args):
-    if jax.default_backend() != "cpu":
-        return lowered.compile()
-    empty = any(np.size(a) == 0 for a in jax.tree.leaves(args) if hasattr(a, "shape"))
-    try:
-        return lowered.compile(compiler_options=OPTIONS if empty or FIXED else OPTIONS | {"xla_disable_hlo_passes": "algsimp"})
-    except Exception:
-        return lowered.compile()

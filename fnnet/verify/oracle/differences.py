@@ -3,7 +3,7 @@ function takes complex numbers."""
 
 import numpy as np
 
-from fnnet.verify.judge import largest, numbers
+from fnnet.verify.oracle.tolerance import largest, numbers
 
 STEPS = (1e-2, 1e-3, 1e-4, 1e-5)
 TINY = 1e-30            # a step in the imaginary direction cancels nothing

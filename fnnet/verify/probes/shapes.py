@@ -6,8 +6,8 @@ import math
 import jax
 import numpy as np
 
-from fnnet.verify.inputs import draw
-from fnnet.verify.spec import Domain
+from fnnet.verify.case.inputs import draw
+from fnnet.verify.case.spec import Domain
 
 TRIALS = 60             # how often the reference may be asked
 LARGE, LONG = "large and odd", "one long axis"      # labels

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnet.verify.inputs import draw
-from fnnet.verify.spec import Domain, parse
+from fnnet.verify.case.inputs import draw
+from fnnet.verify.case.spec import Domain, parse
 
 SIZES = (5, 3, 4, 7, 6, 8, 9, 10)      # of the letters in the order they come; all differ, so that no axis passes for another
 

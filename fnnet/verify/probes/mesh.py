@@ -3,15 +3,18 @@
 import jax
 import numpy as np
 
-from fnnet.verify import judge, looks, shapes
-from fnnet.verify.problem import pullback
+from fnnet.verify.case.programs import pullback
+from fnnet.verify.oracle import tolerance
+from fnnet.verify.probes import shapes
+from fnnet.verify.probes.findings import Finding, sentence
 
 
 def _jit(f):
     return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None)
 
 
-def mesh_looks(book, p, at):
+def run(p, evaluation, findings):
+    at = evaluation.at
     if len(jax.devices()) < 2 or p.forward or p.endless:
         return
     found = [g for g in shapes.groups(p) if any(axis == 0 for _, axis in g)]
@@ -25,7 +28,7 @@ def mesh_looks(book, p, at):
     except Exception:                                   # no function of other shapes
         return
     cts = [np.random.default_rng(5).normal(size=t.shape) for t in out]
-    want = judge.numbers(_jit(lambda xs, others, cts: pullback(q, q.reference, xs, others, cts)[2])(xs, others, cts))
+    want = tolerance.numbers(_jit(lambda xs, others, cts: pullback(q, q.reference, xs, others, cts).grads)(xs, others, cts))
     devices = jax.devices()[:2]
     mesh = jax.make_mesh((2,), ("data",), devices=devices, axis_types=(jax.sharding.AxisType.Explicit,))
 
@@ -35,7 +38,7 @@ def mesh_looks(book, p, at):
     def on_mesh(f):
         with jax.set_mesh(mesh):
             given = [place(i, np.asarray(x)) for i, x in zip(q.real, xs)], [place(i, np.asarray(o)) for i, o in zip(q.rest, others)]
-            return judge.numbers(_jit(lambda xs, others: jax.grad(lambda *xs: sum((jax.numpy.sum(o * c) for o, c in zip(
+            return tolerance.numbers(_jit(lambda xs, others: jax.grad(lambda *xs: sum((jax.numpy.sum(o * c) for o, c in zip(
                 q.of_real(f, others)(*xs)[0], cts)), 0.0), tuple(range(len(xs))))(*xs))(*given))
 
     def in_shard_map(f):
@@ -48,24 +51,24 @@ def mesh_looks(book, p, at):
 
         def total(xs):
             return sum(jax.numpy.sum(o * weights(o.shape)) for o in whole(xs, others))
-        return judge.numbers(_jit(jax.grad(total))(list(xs)))
+        return tolerance.numbers(_jit(jax.grad(total))(list(xs)))
 
     def weights(shape):
         return np.random.default_rng(7).normal(size=shape)
-    for name, run, right in (("mesh", on_mesh, lambda: want), ("shard_map", in_shard_map, lambda: in_shard_map(q.reference))):
+    for name, on_devices, right in (("mesh", on_mesh, lambda: want), ("shard_map", in_shard_map, lambda: in_shard_map(q.reference))):
         try:
             truth = right()
             if name == "mesh":
-                run(q.reference)
+                on_devices(q.reference)
         except Exception:
             continue
         try:
-            got = run(q.f)
+            got = on_devices(q.f)
         except Exception as error:
-            book.note(name, f"refused, aloud: {looks.sentence(error)[:120]}")
+            findings.note(name, f"refused, aloud: {sentence(error)[:120]}")
             continue
-        book.saw(name, judge.measure(got, truth), at.gradients.limit)
+        findings.saw(name, tolerance.measure(got, truth), at.gradients.limit)
         for i, (g, w) in enumerate(zip(got, truth)):
-            off = judge.off(g, w, np.full(w.shape, 10 * at.gradients.allowance(w, i)))
+            off = tolerance.off(g, w, np.full(w.shape, 10 * at.gradients.allowance(w, i)))
             if off.any():
-                book.wrong(looks.Look(name, f"{len(devices)} devices: {q.show()}", judge.fault(i, g, w, off), q, q.leaves, cts))
+                findings.wrong(Finding(name, f"{len(devices)} devices: {q.show()}", tolerance.fault(i, g, w, off), q, q.leaves, cts))

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnet.verify import judge, looks, truth
-from fnnet.verify.problem import build, pullback
-from fnnet.verify.reference import tells_what_is_asked
+from fnnet.verify.case.programs import build, pullback
+from fnnet.verify.oracle import oracle, tolerance
+from fnnet.verify.oracle.reference import tells_what_is_asked
+from fnnet.verify.probes.findings import Finding, sentence
 
 
 class Row(NamedTuple):
@@ -50,14 +51,14 @@ def matrix(p):
     def scan(xa, xb, o, ca, cb):
         def body(_, lane):
             xs, cts = lane
-            return None, pullback(p, p.f, list(xs), o, list(cts))[2]
+            return None, pullback(p, p.f, list(xs), o, list(cts)).grads
         return jax.lax.scan(body, None, ([jnp.stack(s) for s in zip(xa, xb)], [jnp.stack(c) for c in zip(ca, cb)]))[1]
 
     def cotangent(xa, xb, o, ca, cb):
-        return jax.vmap(lambda cts: pullback(p, p.f, xa, o, cts)[2])([jnp.stack(c) for c in zip(ca, cb)])
+        return jax.vmap(lambda cts: pullback(p, p.f, xa, o, cts).grads)([jnp.stack(c) for c in zip(ca, cb)])
 
     def shared(xa, xb, o, ca, cb):
-        return jax.vmap(lambda *xs: pullback(p, p.f, list(xs), o, list(ca))[2])(*map(jnp.stack, zip(xa, xb)))
+        return jax.vmap(lambda *xs: pullback(p, p.f, list(xs), o, list(ca)).grads)(*map(jnp.stack, zip(xa, xb)))
 
     def alive(xa, xb, o, ca, cb):
         def pulled(xs):
@@ -109,65 +110,71 @@ def _asked(p, name, row, thorough):
     return check != "cond" and row.subset in ((), (0,), every) and not name.endswith("last axis")
 
 
-def rows(p, book, args, thorough):
-    """The rows of the matrix that can be traced, and their program. One that cannot is a failure, unless the best of rules could not
-    either."""
-    table = {name: row for name, row in matrix(p).items() if _asked(p, name, row, thorough)}
+def prepare(p, evaluation):
+    args = lanes(p, evaluation)
+    evaluation.rows = table = {name: row for name, row in matrix(p).items() if _asked(p, name, row, evaluation.thorough)}
     whole = program(table)                              # the same function, so that it is traced once
-    try:
-        jax.eval_shape(whole, *args)
-        return table, whole
-    except Exception:                                   # then one at a time
-        pass
-    best, good = matrix(truth.perfect(p)), {}
-    for name, row in table.items():
-        try:
-            jax.eval_shape(row.run, *args)
-            good[name] = row
-        except Exception as error:
-            if _traces(best[name].run, args) and not _independent(p, row.subset, args[0], args[2]):
-                book.raised(_check(name), error, name)
-            else:
-                book.note(_check(name), f"{name}: {looks.sentence(error)[:160]}")
-    return good, program(good)
+    if _refuses(whole, args):
+        evaluation.refused = {name: error for name, row in table.items() if (error := _refuses(row.run, args))}
+        evaluation.rows = {name: row for name, row in table.items() if name not in evaluation.refused}
+        whole = program(evaluation.rows)
+    return {"matrix": (whole, args)}
 
 
-def _traces(run, args):
+def lanes(p, evaluation):
+    """The arguments of every row: two lanes of arrays, and two cotangents."""
+    xs, others = p.split(p.leaves)
+    return xs, p.split(evaluation.another)[0], others, evaluation.cts, evaluation.more
+
+
+def _refuses(run, args):
+    """What it complains of when it is traced, None where it does not."""
     try:
         jax.eval_shape(run, *args)
-        return True
-    except Exception:                                   # whatever it complains of
-        return False
+    except Exception as error:
+        return error
+
+
+def _refused(p, evaluation, findings, args):
+    """A row that cannot be traced is a failure, unless the best of rules could not either."""
+    best = matrix(oracle.perfect(p)) if evaluation.refused else {}
+    for name, error in evaluation.refused.items():
+        row = best[name]
+        if not _refuses(row.run, args) and not _independent(p, row.subset, args[0], args[2]):
+            findings.raised(_check(name), error, name)
+        else:
+            findings.note(_check(name), f"{name}: {sentence(error)[:160]}")
 
 
 def program(table):
     return lambda *args: {name: row.run(*args) for name, row in table.items()}
 
 
-def look(run, at, table, made, args, another, which):
-    """Compares each row with pullbacks one at a time: the reference's (which = 3), or the rule's own where it is wrong anyway (2)."""
-    p, book = at.p, run.book
+def run(p, evaluation, findings):
+    """Compares each row with pullbacks one at a time."""
+    at, args, made, of = evaluation.at, lanes(p, evaluation), evaluation.programs["matrix"], evaluation.truth
     xa, xb, others, ca, cb = args
+    _refused(p, evaluation, findings, args)
     if made.error:
-        return book.raised("jit", made.error, "the rule under jit, vmap, scan, cond and remat")
-    a = at.grads(p.leaves, ca, which)
+        return findings.raised("jit", made.error, "the rule under jit, vmap, scan, cond and remat")
+    a = at.grads(p.leaves, ca, of)
 
     def mixed(subset, lane=1):
-        return at.grads(p.merge([v if i in subset else u for i, (u, v) in enumerate(zip(xa, xb))], others), (ca, cb)[lane], which)
+        return at.grads(p.merge([v if i in subset else u for i, (u, v) in enumerate(zip(xa, xb))], others), (ca, cb)[lane], of)
     result = made(*args)
-    for name, row in table.items():
-        got, want = judge.numbers(jax.tree.leaves(result[name])), row.expect(a, mixed)
+    for name, row in evaluation.rows.items():
+        got, want = tolerance.numbers(jax.tree.leaves(result[name])), row.expect(a, mixed)
         check, fault = _check(name), _differs(at, got, want)
-        book.saw(check, judge.measure(got, want), at.gradients.limit)
+        findings.saw(check, tolerance.measure(got, want), at.gradients.limit)
         if fault is None:
             continue
-        if which == 3 and (_independent(p, row.subset, xa, others) or _best_differs(run, at, name, args, want)):
-            book.note(check, f"{name}: JAX {jax.__version__} itself goes wrong with any custom_vjp here, one output of which does not "
+        if evaluation.right and (_independent(p, row.subset, xa, others) or _best_differs(at, name, args, want)):
+            findings.note(check, f"{name}: JAX {jax.__version__} itself goes wrong with any custom_vjp here, one output of which does not "
                              "depend on what is mapped")
             continue
         if check == "argnums":
             fault = fault._replace(array=row.subset[0])
-        book.wrong(looks.Look(check, name, fault, p, p.leaves, ca, more=(another, cb, row.subset)))
+        findings.wrong(Finding(check, name, fault, p, p.leaves, ca, more=(evaluation.another, cb, row.subset)))
 
 
 def _independent(p, subset, xs, others):
@@ -183,19 +190,19 @@ def _independent(p, subset, xs, others):
     return False
 
 
-def _best_differs(run, at, name, args, want):
+def _best_differs(at, name, args, want):
     """Whether the best of rules goes wrong there too."""
-    best = build({name: (matrix(truth.perfect(at.p))[name].run, args)})[name]
-    return bool(best.error) or _differs(at, judge.numbers(jax.tree.leaves(best(*args))), want) is not None
+    best = build({name: (matrix(oracle.perfect(at.p))[name].run, args)})[name]
+    return bool(best.error) or _differs(at, tolerance.numbers(jax.tree.leaves(best(*args))), want) is not None
 
 
 def _differs(at, got, want):
     typical = at.gradients.typical if len(got) == len(at.gradients.typical) else [max(at.gradients.typical)] * len(got)
     scale = at.gradients._replace(typical=typical)
     for i, (g, w) in enumerate(zip(got, want)):
-        bad = judge.off(g, w, 10 * scale.allowance(w, i) + 1e-11 * judge.largest(w))
+        bad = tolerance.off(g, w, 10 * scale.allowance(w, i) + 1e-11 * tolerance.largest(w))
         if bad.any():
-            return judge.fault(i, g, w, bad)
+            return tolerance.fault(i, g, w, bad)
     return None
 
 

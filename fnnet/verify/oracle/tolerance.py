@@ -12,7 +12,6 @@ import numpy as np
 TIMES = 40              # how many times autodiff's own error a rule may err
 ROUNDINGS = 1e3         # in float64, relative to an array's largest element
 COARSE = {"float64": 2e-10, "": 5e-9}   # what nobody minds, by the widest argument: constants of ten digits, a tenth of float32's last
-SWALLOWED = 1e300       # stands for NaN where that is what is right
 JUMP = 1e-3             # relative to an array's largest element: more than rounding does
 STEP = 1e-9             # to look around a point: relative, so that what is near a kink but not on it is not excused
 

@@ -5,9 +5,13 @@ import inspect
 import jax
 import numpy as np
 
-from fnnet.verify import judge, looks, shapes
-from fnnet.verify.inputs import draw
-from fnnet.verify.problem import both, nondiff
+from fnnet.verify.case.case import nondiff
+from fnnet.verify.case.inputs import draw
+from fnnet.verify.case.programs import both
+from fnnet.verify.oracle import tolerance
+from fnnet.verify.probes import shapes
+from fnnet.verify.probes.evaluation import evaluator, look
+from fnnet.verify.probes.findings import sentence
 
 SMALL = 1e-2            # a number as small is there against divisions by 0, and half of it more shows nothing
 
@@ -24,18 +28,17 @@ def problems(p, vary, thorough):
     return found | {("settings", label): q for label, q in settings.items()}
 
 
-def jobs(book, found, rng):
-    """The programs of first order of each."""
-    made = {}
-    for name, (q, promised) in found.items():
+def prepare(p, evaluation):
+    """The programs of first order of each that the reference takes."""
+    made, evaluation.variants = {}, problems(p, evaluation.vary, evaluation.thorough)
+    for name, (q, _) in evaluation.variants.items():
         xs, others = q.split(q.leaves)
         try:
             out = jax.eval_shape(lambda *xs, q=q, others=others: q.of_real(q.reference, others)(*xs)[0], *xs)
         except Exception as error:
-            if promised and name[0] == "settings":
-                book.raised("settings", error, f"the reference, at {name[1]}")
+            evaluation.refused[name] = error
             continue
-        made[name] = (both(q), (xs, others, [rng.normal(size=t.shape) for t in out]))
+        made[name] = (both(q), (xs, others, [evaluation.rng.normal(size=t.shape) for t in out]))
     return made
 
 
@@ -80,45 +83,48 @@ def _given_by_position(p):
             yield f"{p.names[i]}={value!r}", p._replace(leaves=[value if k == i else v for k, v in enumerate(p.leaves)])
 
 
-def look(run, at, found, programs, jobs):
-    """The given kind of inputs, a few draws, ties. Returns the programs of first order by name."""
-    book, rng, seen = run.book, run.rng, {}
-    for name, (q, promised) in found.items():
-        if name not in jobs:
+def run(p, evaluation, findings):
+    """The given kind of inputs, a few draws, ties."""
+    at, rng, programs = evaluation.at, evaluation.rng, evaluation.programs
+    for name, (q, promised) in evaluation.variants.items():
+        kind, label = name
+        if name in evaluation.refused:
+            if promised and kind == "settings":
+                findings.raised("settings", evaluation.refused[name], f"the reference, at {label}")
             continue
-        (kind, label), cts = name, jobs[name][1][-1]
+        cts = evaluation.jobs[name][1][-1]
         if error := programs[name].error:
             if promised:
-                book.raised(kind, error, label)
+                findings.raised(kind, error, label)
             else:
-                book.note(kind, f"refused, aloud, at {label}: {looks.sentence(error)[:100]}")
+                findings.note(kind, f"refused, aloud, at {label}: {sentence(error)[:100]}")
             continue
-        here = looks.first(q, programs[name], cts, at.gradients.eps, np.random.default_rng(3), like=at)
+        here = evaluator(q, programs[name], cts, at.gradients.eps, np.random.default_rng(3), like=at)
         if label.startswith(shapes.UNDECLARED) and not _lane_by_lane(here, at, cts):
             continue
-        seen[name] = here
+        if kind == "shapes":
+            evaluation.resized[label] = here
         where = f"{label}: {q.show()}"
-        looks.look(book, kind, where, here, q.leaves, cts)
+        look(findings, kind, where, here, q.leaves, cts)
         for scale in (1.0, 3.0, 0.3):
             leaves = [draw(d, np.shape(v), rng, v, scale) for d, v in zip(q.domains, q.leaves)]
-            looks.look(book, kind, where + ", another draw", here, leaves, [rng.normal(size=np.shape(c)) for c in cts])
-        looks.look(book, kind, where + ", cotangent of ones", here, q.leaves, [np.ones(np.shape(c)) for c in cts])
+            look(findings, kind, where + ", another draw", here, leaves, [rng.normal(size=np.shape(c)) for c in cts])
+        look(findings, kind, where + ", cotangent of ones", here, q.leaves, [np.ones(np.shape(c)) for c in cts])
         if q.numeric:
             continue
         for what in (lambda v: rng.integers(-3, 4, size=v.shape) * 0.5, lambda v: 0 * v, lambda v: 50 * np.sign(v)):
             leaves = [what(v) if d.free else v for d, v in zip(q.domains, q.leaves)]
-            looks.look(book, kind, where + ", ties and ends", here, leaves, cts)
-    return seen
+            look(findings, kind, where + ", ties and ends", here, leaves, cts)
 
 
 def _lane_by_lane(here, at, cts):
     """Whether the reference, given one more axis in front, does what it did without for each element of that axis: then it was
     written for any number of axes, and the rule must be right for them too."""
     q, p, nothing = here.p, at.p, [np.zeros(s) for s in at.shapes]
-    whole = judge.numbers(here.run(q.leaves, cts)[3][0])
+    whole = tolerance.numbers(here.run(q.leaves, cts).reference.values)
     for k in range(shapes.more(p)):
         lane = [v[k] if np.ndim(v) > np.ndim(u) else v for u, v in zip(p.leaves, q.leaves)]
-        one = judge.numbers(at.run(lane, nothing)[3][0])
-        if any(a.shape[1:] != b.shape or a.ndim != b.ndim + 1 or judge.measure([a[k]], [b]) > 1e-9 for a, b in zip(whole, one)):
+        one = tolerance.numbers(at.run(lane, nothing).reference.values)
+        if any(a.shape[1:] != b.shape or a.ndim != b.ndim + 1 or tolerance.measure([a[k]], [b]) > 1e-9 for a, b in zip(whole, one)):
             return False
     return True

@@ -14,8 +14,8 @@ import numpy as np
 from jax.extend import core
 
 from fnnet import sample
+from fnnet.measure.error import relative_error
 from fnnet.table import milliseconds, quantity, size, table
-from fnnet.verify.gradient import relative_error
 
 SLOWER = 1.1            # from which ratio on a reason is owed
 

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnet.verify import differences, judge
-from fnnet.verify.inputs import draw
-from fnnet.verify.problem import is_real, pullback
-from fnnet.verify.reference import primitives
-from fnnet.verify.spec import Domain
+from fnnet.verify.case.case import is_real
+from fnnet.verify.case.inputs import draw
+from fnnet.verify.case.programs import pullback
+from fnnet.verify.case.spec import Domain
+from fnnet.verify.oracle import differences, tolerance
+from fnnet.verify.oracle.reference import primitives
 
 F64, F32 = (float(np.finfo(t).eps) for t in (np.float64, np.float32))
 ITERATED, DIFFERENCED = 1e-9, 1e-10     # precision of what iterates a number of times, and of differences
@@ -24,7 +25,7 @@ def differentiable(p, xs, others, cts):
     """The problem with the reference's reverse mode, or its forward mode, or differences."""
     for forward in (False, True):
         try:
-            jax.eval_shape(lambda xs, others, cts, forward=forward: pullback(p, p.reference, xs, others, cts, forward)[2], xs, others, cts)
+            jax.eval_shape(lambda *args, forward=forward: pullback(p, p.reference, *args, forward).grads, xs, others, cts)
             return p._replace(forward=forward)
         except Exception:                               # whatever it says, there is no such mode
             continue
@@ -126,9 +127,9 @@ def bounds(at, jaxpr, cts, rng):
 
 def forgotten(at, cts):
     """The arguments on which what a loop converges to does not depend: the rule says 0, and autodiff next to nothing."""
-    g, g0 = at.grads(at.p.leaves, cts), at.grads(at.p.leaves, cts, 3)
-    most = max(map(judge.largest, g0))
-    left = [i for i, a, b in zip(at.p.real, g, g0) if not a.any() and judge.largest(b) < judge.ROUNDINGS * CONVERGED * most]
+    g, g0 = at.grads(at.p.leaves, cts), at.grads(at.p.leaves, cts, "reference")
+    most = max(map(tolerance.largest, g0))
+    left = [i for i, a, b in zip(at.p.real, g, g0) if not a.any() and tolerance.largest(b) < tolerance.ROUNDINGS * CONVERGED * most]
     return left if len(left) < len(g) else []
 
 
@@ -138,13 +139,17 @@ def _highest(at, i, domain, cts):
     p = at.p
     shapes = [*(np.shape(p.leaves[j]) for j in p.real), *at.shapes]
     for size in sorted({s for shape in shapes for s in shape if s - 1 > domain.high}, reverse=True):
-        (last, slopes), (before, others) = (
-            [judge.numbers(a) for a in at.run([np.full_like(v, size - k) if j == i else v for j, v in enumerate(p.leaves)], cts)[3][::2]]
-            for k in (1, 2))
+        (last, slopes), (before, others) = (_at_integer(at, i, size - k, cts) for k in (1, 2))
         dropped = any(v.any() and not u.any() for u, v in zip(slopes, others))
         if all(np.isfinite(v).all() for v in last) and any((u != v).any() for u, v in zip(last, before)) and not dropped:
             return size - 1
     return domain.high
+
+
+def _at_integer(at, i, value, cts):
+    """The reference's values and gradients where all of an integer argument is this value."""
+    found = at.run([np.full_like(v, value) if j == i else v for j, v in enumerate(at.p.leaves)], cts).reference
+    return tolerance.numbers(found.values), tolerance.numbers(found.grads)
 
 
 def _narrower(x):
@@ -163,12 +168,12 @@ def _spoilt(at, i, domain, cts, rng):
     for scale in (1.0, 3.0, 0.3):
         x = draw(domain, np.shape(p.leaves[i]), rng, p.leaves[i], scale)
         leaves = [x if j == i else v for j, v in enumerate(p.leaves)]
-        y, _, g = at.run(leaves, cts)[3]
-        if not all(np.isfinite(a).all() for a in judge.numbers([*y, *g])):
+        y, _, g = at.run(leaves, cts).reference
+        if not all(np.isfinite(a).all() for a in tolerance.numbers([*y, *g])):
             return True
         beyond = (x < 0) | (x > 1)
         if inside and i in p.real and beyond.any():
-            slope = judge.numbers(g)[p.real.index(i)]
+            slope = tolerance.numbers(g)[p.real.index(i)]
             if not slope[beyond].any() and (slope[~beyond].any() or beyond.all()):
                 return True
     return False
@@ -179,9 +184,9 @@ def whose_fault(at, others_drawn, cts, rng):
     p = at.p
     alike = constant = True
     for leaves in (p.leaves, others_drawn):
-        g, g0 = at.grads(leaves, cts), at.grads(leaves, cts, 3)
+        g, g0 = at.grads(leaves, cts), at.grads(leaves, cts, "reference")
         constant = constant and not any(a.any() for a in g0)
-        alike = alike and judge.alike(g, g0, 1e-9)
+        alike = alike and tolerance.alike(g, g0, 1e-9)
     if alike:
         return ""
     xs, others = p.split(p.leaves)
@@ -189,8 +194,8 @@ def whose_fault(at, others_drawn, cts, rng):
     if constant and not any(np.nan_to_num(d).any() for _, d, _ in found):
         return ESTIMATOR
     sure = [(d, e) for _, d, e in found if d.size]
-    enough = sure and all((e < 1e-4 * max(judge.largest(d), 1e-300)).any() for d, e in sure)
-    wrong = [differences.against(at.grads(p.leaves, cts, which), found)[1] for which in (2, 3)]
+    enough = sure and all((e < 1e-4 * max(tolerance.largest(d), 1e-300)).any() for d, e in sure)
+    wrong = [differences.against(at.grads(p.leaves, cts, of), found)[1] for of in ("rule", "reference")]
     return STOPPED if enough and wrong[1] and not wrong[0] else ""
 
 
@@ -204,4 +209,4 @@ def analytic(p):
 
 def scalar(at, others, cts):
     """The plain value of f, pulled together by cotangents, as a function of the real leaves."""
-    return lambda xs: sum(float(np.vdot(np.asarray(y, np.float64), c)) for y, c in zip(at.program(xs, others, cts)[0], cts))
+    return lambda xs: sum(float(np.vdot(np.asarray(y, np.float64), c)) for y, c in zip(at.program(xs, others, cts).values, cts))

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from fnnet.verify.judge import SWALLOWED
+from fnnet.verify.case.case import SWALLOWED
 
 
 def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones, small=False, mixes=""):

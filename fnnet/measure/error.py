@@ -1,0 +1,21 @@
+"""How far apart two arrays are."""
+
+import numpy as np
+
+
+def relative_error(a, b):
+    """‖a − b‖/(‖a‖ + ‖b‖), 0 where both are 0: the measure of the lectures, for one array."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    top, bottom = np.linalg.norm(a - b), np.linalg.norm(a) + np.linalg.norm(b)
+    return float(top / bottom) if bottom else float(top)
+
+
+def worst_element(a, b):
+    """The largest |a − b| against the largest |b|, and where."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if not a.size:
+        return 0.0, ()
+    off = np.abs(a - b)
+    off = np.where(np.isnan(off), np.inf, off)
+    place = np.unravel_index(np.argmax(off), off.shape)
+    return float(off[place] / max(np.abs(b).max(), 1e-300)), tuple(int(i) for i in place)

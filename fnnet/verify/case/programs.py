@@ -1,0 +1,114 @@
+"""The programs that evaluate a function beside its reference, and how they are compiled.
+
+They run once or twice: nearly all their time is compilation, of which most goes into making them fast."""
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnet.verify.case.case import is_real
+
+# The algebraic simplifier of JAX 0.10 makes batched products that its own code generator aborts on; without it, empty ones do.
+FIXED = tuple(map(int, jax.__version__.split(".")[:2])) > (0, 10)
+POOL = ThreadPoolExecutor(max(2, os.cpu_count() or 1))
+
+# JAX 0.10 emits fusions in another way by default, which takes half of what is left; later versions do not know that option. And its
+# library for sums and products (YNNPACK) reads memory it has freed where a program has broadcasts that the simplifier would take out:
+# with the simplifier off (below) a right rule then looked wrong under vmap now and then, or the process died.
+JAX_0_10 = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_experimental_ynn_fusion_type": ""}
+OPTIONS = {"xla_backend_optimization_level": 0} | (JAX_0_10 if jax.__version__.startswith("0.10.") else {})
+
+
+def quick(f):
+    """jax.jit without the last optimisations of machine code: the same operations, compiled in a third of the time on a CPU."""
+    return jax.jit(f, compiler_options=OPTIONS if jax.default_backend() == "cpu" else None)
+
+
+class Pulled(NamedTuple):
+    """What value and gradient of a function at one point are: the real outputs, the other outputs, the cotangents of the arguments."""
+    values: list
+    others: list
+    grads: list
+
+
+class FirstOrder(NamedTuple):
+    """The plain outputs of f, real and other; value and gradient of f; value and gradient of its reference."""
+    values: list
+    others: list
+    rule: Pulled
+    reference: Pulled
+
+
+def pullback(p, f, xs, others, cts, forward=False):
+    """Value and gradient of f, by forward mode where there is no other."""
+    g = p.of_real(f, others)
+    if forward:
+        y, aux = g(*xs)
+        jacobians = jax.jacfwd(lambda *xs: g(*xs)[0], tuple(range(len(xs))))(*xs)
+        grads = [sum(jnp.tensordot(c, j[i], c.ndim) for c, j in zip(cts, jacobians)) for i in range(len(xs))]
+        return Pulled(y, aux, grads)
+    y, pull, aux = jax.vjp(g, *xs, has_aux=True)
+    return Pulled(y, aux, list(pull([jnp.asarray(c, o.dtype) for c, o in zip(cts, y)])))
+
+
+def both(p):
+    """The program of everything of first order, which returns a FirstOrder."""
+    def run(xs, others, cts):
+        plain = [jnp.asarray(o) for o in p.outputs(p.f, p.merge(xs, others))]
+        return FirstOrder([o for o in plain if is_real(o)], [o for o in plain if not is_real(o)], pullback(p, p.f, xs, others, cts),
+                          pullback(p, p.reference, xs, others, cts, p.forward))
+    return run
+
+
+def second(p):
+    """The derivative of the pullback, with respect to the arguments and to the cotangent, along given directions; f, then reference."""
+    def of(f):
+        def run(xs, others, cts, directions):
+            def first(xs, cts):
+                return pullback(p, f, xs, others, cts).grads
+            _, pull = jax.vjp(first, xs, cts)
+            return jax.tree.leaves(pull(list(directions)))
+        return run
+    return lambda *args: (of(p.f)(*args), of(p.reference)(*args))
+
+
+class Program(NamedTuple):
+    """A program that is being compiled; `error` waits for it, and says why it could not be made."""
+    jaxpr: Any
+    future: Future
+
+    @property
+    def error(self):
+        return self.future.exception()
+
+    def __call__(self, *args):
+        return self.future.result()(*args)
+
+
+def build(jobs):
+    """Traces (function, arguments[, x64]) by name one after the other, and compiles each beside the others meanwhile."""
+    programs = {}
+    for name, (function, args, *wide) in jobs.items():
+        try:
+            with jax.enable_x64(wide[0] if wide else True):
+                traced = jax.jit(function).trace(*args)
+                programs[name] = Program(traced.jaxpr, POOL.submit(_compile, traced.lower(), args))
+        except Exception as error:                      # whatever the function under test raises is a finding
+            future = Future()
+            future.set_exception(error)
+            programs[name] = Program(None, future)
+    return programs
+
+
+def _compile(lowered, args):
+    if jax.default_backend() != "cpu":
+        return lowered.compile()
+    empty = any(np.size(a) == 0 for a in jax.tree.leaves(args) if hasattr(a, "shape"))
+    try:
+        return lowered.compile(compiler_options=OPTIONS if empty or FIXED else OPTIONS | {"xla_disable_hlo_passes": "algsimp"})
+    except Exception:
+        return lowered.compile()

@@ -1,0 +1,1 @@
+"""What is right: the reference, its autodiff in float64, finite differences, and the tolerance for rounding and kinks."""

@@ -1,0 +1,54 @@
+"""Writing down what is wrong, and how often each thing was looked at."""
+
+from typing import Any, NamedTuple
+
+
+class Finding(NamedTuple):
+    """One comparison that went wrong."""
+    check: str
+    label: str
+    fault: Any              # a tolerance.Fault, or None where a message says it all
+    case: Any
+    leaves: list
+    cts: list
+    dtype: str = ""
+    message: str = ""
+    more: tuple = ()        # arrays that it takes to repeat it besides: directions, or the leaves and cotangents of another lane
+
+
+class Findings(NamedTuple):
+    """By check: the number of comparisons, the worst error that passed, its limit, the first that went wrong; and notes."""
+    tried: dict
+    errors: dict
+    limits: dict
+    failed: dict
+    notes: dict
+
+    @classmethod
+    def empty(cls):
+        return cls({}, {}, {}, {}, {})
+
+    def saw(self, check, error=0.0, limit=0.0):
+        self.tried[check] = self.tried.get(check, 0) + 1
+        self.errors[check] = max(self.errors.get(check, 0.0), error)
+        self.limits[check] = limit
+
+    def wrong(self, finding):
+        self.tried.setdefault(finding.check, 1)
+        self.failed.setdefault(finding.check, finding)
+
+    def raised(self, check, error, label=""):
+        self.wrong(Finding(check, label, None, None, [], [], message=f"raises {type(error).__name__}: {sentence(error)}"))
+
+    def fails(self, check, message):
+        """A failure that is told in a sentence."""
+        self.wrong(Finding(check, "", None, None, [], [], message=message))
+
+    def note(self, check, text):
+        self.notes.setdefault(check, [])
+        if text not in self.notes[check]:
+            self.notes[check].append(text)
+
+
+def sentence(error):
+    return " ".join(str(error).split())[:300]

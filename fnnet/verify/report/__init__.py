@@ -1,0 +1,1 @@
+"""What is said of a failure: made small, explained, written down."""
