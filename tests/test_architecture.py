@@ -13,7 +13,7 @@ TOP = {"pyproject.toml", "README.md", "LICENSE", "fnnet", "tests", "examples", "
 PLAIN = {"jax", "numpy"}
 EXTRAS = {"sklearn", "matplotlib", "tqdm", "orbax"}         # only ever inside a function
 MAY_IMPORT = {
-    "rule": {"jax"},
+    "rule": {"jax", "numpy"},
     "sample": {"jax"},
     "numeric": {"jax"},
     "roles": {"jax"},
