@@ -35,22 +35,22 @@ def report(run, path="report.html"):
     sections.append("<h2>Learning curve</h2>" + _svg(lambda file: learning_curve(found["history"], file)))
     if "accuracy" in last:
         sections.append(_svg(lambda file: learning_curve(found["history"], file, metric="accuracy", title="Accuracy")))
-    errors = [found[part]["loss"] for part in ("training", "validation", "test")]
+    errors, baseline = _errors(found)
     if np.isfinite(errors).all():
-        said = bias_or_variance(*errors)
+        said = bias_or_variance(*errors, baseline=baseline)
         sections.append(f"<p>{html.escape(said[0].upper() + said[1:])}.</p>")
     if found.get("confusion"):
         counts = np.array(found["confusion"])
         confusion, drawn = (Confusion(counts, tuple(names)) for names in (found["classes"], map(_label, found["classes"])))
-        mistakes = "; ".join(f"{a} taken for {b} {n} times" for a, b, n in confusion.worst())
-        sections.append("<h2>Who is taken for whom</h2>" + _svg(drawn.plot)
+        mistakes = "; ".join(f"{a} read as {b} ({'once' if n == 1 else f'{n} times'})" for a, b, n in confusion.worst())
+        sections.append("<h2>Confusion matrix</h2>" + _svg(drawn.plot)
                         + f"<p>The most frequent mistakes: {html.escape(mistakes or 'none')}.</p>")
     sections.append(f"<h2>Network</h2><pre>{html.escape(found['network'])}</pre><pre>{html.escape(found['summary'])}</pre>")
     if found.get("flow"):
         flow = {**found["flow"], "names": [_label(name) for name in found["flow"]["names"]]}
         sections.append(f"<h2>Gradient flow</h2><p>{html.escape(found['flow']['said'])}</p>"
                         + _svg(lambda file: draw_flow(flow, file, title="δ through the layers, after training")))
-    sections.append("<h2>Rules</h2><p>Each gradient is derived by hand; before training each was held against autodiff of its plain "
+    sections.append("<h2>Rules</h2><p>Each gradient is derived by hand; before training each was checked against autodiff of its plain "
                     "definition and against central differences, in float64.</p>"
                     + _table(("rule", "checks", "against autodiff", "against differences"),
                              [(r["rule"], r["checks"], _error(r.get("gradient")), _error(r.get("differences"))) for r in found["rules"]]))
@@ -63,6 +63,14 @@ def report(run, path="report.html"):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _errors(found):
+    """Errors in training, validation and test, and of guessing: the shares that a classifier gets wrong, a regression's losses."""
+    parts = [found[part] for part in ("training", "validation", "test")]
+    if found["classes"] and all(part.get("accuracy") is not None for part in parts):
+        return [1 - part["accuracy"] for part in parts], 1 - 1 / len(found["classes"])
+    return [part["loss"] for part in parts], None
 
 
 def _label(name):
