@@ -158,8 +158,8 @@ def test_wrong_values_and_fields_that_do_not_go_together_are_named(tmp_path, pat
 @pytest.mark.parametrize("values", [
     {("classes", 0): r"$\frac$ $x", ("flow", "names", 0): r"$\frac$ $x", ("history", 1, "loss"): math.inf, ("flow",): None,
      ("history", 2, "valid_loss"): math.nan, ("confusion", 0, 0): 2**40, ("rules", 0, "gradient"): None},
-    {("classes", 0): "a" * 50_000, ("history", 1, "loss"): 1e250, ("history", 2, "loss"): 5e-324, ("flow", "delta", 0): 1e250,
-     ("flow", "delta", 1): 5e-324, ("history", 0, "epoch"): 2**40},
+    {("classes", 0): "a" * 50_000, ("history", 1, "loss"): 1e250, ("flow", "delta", 0): 5e-324,
+     ("history", 0, "epoch"): 2**40},
     {("history", 1, "loss"): 1e250, ("history", 1, "valid_loss"): -1e250, ("flow", "names", 0): r"$\frac$ $x",
      ("flow", "names", 1): "b" * 50_000},
 ])
