@@ -3,6 +3,7 @@
 import html
 import shutil
 import subprocess
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from fnnet.diagnostics.trace import WRITTEN, say
 
 FILLS = {"input": "#FFFFFF", "rule": "#DCEAF5", "layer": "#E4F1EC", "operation": "#F2F2F2"}
 ENDINGS = (".svg", ".png", ".dot", ".mmd", ".html")
+PLAIN = " _.,=+*/()[]|^'!?~-"
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")         # Unicode's categories of controls, formats, surrogates and separators of lines
 
 
 def draw(trace, path):
@@ -47,8 +50,8 @@ def to_dot(trace):
              '  edge [fontname="Helvetica", fontsize=11, color="#555555", arrowsize=0.7];',
              f'  labelloc=b; fontname="Helvetica"; fontsize=11; label={_two("forward: the value", "∂ backward: the gradient")};']
     for i, node in enumerate(nodes):
-        title, *rest = caption(node)
-        text = "<BR/>".join([f"<B>{html.escape(title)}</B>", *(f'<FONT POINT-SIZE="10">{html.escape(line)}</FONT>' for line in rest)])
+        title, *rest = map(_for_dot, caption(node))
+        text = "<BR/>".join([f"<B>{title}</B>", *(f'<FONT POINT-SIZE="10">{line}</FONT>' for line in rest)])
         shape = "box" if node.inputs else "ellipse"
         lines.append(f'  n{i} [id="n{i}", label=<{text}>, fillcolor="{FILLS[_sort(node)]}", shape={shape}];')
     for v, node in enumerate(nodes):
@@ -64,7 +67,7 @@ def to_mermaid(trace):
     """The graph as Mermaid text, which many viewers of Markdown draw."""
     lines = [f"flowchart {_direction(trace.nodes)}"]
     for i, node in enumerate(trace.nodes):
-        text = "<br>".join(line.replace('"', "'") for line in caption(node))
+        text = "<br>".join(map(_for_mermaid, caption(node)))
         lines.append(f'  n{i}("{text}")' if not node.inputs else f'  n{i}["{text}"]')
     for v, node in enumerate(trace.nodes):
         lines += [f'  n{u} -- "{say(trace.nodes[u].value)}<br>∂ {say(message)}" --> n{v}' for u, message in zip(node.inputs, node.messages)]
@@ -83,6 +86,22 @@ def caption(node):
     if node.kind in WRITTEN or node.kind == "integer_pow":
         return [f"{node.name} = {node.operation}"]
     return [node.kind, node.name]
+
+
+def visible(text):
+    """A text whose every character can be seen and stored: controls, newlines and half surrogates are spelled out."""
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in UNSEEN else c for c in text)
+
+
+def _for_dot(text):
+    """Inside an HTML-like label, where Graphviz also replaces \\N by the name of the node."""
+    return html.escape(visible(text)).replace("\\", "\\\\")
+
+
+def _for_mermaid(text):
+    """Inside a quoted label: a code for what HTML, Markdown, TeX, a directive (%%{init: …}%%), an icon (fa:fa-car) or one
+    of Mermaid's own codes could begin with, which is all of ASCII but letters, digits and a few signs."""
+    return "".join(c if c.isalnum() or c in PLAIN or not c.isascii() else f"#{ord(c)};" for c in visible(text))
 
 
 def _sort(node):

@@ -6,7 +6,7 @@ import re
 import shutil
 
 from fnnet.diagnostics.figure import BLUE, ORANGE
-from fnnet.diagnostics.graph import picture
+from fnnet.diagnostics.graph import picture, visible
 from fnnet.diagnostics.trace import say
 
 PAGE = """<!DOCTYPE html>
@@ -74,14 +74,15 @@ def page(trace):
         drawn = picture(trace, "svg").decode()
         graph = drawn[drawn.index("<svg"):]
     rows = "".join(_row(i, node) for i, node in enumerate(trace.nodes))
-    steps = json.dumps(trace.steps(), ensure_ascii=False).replace("<", "\\u003c")
-    parts = {"BLUE": BLUE, "ORANGE": ORANGE, "LOSS": html.escape(trace.loss), "LAST": str(len(trace.nodes) - 1), "STEPS": steps,
+    said = [(stage, i, visible(sentence)) for stage, i, sentence in trace.steps()]
+    steps = json.dumps(said, ensure_ascii=False).replace("<", "\\u003c")
+    parts = {"BLUE": BLUE, "ORANGE": ORANGE, "LOSS": html.escape(visible(trace.loss)), "LAST": str(len(trace.nodes) - 1), "STEPS": steps,
              "ROWS": rows, "GRAPH": graph}
     return re.sub(rf"\b({'|'.join(parts)})\b", lambda found: parts[found[1]], PAGE)
 
 
 def _row(i, node):
-    name, operation, formula, value, gradient = map(html.escape, (node.name, node.operation, node.formula, say(node.value),
-                                                                  say(node.gradient)))
+    texts = node.name, node.operation, node.formula, say(node.value), say(node.gradient)
+    name, operation, formula, value, gradient = (html.escape(visible(text)) for text in texts)
     return (f'<tr data-node="{i}"><td>{name}</td><td>{operation}{f"<br><small>{formula}</small>" if formula else ""}</td>'
             f'<td class="value">{value}</td><td class="gradient">{gradient}</td></tr>')
