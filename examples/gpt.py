@@ -1,5 +1,7 @@
 """A small GPT: what comes after a text, symbol by symbol. To be imported; 10_attention.py teaches it to sort."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -14,18 +16,24 @@ def gpt(symbols, d=64, heads=4, depth=2, rate=0.0):
     return layers.Serial(layers.Embedding(symbols, d), *blocks, layers.LayerNorm(), layers.Dense(symbols, bias=False))
 
 
-def next_symbol(net, **settings):
+@dataclass(frozen=True)
+class NextSymbol:
     """The objective of a network that ends in a layer of scores, on batches (texts, what follows): the cross-entropy of its last
     layer, whose scores are never held. Settings are those of ops.linear_cross_entropy, `ignore_index=-1` for instance."""
-    body = layers.Serial(*net.parts[:-1])
+    net: layers.Serial              # by which errors name the layer
+    settings: tuple = ()
 
-    def objective(params, state, batch, *, key=None, train=True):
+    def __call__(self, params, state, batch, *, key=None, train=True):
         texts, following = batch
+        body = layers.Serial(*self.net.parts[:-1])
         h, after = body.apply(params[:-1], state[:-1], texts, key=key, train=train)
-        loss = ops.linear_cross_entropy(h, params[-1]["w"], following, **settings)
+        loss = ops.linear_cross_entropy(h, params[-1]["w"], following, **dict(self.settings))
         return loss, ((*after, state[-1]), {"loss": loss})
-    objective.net = net
-    return objective
+
+
+def next_symbol(net, **settings):
+    """The objective of what comes next, see NextSymbol."""
+    return NextSymbol(net, tuple(settings.items()))
 
 
 def generate(net, params, state, prompts, length, *, key=None, temperature=1.0):

@@ -128,7 +128,8 @@ def small_run(transform=lambda f: f, dtype=jnp.float64):
     optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.adam(1e-2))
     chex.clear_trace_counter()
     run, losses = train.init(net, optimizer, jax.random.key(2), x), []
-    step = jax.jit(chex.assert_max_traces(train.make_step(objective, optimizer), n=1))
+    one = train.make_step(objective, optimizer)
+    step = jax.jit(chex.assert_max_traces(lambda run, batch: one(run, batch), n=1))
     for _ in range(10):
         run, metrics = step(run, (x, y))
         losses.append(float(metrics["loss"]))

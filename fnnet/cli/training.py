@@ -83,8 +83,7 @@ def _train(args):
     penalty = (lambda params: args.decay * ops.l2(ops.weights_of(params))) if args.decay else None
     objective = train.supervised(net, loss, penalty=penalty)
     if args.autodiff:
-        net_of, objective = objective.net, autodiff(objective)
-        objective.net = net_of
+        objective = autodiff(objective)
     run = train.init(net, optimizer, jax.random.key(args.seed), given.training[0][:1])
     if args.check:
         batch = tuple(a[:64] for a in given.training)

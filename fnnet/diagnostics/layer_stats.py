@@ -5,6 +5,7 @@ of a dummy argument. Sums add up, so a tap works in a loop, under vmap and under
 """
 
 import functools
+import inspect
 import json
 import math
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import numpy as np
 
 from fnnet.diagnostics.program import short
 from fnnet.layers import Dropout, Flatten, Function, Serial, StochasticDepth, watch
+from fnnet.objects import inner
 from fnnet.table import table
 
 VALUES = np.linspace(-4, 4, 33)             # edges of the histogram of outputs; the outer bins are open
@@ -112,23 +114,38 @@ def _cell(title, value, owns):
 def inside(f, *, every=10):
     """`f` with the figures of every layer among its metrics: metrics["inside"], an Inside.
 
-    f is a step of train.make_step, measured at every 10th step unless told otherwise, with the norms of the updates; or an
-    objective (params, state, batch, *, key, train) -> loss, (state, metrics), measured whenever it is called. Jit it, scan it,
-    train with it: `step = diagnostics.inside(train.make_step(objective, optimizer))`. An objective so watched computes its
-    gradient at once, and keeps it for whoever differentiates it.
+    f is a step of train.make_step, or a function that wraps one (fnnet.autodiff(step), a partial, a decorator), measured at every
+    10th step unless told otherwise, with the norms of the updates; or an objective (params, state, batch, *, key, train) -> loss,
+    (state, metrics), measured whenever it is called. Jit it, scan it, train with it:
+    `step = diagnostics.inside(train.make_step(objective, optimizer))`. An objective so watched computes its gradient at once, and
+    keeps it for whoever differentiates it.
     """
-    return _of_step(f, every) if hasattr(f, "watched") else _of_objective(f)
+    if (step := inner(f, "watched")) is not None:
+        return _of_step(f, step, every)
+    if _arguments(f) == 2:
+        raise TypeError(f"inside looks into steps of train.make_step, and this step is user-defined: {f!r}; write "
+                        "diagnostics.inside(objective) for the objective that it minimizes, and the figures are among its metrics")
+    return _of_objective(f)
 
 
-def _of_step(step, every):
-    def inside_step(run, batch):
+def _arguments(f):
+    """How many arguments f takes by position at the least; None where that cannot be known."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty for p in parameters)
+
+
+def _of_step(f, step, every):
+    """f, with the step of train.make_step inside it looked into."""
+    def look(objective, run):
         take = True if every == 1 else run.step % every == 0
 
-        def see(metrics, params, grads, updates):   # the parameters after the step: those before it would have to be kept
+        def see(metrics, loss, params, grads, updates):     # the parameters after the step: those before it would have to be kept
             return {**metrics, "inside": _with_norms(metrics["inside"], take, params, grads, updates)}
-        return step.watched(_of_objective(step.objective, take, norms=False), see)(run, batch)
-    inside_step.objective = step.objective
-    return inside_step
+        return _of_objective(objective, take, norms=False), see
+    return step.watched(look, f)
 
 
 def _of_objective(objective, take=True, norms=True):

@@ -3,13 +3,15 @@ only by their protocols, init/apply and init/update."""
 
 from fnnet import hints as _hints
 from fnnet.train.choose import RangeTest, SizeCurve, range_test, size_curve
-from fnnet.train.evaluate import make_evaluate
-from fnnet.train.loop import Fit, epochs, fit, make_epoch
+from fnnet.train.epoch import Epoch, make_epoch
+from fnnet.train.evaluate import Evaluate, make_evaluate
+from fnnet.train.fit import Fit, epochs, fit
 from fnnet.train.nonfinite import explain
-from fnnet.train.step import TrainState, init, make_step, supervised
+from fnnet.train.objective import Objective, supervised
+from fnnet.train.step import Step, TrainState, init, make_step
 from fnnet.train.sweep import Sweep, sweep
 
-__all__ = ["Fit", "RangeTest", "SizeCurve", "Sweep", "TrainState", "epochs", "explain", "fit", "init", "make_epoch", "make_evaluate",
-           "make_step", "range_test", "size_curve", "supervised", "sweep"]
+__all__ = ["Epoch", "Evaluate", "Fit", "Objective", "RangeTest", "SizeCurve", "Step", "Sweep", "TrainState", "epochs", "explain", "fit",
+           "init", "make_epoch", "make_evaluate", "make_step", "range_test", "size_curve", "supervised", "sweep"]
 
 _hints.give(__name__)

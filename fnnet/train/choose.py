@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnet.train.loop import check_data, rows_of
+from fnnet.train.batching import check_data, rows_of
+from fnnet.train.step import with_objective
 
 
 class RangeTest(NamedTuple):
@@ -90,11 +91,10 @@ def size_curve(make, data, validation, *, sizes, steps=500, batch_size=32, metri
     data, validation = jax.tree.map(jnp.asarray, (tuple(data), tuple(validation)))
 
     def one(m, data, validation):
-        run, step = make()
-
+        run, step, objective = with_objective(make())
         run, _ = jax.lax.scan(lambda run, _: (step(run, rows_of(data, _draw(run, batch_size, m)))[0], None), run, length=steps)
         mine = (jnp.arange(n, dtype=m.dtype) < m).astype(float)
-        found = [step.objective(run.params, run.state, part, train=False)[1][1] for part in ((*data, mine), validation)]
+        found = [objective(run.params, run.state, part, train=False)[1][1] for part in ((*data, mine), validation)]
         if metric not in found[0]:
             raise ValueError(f"there is no metric {metric!r}: the metrics are {', '.join(found[0])}")
         return [metrics[metric] for metrics in found]

@@ -1,8 +1,26 @@
 """Where training left the numbers. The compiled epoch pays nothing for this: only after an epoch that went wrong is it walked
 through again, step by step from the state before it, until the first thing that is not finite."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+
+from fnnet.objects import inner
+from fnnet.train.batching import is_arrays, order, rows_of
+from fnnet.train.step import objective_of
+
+SEEN = "loss and gradients"         # what a step that is looked into adds to its metrics
+
+
+def not_finite(run, metrics):
+    """The first parameter that is not finite, "params[0]['w']", or metric, "the metric 'loss'"; None where all are.
+
+    Metrics are Python numbers, or trees, which are not looked at.
+    """
+    if not bool(all_finite(_params(run))):
+        return f"params{jax.tree_util.keystr(_bad(_params(run))[0])}"
+    return next((f"the metric {name!r}" for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value)), None)
 
 
 @jax.jit
@@ -12,28 +30,53 @@ def all_finite(tree):
 
 def explain(run, epoch, data):
     """One sentence on the first step of this epoch whose loss or gradient is not finite: the step, the layer, the data."""
-    from fnnet.train.loop import is_arrays, order, rows_of
-    objective, step = epoch.step.objective, jax.jit(epoch.step)
+    began = f"after an epoch that began at step {int(run.step)}"
+    parts = inner(epoch, "step", "batch_size", "shuffle")
+    if hasattr(data, "__next__"):
+        return (f"the loss or a parameter is not finite {began}; "
+                "data from an iterator cannot be walked through again: give a list of batches to learn which step and layer")
+    if parts is None:
+        after, metrics = epoch(run, data)
+        return (f"{not_finite(after, _numbers(metrics)) or 'a parameter'} is not finite {began}; this epoch is user-defined: "
+                "train.make_epoch(step, batch_size) would name the step and the layer")
     if is_arrays(data):
         data = jax.tree.map(jnp.asarray, data)
-        batches = ((rows, rows_of(data, rows)) for rows in order(run, data, epoch.batch_size, epoch.shuffle))
-    elif iter(data) is data:
-        return (f"the loss or a parameter is not finite after an epoch that began at step {int(run.step)}; "
-                "data from an iterator cannot be walked through again: give a list of batches to learn which step and layer")
+        batches = ((rows, rows_of(data, rows)) for rows in order(run, data, parts.batch_size, parts.shuffle))
     else:
         batches = ((None, jax.tree.map(jnp.asarray, batch)) for batch in data)
-    gradient = jax.jit(jax.value_and_grad(lambda *a, key: objective(*a, key=key, train=True), has_aux=True))
     for rows, batch in batches:
-        key = jax.random.fold_in(run.key, run.step)
-        (loss, _), grads = gradient(run.params, run.state, batch, key=key)
-        if not (bool(jnp.isfinite(loss)) and bool(all_finite(grads))):
-            where = f"at step {int(run.step)}"
-            if cause := _in_the_data(batch, rows):
-                return f"the loss is not finite {where}: {cause}"
-            objective(run.params, run.state, batch, key=key, train=True)        # not traced, so that a rule sees a wrong label
-            return _in_the_network(objective, run.params, loss, grads, where)
-        run, _ = step(run, batch)
-    return f"a parameter is not finite after step {int(run.step)}, where loss and gradients were: lower the learning rate"
+        after, metrics = epoch(run, [batch])            # rather than the step: the epoch may be wrapped, by fnnet.autodiff for instance
+        if bad := not_finite(after, _numbers(metrics)):
+            return _at_step(run, epoch, parts.step, batch, rows, bad)
+        run = after
+    return "the mean of a metric over the epoch is not finite, where those of all its steps are"
+
+
+def _at_step(run, epoch, step, batch, rows, bad):
+    """What went wrong in the step from this state, after which `bad` is not finite."""
+    where = f"at step {int(run.step)}"
+    if cause := _in_the_data(batch, rows):
+        return f"the loss is not finite {where}: {cause}"
+    objective, inside = objective_of(step), inner(step, "watched")
+    net = getattr(inner(objective, "net"), "net", None)
+    if objective is not None:                           # not traced, so that a rule sees a wrong label
+        objective(run.params, run.state, batch, key=jax.random.fold_in(run.key, run.step), train=True)
+    seen = None
+    if inside is not None:
+        look = inside.watched(_show, lambda run, batch: epoch(run, [batch]))
+        seen = look(run, batch)[1].get(SEEN)
+    if seen is None:
+        return (f"{bad}{_of(net, bad, _params(run))} is not finite after step {int(run.step)}; this step is user-defined: "
+                "train.make_step(objective, optimizer) would show its gradients too")
+    loss, grads = seen
+    if not (bool(jnp.isfinite(loss)) and bool(all_finite(grads))):
+        return _in_the_network(net, run.params, loss, grads, where)
+    remedy = "lower the learning rate" if bad.startswith("params") else "look at its function"
+    return f"{bad} is not finite after step {int(run.step)}, where loss and gradients were: {remedy}"
+
+
+def _show(objective, run):
+    return objective, lambda metrics, loss, params, grads, updates: {**metrics, SEEN: (loss, grads)}
 
 
 def _in_the_data(batch, rows):
@@ -46,18 +89,40 @@ def _in_the_data(batch, rows):
     return None
 
 
-def _in_the_network(objective, params, loss, grads, where):
+def _in_the_network(net, params, loss, grads, where):
     """The last layer whose gradient is bad is the first one that the backward pass met."""
-    bad = [path for path, leaf in jax.tree_util.tree_leaves_with_path(grads) if _real(leaf) and not bool(jnp.isfinite(leaf).all())]
+    bad = _bad(grads)
     what = "the loss is not finite" if not bool(jnp.isfinite(loss)) else "the loss is finite and a gradient is not"
     if not bad:
         return f"{what} {where}, all gradients are: look at the penalty and the metrics"
     large = [path for path, leaf in jax.tree_util.tree_leaves_with_path(params) if _real(leaf) and float(jnp.abs(leaf).max()) > 1e6]
     path = bad[-1]
-    net = getattr(objective, "net", None)
-    name = f" of {net.name_of(path)}" if hasattr(net, "name_of") else ""
     hint = "; parameters have grown above 10⁶, so lower the learning rate or clip the gradients" if large else ""
-    return f"{what} {where}: going backwards, params{jax.tree_util.keystr(path)}{name} is the first whose gradient is not finite{hint}"
+    return (f"{what} {where}: going backwards, params{jax.tree_util.keystr(path)}{_layer(net, path)} is the first whose gradient is not "
+            f"finite{hint}")
+
+
+def _bad(tree):
+    """The paths of the arrays that are not finite."""
+    return [path for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if _real(leaf) and not bool(jnp.isfinite(leaf).all())]
+
+
+def _layer(net, path):
+    return f" of {net.name_of(path)}" if hasattr(net, "name_of") else ""
+
+
+def _of(net, bad, params):
+    """The layer of a parameter that not_finite named."""
+    paths = {f"params{jax.tree_util.keystr(path)}": path for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    return _layer(net, paths[bad]) if bad in paths else ""
+
+
+def _numbers(metrics):
+    return {name: float(value) for name, value in metrics.items() if jax.tree_util.all_leaves([value]) and not jnp.ndim(value)}
+
+
+def _params(run):
+    return getattr(run, "params", run)
 
 
 def _real(leaf):

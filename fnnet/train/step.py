@@ -1,10 +1,17 @@
 """One step of training, a pure function: jit it, scan it, vmap it, shard it."""
 
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from fnnet.objects import Frozen, inner
+
+_looks = jax.make_user_context(())      # those that look into every step, set by Step.watched; a part of what jit compiles for
 
 
 class TrainState(NamedTuple):
@@ -16,7 +23,7 @@ class TrainState(NamedTuple):
     key: jax.Array          # never changes: the keys of a step are drawn from it and the step's number
 
 
-def init(net, optimizer, key, x):
+def init(net, optimizer, key, x) -> TrainState:
     """The state before the first step. x is an example batch, or anything with its shape and dtype."""
     if not hasattr(key, "dtype"):
         raise TypeError(f"init takes a random key, jax.random.key(0), and was given {key!r}")
@@ -29,64 +36,63 @@ def init(net, optimizer, key, x):
     return jax.tree.map(lambda leaf: lax.convert_element_type(leaf, leaf.dtype) if _number(leaf) else leaf, run)
 
 
-def supervised(net, loss, penalty=None, metrics=None):
-    """The objective of learning from pairs: objective(params, state, batch, *, key, train) -> loss, (state, metrics).
+@dataclass(frozen=True, eq=False)
+class Step(Frozen):
+    """(run, batch) -> run, metrics: one gradient, one update. Any function of this form stands in its place."""
+    objective: Callable
+    optimizer: Any
 
-    batch is (x, y) or (x, y, weights). `penalty(params)` is added to what is minimised; the metric "loss" is without it, so
-    that training and validation compare, and "objective" is with it. `metrics` are functions of (prediction, y) by name;
-    "accuracy" is there by itself where y holds integer labels and the prediction a score for each class.
-    """
-    def objective(params, state, batch, *, key=None, train=True):
-        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3) or not hasattr(batch[1], "dtype"):
-            raise ValueError(f"a batch is (x, y) or (x, y, weights), and was given as {_shapes(batch)}")
-        x, y, *weights = batch
-        prediction, state = net.apply(params, state, x, key=key, train=train)
-        value = loss(prediction, y, *weights)
-        if jnp.ndim(value):
-            raise ValueError(f"the loss of a batch is one number, and was given as {list(jnp.shape(value))}: take its mean, "
-                             "lambda prediction, y: loss(prediction, y).mean()")
-        measured = {"loss": value}
-        if jnp.issubdtype(y.dtype, jnp.integer) and prediction.ndim == y.ndim + 1 and prediction.shape[-1] > 1:
-            chosen = jnp.argmax(prediction, -1)
-            measured["accuracy"] = _mean(chosen == y.astype(chosen.dtype), *weights)
-        measured |= {name: metric(prediction, y) for name, metric in (metrics or {}).items()}
-        if penalty is not None:
-            value = value + jnp.asarray(penalty(params)).astype(value.dtype)
-            measured["objective"] = value
-        return value, (state, measured)
-    objective.net = net
-    return objective
-
-
-def make_step(objective, optimizer):
-    """(run, batch) -> run, metrics: one gradient, one update."""
-    return _step(objective, optimizer)
-
-
-def _step(objective, optimizer, see=lambda metrics, *trees: metrics):
-    def step(run, batch):
-        key = jax.random.fold_in(run.key, run.step)
+    def __call__(self, run, batch):
+        objective, sees = self.objective, []
+        for look in _looks.value:
+            objective, see = look(objective, run)
+            sees.append(see)
         gradient = jax.value_and_grad(objective, has_aux=True)
-        (_, (state, metrics)), grads = gradient(run.params, run.state, batch, key=key, train=True)
-        updates, opt_state = optimizer.update(grads, run.opt_state, run.params)
+        key = jax.random.fold_in(run.key, run.step)
+        (loss, (state, metrics)), grads = gradient(run.params, run.state, batch, key=key, train=True)
+        updates, opt_state = self.optimizer.update(grads, run.opt_state, run.params)
         params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), run.params, updates)
-        return TrainState(params, state, opt_state, run.step + 1, run.key), see(metrics, params, grads, updates)
-    step.objective = objective
-    step.watched = lambda objective, see: _step(objective, optimizer, see)      # the same step, looked into
-    return step
+        for see in sees:
+            metrics = see(metrics, loss, params, grads, updates)
+        return run._replace(params=params, state=state, opt_state=opt_state, step=run.step + 1), metrics
+
+    def watched(self, look, step=None):
+        """This step, or a `step` that calls it somewhere (fnnet.autodiff(this), a partial), with more among its metrics.
+
+        look(objective, run) -> objective, see: what is differentiated instead, and a function
+        see(metrics, loss, params, grads, updates) -> metrics, of the parameters after the step.
+        """
+        step = self if step is None else step
+
+        @functools.wraps(step, updated=())
+        def watched_step(run, batch):
+            with _looks((*_looks.value, look)):
+                return step(run, batch)
+        return watched_step
 
 
-def _mean(hits, weights=None):
-    hits = hits.astype(float)
-    if weights is None:
-        return hits.mean()
-    weights = weights.astype(hits.dtype)
-    return (hits * weights).sum() / jnp.where(weights.sum() == 0, 1, weights.sum())
+def make_step(objective, optimizer) -> Step:
+    """(run, batch) -> run, metrics: one gradient, one update."""
+    return Step(objective, optimizer)
+
+
+def objective_of(step):
+    """The objective that a step minimizes, also of a step inside a partial, a decorator, or fnnet.autodiff; None where it has none."""
+    found = inner(step, "objective")
+    return None if found is None else found.objective
+
+
+def with_objective(made):
+    """run, step, objective: of what a `make` of sweep or size_curve returned, run, step or all three."""
+    if not isinstance(made, tuple | list) or len(made) not in (2, 3):
+        raise TypeError(f"make must return run, step, as train.init and train.make_step return them; got {type(made).__name__}")
+    run, step, *given = made
+    objective = given[0] if given else objective_of(step)
+    if not callable(objective):
+        raise TypeError(f"validation needs the objective, and the step {step!r} is user-defined and does not show one: "
+                        "return run, step, objective from make")
+    return run, step, objective
 
 
 def _number(leaf):
     return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _shapes(batch):
-    return jax.tree.map(jnp.shape, batch)

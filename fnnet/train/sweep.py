@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnnet.train.loop import check_data, is_arrays, order, rows_of
+from fnnet.train.batching import check_data, is_arrays, order, rows_of
+from fnnet.train.step import with_objective
 
 
 class Sweep(NamedTuple):
@@ -49,7 +50,8 @@ def sweep(make: Callable, settings, data, validation=None, *, folds=None, epochs
           static=()):
     """Trains with each of many settings, all at once in one compiled program, and says which is best in validation.
 
-    make        one argument for each setting -> run, step: a state to begin with, and what make_step made. Numbers come traced, so
+    make        one argument for each setting -> run, step: a state to begin with, and what make_step made (or any step, with the objective
+                to validate by: run, step, objective). Numbers come traced, so
                 they may be a rate, a λ or a seed, and no shape may depend on them
     settings    {"decay": [0.01, 0.02, 0.04], "seed": range(3)}, all combinations; or a list of dictionaries, one for each training
     validation  data to choose by; or folds=k for cross-validation, where each k-th part of the data is held out once
@@ -107,11 +109,11 @@ def sweep(make: Callable, settings, data, validation=None, *, folds=None, epochs
 
 def whole(make, setting, data, held_out, epochs, batch_size):
     """One training from its beginning to its end: the last state, and the metrics of each epoch."""
-    run, step = make(**setting)
+    run, step, objective = with_objective(make(**setting))
 
     def epoch(run, _):
         run, metrics = jax.lax.scan(lambda run, rows: step(run, rows_of(data, rows)), run, order(run, data, batch_size, True))
-        _, (_, valid) = step.objective(run.params, run.state, held_out, train=False)
+        _, (_, valid) = objective(run.params, run.state, held_out, train=False)
         return run, {name: m.mean() for name, m in metrics.items()} | {f"valid_{name}": m for name, m in valid.items()}
     return jax.lax.scan(epoch, run, length=epochs)
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnnet.train.loop import permutation
+from fnnet.train.batching import permutation
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 255, 256, 257, 2000, 2**18, 2**18 + 1])

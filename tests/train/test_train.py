@@ -10,7 +10,7 @@ import pytest
 from drawn import normal
 
 from fnnet import layers, ops, optim, train
-from fnnet.train.loop import order, permutation
+from fnnet.train.batching import order, permutation
 
 N, D, K = 100, 4, 3
 X = normal(0, (N, D), jnp.float64)
@@ -47,7 +47,7 @@ def test_the_state_keeps_its_types_so_that_nothing_compiles_twice():
     after, _ = jax.jit(step)(run, (X[:16], Y[:16]))
     assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, run)
     chex.clear_trace_counter()
-    epoch = train.make_epoch(chex.assert_max_traces(step, n=1), 16)
+    epoch = train.make_epoch(chex.assert_max_traces(lambda run, batch: step(run, batch), n=1), 16)
     for _ in range(3):
         run, _ = epoch(run, (X, Y))
 
@@ -70,7 +70,7 @@ def test_an_epoch_is_the_steps_over_its_batches():
 def test_large_data_are_gathered_batch_by_batch_with_the_same_result(monkeypatch):
     run, _, step, epoch = setup()
     whole, _ = epoch(run, (X, Y))
-    monkeypatch.setattr("fnnet.train.loop.COPIED", 0)
+    monkeypatch.setattr("fnnet.train.epoch.COPIED", 0)
     chex.assert_trees_all_close(train.make_epoch(step, 16)(run, (X, Y))[0].params, whole.params, rtol=1e-9)
 
 
@@ -248,7 +248,7 @@ def test_an_optax_optimizer_trains_a_network():
     pytest.param(jax.sharding.AxisType.Auto, True, marks=pytest.mark.slow),
     pytest.param(jax.sharding.AxisType.Explicit, False, marks=pytest.mark.slow)])
 def test_an_epoch_on_data_spread_over_devices_is_the_same_epoch(kind, copied, monkeypatch):
-    monkeypatch.setattr("fnnet.train.loop.COPIED", 2**22 if copied else 0)
+    monkeypatch.setattr("fnnet.train.epoch.COPIED", 2**22 if copied else 0)
     net = layers.Serial(layers.Dense(8, bias=False), layers.BatchNorm(), ops.relu, layers.Dropout(0.1), layers.LayerNorm(), layers.Dense(3))
     optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.adam(1e-2))
     objective = train.supervised(net, ops.softmax_cross_entropy, penalty=lambda p: 1e-3 * ops.l2(ops.weights_of(p)))

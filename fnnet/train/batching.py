@@ -1,0 +1,57 @@
+"""Which rows make which batch."""
+
+import jax
+import jax.numpy as jnp
+
+
+def order(run, data, batch_size, shuffle):
+    """The rows of each batch of the epoch that starts at this state, [batches batch_size]."""
+    n = jax.tree.leaves(data)[0].shape[0]
+    key = jax.random.fold_in(jax.random.fold_in(run.key, 0xFFFFFFFF), run.step)     # no step has that number
+    rows = permutation(key, n) if shuffle else jnp.arange(n)
+    return rows[:n // batch_size * batch_size].reshape(-1, batch_size)
+
+
+def permutation(key, n):
+    """The numbers 0 … n − 1 in random order, as jax.random.permutation: by sorting random bits, as often as makes ties too rare to
+    matter (3 log₂ n bits). Here the number is carried in the low bits of what is sorted, which sorts ten times as fast on a CPU.
+    """
+    low = max(1, (n - 1).bit_length())
+    rounds = -(-3 * low // (32 - low))
+    if rounds > 4:                              # above 2¹⁸ too few bits are left
+        return jax.random.permutation(key, n)
+    places, rows = jnp.arange(n, dtype=jnp.uint32), None
+    mask = jnp.uint32(2**low - 1)
+    for bits in jax.random.bits(key, (rounds, n), jnp.uint32):
+        moved = jax.lax.sort((bits & ~mask) | places, is_stable=False) & mask
+        rows = moved if rows is None else rows[moved]
+    return rows.astype(jnp.int32)
+
+
+def rows_of(data, rows):
+    """On an Explicit mesh each batch is spread over the devices as the data are."""
+    def take(a):
+        spread = jax.typeof(a).sharding
+        over = [None] * (rows.ndim - 1) + list(spread.spec)
+        return a.at[rows].get(mode="promise_in_bounds", out_sharding=jax.P(*over) if any(over) else None)
+    return jax.tree.map(take, data)
+
+
+def is_arrays(data):
+    """Arrays with a leading axis of examples, rather than an iterable of batches."""
+    return isinstance(data, tuple | dict) and all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(data))
+
+
+def check_data(data, batch_size=1):
+    if hasattr(data, "__next__"):
+        raise TypeError(f"data are arrays with one leading axis of examples, and were given as an iterator, {data!r}")
+    sizes = {jax.tree_util.keystr(path): leaf.shape[0] if getattr(leaf, "shape", ()) else None
+             for path, leaf in jax.tree_util.tree_leaves_with_path(data)}
+    if not sizes or len(set(sizes.values())) > 1 or None in sizes.values():
+        raise ValueError("data are arrays with one leading axis of examples, and were given with "
+                         + ", ".join(f"{size} at data{path}" for path, size in sizes.items()))
+    n = next(iter(sizes.values()))
+    if n == 0:
+        raise ValueError("the data are empty: 0 examples")
+    if batch_size > n:
+        raise ValueError(f"the batch size {batch_size} is larger than the data, {n} examples: make_epoch(step, batch_size={n}) or less")
