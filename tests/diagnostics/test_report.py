@@ -47,7 +47,8 @@ def test_a_run_is_one_page_with_its_pictures_inside(tmp_path):
     page = Page(path.read_text(encoding="utf-8"))
     text = " ".join(page.text)
     assert page.open == [] and page.links == [] and page.pictures == 3
-    for words in ("test accuracy 75.00%", "12 examples <of> 3 features", "High variance", "Confusion matrix", "c read as a & b (2 times)", "3e-11", "rate"):
+    for words in ("test accuracy 75.00%", "12 examples <of> 3 features", "High variance", "3e-11", "rate",
+                  "Confusion matrix", "c read as a & b (2 times)"):
         assert words in text
 
 
