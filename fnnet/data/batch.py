@@ -1,8 +1,10 @@
 """Splitting, scaling, batches."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class Standardized(NamedTuple):
@@ -11,7 +13,7 @@ class Standardized(NamedTuple):
     mean: np.ndarray
     scale: np.ndarray
 
-    def inverse(self, x):
+    def inverse(self, x: ArrayLike) -> np.ndarray:
         """x·σ + μ, in the units that the data had: of examples [n ...], or of one example."""
         x = np.asarray(x)
         trailing = x.shape[-self.mean.ndim:] if self.mean.ndim else ()
@@ -20,7 +22,8 @@ class Standardized(NamedTuple):
         return (x * self.scale + self.mean).astype(_floating(x.dtype))
 
 
-def split(x, y, *, fractions=(0.7, 0.15, 0.15), seed=0, stratify=True):
+def split(x: ArrayLike, y: ArrayLike, *, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0,
+          stratify: bool = True) -> list[tuple[np.ndarray, np.ndarray]]:
     """Disjoint parts that together are all examples, as a list of (x, y): training, validation, test.
 
     With stratify and integer labels [n] every class is divided by the same fractions (to within one example).
@@ -47,7 +50,7 @@ def split(x, y, *, fractions=(0.7, 0.15, 0.15), seed=0, stratify=True):
     return [(x[rows], y[rows]) for rows in parts]
 
 
-def standardize(train, *others, axis=0):
+def standardize(train: ArrayLike, *others: ArrayLike, axis: int | Sequence[int] = 0) -> Standardized:
     """(x − μ)/σ for each, with μ and σ of the first alone, so that nothing is learned from the others. What is constant becomes 0.
 
     μ and σ are taken over `axis`, which must include the axis 0 of the examples: 0 for columns [n d] (the default), (0, 1, 2) for the
@@ -93,7 +96,7 @@ def _floating(dtype):
     return dtype if np.issubdtype(dtype, np.floating) else np.dtype(np.float32)
 
 
-def one_hot(labels, classes):
+def one_hot(labels: ArrayLike, classes: int) -> np.ndarray:
     """labels [n] → [n classes] float32"""
     labels = np.asarray(labels)
     if not (labels.dtype.kind in "iub" or (labels.dtype.kind == "f" and (labels == np.floor(labels)).all())):
@@ -104,7 +107,8 @@ def one_hot(labels, classes):
     return (labels[..., None] == np.arange(classes)).astype(np.float32)
 
 
-def batches(x, y, batch_size, *, seed=None, drop_last=False):
+def batches(x: np.ndarray, y: np.ndarray, batch_size: int, *, seed: int | None = None,
+            drop_last: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """An iterator of (x, y) batches in order, or shuffled with a seed; the last may be smaller unless dropped."""
     if len(x) != len(y):
         raise ValueError(f"batches was given {len(x)} examples and {len(y)} labels")

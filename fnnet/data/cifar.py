@@ -1,5 +1,7 @@
 """CIFAR-10 from its published files, Python pickles or binary. Nothing is downloaded, and nothing in a pickle is run."""
 
+from pathlib import Path
+
 import numpy as np
 
 from fnnet.data.files import existing_folder, reading
@@ -11,7 +13,7 @@ PIXELS = 3 * 32 * 32            # the red, green and blue planes
 RECORD = 1 + PIXELS             # a label, and the planes
 
 
-def read_cifar10(folder):
+def read_cifar10(folder: str | Path) -> Images:
     """CIFAR-10: data_batch_1 … 5 and test_batch (Python), or data_batch_1.bin … and test_batch.bin (binary).   [Krizhevsky 2009]
 
     Raises FileNotFoundError for a folder without them, ValueError for a file that is damaged or is something else.
@@ -23,8 +25,8 @@ def read_cifar10(folder):
             test = folder / f"test_batch{end}"
             if not test.is_file():
                 raise FileNotFoundError(f"{folder} has {training[0].name} and no {test.name}")
-            parts = [[read(path) for path in paths] for paths in (training, [test])]
-            return Images(*((np.concatenate([x for x, _ in part]), np.concatenate([y for _, y in part])) for part in parts), CLASSES)
+            batches = [read(path) for path in training]
+            return Images((np.concatenate([x for x, _ in batches]), np.concatenate([y for _, y in batches])), read(test), CLASSES)
     raise FileNotFoundError(f"{folder} has no data_batch_1 nor data_batch_1.bin: give the folder cifar-10-batches-py or "
                             "cifar-10-batches-bin")
 

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from fnnet.data.files import existing
 from fnnet.data.table import FLOAT32, Table
 
 
-def read_csv(path, target, *, delimiter=","):
+def read_csv(path: str | Path, target: str, *, delimiter: str = ",") -> Table:
     """A table with a header. Column `target` is y, all others are numbers and are x.
 
     A target of whole numbers or text is a class (text sorted by name), one of other numbers a number. Numbers are written with the
@@ -97,9 +98,9 @@ def _answers(answers, path, target):
     values = [_value(a) for _, a in answers]
     numbers = [v for v in values if not isinstance(v, str)]
     numeric = len(numbers) == len(values)
-    if numeric and not all(v.is_integer() and _plain(a) for v, (_, a) in zip(values, answers, strict=True)):
+    if numeric and not all(float(v).is_integer() and _plain(a) for v, (_, a) in zip(values, answers, strict=True)):
         return np.asarray([_number(a, path, line, target) for line, a in answers], np.float32), ()
-    if any(math.isfinite(v) and not v.is_integer() for v in numbers):
+    if any(math.isfinite(v) and not float(v).is_integer() for v in numbers):
         line, word = next((line, a) for (line, a), v in zip(answers, values, strict=True) if isinstance(v, str))
         raise ValueError(f"{path}, line {line}, column {target!r}: {_short(word)} where others are numbers; fill it or leave the line out")
     if not numeric:

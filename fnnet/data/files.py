@@ -1,10 +1,11 @@
 """Files that must exist, and errors that name the file whatever a damaged one makes its reader raise."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
-def existing(path):
+def existing(path: str | Path) -> Path:
     """The file as a Path."""
     path = Path(path)
     if not path.is_file():
@@ -12,7 +13,7 @@ def existing(path):
     return path
 
 
-def existing_folder(folder):
+def existing_folder(folder: str | Path) -> Path:
     """The folder as a Path."""
     folder = Path(folder)
     if not folder.is_dir():
@@ -21,7 +22,7 @@ def existing_folder(folder):
 
 
 @contextmanager
-def reading(path, what):
+def reading(path: Path, what: str) -> Iterator[None]:
     """Turns any failure to read `path` into a ValueError that names it."""
     try:
         yield

@@ -4,6 +4,7 @@ import gzip
 import math
 import struct
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +16,7 @@ AXES = 32               # as many as every version of NumPy takes
 PIECE = 2**20
 
 
-def read_mnist(folder):
+def read_mnist(folder: str | Path) -> Images:
     """MNIST, Fashion-MNIST and their like: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…, plain or .gz.   [LeCun et al. 1998]
 
     Raises FileNotFoundError for a folder without them, ValueError for a file that is damaged or is something else.
@@ -28,10 +29,10 @@ def read_mnist(folder):
             raise ValueError(f"{folder}: {part} holds images {list(x.shape)} {x.dtype} and labels {list(y.shape)} {y.dtype}, and "
                              "[n h w] uint8 and [n] uint8 are wanted")
         parts.append((np.divide(x[..., None], 255, dtype=np.float32), y.astype(np.int32)))
-    return Images(*parts, tuple(map(str, range(int(max(y.max() for _, y in parts)) + 1))))
+    return Images(parts[0], parts[1], tuple(map(str, range(int(max(y.max() for _, y in parts)) + 1))))
 
 
-def read_idx(path):
+def read_idx(path: str | Path) -> np.ndarray:
     """An array in the IDX format, plain or gzipped: two zero bytes, the type, the number of axes, their sizes, the numbers.
 
     Raises ValueError unless the file holds just the numbers that its header announces; no more than these is decompressed.

@@ -3,6 +3,7 @@
 import io
 import math
 import zipfile
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ class Member(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_npz(path, x="x", y="y"):
+def read_npz(path: str | Path, x: str = "x", y: str = "y") -> Table:
     """Arrays x [n ...] and y [n ...] of a NumPy archive, under these names. Whole numbers and booleans in y are classes 0 to k − 1.
 
     Raises ValueError for an archive that is damaged, arrays of anything but finite numbers in float32's range, lengths that differ, and

@@ -1,6 +1,6 @@
 """What the readers return, and the digits that come with scikit-learn."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,12 +22,12 @@ class Images(NamedTuple):
     classes: tuple
 
 
-def digits():
+def digits() -> Table:
     """1797 handwritten digits of 8 × 8 pixels from 0 to 1, x [1797 64], y [1797] from 0 to 9   [Alpaydin & Kaynak 1998]"""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         raise ImportError("the digits come with scikit-learn, which is not installed: pip install 'fnnet[data]'") from None
-    bunch = load_digits()
+    bunch: Any = load_digits()
     return Table((bunch.data / 16).astype(np.float32), bunch.target.astype(np.int32),
                  tuple(bunch.feature_names), tuple(map(str, bunch.target_names)))

@@ -3,6 +3,7 @@ class in the file is made, and memory stays in proportion to the file."""
 
 import math
 import pickletools
+from typing import Any
 
 import numpy as np
 
@@ -60,9 +61,10 @@ class Name:
         self.call = call
 
 
-def read_pickle(content):
+def read_pickle(content: bytes) -> object:
     """What a pickle of dictionaries, lists, tuples, text, numbers and arrays holds, arrays as Array. Raises what damaged bytes raise."""
-    stack, marks, memo, left = [], [], {}, len(content)
+    stack: list[Any] = []
+    marks, memo, left = [], {}, len(content)
 
     def marked():
         at = marks.pop()
@@ -70,9 +72,10 @@ def read_pickle(content):
         del stack[at:]
         return items
 
-    for done, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+    for done, (opcode, given, _) in enumerate(pickletools.genops(content)):
         if done > FEW + len(content) // BYTES_PER_OPERATION:
             raise ValueError("it has more operations than arrays and labels need")
+        argument: Any = given
         name = opcode.name
         if name in LITERALS:
             stack.append(argument)
@@ -109,8 +112,9 @@ def read_pickle(content):
             arguments, called = stack.pop(), stack.pop()
             if type(called) is not Name or type(arguments) is not tuple:
                 raise ValueError("it calls what is not a function")
-            stack.append(called.call(*arguments))
-            left -= len(stack[-1]) if type(stack[-1]) is bytes else 0
+            made = called.call(*arguments)
+            stack.append(made)
+            left -= len(made) if type(made) is bytes else 0
             if left < 0:
                 raise ValueError("it copies its bytes again and again")
         elif name == "BUILD":

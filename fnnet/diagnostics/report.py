@@ -22,7 +22,7 @@ td:first-child, th:first-child { text-align: left }
 LABEL = 20          # characters of a name in a picture
 
 
-def report(run, path="report.html"):
+def report(run: str | Path | dict, path: str | Path = "report.html") -> Path:
     """Writes a run, kept by `fnnet train … --save RUN`, as a page: the result, curves, network, rules with their audits, settings.
 
     run is the folder, its run.json, or what that holds; the page is one file with its pictures inside. Returns its path.

@@ -5,7 +5,7 @@ import math
 import numbers
 import reprlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MANY = 2**40            # a confusion matrix of 2000 classes then has a sum that int64 holds
 EXACT = 2**53           # whole numbers up to here are the same as floats
@@ -26,15 +26,15 @@ def _is_text(value):
 
 
 def _is_count(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= value <= MANY
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= int(value) <= MANY
 
 
 def _is_number(value):
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     if isinstance(value, numbers.Integral):
-        return abs(value) <= EXACT
-    return not math.isfinite(value) or abs(value) <= HUGE
+        return abs(int(value)) <= EXACT
+    return not math.isfinite(value) or abs(float(value)) <= HUGE
 
 
 def _is_setting(value):
@@ -58,8 +58,9 @@ RUN = {"data": TEXT, "history": [{"epoch": COUNT, "loss": NUMBER}], "network": T
 DRAWN = "valid_loss", "accuracy", "valid_accuracy"          # of the history, where it has them
 
 
-def read_run(run):
+def read_run(run: str | Path | dict) -> dict:
     """The run in this folder, file or dictionary. Raises ValueError with the file and the field that is not as it must be."""
+    found: Any = run
     path = "the run"
     if isinstance(run, str | Path):
         path = Path(run) / "run.json" if Path(run).is_dir() else Path(run)
@@ -67,23 +68,23 @@ def read_run(run):
             raise FileNotFoundError(f"there is no run in {run}: keep one with fnnet train … --save {run}")
         content = path.read_bytes()
         try:
-            run = json.loads(content.decode("utf-8"))
+            found = json.loads(content.decode("utf-8"))
         except (ValueError, RecursionError, MemoryError) as problem:
             raise ValueError(f"{path} is not complete JSON ({problem})") from None
     try:
-        _check(run, RUN, "")
-        _check_history(run["history"])
-        _check_sizes(run)
+        _check(found, RUN, "")
+        _check_history(found["history"])
+        _check_sizes(found)
     except _Wrong as problem:
         raise ValueError(f"{path} is not a run: {problem}") from None
-    return run
+    return found
 
 
 class _Wrong(Exception):
     """What is wrong with a run, without the name of its file."""
 
 
-def _check(value, kind, where):
+def _check(value: Any, kind: Any, where: str) -> None:
     if isinstance(kind, Optional):
         if value is None:
             return
