@@ -14,9 +14,9 @@ from fnnet.diagnostics.graph import visible
 
 NAMES = [
     "</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</pre><b>", "</svg>", "<!--", "-->", "]]>",
-    '"', '"]; n0 -> n1; x [label="', '"]; click n0 href "javascript:alert(1)"', "'", "`*x*`", "\\", '\\"', "\\N \\G \\L \\n",
-    "&amp;", "&#60;", "#60;", "#quot;", "%%{init: {'securityLevel': 'loose'}}%%", "%% comment", "{{x}}", "$$x$$",
-    "@{ shape: circle }", "fa:fa-car", "a|b", "end", "subgraph x", '<IMG SRC="/etc/passwd"/>', "STEPS ROWS GRAPH LOSS",
+    '"', '"]; n0 -> n1; x [label="', '"]; click n0 href "javascript:alert(1)"', "'", "`*x*`", "\\", '\\"',
+    "\\N \\G \\L \\n", "&amp;", "&#60;", "#60;", "#quot;", "%%{init: {'securityLevel': 'loose'}}%%", "%% comment", "{{x}}",
+    "$$x$$", "@{ shape: circle }", "fa:fa-car", "a|b", "end", "subgraph x", '<IMG SRC="/etc/passwd"/>', "STEPS ROWS GRAPH LOSS",
     "é 漢字 ∂ 𝜃", "x" * 500, "a\nb", "a\r\nb", "a\tb", "\0", "\x07", "\x1b[31mred", "\u202egnp.exe", "\u2028", "\ud800",
 ]
 TAGS = {"svg", "g", "title", "polygon", "path", "text", "ellipse"}

@@ -1,0 +1,94 @@
+"""Every layer that fnnet.layers exports, found there: with small settings, on the first input that it takes."""
+
+import inspect
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from drawn import normal
+
+from fnnet import autodiff, layers, ops
+from fnnet.layers import initializers
+
+KEY = jax.random.key(0)
+LAYERS = {name: thing for name, thing in ((name, getattr(layers, name)) for name in layers.__all__)
+          if isinstance(thing, type) and issubclass(thing, layers.Layer) and thing is not layers.Layer}
+# What a setting without a default is given, by its name; a layer inside is the first of these that goes.
+SETTINGS = {"features": 8, "symbols": 11, "depth": 2, "rate": 0.4, "groups": 2, "heads": 2, "times": 2, "p": 3.0}
+INSIDE = (layers.Dense(8), layers.GRU(8), layers.Dense(4), ops.tanh)
+INPUTS = {
+    "rows": normal(0, (5, 8), jnp.float64),
+    "images": normal(1, (2, 6, 6, 4), jnp.float64),
+    "sequences": normal(2, (2, 6, 8), jnp.float64),
+    "symbols": jnp.arange(10, dtype=jnp.int32).reshape(2, 5),
+    "a pair": (normal(3, (5, 8), jnp.float64), normal(4, (5, 8), jnp.float64)),
+}
+
+
+def made(name):
+    """A layer of this class, and an input that it takes."""
+    needed = [p for p in inspect.signature(LAYERS[name]).parameters.values()
+              if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    problems = []
+    for (kind, x), inside in itertools.product(INPUTS.items(), INSIDE):
+        given = [SETTINGS.get(p.name, inside) for p in needed]
+        try:
+            layer = LAYERS[name](*given)
+            jax.eval_shape(lambda key: layer.apply(*layer.init(key, x), x, key=key, train=True)[0], KEY)
+            return layer, x
+        except (ValueError, TypeError, IndexError, AttributeError) as problem:
+            problems.append(f"{kind}, {inside!r}: {problem}")
+    place = LAYERS[name].__module__.removeprefix("fnnet.").replace(".", "/")
+    pytest.fail(f"{name} in {place}.py takes none of the inputs here with {', '.join(p.name for p in needed)}: "
+                "write a value for them into SETTINGS, or another input into INPUTS\n" + "\n".join(problems), pytrace=False)
+
+
+@pytest.fixture(params=LAYERS)
+def case(request):
+    return made(request.param)
+
+
+def test_its_gradient_is_that_of_autodiff(case):
+    layer, x = case
+    params, state = layer.init(KEY, x)
+    over = (0, 1) if jnp.issubdtype(jax.tree.leaves(x)[0].dtype, jnp.floating) else 0
+
+    def loss(params, x):
+        y, after = layer.apply(params, state, x, key=KEY, train=True)
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+        return sum(jnp.sin(leaf + jnp.arange(leaf.size, dtype=leaf.dtype).reshape(leaf.shape)).sum()
+                   for leaf in jax.tree.leaves(y))
+    hand, plain = jax.jit(lambda *args: [jax.grad(f, over)(*args) for f in (loss, autodiff(loss))])(params, x)
+    for got, want in zip(jax.tree.leaves(hand), jax.tree.leaves(plain), strict=True):
+        rtol, atol = (1e-9, 1e-11) if got.dtype == jnp.float64 else (1e-5, 1e-6)        # Embedding has float32
+        chex.assert_trees_all_close(got, want, rtol=rtol, atol=atol)
+
+
+def test_its_repr_is_the_code_that_builds_it(case):
+    layer, _ = case
+    again = layers.as_layer(eval(repr(layer), {**vars(layers), **vars(ops), **vars(initializers)}))
+    assert again == layers.as_layer(layer) or repr(again) == repr(layer)
+    assert hash(again) == hash(layers.as_layer(layer))
+
+
+def test_init_needs_a_shape_alone(case):
+    layer, x = case
+    shape = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
+    from_shape = jax.eval_shape(lambda key: layer.init(key, shape), KEY)
+    chex.assert_trees_all_equal_shapes_and_dtypes(from_shape, jax.eval_shape(lambda key: layer.init(key, x), KEY))
+
+
+def test_it_is_documented(case):
+    layer, _ = case
+    assert type(layer).__doc__ and not type(layer).__doc__.startswith(f"{type(layer).__name__}(")   # a dataclass's own
+
+
+def test_a_layer_whose_settings_are_unknown_is_told_by_name(monkeypatch):
+    class Colored(layers.Layer):
+        def __init__(self, color):
+            raise ValueError("a color must be red or blue")
+    monkeypatch.setitem(LAYERS, "Colored", Colored)
+    with pytest.raises(pytest.fail.Exception, match="Colored in .*test_every_layer.py takes none of the inputs"):
+        made("Colored")

@@ -1,0 +1,85 @@
+"""Every method, transform and schedule that fnnet.optim exports, found in its modules: what all of them promise."""
+
+import importlib
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fnnet import optim
+
+# What a setting without a default is given, by its name.
+SETTINGS = {"rate": 0.1, "decay": 0.5, "limit": 1.0, "steps": 8}
+PARAMS = {"w": jnp.full((3, 4), 3.0), "b": jnp.full(4, -2.0)}
+
+
+def exported(kind):
+    module = importlib.import_module(f"fnnet.optim.{kind}")
+    return [name for name in module.__all__ if name in optim.__all__]
+
+
+def made(name):
+    """It with small settings."""
+    make = getattr(optim, name)
+    needed = [p.name for p in inspect.signature(make).parameters.values() if p.default is p.empty]
+    if unknown := [setting for setting in needed if setting not in SETTINGS]:
+        place = make.__module__.removeprefix("fnnet.").replace(".", "/")
+        pytest.fail(f"{name} in {place}.py needs {', '.join(unknown)}: write a value for it into SETTINGS here",
+                    pytrace=False)
+    return make(**{setting: SETTINGS[setting] for setting in needed})
+
+
+def loss(params):
+    """A bowl around 1, steeper along some axes than along others."""
+    return sum((steepness(p) * (p - 1) ** 2).sum().astype(jnp.float64) for p in jax.tree.leaves(params))
+
+
+def steepness(p):
+    return jnp.linspace(0.1, 1.0, p.size).reshape(p.shape).astype(p.dtype)
+
+
+def trained(optimizer, params, steps):
+    def step(now, _):
+        params, state = now
+        updates, after = optimizer.update(jax.grad(loss)(params), state, params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+        chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
+        return (optim.apply_updates(params, updates), after), None
+    return jax.lax.scan(step, (params, optimizer.init(params)), None, length=steps)[0][0]
+
+
+@pytest.mark.parametrize("name", exported("methods"))
+def test_a_method_goes_downhill(name):
+    assert loss(trained(made(name), PARAMS, 100)) < loss(PARAMS) / 2
+
+
+@pytest.mark.parametrize("name", [*exported("methods"), *exported("transforms")])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda dtype: dtype.__name__)
+def test_updates_have_the_dtype_of_parameters_and_stay_finite(name, dtype):
+    after = trained(made(name), jax.tree.map(lambda p: p.astype(dtype), PARAMS), 3)
+    chex.assert_tree_all_finite(after)
+    assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize("name", exported("schedules"))
+def test_a_schedule_is_a_number_for_every_step_and_stands_where_a_rate_does(name):
+    schedule = made(name)
+    values = [schedule(step) for step in (0, 1, 7, 8, 1000)]
+    traced = jax.jit(jax.vmap(schedule))(jnp.array([0, 1, 7, 8, 1000]))
+    chex.assert_trees_all_close(jnp.stack([jnp.asarray(value, traced.dtype) for value in values]), traced, rtol=1e-6)
+    assert all(jnp.shape(value) == () and jnp.isfinite(value) and value >= 0 for value in values)
+    assert loss(trained(optim.gradient_descent(schedule), PARAMS, 5)) < loss(PARAMS)
+
+
+@pytest.mark.parametrize("name", [*exported("methods"), *exported("transforms"), *exported("schedules")])
+def test_it_is_documented_by_its_formula(name):
+    assert any(sign in (getattr(optim, name).__doc__ or "").partition("\n")[0] for sign in "=←→"), (
+        "the first line of its docstring must be its formula")
+
+
+def test_one_whose_settings_are_unknown_is_told_by_name(monkeypatch):
+    monkeypatch.setattr(optim, "tinted", lambda color: None, raising=False)
+    with pytest.raises(pytest.fail.Exception, match="tinted in .*test_every_method.py needs color: write a value"):
+        made("tinted")
