@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 
-ROOMS = ("ops", "layers", "optim", "train", "data", "diagnostics", "verify")
+ROOMS = ("ops", "layers", "optim", "train", "data", "diagnostics", "verify", "measure")
 
 # What is here, and what PyTorch, Flax, Keras, Optax, Equinox and scikit-learn call it, without capitals and
 # underscores. Names that differ from those here in these alone (ReLU, Softmax, Adam) are found without this table.
@@ -153,9 +153,9 @@ def named(name: str, module: str = "fnnet") -> str:
     return f"did you mean {_path(here, close)}?" if close else ""
 
 
-def translated(name: str, table: dict[str, str] = ELSEWHERE) -> str:
+def translated(name: str) -> str:
     """What is called so elsewhere; "" where nothing is."""
-    return next((here for here, names in table.items() if plain(name) in names.split()), "")
+    return next((here for here, names in ELSEWHERE.items() if plain(name) in names.split()), "")
 
 
 def setting(name: str, known: Iterable[str]) -> str:

@@ -1,7 +1,10 @@
 """What an implementation costs beside another: time, memory, accuracy, and how these grow with a size. Serves any functions."""
 
+from fnnet import hints as _hints
 from fnnet.measure.compare import Comparison, compare, saved_bytes
 from fnnet.measure.error import relative_error
 from fnnet.measure.scaling import Scaling, scaling
 
 __all__ = ["Comparison", "Scaling", "compare", "relative_error", "saved_bytes", "scaling"]
+
+_hints.give(__name__)
