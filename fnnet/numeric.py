@@ -12,6 +12,8 @@ from jax.core import Tracer
 
 def wide(dtype):
     """The dtype in which to sum: at least float32."""
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(f"an operation on real numbers was given {jnp.dtype(dtype)}: write .astype(jnp.float32)")
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 

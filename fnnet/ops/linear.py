@@ -6,7 +6,7 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import wide
+from fnnet.numeric import is_whole, wide
 from fnnet.rule import rule
 
 __all__ = ["dense"]
@@ -85,6 +85,9 @@ def _product(a, b, dtype):
     return jnp.matmul(a, b, preferred_element_type=dtype)
 
 
+MANY = 2**20            # rows, where a symbolic size of jax.export does not say how many
+
+
 def cpu_form(n, d, k):
     """Which form is fastest, by shape. Measured on x86 CPUs of 1 and 4 cores, JAX 0.10 and 0.12, alone and inside a scan.
 
@@ -92,6 +95,9 @@ def cpu_form(n, d, k):
     on. What few means grows with the rows, and where d is a multiple of 512, whose columns compete for the same cache lines.
     One column of few rows is a matrix times a vector, fast as it stands. Up to 512 columns, "transpose first": 1 to 1.4 times.
     """
+    if not is_whole(d) or not is_whole(k):
+        return "plain"
+    n = n if is_whole(n) else MANY
     few = 32 if n < 128 else 64 if d % 512 else 256
     if k <= few and d >= 2 * k and (k > 1 or n * d > 10_000):
         return "from the right"

@@ -8,7 +8,7 @@ from functools import partial
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import wide
+from fnnet.numeric import check_real, wide
 from fnnet.ops.linear import transposed_product
 from fnnet.rule import rule
 
@@ -112,8 +112,8 @@ def _(x, z, w, b):
     if w.shape[-1] == 1:
         y = (jnp.matmul(x, w[..., 0], preferred_element_type=wide(x.dtype)) * z.astype(wide(x.dtype))).sum(-1, keepdims=True)
     else:
-        pairs = (x[..., :, None] * z[..., None, :]).reshape(*x.shape[:-1], -1)
-        y = jnp.matmul(pairs, w.reshape(-1, w.shape[-1]), preferred_element_type=wide(x.dtype))
+        pairs = (x[..., :, None] * z[..., None, :]).reshape(*x.shape[:-1], w.shape[0] * w.shape[1])
+        y = jnp.matmul(pairs, w.reshape(w.shape[0] * w.shape[1], w.shape[2]), preferred_element_type=wide(x.dtype))
     return (y if b is None else y + jnp.broadcast_to(b, y.shape).astype(y.dtype)).astype(x.dtype), (x, z, w, b)
 
 
@@ -139,6 +139,7 @@ def _(dy, x, z, w, b):
 
 @bilinear.check
 def _(x, z, w, b):
+    check_real("bilinear", "arrays", x, z, w, b)
     shapes = [jnp.shape(a) for a in (x, z, w)]
     if len(shapes[2]) != 3 or not shapes[0] or shapes[0][-1:] != shapes[2][:1] or shapes[1] != (*shapes[0][:-1], shapes[2][1]):
         raise ValueError(f"bilinear takes x [... d], z [... e] and w [d e k]: x is {list(shapes[0])}, z is {list(shapes[1])} and w is "

@@ -1,6 +1,7 @@
 """A rule at fixed settings as a jax.custom_vjp, right under every transformation; what it returns is checked."""
 
 import functools
+from numbers import Number
 from typing import NamedTuple
 
 import jax
@@ -214,6 +215,11 @@ def as_array(a):
     return a if isinstance(a, jax.Array) or getattr(a, "dtype", None) == jax.dtypes.float0 else jnp.asarray(a)
 
 
+def as_float(a):
+    """Integers and booleans as floating-point numbers; everything else as it is."""
+    return a if a is None or jnp.issubdtype(jnp.result_type(a), jnp.inexact) else jnp.asarray(a).astype(float)
+
+
 def real(t):
     return jnp.issubdtype(t.dtype, jnp.inexact)
 
@@ -226,8 +232,22 @@ def explained(error, rule, settings):
                 "definitions")
     leaked = isinstance(error, jax.errors.UnexpectedTracerError) or any(
         part in str(error) for part in ("closed-over value", "No constant handler"))
-    names = _captured(rule, settings) if leaked else []
-    return _of_captured(rule, names) if names else None
+    if names := _captured(rule, settings) if leaked else []:
+        return _of_captured(rule, names)
+    odd = [name for name, value in settings.items() if not _of_a_kind(value, rule.settings[name])]
+    if odd and not isinstance(error, ValueError):
+        name, default = odd[0], rule.settings[odd[0]]
+        return (f"{name} of {rule.__name__} must be of the kind of its default, {default!r}; got {settings[name]!r}: "
+                f"write {name}={default!r}, or another {type(default).__name__}")
+    return None
+
+
+def _of_a_kind(value, default):
+    """Whether a setting is a number where its default is one, and a word where it is a word."""
+    for kind in (bool, Number, str):
+        if isinstance(default, kind):
+            return isinstance(value, kind) and isinstance(value, bool) == isinstance(default, bool)
+    return True
 
 
 def _of_captured(rule, names):

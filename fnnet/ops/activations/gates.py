@@ -280,6 +280,8 @@ def _(x, gate):
                          "write glu(x) where they are the halves of one array")
 
 
+for inexact in (silu, gelu, mish, glu, swiglu, geglu):
+    inexact.promotes = True
 for pointwise in (silu, gelu, mish):
     pointwise.example(x="n d")
     pointwise.example(x="n t d")

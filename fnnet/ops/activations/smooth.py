@@ -184,6 +184,8 @@ def _(x):
     return -jnp.exp(-x) / jnp.expm1(-x)
 
 
+for inexact in (sigmoid, tanh, softplus, log_sigmoid, soft_sign, squareplus, log1mexp):
+    inexact.promotes = True
 for pointwise in (identity, sigmoid, tanh, softplus, log_sigmoid, soft_sign, squareplus):
     pointwise.example(x="n d")
     pointwise.example(x="n t d")

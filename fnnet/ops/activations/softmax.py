@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import wide
+from fnnet.numeric import is_whole, wide
 from fnnet.rule import rule
 
 __all__ = ["log_softmax", "logmeanexp", "logsumexp", "softmax"]
@@ -50,7 +50,7 @@ def _(dy, y, *, axis):
 def _shifted(x, axis):
     """x − max x, in at least float32."""
     x = x.astype(wide(x.dtype))
-    return x - lax.stop_gradient(x.max(axis, keepdims=True))
+    return x - lax.stop_gradient(x.max(axis, keepdims=True, initial=-jnp.inf))
 
 
 @rule
@@ -85,13 +85,13 @@ def logmeanexp(x, *, axis=None, keepdims=False):
     x of any shape → y, as in logsumexp.
     """
     y = logsumexp.reference(x, axis=axis, keepdims=keepdims)
-    return y - math.log(x.size / max(1, y.size))
+    return y - _log_count(x, axis, y.dtype)
 
 
 @logmeanexp.fwd
 def _(x, *, axis, keepdims):
     y, saved = logsumexp.forward(x.astype(wide(x.dtype)), axis=axis, keepdims=keepdims)
-    return (y - math.log(x.size / max(1, y.size))).astype(x.dtype), (x, *saved[1:])
+    return (y - _log_count(x, axis, y.dtype)).astype(x.dtype), (x, *saved[1:])
 
 
 @logmeanexp.bwd
@@ -108,6 +108,13 @@ def _(x, *, axis):
         raise ValueError(f"a logarithm of a sum along axis={axis}: x is {list(shape)}, give axes of x that have at least one element")
 
 
+def _log_count(x, axis, dtype):
+    """log n of the n elements along the axes."""
+    axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    count = math.prod(x.shape[a] for a in axes)
+    return math.log(count) if is_whole(count) else jnp.log(jnp.asarray(count, dtype))
+
+
 def _top(x, axis):
     """The largest x, or 0 where that is infinite."""
     top = lax.stop_gradient(x.max(axis, keepdims=True))
@@ -118,6 +125,8 @@ def _squeezed(y, axis, keepdims):
     return y if keepdims else y.squeeze(tuple(range(y.ndim)) if axis is None else axis)
 
 
+for inexact in (softmax, log_softmax, logsumexp, logmeanexp):
+    inexact.promotes = True
 for normalised in (softmax, log_softmax):
     normalised.example(x="n k")
     normalised.example(x="n t k")

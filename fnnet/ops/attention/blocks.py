@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.numeric import is_whole
+
 
 class Plan(NamedTuple):
     t: int                  # queries
@@ -28,6 +30,8 @@ class Plan(NamedTuple):
 
 def plan(q, k, causal, window, block):
     (n, t, h, _), (s, g) = q.shape, k.shape[1:3]
+    if not is_whole(t) or not is_whole(s):              # lengths that jax.export does not know: all at once
+        return Plan(t, s, (n, g, h // g), (t, s), ((0, 0),), causal, window)
     rows, columns = block_sizes(n * h, t, s) if block is None else (block, block)
     rows, columns = _even(t, rows), _even(s, columns)
 
@@ -40,6 +44,9 @@ def plan(q, k, causal, window, block):
     return Plan(t, s, (n, g, h // g), (rows, columns), pairs, causal, window)
 
 
+HEADS = 64              # of all examples together, where a symbolic size of jax.export does not say how many
+
+
 def block_sizes(heads, t, s):
     """The most rows and columns of a block, by the number of heads (of all examples) and the lengths.
 
@@ -48,7 +55,7 @@ def block_sizes(heads, t, s):
     of 8 heads takes 0.15 of the time of the plain form at 4096 places, 0.23 at 2048, 0.41 at 1024 and 0.69 at 512 (192 heads: 0.65); of
     64 heads 0.7 at 256 places and 1.2 at 128, where it buys memory alone. On two cores 0.34 at 2048: products of this size are made on one.
     """
-    most = max(1, 2**18 // max(1, heads))
+    most = max(1, 2**18 // max(1, heads if is_whole(heads) else HEADS))
     if t * s <= 2 * most:
         return t, s
     columns = min(256, max(64, 2 ** ((most.bit_length() - 1) // 2)))
@@ -148,7 +155,7 @@ def add_bias(plan, a, ds, i, j):
     if a is None:
         return None
     block, ds = _part(plan, a, i, j), ds.reshape(*plan.heads, *plan.sizes)
-    block = block + ds.sum([axis for axis in range(5) if block.shape[axis] < ds.shape[axis]], keepdims=True)
+    block = block + ds.sum([axis for axis in range(5) if block.shape[axis] != ds.shape[axis]], keepdims=True)
     return _put(a, _put(_cut(a, 3, i, plan.sizes[0]), block, 4, j, plan.sizes[1]), 3, i, plan.sizes[0])
 
 
@@ -159,7 +166,7 @@ def seen(plan, mask, i, j):
     other = j * columns + lax.broadcasted_iota(jnp.int32, (*ones, 1, columns), len(ones) + 1)
     found = None if mask is None else part(plan, mask, i, j)
     for asked, answer in ((plan.causal, other <= place), (plan.window, abs(place - other) < (plan.window or 0)),
-                          (plan.s % columns, other < plan.s)):
+                          (plan.s != columns and plan.s % columns, other < plan.s)):
         if asked:
             found = answer if found is None else found & answer
     return found
@@ -179,7 +186,7 @@ def _part(plan, a, i, j):
 
 def _filled(a, axis, size):
     """With zeros (or False) up to whole blocks."""
-    short = -a.shape[axis] % size
+    short = 0 if a.shape[axis] == size else -a.shape[axis] % size
     return a if not short else jnp.pad(a, [(0, short if i == axis else 0) for i in range(a.ndim)])
 
 

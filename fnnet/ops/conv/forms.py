@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import cores, wide
+from fnnet.numeric import cores, is_whole, wide
 from fnnet.ops.linear import FORMS as PRODUCTS
 from fnnet.ops.windows import axis_by_axis, put_back, seen
 
@@ -62,7 +62,8 @@ def form(shape, groups, places=()):
         return "channel by channel" if c * (k // groups) <= 4 else "group by group"
     if len(kernel) > 2 or taps == 1:
         return "tap by tap"
-    many = math.prod(places) * k > 2_000_000 and math.prod(places[1:]) * taps * c <= 5 * AT_ONCE
+    known = all(map(is_whole, places))                  # all but a symbolic batch of jax.export
+    many = known and math.prod(places) * k > 2_000_000 and math.prod(places[1:]) * taps * c <= 5 * AT_ONCE
     return "row by row" if many and len(kernel) == 2 and taps <= 9 and c >= 32 and k >= 64 else "convolution"
 
 
@@ -191,7 +192,8 @@ def _kernel_by_channels(x, y, *, window, groups):
     def one(x, y):
         def sums(x, y):
             return jnp.stack([(part * y).sum(tuple(range(y.ndim - 1))) for part in seen(x, window)])
-        if x.size * math.prod(window.size) < FITS:
+        numbers = math.prod(x.shape) * math.prod(window.size)
+        if is_whole(numbers) and numbers < FITS:
             return sums(x, y)
         # Larger images than the cache holds: one after the other, all taps of each
         return lax.map(lambda each: sums(each[0][None], each[1][None]), (x, y)).sum(0)

@@ -52,7 +52,7 @@ def _cross_entropies(z, t):
     count = math.prod(z.shape[1:])
     if count < 4 * SHARE or count % SHARE or explicit(z):
         return over_features(rest + jnp.log1p(a), "sum")
-    grouped = [array.reshape(len(z), SHARE, count // SHARE) for array in (a, rest)]
+    grouped = [array.reshape(z.shape[0], SHARE, count // SHARE) for array in (a, rest)]
     product, rest = lax.reduce(grouped, [jnp.zeros((), z.dtype)] * 2, lambda x, y: [x[0] + y[0] + x[0] * y[0], x[1] + y[1]], (1,))
     return (jnp.log1p(product) + rest).sum(1)
 

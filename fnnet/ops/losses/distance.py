@@ -83,7 +83,7 @@ def nt_xent(a, b, weights=None, *, temperature=0.5, reduction="mean"):
     """
     z = jnp.concatenate([a, b]).astype(wide(a.dtype))
     z = z / jnp.sqrt((z * z).sum(-1, keepdims=True))
-    n, itself = len(a), jnp.eye(2 * len(a), dtype=bool)
+    n, itself = a.shape[0], jnp.eye(2 * a.shape[0], dtype=bool)
     s = jnp.where(itself, -jnp.inf, z @ z.T / temperature)
     each = jax.nn.logsumexp(s, axis=-1) - jnp.where(jnp.roll(itself, n, 0), s, 0).sum(-1)
     return reduce(((each[:n] + each[n:]) / 2).astype(a.dtype), weights, reduction)
@@ -94,11 +94,11 @@ def _(a, b, weights, *, temperature, reduction):
     def forward(a, b):
         z, r = _directions(a, b)
         s, partner = _similarities(z, temperature)
-        top = lax.stop_gradient(s.max(-1))
+        top = lax.stop_gradient(s.max(-1, initial=-jnp.inf))
         shifted = s - top[:, None]
         others, about = jnp.where(partner, 0, jnp.exp(shifted)).sum(-1), jnp.where(partner, shifted, 0).sum(-1)
         each = jnp.log1p(others + jnp.expm1(about)) - about
-        return (each[:len(a)] + each[len(a):]) / 2, r[:, 0], top, others, about
+        return (each[:a.shape[0]] + each[a.shape[0]:]) / 2, r[:, 0], top, others, about
     of_a = jax.typeof(a).sharding
     if jax.sharding.AxisType.Explicit in (of_a.mesh.axis_types or ()):
         # Every view meets every other, so that the partitioner has to choose who sends what.
@@ -116,7 +116,7 @@ def _(dy, a, b, r, top, others, about, loss, weights, *, temperature, reduction)
     g = jnp.where(partner, -(others * share)[:, None], jnp.exp(s - top[:, None]) * share[:, None])
     dz = (g + g.T) @ z
     dz = (dz - z * (dz * z).sum(-1, keepdims=True)) * r
-    return like((dz[:len(a)], a), (dz[len(a):], b), (dweights, weights))
+    return like((dz[:a.shape[0]], a), (dz[a.shape[0]:], b), (dweights, weights))
 
 
 def _directions(a, b, r=None):
@@ -128,8 +128,10 @@ def _directions(a, b, r=None):
 
 def _similarities(z, temperature):
     """cos/τ of every view with every other, −∞ with itself; and where the other view of the same example stands."""
-    i, j = (lax.broadcasted_iota(jnp.int32, (len(z), len(z)), axis) for axis in (0, 1))
-    return jnp.where(i == j, -jnp.inf, z @ z.T / temperature), (j - i) % len(z) == len(z) // 2
+    views = z.shape[0]
+    i, j = (lax.broadcasted_iota(jnp.int32, (views, views), axis) for axis in (0, 1))
+    apart = jnp.asarray(views // 2, jnp.int32)
+    return jnp.where(i == j, -jnp.inf, z @ z.T / temperature), abs(j - i) == apart
 
 
 @triplet.check

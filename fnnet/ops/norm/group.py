@@ -55,7 +55,7 @@ def _(dy, x, gamma, beta, near, off, rstd):
 
 def _plain(x, gamma, beta, groups, eps):
     wider, g, b = widen(x, gamma, beta)
-    z = wider.reshape(x.shape[0], -1, groups, x.shape[-1] // groups)
+    z = wider.reshape(x.shape[0], math.prod(x.shape[1:-1]), groups, x.shape[-1] // groups)
     mean = z.mean((1, 3), keepdims=True)
     var = ((z - mean) ** 2).mean((1, 3), keepdims=True)
     z = ((z - mean) / jnp.sqrt(var + eps)).reshape(x.shape)
@@ -64,7 +64,7 @@ def _plain(x, gamma, beta, groups, eps):
 
 def _forward(x, gamma, beta, groups, eps):
     wider, g, b = widen(x, gamma, beta)
-    flat = wider.reshape(x.shape[0], -1, x.shape[-1])
+    flat = _flat(wider)
     near = _pooled(flat.mean(1), groups)
     d = flat - _spread(near, flat)
     off = _pooled(d.mean(1), groups)
@@ -74,7 +74,8 @@ def _forward(x, gamma, beta, groups, eps):
 
 
 def _back(dy, x, gamma, beta, near, off, rstd):
-    wider, dy, g = (a if a is None or a.ndim == 1 else a.reshape(x.shape[0], -1, x.shape[-1]) for a in widen(x, dy, gamma))
+    wider, dy, g = widen(x, dy, gamma)
+    wider, dy = _flat(wider), _flat(dy)
     groups, size = near.shape[1], wider.shape[1]
     near, off, rstd = (_spread(a, wider) for a in (near, off, rstd))
     d = wider - near
@@ -86,9 +87,14 @@ def _back(dy, x, gamma, beta, near, off, rstd):
     return like((dx.reshape(x.shape), x), ((moment * rstd).sum((0, 1)), gamma), (total.sum((0, 1)), beta))
 
 
+def _flat(a):
+    """[n ... c] → [n s c]"""
+    return a.reshape(a.shape[0], math.prod(a.shape[1:-1]), a.shape[-1])
+
+
 def _pooled(a, groups):
     """The mean over the channels of a group, a [n c] → [n groups]."""
-    return a.reshape(a.shape[0], groups, -1).mean(-1)
+    return a.reshape(a.shape[0], groups, a.shape[1] // groups).mean(-1)
 
 
 def _spread(a, x):

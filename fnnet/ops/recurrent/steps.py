@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import wide
+from fnnet.numeric import is_whole, wide
 
 
 def textbook(step, states, x, lengths, reverse):
@@ -71,9 +71,13 @@ def over_chunks(f, carry, chunks, reverse):
     return carry, jax.tree.map(lambda a: a[None], kept)
 
 
+EXAMPLES = 32           # where a symbolic size of jax.export does not say how many
+
+
 def chunk_size(n, t, k):
     """The steps of a chunk: few enough that its dozen arrays [s n k] stay in the cache, enough that its products are large. Of the
     sizes near that, the one that leaves the fewest steps over."""
+    n = n if is_whole(n) else EXAMPLES
     most = min(64, max(8, 2**16 // max(1, n * k)))
     return t if t <= most else min(range(most, most // 2, -1), key=lambda size: -t % size)
 
@@ -139,7 +143,7 @@ def initial(state, x, w):
 def recomputed(n):
     """Whether the gates of n examples are computed again on the way back rather than kept. On one core of a CPU that takes 1.3
     times as long as keeping them, and for small n less than autodiff, which adds up the weight gradients step by step."""
-    return n < 16
+    return is_whole(n) and n < 16
 
 
 def check(rule, gates, x, wx, wh, b, lengths, **states):

@@ -1,0 +1,67 @@
+"""What every operation does with integers, with nothing, and with settings of another kind."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from fnnet import autodiff, ops
+
+PROMOTING = [op for op in ops.rules() if op.promotes]
+
+
+@pytest.mark.parametrize("op", PROMOTING, ids=lambda op: op.__name__)
+@pytest.mark.parametrize("dtype", ["int32", "bool"])
+def test_integers_are_promoted_as_in_functions_of_jnp(op, dtype):
+    whole = [jnp.ones((4, 6), dtype) for _ in op.arrays]
+    if op is ops.prelu:
+        whole[1] = jnp.ones((), dtype)
+    if op is ops.log1mexp:
+        whole = [-a.astype("int32") for a in whole]
+    want = op(*(a.astype(float) for a in whole))
+    for f in (op, jax.jit(op), autodiff(op)):
+        chex.assert_trees_all_close(f(*whole), want, rtol=1e-12)
+        assert f(*whole).dtype == want.dtype
+
+
+@pytest.mark.parametrize("name", ["relu", "relu6", "hard_tanh", "identity"])
+def test_integers_stay_integers_where_nothing_but_a_choice_is_made(name):
+    x = jnp.array([-2, 0, 1], jnp.int32)
+    assert getattr(ops, name)(x).dtype == jnp.int32
+
+
+@pytest.mark.parametrize("call", [
+    lambda x: ops.bilinear(x, x, jnp.ones((3, 3, 2), jnp.int32)), ops.layer_norm, ops.batch_norm, ops.l2_norm,
+    lambda x: ops.softmax_cross_entropy(x, x[:, 0]), lambda x: ops.variance(x), ops.rms_norm,
+])
+def test_other_operations_refuse_integers_and_say_what_to_write(call):
+    with pytest.raises(TypeError, match=r"real .*int32.*astype\(jnp.float32\)"):
+        call(jnp.ones((2, 3), jnp.int32))
+
+
+EMPTY = {
+    "softmax": (ops.softmax, (2, 0)), "log_softmax": (ops.log_softmax, (2, 0)),
+    "group_norm": (lambda x: ops.group_norm(x, groups=2), (0, 3, 4)), "group_norm of rows": (lambda x: ops.group_norm(x, groups=2), (0, 4)),
+    "instance_norm": (ops.instance_norm, (0, 3, 4)), "bilinear": (lambda x: ops.bilinear(x, x, jnp.ones((4, 4, 2))), (0, 4)),
+    "nt_xent": (lambda x: ops.nt_xent(x, x, reduction="none"), (0, 4)),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_of_nothing_there_is_an_empty_value_and_an_empty_gradient(name):
+    f, shape = EMPTY[name]
+    x = jnp.ones(shape)
+    y = f(x)
+    assert y.size == 0 and autodiff(f)(x).shape == y.shape
+    assert jax.grad(lambda x: f(x).sum())(x).shape == shape
+
+
+@pytest.mark.parametrize("call, said", [
+    (lambda x: ops.instance_norm(x[:, None], eps=()), r"eps of instance_norm must be of the kind of its default, 1e-05; got \(\)"),
+    (lambda x: ops.elu(x, alpha="mean"), r"alpha of elu must be of the kind of its default, 1.0; got 'mean'"),
+    (lambda x: autodiff(ops.elu)(x, alpha="mean"), r"alpha of elu must be of the kind of its default, 1.0; got 'mean'"),
+    (lambda x: ops.celu(x, alpha=None), r"alpha of celu must be of the kind of its default, 1.0; got None"),
+])
+def test_a_setting_of_another_kind_is_named(call, said):
+    with pytest.raises(TypeError, match=said):
+        call(jnp.ones((2, 3)))
