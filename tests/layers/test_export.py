@@ -80,7 +80,7 @@ NETS = {                                                # and the kind and shape
     "RNN": (RNN(4), SEQUENCES), "GRU": (GRU(4), SEQUENCES), "LSTM": (LSTM(4), SEQUENCES),
     "Bidirectional": (Serial(Bidirectional(LSTM(3)), First(Dense(2))), SEQUENCES),
     "MultiHeadAttention": (MultiHeadAttention(2, causal=True), SEQUENCES),
-    "MultiHeadAttention with all": (MultiHeadAttention(2, kv_heads=1, window=3, rotary=100.0, rate=0.2), SEQUENCES),
+    "MultiHeadAttention with all": (MultiHeadAttention(2, kv_heads=1, size=4, window=3, rotary=100.0, rate=0.2), SEQUENCES),
 }
 
 

@@ -115,7 +115,8 @@ def fault(number, run=True):
     if not run:
         return None
     if any(nans(y)):
-        truth = jax.jit(lambda arrays: computed(autodiff(op), arrays, settings))([a if a is None else jax.tree.map(in_float64, a) for a in arrays])
+        plain = jax.jit(lambda arrays: computed(autodiff(op), arrays, settings))
+        truth = plain([a if a is None else jax.tree.map(in_float64, a) for a in arrays])
         if any(ours and not theirs for ours, theirs in zip(nans(y), nans(truth), strict=True)):
             return f"{number}: {given}\n    NaN where the reference in float64 has none"
     return None
