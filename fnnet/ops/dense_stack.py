@@ -33,7 +33,7 @@ def dense_stack(x, w, b, *, activation="relu"):
 
 
 @dense_stack.fwd
-def _(x, w, b, *, activation):
+def dense_stack_fwd(x, w, b, *, activation):
     act, _ = ACTIVATIONS[activation]
 
     def layer(h, weights):
@@ -44,7 +44,7 @@ def _(x, w, b, *, activation):
 
 
 @dense_stack.bwd
-def _(dy, y, hs, w, *, activation):
+def dense_stack_bwd(dy, y, hs, w, *, activation):
     _, back = ACTIVATIONS[activation]
     y = dy if y is None else y          # the slope of the identity asks for no output
     rows = math.prod(y.shape[:-1]), y.shape[-1]
@@ -59,7 +59,7 @@ def _(dy, y, hs, w, *, activation):
 
 
 @dense_stack.check
-def _(x, w, b, *, activation):
+def dense_stack_check(x, w, b, *, activation):
     if activation not in ACTIVATIONS:
         raise ValueError(f"{activation!r} is no activation of dense_stack: write one of {', '.join(ACTIVATIONS)}")
     d = jnp.shape(x)[-1] if jnp.ndim(x) else "d"

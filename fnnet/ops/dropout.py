@@ -60,7 +60,7 @@ def dropout(x, key, *, rate=0.5):
 
 
 @dropout.bwd
-def _(dy, key, *, rate):
+def dropout_bwd(dy, key, *, rate):
     return _masked(dy, key, rate, dy.shape), None
 
 
@@ -76,7 +76,7 @@ def relu_dropout(x, key, *, rate=0.5):
 
 
 @relu_dropout.bwd
-def _(dy, y, *, rate):
+def relu_dropout_bwd(dy, y, *, rate):
     return jnp.where(y <= 0, 0, dy / (1 - rate) if rate < 1 else dy), None
 
 
@@ -90,7 +90,7 @@ def stochastic_depth(x, key, *, rate=0.5):
 
 
 @stochastic_depth.bwd
-def _(dy, key, *, rate):
+def stochastic_depth_bwd(dy, key, *, rate):
     return _masked(dy, key, rate, dy.shape[:1] + (1,) * (dy.ndim - 1)), None
 
 

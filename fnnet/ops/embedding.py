@@ -22,13 +22,13 @@ def embedding(w, numbers):
 
 
 @embedding.bwd
-def _(dy, w, numbers):
+def embedding_bwd(dy, w, numbers):
     dw = jnp.zeros(w.shape, wide(w.dtype))
     return dw.at[numbers].add(dy.astype(dw.dtype), mode="drop", wrap_negative_indices=False).astype(w.dtype), None
 
 
 @embedding.check
-def _(w, numbers):
+def embedding_check(w, numbers):
     if jnp.ndim(w) != 2 or not jnp.issubdtype(jnp.result_type(w), jnp.floating):
         raise ValueError(f"embedding takes w [k d], a row for each of k things, and was given {jnp.result_type(w)}{list(jnp.shape(w))}")
     if not jnp.issubdtype(jnp.result_type(numbers), jnp.integer):

@@ -28,7 +28,7 @@ def dense(x, w, b=None, *, compute_dtype=None):
 
 
 @dense.bwd
-def _(dy, x, w, b, *, compute_dtype):
+def dense_bwd(dy, x, w, b, *, compute_dtype):
     n = math.prod(x.shape[:-1])
     rows, drows = _as(compute_dtype, x).reshape(n, x.shape[-1]), dy.reshape(n, dy.shape[-1])
     dw = transposed_product(rows, drows, wide(w.dtype))
@@ -49,7 +49,7 @@ def _is_real(dtype):
 
 
 @dense.check
-def _(x, w, b, *, compute_dtype):
+def dense_check(x, w, b, *, compute_dtype):
     if compute_dtype is not None and not _is_real(compute_dtype):
         raise ValueError(f"dense takes a compute_dtype of real numbers, \"bfloat16\" say, or None: it is {compute_dtype!r}")
     (*_, d), (rows, k) = jnp.shape(x) or (1,), jnp.shape(w) if jnp.ndim(w) == 2 else (0, 0)

@@ -20,7 +20,7 @@ def l2(params):
 
 
 @l2.bwd
-def _(dy, params):
+def l2_bwd(dy, params):
     return _each(lambda w: 2 * w, params, dy)
 
 
@@ -31,7 +31,7 @@ def l1(params):
 
 
 @l1.bwd
-def _(dy, params):
+def l1_bwd(dy, params):
     return _each(jnp.sign, params, dy)
 
 
@@ -42,7 +42,7 @@ def elastic_net(params, *, beta=1.0):
 
 
 @elastic_net.bwd
-def _(dy, params, *, beta):
+def elastic_net_bwd(dy, params, *, beta):
     return _each(lambda w: 2 * beta * w + jnp.sign(w), params, dy)
 
 

@@ -33,13 +33,13 @@ def max_pool(x, *, window, strides=None, padding="VALID"):
 
 
 @max_pool.fwd
-def _(x, *, window, strides, padding):
+def max_pool_fwd(x, *, window, strides, padding):
     y, winner = _largest(x, _window("max_pool", x, window, strides, padding))
     return y, (_image(x), winner)
 
 
 @max_pool.bwd
-def _(dy, x, winner, *, window, strides, padding):
+def max_pool_bwd(dy, x, winner, *, window, strides, padding):
     plain = functools.partial(max_pool.reference, window=window, strides=strides, padding=padding)
     return _to_the_winners(dy, x, winner, _window("max_pool", x, window, strides, padding), plain)
 
@@ -56,7 +56,7 @@ def relu_max_pool(x, *, window, strides=None, padding="VALID"):
 
 
 @relu_max_pool.fwd
-def _(x, *, window, strides, padding):
+def relu_max_pool_fwd(x, *, window, strides, padding):
     at = _window("relu_max_pool", x, window, strides, padding)
     y, winner = _largest(x, at)
     none = jnp.array(len(at.taps), winner.dtype)
@@ -64,7 +64,7 @@ def _(x, *, window, strides, padding):
 
 
 @relu_max_pool.bwd
-def _(dy, x, winner, *, window, strides, padding):
+def relu_max_pool_bwd(dy, x, winner, *, window, strides, padding):
     plain = functools.partial(relu_max_pool.reference, window=window, strides=strides, padding=padding)
     return _to_the_winners(dy, x, winner, _window("relu_max_pool", x, window, strides, padding), plain)
 
@@ -81,7 +81,7 @@ def avg_pool(x, *, window, strides=None, padding="VALID", count_include_pad=True
 
 
 @avg_pool.fwd
-def _(x, *, window, strides, padding, count_include_pad):
+def avg_pool_fwd(x, *, window, strides, padding, count_include_pad):
     at = _window("avg_pool", x, window, strides, padding)
     native = functools.partial(avg_pool.reference, window=window, strides=strides, padding=padding, count_include_pad=count_include_pad)
 
@@ -94,7 +94,7 @@ def _(x, *, window, strides, padding, count_include_pad):
 
 
 @avg_pool.bwd
-def _(dy, x, *, window, strides, padding, count_include_pad):
+def avg_pool_bwd(dy, x, *, window, strides, padding, count_include_pad):
     at = _window("avg_pool", x, window, strides, padding)
     native = functools.partial(avg_pool.reference, window=window, strides=strides, padding=padding, count_include_pad=count_include_pad)
 
@@ -122,7 +122,7 @@ def lp_pool(x, *, p, window, strides=None, padding="VALID"):
 
 
 @lp_pool.fwd
-def _(x, *, p, window, strides, padding):
+def lp_pool_fwd(x, *, p, window, strides, padding):
     y = x.astype(wide(x.dtype))
     for one in _few_taps(_window("lp_pool", x, window, strides, padding)):      # the length of the rows' lengths is that of all
         y = _length(y, one, p)
@@ -130,7 +130,7 @@ def _(x, *, p, window, strides, padding):
 
 
 @lp_pool.bwd
-def _(dy, x, y, *, p, window, strides, padding):
+def lp_pool_bwd(dy, x, y, *, p, window, strides, padding):
     *rows, last = _few_taps(_window("lp_pool", x, window, strides, padding))
     given, dy = [x.astype(y.dtype)], dy.astype(y.dtype)
     for one in rows:
@@ -169,7 +169,7 @@ def adaptive_avg_pool(x, *, size=1):
 
 
 @adaptive_avg_pool.bwd
-def _(dy, x, *, size):
+def adaptive_avg_pool_bwd(dy, x, *, size):
     dx = dy.astype(wide(dy.dtype))
     for axis, parts in reversed(_parts("adaptive_avg_pool", x, size)):
         dx = _laid([lax.slice_in_dim(dx, o, o + 1, axis=axis) / (b - a) for o, (a, b) in enumerate(parts)], axis, parts, x.shape[axis])
@@ -189,7 +189,7 @@ def adaptive_max_pool(x, *, size=1):
 
 
 @adaptive_max_pool.fwd
-def _(x, *, size):
+def adaptive_max_pool_fwd(x, *, size):
     y, places = x, []
     for axis, parts in _parts("adaptive_max_pool", x, size):
         y, place = _first_largest(y, axis, parts)
@@ -198,7 +198,7 @@ def _(x, *, size):
 
 
 @adaptive_max_pool.bwd
-def _(dy, x, places, *, size):
+def adaptive_max_pool_bwd(dy, x, places, *, size):
     dx = dy.astype(wide(dy.dtype))
     for (axis, parts), place in reversed(list(zip(_parts("adaptive_max_pool", x, size), places))):
         here = lax.broadcasted_iota(place.dtype, [x.shape[axis] if i == axis else 1 for i in range(x.ndim)], axis)

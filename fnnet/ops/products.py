@@ -26,12 +26,12 @@ def einsum(a, b, *, letters):
 
 
 @einsum.fwd
-def _(a, b, *, letters):
+def einsum_fwd(a, b, *, letters):
     return _product(*_parse(a, b, letters), a, b), (a, b)
 
 
 @einsum.bwd
-def _(dy, a, b, *, letters):
+def einsum_bwd(dy, a, b, *, letters):
     of_a, of_b, of_y = _parse(a, b, letters)
     return _back(of_y, of_b, of_a, dy, b, a), _back(of_a, of_y, of_b, a, dy, b)
 
@@ -62,7 +62,7 @@ def _parse(a, b, letters):
 
 
 @einsum.check
-def _(a, b, *, letters):
+def einsum_check(a, b, *, letters):
     shapes = [list(jnp.shape(x)) for x in (a, b)]
     wrong = f"einsum takes letters as 'n t d, d k -> n t k', and was given {letters!r}"
     plain = letters.replace(" ", "").replace("...", "")
@@ -108,7 +108,7 @@ def bilinear(x, z, w, b=None):
 
 
 @bilinear.fwd
-def _(x, z, w, b):
+def bilinear_fwd(x, z, w, b):
     if w.shape[-1] == 1:
         y = (jnp.matmul(x, w[..., 0], preferred_element_type=wide(x.dtype)) * z.astype(wide(x.dtype))).sum(-1, keepdims=True)
     else:
@@ -118,7 +118,7 @@ def _(x, z, w, b):
 
 
 @bilinear.bwd
-def _(dy, x, z, w, b):
+def bilinear_bwd(dy, x, z, w, b):
     d, e, k = w.shape
     n = math.prod(x.shape[:-1])
     dtype = wide(x.dtype)
@@ -138,7 +138,7 @@ def _(dy, x, z, w, b):
 
 
 @bilinear.check
-def _(x, z, w, b):
+def bilinear_check(x, z, w, b):
     check_real("bilinear", "arrays", x, z, w, b)
     shapes = [jnp.shape(a) for a in (x, z, w)]
     if len(shapes[2]) != 3 or not shapes[0] or shapes[0][-1:] != shapes[2][:1] or shapes[1] != (*shapes[0][:-1], shapes[2][1]):
@@ -160,14 +160,14 @@ def dense_low_rank(x, w, down, up, b=None, *, scale=1.0):
 
 
 @dense_low_rank.fwd
-def _(x, w, down, up, b, *, scale):
+def dense_low_rank_fwd(x, w, down, up, b, *, scale):
     inner = x @ down
     y = x @ w + scale * (inner @ up)
     return y if b is None else y + jnp.broadcast_to(b, y.shape), (x, w, down, up, b, inner)
 
 
 @dense_low_rank.bwd
-def _(dy, x, w, down, up, b, inner, *, scale):
+def dense_low_rank_bwd(dy, x, w, down, up, b, inner, *, scale):
     n = math.prod(x.shape[:-1])
     rows, inner, drows = (a.reshape(n, a.shape[-1]) for a in (x, inner, dy))
     hidden = scale * (drows @ up.T)
@@ -178,7 +178,7 @@ def _(dy, x, w, down, up, b, inner, *, scale):
 
 
 @dense_low_rank.check
-def _(x, w, down, up, b):
+def dense_low_rank_check(x, w, down, up, b):
     shapes = [jnp.shape(a) for a in (x, w, down, up)]
     fits = all(len(s) == 2 for s in shapes[1:]) and shapes[0] and shapes[0][-1] == shapes[1][0] == shapes[2][0]
     if not fits or shapes[3] != (shapes[2][1], shapes[1][1]):

@@ -38,7 +38,7 @@ reversible.keeps_rules = True
 
 
 @reversible.fwd
-def _(x1, x2, v, w, *, f, g):
+def reversible_fwd(x1, x2, v, w, *, f, g):
     dtype, more = x1.dtype, wide(x1.dtype)
 
     def block(carry, weights):
@@ -52,7 +52,7 @@ def _(x1, x2, v, w, *, f, g):
 
 
 @reversible.bwd
-def _(dy, y1, y2, v, w, *, f, g):
+def reversible_bwd(dy, y1, y2, v, w, *, f, g):
     dtype, more = dy[0].dtype, y1[0].dtype
 
     def undone(f, weights, x, y, dx, dy):
@@ -103,7 +103,7 @@ def _pulled(f, weights, x):
 
 
 @reversible.check
-def _(x1, x2, v, w):
+def reversible_check(x1, x2, v, w):
     if jnp.shape(x1) != jnp.shape(x2) or jnp.result_type(x1) != jnp.result_type(x2):
         raise ValueError(f"reversible takes two halves of one shape and dtype: x1 is {jnp.result_type(x1)}{list(jnp.shape(x1))} "
                          f"and x2 is {jnp.result_type(x2)}{list(jnp.shape(x2))}")

@@ -187,6 +187,7 @@ class Rule:
             y = self.reference(*arrays, **settings)
             values = {"y": y, **dict(zip(self.arrays, arrays))}         # an array of that name is the array
             return y, tuple(values[name] for name in names)
+        forward.__name__ = f"{self.__name__}_fwd"
         return forward
 
 

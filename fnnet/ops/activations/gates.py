@@ -35,6 +35,7 @@ def silu_value(x):
     return _gated(x, jnp.minimum(jnp.abs(x), FAR))
 
 
+@silu.slope
 @widened
 def silu_slope(x):
     z = jnp.minimum(jnp.abs(x), FAR)
@@ -42,13 +43,8 @@ def silu_slope(x):
 
 
 @silu.fwd
-def _(x):
+def silu_fwd(x):
     return silu_value(x), (x,)
-
-
-@silu.slope
-def _(x):
-    return silu_slope(x)
 
 
 @rule
@@ -76,6 +72,7 @@ def gelu_value(x, *, approximate):
     return jnp.where(x < 0, -m * tail * unit, x * (1 - tail * unit))
 
 
+@gelu.slope
 @widened
 def gelu_slope(x, *, approximate):
     m = jnp.minimum(jnp.abs(x), 40)
@@ -93,13 +90,8 @@ def _gelu_z(m):
 
 
 @gelu.fwd
-def _(x, *, approximate):
+def gelu_fwd(x, *, approximate):
     return gelu_value(x, approximate=approximate), (x,)
-
-
-@gelu.slope
-def _(x, *, approximate):
-    return gelu_slope(x, approximate=approximate)
 
 
 # Mills' ratio Φ(−m)/φ(m) in float32, a quotient of polynomials in m, relatively 6e-9 off at most for m from 0 to 14 (a fit to 40
@@ -135,7 +127,7 @@ def mish(x):
 
 
 @mish.fwd
-def _(x):
+def mish_fwd(x):
     return _mish(x), (x,)
 
 
@@ -149,7 +141,7 @@ def _mish(x):
 
 @mish.slope
 @widened
-def _(x):
+def mish_slope(x):
     z = jnp.minimum(jnp.abs(x), FAR)
     a, unit = exp_minus(z)
     b = a * unit
@@ -191,7 +183,7 @@ def glu(x, *, axis=-1):
 
 
 @glu.bwd
-def _(dy, x, *, axis):
+def glu_bwd(dy, x, *, axis):
     u, v = jnp.split(x.astype(wide(x.dtype)), 2, axis)
     dy = dy.astype(u.dtype)
     opened, closed = gates(v)
@@ -199,7 +191,7 @@ def _(dy, x, *, axis):
 
 
 @glu.check
-def _(x, *, axis):
+def glu_check(x, *, axis):
     shape = jnp.shape(x)
     if not -len(shape) <= axis < len(shape) or shape[axis] % 2:
         raise ValueError(f"glu halves x along axis={axis}: x is {list(shape)}, give an axis of even size")
@@ -217,12 +209,12 @@ def swiglu(x, gate):
 
 
 @swiglu.fwd
-def _(x, gate):
+def swiglu_fwd(x, gate):
     return _product(x, gate, silu_value), (x, gate)
 
 
 @swiglu.bwd
-def _(dy, x, gate):
+def swiglu_bwd(dy, x, gate):
     return _product_back(dy, x, gate, silu_value, silu_slope)
 
 
@@ -238,12 +230,12 @@ def geglu(x, gate, *, approximate=True):
 
 
 @geglu.fwd
-def _(x, gate, *, approximate):
+def geglu_fwd(x, gate, *, approximate):
     return _product(x, gate, partial(gelu_value, approximate=approximate)), (x, gate)
 
 
 @geglu.bwd
-def _(dy, x, gate, *, approximate):
+def geglu_bwd(dy, x, gate, *, approximate):
     return _product_back(dy, x, gate, partial(gelu_value, approximate=approximate), partial(gelu_slope, approximate=approximate))
 
 
@@ -257,7 +249,7 @@ def reglu(x, gate):
 
 
 @reglu.bwd
-def _(dy, x, gate):
+def reglu_bwd(dy, x, gate):
     return _product_back(dy, x, gate, lambda g: jnp.where(g <= 0, 0, g), lambda g: jnp.where(g <= 0, 0, 1).astype(g.dtype))
 
 
@@ -274,7 +266,7 @@ def _product_back(dy, x, gate, s, slope):
 @swiglu.check
 @geglu.check
 @reglu.check
-def _(x, gate):
+def product_check(x, gate):
     if jnp.shape(x) != jnp.shape(gate):
         raise ValueError(f"x and its gate are of one shape: x is {list(jnp.shape(x))} and the gate {list(jnp.shape(gate))}, "
                          "write glu(x) where they are the halves of one array")

@@ -27,7 +27,7 @@ def relu(x):
 
 
 @relu.bwd
-def _(dy, y):
+def relu_bwd(dy, y):
     return jnp.where(y <= 0, 0, dy)
 
 
@@ -41,7 +41,7 @@ def leaky_relu(x, *, alpha=0.01):
 
 
 @leaky_relu.bwd
-def _(dy, x, *, alpha):
+def leaky_relu_bwd(dy, x, *, alpha):
     return jnp.where(x < 0, alpha * dy, dy)
 
 
@@ -55,13 +55,13 @@ def prelu(x, a):
 
 
 @prelu.bwd
-def _(dy, x, a):
+def prelu_bwd(dy, x, a):
     da = jnp.where(x < 0, dy * x, 0).sum(tuple(range(x.ndim - a.ndim)))
     return jnp.where(x < 0, jnp.broadcast_to(a, x.shape) * dy, dy).astype(x.dtype), da.astype(a.dtype)
 
 
 @prelu.check
-def _(x, a):
+def prelu_check(x, a):
     if jnp.shape(a) not in ((), jnp.shape(x)[-1:]):
         raise ValueError(f"prelu takes one slope, or one for each channel: x is {list(jnp.shape(x))} and a is {list(jnp.shape(a))}, "
                          f"give a of shape [] or {list(jnp.shape(x)[-1:])}")
@@ -77,7 +77,7 @@ def relu6(x):
 
 
 @relu6.bwd
-def _(dy, y):
+def relu6_bwd(dy, y):
     return jnp.where((y <= 0) | (y >= 6), 0, dy)
 
 
@@ -88,7 +88,7 @@ def relu_squared(x):
 
 
 @relu_squared.bwd
-def _(dy, x):
+def relu_squared_bwd(dy, x):
     return jnp.where(x <= 0, 0, 2 * x * dy)
 
 
@@ -105,7 +105,7 @@ def elu(x, *, alpha=1.0):
 
 
 @elu.slope
-def _(x, *, alpha):
+def elu_slope(x, *, alpha):
     return jnp.where(x > 0, 1, alpha * jnp.exp(jnp.minimum(x, 0)))
 
 
@@ -122,12 +122,12 @@ def celu(x, *, alpha=1.0):
 
 
 @celu.slope
-def _(x, *, alpha):
+def celu_slope(x, *, alpha):
     return jnp.where(x > 0, 1, jnp.exp(jnp.minimum(x, 0) / alpha))
 
 
 @celu.check
-def _(x, *, alpha):
+def celu_check(x, *, alpha):
     if not alpha > 0:
         raise ValueError(f"celu goes down to −α, α > 0, and was given alpha={alpha!r}: write elu for other forms")
 
@@ -145,7 +145,7 @@ def selu(x):
 
 
 @selu.slope
-def _(x):
+def selu_slope(x):
     return jnp.where(x > 0, SELU_SCALE, SELU_SCALE * SELU_ALPHA * jnp.exp(jnp.minimum(x, 0)))
 
 
@@ -156,7 +156,7 @@ def hard_tanh(x):
 
 
 @hard_tanh.bwd
-def _(dy, x):
+def hard_tanh_bwd(dy, x):
     return jnp.where(jnp.abs(x) > 1, 0, dy)
 
 
@@ -167,7 +167,7 @@ def hard_sigmoid(x):
 
 
 @hard_sigmoid.bwd
-def _(dy, x):
+def hard_sigmoid_bwd(dy, x):
     return jnp.where(jnp.abs(x) >= 3, 0, dy / 6)
 
 
@@ -181,7 +181,7 @@ def hard_silu(x):
 
 
 @hard_silu.slope
-def _(x):
+def hard_silu_slope(x):
     return jnp.where(x <= -3, 0, jnp.where(x >= 3, 1, (x + x + 3) / 6))
 
 
@@ -195,7 +195,7 @@ def sparse_plus(x):
 
 
 @sparse_plus.slope
-def _(x):
+def sparse_plus_slope(x):
     return jnp.where(x <= -1, 0, jnp.where(x >= 1, 1, (x + 1) / 2))
 
 
@@ -209,7 +209,7 @@ def sparse_sigmoid(x):
 
 
 @sparse_sigmoid.slope
-def _(x):
+def sparse_sigmoid_slope(x):
     return jnp.where(jnp.abs(x) < 1, 0.5, jnp.where(jnp.abs(x) > 1, 0, 0.25)).astype(x.dtype)
 
 
@@ -224,21 +224,21 @@ def maxout(x, *, axis=-1):
 
 
 @maxout.fwd
-def _(x, *, axis):
+def maxout_fwd(x, *, axis):
     pieces = x.shape[axis]
     winner = jnp.argmax(x, axis).astype(jnp.uint8 if pieces <= 256 else jnp.int32)
     return jnp.max(x, axis), (winner, jnp.zeros((pieces, 0), bool))     # the number of pieces, as a shape: it weighs nothing
 
 
 @maxout.bwd
-def _(dy, winner, pieces, *, axis):
+def maxout_bwd(dy, winner, pieces, *, axis):
     where = axis % (dy.ndim + 1)
     piece = lax.broadcasted_iota(winner.dtype, dy.shape[:where] + pieces.shape[:1] + dy.shape[where:], where)
     return jnp.where(piece == jnp.expand_dims(winner, axis), jnp.expand_dims(dy, axis), 0)
 
 
 @maxout.check
-def _(x, *, axis):
+def maxout_check(x, *, axis):
     shape = jnp.shape(x)
     if not -len(shape) <= axis < len(shape) or not shape[axis]:
         raise ValueError(f"maxout takes the largest of the pieces along axis={axis}: x is {list(shape)}, "

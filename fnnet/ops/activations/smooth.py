@@ -22,7 +22,7 @@ def identity(x):
 
 
 @identity.bwd
-def _(dy):
+def identity_bwd(dy):
     return dy
 
 
@@ -38,7 +38,7 @@ def sigmoid(x):
 
 
 @sigmoid.slope
-def _(x):
+def sigmoid_slope(x):
     a = jnp.exp(-jnp.abs(x))
     return a / ((1 + a) * (1 + a))
 
@@ -56,7 +56,7 @@ def tanh(x):
 
 
 @tanh.slope
-def _(x):
+def tanh_slope(x):
     a, unit = exp_minus(2 * jnp.abs(x))
     return 4 * a / ((1 + a * unit) * (1 + a * unit)) * unit
 
@@ -71,7 +71,7 @@ def softplus(x):
 
 
 @softplus.fwd
-def _(x):
+def softplus_fwd(x):
     return _softplus(x), (x,)
 
 
@@ -82,7 +82,7 @@ def _softplus(x):
 
 @softplus.slope
 @widened
-def _(x):
+def softplus_slope(x):
     return gates(x)[0]
 
 
@@ -93,7 +93,7 @@ def log_sigmoid(x):
 
 
 @log_sigmoid.fwd
-def _(x):
+def log_sigmoid_fwd(x):
     return _log_sigmoid(x), (x,)
 
 
@@ -104,7 +104,7 @@ def _log_sigmoid(x):
 
 @log_sigmoid.slope
 @widened
-def _(x):
+def log_sigmoid_slope(x):
     return gates(x)[1]
 
 
@@ -118,13 +118,13 @@ def soft_sign(x):
 
 
 @soft_sign.fwd
-def _(x):
+def soft_sign_fwd(x):
     return jnp.where(jnp.isinf(x), jnp.sign(x), x / (1 + jnp.abs(x))), (x,)
 
 
 @soft_sign.slope
 @widened
-def _(x):
+def soft_sign_slope(x):
     return 1 / ((1 + jnp.abs(x)) * (1 + jnp.abs(x)))
 
 
@@ -138,7 +138,7 @@ def squareplus(x, *, b=4.0):
 
 
 @squareplus.fwd
-def _(x, *, b):
+def squareplus_fwd(x, *, b):
     return _squareplus(x, b=b), (x,)
 
 
@@ -150,7 +150,7 @@ def _squareplus(x, *, b):
 
 @squareplus.slope
 @widened
-def _(x, *, b):
+def squareplus_slope(x, *, b):
     r = _root(x, b)
     below = b / 2 / ((r + jnp.abs(x)) * r)
     return jnp.where(x < 0, below, 1 - below)
@@ -163,7 +163,7 @@ def _root(x, b):
 
 
 @squareplus.check
-def _(x, *, b):
+def squareplus_check(x, *, b):
     if not b > 0:
         raise ValueError(f"squareplus rounds the corner of relu by b > 0, and was given b={b!r}: at b = 0 it is relu, write relu(x)")
 
@@ -180,7 +180,7 @@ def log1mexp(x):
 
 @log1mexp.slope
 @widened
-def _(x):
+def log1mexp_slope(x):
     return -jnp.exp(-x) / jnp.expm1(-x)
 
 

@@ -23,7 +23,7 @@ def softmax(x, *, axis=-1):
 
 
 @softmax.bwd
-def _(dy, y, *, axis):
+def softmax_bwd(dy, y, *, axis):
     p, dp = y.astype(wide(y.dtype)), dy.astype(wide(y.dtype))
     return (p * (dp - (dp * p).sum(axis, keepdims=True))).astype(y.dtype)
 
@@ -42,7 +42,7 @@ def log_softmax(x, *, axis=-1):
 
 
 @log_softmax.bwd
-def _(dy, y, *, axis):
+def log_softmax_bwd(dy, y, *, axis):
     z, dz = y.astype(wide(y.dtype)), dy.astype(wide(y.dtype))
     return (dz - jnp.exp(z) * dz.sum(axis, keepdims=True)).astype(y.dtype)
 
@@ -65,7 +65,7 @@ def logsumexp(x, *, axis=None, keepdims=False):
 
 
 @logsumexp.fwd
-def _(x, *, axis, keepdims):
+def logsumexp_fwd(x, *, axis, keepdims):
     wider = x.astype(wide(x.dtype))
     top = _top(wider, axis)
     total = jnp.exp(wider - top).sum(axis, keepdims=True)
@@ -73,7 +73,7 @@ def _(x, *, axis, keepdims):
 
 
 @logsumexp.bwd
-def _(dy, x, top, total):
+def logsumexp_bwd(dy, x, top, total):
     share = dy.astype(total.dtype).reshape(total.shape) / jnp.where(total == 0, 1, total)
     return (jnp.exp(x.astype(total.dtype) - top) * share).astype(x.dtype)
 
@@ -89,19 +89,19 @@ def logmeanexp(x, *, axis=None, keepdims=False):
 
 
 @logmeanexp.fwd
-def _(x, *, axis, keepdims):
+def logmeanexp_fwd(x, *, axis, keepdims):
     y, saved = logsumexp.forward(x.astype(wide(x.dtype)), axis=axis, keepdims=keepdims)
     return (y - _log_count(x, axis, y.dtype)).astype(x.dtype), (x, *saved[1:])
 
 
 @logmeanexp.bwd
-def _(dy, x, top, total):
+def logmeanexp_bwd(dy, x, top, total):
     return logsumexp.backward(dy, x, top, total)
 
 
 @logsumexp.check
 @logmeanexp.check
-def _(x, *, axis):
+def log_of_sum_check(x, *, axis):
     axes = range(jnp.ndim(x)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     shape = jnp.shape(x)
     if any(not -len(shape) <= a < len(shape) or not shape[a] for a in axes):

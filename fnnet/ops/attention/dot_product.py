@@ -57,7 +57,7 @@ def attention(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=No
 
 
 @attention.fwd
-def _(q, k, v, bias, mask, key, *, causal, scale, window, softcap, rate, block):
+def attention_fwd(q, k, v, bias, mask, key, *, causal, scale, window, softcap, rate, block):
     n, t, h, d = q.shape
     plan, scale = blocks.plan(q, k, causal, window, block), _scale(scale, d)
     qs, ks, vs = blocks.queries(plan, q), blocks.keys(plan, k), blocks.keys(plan, v)
@@ -81,7 +81,7 @@ def _(q, k, v, bias, mask, key, *, causal, scale, window, softcap, rate, block):
 
 
 @attention.bwd
-def _(do, q, k, v, bias, mask, key, o, tops, totals, *, causal, scale, window, softcap, rate, block):
+def attention_bwd(do, q, k, v, bias, mask, key, o, tops, totals, *, causal, scale, window, softcap, rate, block):
     plan, scale = blocks.plan(q, k, causal, window, block), _scale(scale, q.shape[-1])
     qs, ks, vs = blocks.queries(plan, q), blocks.keys(plan, k), blocks.keys(plan, v)
     biases, seen = blocks.pairwise(plan, bias), blocks.pairwise(plan, mask)
@@ -171,7 +171,7 @@ def _broadcast(a, shape):
 
 
 @attention.check
-def _(q, k, v, bias, mask, key, *, window, softcap, rate, block):
+def attention_check(q, k, v, bias, mask, key, *, window, softcap, rate, block):
     shapes = [jnp.shape(a) for a in (q, k, v)]
     if not (all(len(shape) == 4 for shape in shapes) and _fit(*shapes)):
         raise ValueError("attention takes q [n t h d], k [n s g d] and v [n s g e] with g a divisor of h: "

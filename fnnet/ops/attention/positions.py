@@ -24,7 +24,7 @@ def rope(x, positions, *, base=10000.0):
 
 
 @rope.bwd
-def _(dy, positions, *, base):
+def rope_bwd(dy, positions, *, base):
     return _turned(dy, positions, base, back=True), None
 
 
@@ -40,7 +40,7 @@ def _turned(x, positions, base, back=False):
 
 
 @rope.check
-def _(x, positions, *, base):
+def rope_check(x, positions, *, base):
     check_real("rope", "numbers", x)
     shape, places = jnp.shape(x), jnp.shape(positions)
     if len(shape) != 4 or shape[-1] % 2 or not shape[-1] or places not in (shape[1:2], shape[:2]):

@@ -29,13 +29,13 @@ def conv(x, w, b=None, *, strides=1, padding="SAME", dilation=1, groups=1):
 
 
 @conv.fwd
-def _(x, w, b, *, strides, padding, dilation, groups):
+def conv_fwd(x, w, b, *, strides, padding, dilation, groups):
     y = to_output(x, w, _window("conv", x, w, strides, padding, dilation), groups)
     return y if b is None else y + jnp.broadcast_to(b, y.shape), (x, w, b)
 
 
 @conv.bwd
-def _(dy, x, w, b, *, strides, padding, dilation, groups):
+def conv_bwd(dy, x, w, b, *, strides, padding, dilation, groups):
     window = _window("conv", x, w, strides, padding, dilation)
     dx = to_input(dy, w.astype(dy.dtype), x.shape[1:-1], window, groups).astype(x.dtype)
     dw = to_kernel(x.astype(dy.dtype), dy, window, groups).astype(w.dtype)
@@ -56,14 +56,14 @@ def conv_transpose(x, w, b=None, *, strides=1, padding="SAME", dilation=1, group
 
 
 @conv_transpose.fwd
-def _(x, w, b, *, strides, padding, dilation, groups):
+def conv_transpose_fwd(x, w, b, *, strides, padding, dilation, groups):
     window, spatial = _transposed_window(x, w, strides, padding, dilation)
     y = to_input(x, exchanged(w, groups), spatial, window, groups)
     return y if b is None else y + jnp.broadcast_to(b, y.shape), (x, w, b)
 
 
 @conv_transpose.bwd
-def _(dy, x, w, b, *, strides, padding, dilation, groups):
+def conv_transpose_bwd(dy, x, w, b, *, strides, padding, dilation, groups):
     window, _ = _transposed_window(x, w, strides, padding, dilation)
     dx = to_output(dy, exchanged(w, groups).astype(dy.dtype), window, groups).astype(x.dtype)
     dw = exchanged(to_kernel(dy, x.astype(dy.dtype), window, groups), groups).astype(w.dtype)
@@ -107,13 +107,13 @@ def _check(op, x, w, b, groups):
 
 
 @conv.check
-def _(x, w, b, *, strides, padding, dilation, groups):
+def conv_check(x, w, b, *, strides, padding, dilation, groups):
     _check("conv", x, w, b, groups)
     _window("conv", x, w, strides, padding, dilation)
 
 
 @conv_transpose.check
-def _(x, w, b, *, strides, padding, dilation, groups):
+def conv_transpose_check(x, w, b, *, strides, padding, dilation, groups):
     _check("conv_transpose", x, w, b, groups)
     _transposed_window(x, w, strides, padding, dilation)
 

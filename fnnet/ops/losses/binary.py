@@ -29,7 +29,7 @@ def binary_cross_entropy(probability, target, weights=None, *, features="mean", 
 
 
 @by_element(binary_cross_entropy)
-def _(probability, target):
+def binary_cross_entropy_slopes(probability, target):
     p, q = at_least_tiny(probability), at_least_tiny(1 - probability)
     return (1 - target) / q - target / p, jnp.log(q) - jnp.log(p)
 
@@ -58,7 +58,7 @@ def _cross_entropies(z, t):
 
 
 @by_element(binary_cross_entropy_with_logits, total=_cross_entropies)
-def _(z, t):
+def binary_cross_entropy_with_logits_slopes(z, t):
     a = _small(z)
     return ((1 - t) * jnp.where(z >= 0, 1, a) - t * jnp.where(z >= 0, a, 1)) / (1 + a), -z
 
@@ -91,7 +91,7 @@ def _focal_loss(z, t, *, gamma, alpha):
 
 @by_element(binary_focal, value=_focal_loss, limits={
     "gamma": (lambda gamma: gamma >= 0, "a number from 0 on"), "alpha": (lambda alpha: 0 <= alpha <= 1, "a number from 0 to 1")})
-def _(z, t, *, gamma, alpha):
+def binary_focal_slopes(z, t, *, gamma, alpha):
     (yes, of_yes), (no, of_no) = _focal(z, gamma), _focal(-z, gamma)
     return alpha * t * of_yes - (1 - alpha) * (1 - t) * of_no, alpha * yes - (1 - alpha) * no
 
@@ -106,7 +106,7 @@ def binary_hinge(scores, target, weights=None, *, margin=1.0, features="mean", r
 
 
 @by_element(binary_hinge)
-def _(scores, target, *, margin):
+def binary_hinge_slopes(scores, target, *, margin):
     side = 2 * target - 1
     violated = margin - side * scores > 0
     return jnp.where(violated, -side, 0), jnp.where(violated, -2 * scores, 0)
@@ -118,7 +118,7 @@ def _small(z):
 
 
 @binary_cross_entropy.check
-def _(probability, target, weights, *, features, reduction):
+def binary_cross_entropy_check(probability, target, weights, *, features, reduction):
     check_alike("binary_cross_entropy", {"probability": probability, "target": target}, weights, features, reduction)
     low, high = extremes(probability)
     if low < 0 or high > 1:
@@ -127,7 +127,7 @@ def _(probability, target, weights, *, features, reduction):
 
 
 @binary_hinge.check
-def _(scores, target, weights, *, features, reduction):
+def binary_hinge_check(scores, target, weights, *, features, reduction):
     check_alike("binary_hinge", {"scores": scores, "target": target}, weights, features, reduction)
     low, high = extremes(target)
     if low < 0 or high > 1:

@@ -43,7 +43,7 @@ def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank
 
 
 @ctc.fwd
-def _(logits, labels, weights, lengths, label_lengths, *, blank, reduction):
+def ctc_fwd(logits, labels, weights, lengths, label_lengths, *, blank, reduction):
     blanks, skip, inside, steps = _paths(labels, lengths, label_lengths, blank, logits)
     e, _ = _scores(logits, blanks, inside)
     place = jnp.arange(blanks.shape[1])[None]
@@ -65,7 +65,7 @@ def _(logits, labels, weights, lengths, label_lengths, *, blank, reduction):
 
 
 @ctc.bwd
-def _(dy, logits, labels, lengths, label_lengths, alphas, loss, weights, *, blank, reduction):
+def ctc_bwd(dy, logits, labels, lengths, label_lengths, alphas, loss, weights, *, blank, reduction):
     blanks, skip, inside, steps = _paths(labels, lengths, label_lengths, blank, logits)
     e, p = _scores(logits, blanks, inside)
     dloss, dweights = spread(dy, example_like(logits) if loss is None else loss, weights, reduction)
@@ -154,7 +154,7 @@ def _finite(top):
 
 
 @ctc.check
-def _(logits, labels, weights, lengths, label_lengths, *, blank, reduction):
+def ctc_check(logits, labels, weights, lengths, label_lengths, *, blank, reduction):
     check_real("ctc", "logits", logits)
     shape, lshape = jnp.shape(logits), jnp.shape(labels)
     if len(shape) != 3 or len(lshape) != 2 or shape[0] != lshape[0] or not jnp.issubdtype(jnp.result_type(labels), jnp.integer):

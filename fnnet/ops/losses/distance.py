@@ -24,14 +24,14 @@ def triplet(anchor, positive, negative, weights=None, *, margin=1.0, reduction="
 
 
 @triplet.fwd
-def _(anchor, positive, negative, weights, *, margin, reduction):
+def triplet_fwd(anchor, positive, negative, weights, *, margin, reduction):
     a, p, n = widen(anchor, positive, negative)
     loss = jnp.maximum(_closeness(a, p, n, margin), 0)
     return reduced(loss, weights, reduction, anchor, positive, negative), (anchor, positive, negative, loss, weights)
 
 
 @triplet.bwd
-def _(dy, anchor, positive, negative, loss, weights, *, reduction):
+def triplet_bwd(dy, anchor, positive, negative, loss, weights, *, reduction):
     a, p, n = widen(anchor, positive, negative)
     dloss, dweights = spread(dy, loss, weights, reduction)
     d = 2 * jnp.where(loss > 0, dloss, 0)[..., None]
@@ -56,7 +56,7 @@ def cosine_distance(prediction, target, weights=None, *, reduction="mean"):
 
 
 @cosine_distance.fwd
-def _(prediction, target, weights, *, reduction):
+def cosine_distance_fwd(prediction, target, weights, *, reduction):
     a, b = widen(prediction, target)
     ra, rb = inverse(length(a, -1)), inverse(length(b, -1))
     loss = ((a * ra - b * rb) ** 2).sum(-1) / 2
@@ -65,7 +65,7 @@ def _(prediction, target, weights, *, reduction):
 
 
 @cosine_distance.bwd
-def _(dy, prediction, target, ra, rb, loss, weights, *, reduction):
+def cosine_distance_bwd(dy, prediction, target, ra, rb, loss, weights, *, reduction):
     a, b = widen(prediction, target)
     dloss, dweights = spread(dy, loss, weights, reduction)
     a, b, d, away = a * ra, b * rb, dloss[..., None], loss[..., None]
@@ -90,7 +90,7 @@ def nt_xent(a, b, weights=None, *, temperature=0.5, reduction="mean"):
 
 
 @nt_xent.fwd
-def _(a, b, weights, *, temperature, reduction):
+def nt_xent_fwd(a, b, weights, *, temperature, reduction):
     def forward(a, b):
         z, r = _directions(a, b)
         s, partner = _similarities(z, temperature)
@@ -108,7 +108,7 @@ def _(a, b, weights, *, temperature, reduction):
 
 
 @nt_xent.bwd
-def _(dy, a, b, r, top, others, about, loss, weights, *, temperature, reduction):
+def nt_xent_bwd(dy, a, b, r, top, others, about, loss, weights, *, temperature, reduction):
     dloss, dweights = spread(dy, loss, weights, reduction)
     z, r = _directions(a, b, r[:, None])
     s, partner = _similarities(z, temperature)
@@ -135,17 +135,17 @@ def _similarities(z, temperature):
 
 
 @triplet.check
-def _(anchor, positive, negative, weights, *, reduction):
+def triplet_check(anchor, positive, negative, weights, *, reduction):
     check_rows("triplet", {"anchor": anchor, "positive": positive, "negative": negative}, weights, reduction)
 
 
 @cosine_distance.check
-def _(prediction, target, weights, *, reduction):
+def cosine_distance_check(prediction, target, weights, *, reduction):
     check_rows("cosine_distance", {"prediction": prediction, "target": target}, weights, reduction)
 
 
 @nt_xent.check
-def _(a, b, weights, *, temperature, reduction):
+def nt_xent_check(a, b, weights, *, temperature, reduction):
     check_rows("nt_xent", {"a": a, "b": b}, weights, reduction)
     if jnp.ndim(a) != 2:
         raise ValueError(f"nt_xent takes two views [n d] of each example, and was given {list(jnp.shape(a))}: reshape them to [n d]")

@@ -63,7 +63,8 @@ def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=
 
 
 @linear_cross_entropy.fwd
-def _(x, w, labels, b, weights, *, label_smoothing, z_loss, softcap, ignore_index, classes_first, chunk, reduction):
+def linear_cross_entropy_fwd(x, w, labels, b, weights, *, label_smoothing, z_loss, softcap, ignore_index, classes_first,
+                             chunk, reduction):
     given = [a for a in (x, w, b) if a is not None]
     true, weighing, _ = kept_labels(labels, weights, ignore_index, x.dtype)
     classes, first, starts, size = _chunks(x, w, classes_first, chunk)
@@ -101,8 +102,8 @@ def _(x, w, labels, b, weights, *, label_smoothing, z_loss, softcap, ignore_inde
 
 
 @linear_cross_entropy.bwd
-def _(dy, x, w, labels, b, top, others, about, loss, weights, *, label_smoothing, z_loss, softcap, ignore_index, classes_first, chunk,
-      reduction):
+def linear_cross_entropy_bwd(dy, x, w, labels, b, top, others, about, loss, weights, *, label_smoothing, z_loss,
+                             softcap, ignore_index, classes_first, chunk, reduction):
     true, weighing, keep = kept_labels(labels, weights, ignore_index, top.dtype)
     dloss, dweights = spread(dy, top if loss is None else loss, weighing, reduction)
     dweights = dweights if weights is None or keep is None else dweights * keep
@@ -190,7 +191,8 @@ def chunk_of(rows, classes):
 
 
 @linear_cross_entropy.check
-def _(x, w, labels, b, weights, *, label_smoothing, z_loss, softcap, ignore_index, classes_first, chunk, reduction):
+def linear_cross_entropy_check(x, w, labels, b, weights, *, label_smoothing, z_loss, softcap, ignore_index,
+                               classes_first, chunk, reduction):
     name, shapes = "linear_cross_entropy", [list(jnp.shape(a)) for a in (x, w)]
     if len(shapes[1]) != 2 or not shapes[0] or shapes[0][-1] != shapes[1][int(classes_first)]:
         other = not classes_first and len(shapes[1]) == 2 and shapes[0][-1:] == shapes[1][1:]

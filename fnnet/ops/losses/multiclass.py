@@ -60,7 +60,7 @@ def softmax_cross_entropy(logits, labels, weights=None, *, label_smoothing=0.0, 
 
 
 @softmax_cross_entropy.fwd
-def _(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reduction):
+def softmax_cross_entropy_fwd(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reduction):
     z, k = logits.astype(wide(logits.dtype)), logits.shape[-1]
     top = lax.stop_gradient(z.max(-1))          # which number is subtracted changes nothing, differentiated twice neither
     shifted = z - top[..., None]
@@ -91,7 +91,8 @@ def _(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reducti
 
 
 @softmax_cross_entropy.bwd
-def _(dy, logits, labels, top, others, about, loss, weights, *, label_smoothing, z_loss, ignore_index, reduction):
+def softmax_cross_entropy_bwd(dy, logits, labels, top, others, about, loss, weights, *, label_smoothing, z_loss,
+                              ignore_index, reduction):
     k, whole = logits.shape[-1], integers(labels)
     classes, weighing, keep = kept_labels(labels, weights, ignore_index, top.dtype) if whole else (labels, weights, None)
     dloss, dweights = spread(dy, jnp.zeros_like(top) if loss is None else loss, weighing, reduction)
@@ -136,14 +137,14 @@ def multiclass_hinge(scores, labels, weights=None, *, margin=1.0, reduction="mea
 
 
 @multiclass_hinge.fwd
-def _(scores, labels, weights, *, margin, reduction):
+def multiclass_hinge_fwd(scores, labels, weights, *, margin, reduction):
     s, = widen(scores)
     loss = _hinge(s, labels, margin)
     return reduced(loss, weights, reduction, scores), (scores, labels, loss if weights is not None else None, weights)
 
 
 @multiclass_hinge.bwd
-def _(dy, scores, labels, loss, weights, *, margin, reduction):
+def multiclass_hinge_bwd(dy, scores, labels, loss, weights, *, margin, reduction):
     s, = widen(scores)
     dloss, dweights = spread(dy, jnp.zeros(labels.shape, s.dtype) if loss is None else loss, weights, reduction)
     dloss = jnp.where(valid(labels, s.shape[-1]), dloss, jnp.nan)
@@ -179,7 +180,7 @@ def multiclass_focal(logits, labels, weights=None, *, gamma=2.0, reduction="mean
 
 
 @multiclass_focal.fwd
-def _(logits, labels, weights, *, gamma, reduction):
+def multiclass_focal_fwd(logits, labels, weights, *, gamma, reduction):
     z, = widen(logits)
     top = lax.stop_gradient(z.max(-1))
     true, shifted = one_hot(labels, z.shape[-1]), z - top[..., None]
@@ -190,7 +191,7 @@ def _(logits, labels, weights, *, gamma, reduction):
 
 
 @multiclass_focal.bwd
-def _(dy, logits, labels, top, others, about, loss, weights, *, gamma, reduction):
+def multiclass_focal_bwd(dy, logits, labels, top, others, about, loss, weights, *, gamma, reduction):
     dloss, dweights = spread(dy, jnp.zeros_like(top) if loss is None else loss, weights, reduction)
     dloss = jnp.where(valid(labels, logits.shape[-1]), dloss, jnp.nan)
     total = others + jnp.exp(about)
@@ -221,7 +222,7 @@ def kl_divergence(log_probability, target, weights=None, *, reduction="mean"):
 
 
 @kl_divergence.fwd
-def _(log_probability, target, weights, *, reduction):
+def kl_divergence_fwd(log_probability, target, weights, *, reduction):
     q, t = widen(log_probability, target)
     loss = (t * _gap(q, t)).sum(-1)
     kept = loss if weights is not None else None
@@ -229,7 +230,7 @@ def _(log_probability, target, weights, *, reduction):
 
 
 @kl_divergence.bwd
-def _(dy, log_probability, target, loss, weights, *, reduction):
+def kl_divergence_bwd(dy, log_probability, target, loss, weights, *, reduction):
     q, t = widen(log_probability, target)
     dloss, dweights = spread(dy, jnp.zeros(q.shape[:-1], q.dtype) if loss is None else loss, weights, reduction)
     d = dloss[..., None]
@@ -248,7 +249,7 @@ SOFTENED = {
 
 
 @softmax_cross_entropy.check
-def _(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reduction):
+def softmax_cross_entropy_check(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reduction):
     name = "softmax_cross_entropy"
     check_labels(name, logits, labels, weights, reduction, distributions=True, ignore_index=ignore_index)
     check_limits(name, SOFTENED, {"label_smoothing": label_smoothing, "z_loss": z_loss})
@@ -258,18 +259,18 @@ def _(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reducti
 
 
 @multiclass_hinge.check
-def _(scores, labels, weights, *, reduction):
+def multiclass_hinge_check(scores, labels, weights, *, reduction):
     check_labels("multiclass_hinge", scores, labels, weights, reduction)
 
 
 @multiclass_focal.check
-def _(logits, labels, weights, *, gamma, reduction):
+def multiclass_focal_check(logits, labels, weights, *, gamma, reduction):
     check_labels("multiclass_focal", logits, labels, weights, reduction)
     check_limits("multiclass_focal", {"gamma": (lambda gamma: gamma >= 0, "a number from 0 on")}, {"gamma": gamma})
 
 
 @kl_divergence.check
-def _(log_probability, target, weights, *, reduction):
+def kl_divergence_check(log_probability, target, weights, *, reduction):
     check_rows("kl_divergence", {"log_probability": log_probability, "target": target}, weights, reduction)
 
 

@@ -67,8 +67,7 @@ def by_element(loss, *, value=None, total=None, limits=None):
     one number for each element, joined over the features. `value` computes it where the reference's way loses digits, or `total` its
     sums over the features of each example."""
     def decorator(slopes):
-        @loss.fwd
-        def _(*given, features, reduction, **settings):
+        def forward(*given, features, reduction, **settings):
             *arrays, weights = given
             if total is not None:
                 each = total(*widen(*arrays), **settings) / elements(arrays[0], features)
@@ -78,8 +77,7 @@ def by_element(loss, *, value=None, total=None, limits=None):
                 each = over_features(value(*widen(*arrays), **settings), features)
             return reduced(each, weights, reduction, *arrays), (*arrays, each if weights is not None else None, weights)
 
-        @loss.bwd
-        def _(dy, *saved, features, reduction, **settings):
+        def backward(dy, *saved, features, reduction, **settings):
             *arrays, each, weights = saved
             first, *_ = wide_arrays = widen(*arrays)
             each = example_like(first) if each is None else each
@@ -88,11 +86,13 @@ def by_element(loss, *, value=None, total=None, limits=None):
             d = jnp.expand_dims(dloss, tuple(range(1, first.ndim)))
             return like(*((d * slope, a) for slope, a in zip(slopes(*wide_arrays, **settings), arrays)), (dweights, weights))
 
-        @loss.check
-        def _(*given, features, reduction, **settings):
+        def check(*given, features, reduction, **settings):
             *arrays, weights = given
             check_alike(loss.__name__, dict(zip(loss.arrays, arrays)), weights, features, reduction)
             check_limits(loss.__name__, limits or {}, settings)
+        for decorate, f in ((loss.fwd, forward), (loss.bwd, backward), (loss.check, check)):
+            f.__name__ = f"{loss.__name__}_{decorate.__name__}"
+            decorate(f)
         return slopes
     return decorator
 

@@ -23,7 +23,7 @@ def squared_error(prediction, target, weights=None, *, scale=1.0, features="mean
 
 
 @by_element(squared_error)
-def _(prediction, target, *, scale):
+def squared_error_slopes(prediction, target, *, scale):
     d = 2 * scale * (prediction - target)
     return d, -d
 
@@ -38,7 +38,7 @@ def absolute_error(prediction, target, weights=None, *, features="mean", reducti
 
 
 @by_element(absolute_error)
-def _(prediction, target):
+def absolute_error_slopes(prediction, target):
     d = jnp.sign(prediction - target)
     return d, -d
 
@@ -58,7 +58,7 @@ def huber(prediction, target, weights=None, *, delta=1.0, features="mean", reduc
 
 
 @by_element(huber, limits={"delta": (lambda delta: delta > 0, "a positive number")})
-def _(prediction, target, *, delta):
+def huber_slopes(prediction, target, *, delta):
     d = jnp.clip(prediction - target, -delta, delta)
     return d, -d
 
@@ -84,7 +84,7 @@ def _log_cosh(prediction, target):
 
 
 @by_element(log_cosh, value=_log_cosh)
-def _(prediction, target):
+def log_cosh_slopes(prediction, target):
     d = jnp.tanh(prediction - target)
     return d, -d
 
@@ -100,7 +100,7 @@ def pinball(prediction, target, weights=None, *, quantile=0.5, features="mean", 
 
 
 @by_element(pinball, limits={"quantile": (lambda q: 0 < q < 1, "a number between 0 and 1")})
-def _(prediction, target, *, quantile):
+def pinball_slopes(prediction, target, *, quantile):
     d = jnp.where(target > prediction, -quantile, jnp.where(target < prediction, 1 - quantile, jnp.zeros_like(prediction)))
     return d, -d
 
@@ -116,7 +116,7 @@ def poisson_nll(log_rate, target, weights=None, *, features="mean", reduction="m
 
 
 @by_element(poisson_nll)
-def _(log_rate, target):
+def poisson_nll_slopes(log_rate, target):
     return jnp.exp(log_rate) - target, -log_rate
 
 
@@ -131,7 +131,7 @@ def gaussian_nll(prediction, log_variance, target, weights=None, *, features="me
 
 
 @by_element(gaussian_nll)
-def _(prediction, log_variance, target):
+def gaussian_nll_slopes(prediction, log_variance, target):
     r, precision = prediction - target, jnp.exp(-log_variance)
     d = r * precision
     return d, (1 - r * d) / 2, -d

@@ -31,13 +31,13 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
 
 
 @batch_norm.fwd
-def _(x, gamma, beta, *, eps):
+def batch_norm_fwd(x, gamma, beta, *, eps):
     y, mean, var, kept = _normalised(x, gamma, beta, eps)
     return (y.astype(x.dtype), mean, var), (x, gamma, beta, *kept)
 
 
 @batch_norm.bwd
-def _(dy, x, gamma, beta, near, off, rstd):
+def batch_norm_bwd(dy, x, gamma, beta, near, off, rstd):
     return _back(*dy, x, gamma, beta, near, off, rstd)
 
 
@@ -53,13 +53,13 @@ def batch_norm_relu(x, gamma=None, beta=None, *, eps=1e-5):
 
 
 @batch_norm_relu.fwd
-def _(x, gamma, beta, *, eps):
+def batch_norm_relu_fwd(x, gamma, beta, *, eps):
     y, mean, var, kept = _normalised(x, gamma, beta, eps)
     return (jnp.where(y <= 0, 0, y).astype(x.dtype), mean, var), (x, gamma, beta, *kept)
 
 
 @batch_norm_relu.bwd
-def _(dy, x, gamma, beta, near, off, rstd):
+def batch_norm_relu_bwd(dy, x, gamma, beta, near, off, rstd):
     dy, dmean, dvar = dy
     y = _affine(x, gamma, beta, near, off, rstd)
     return _back(jnp.where(y <= 0, 0, dy), dmean, dvar, x, gamma, beta, near, off, rstd)
@@ -101,14 +101,14 @@ def batch_norm_inference(x, gamma, beta, mean, var, *, eps=1e-5):
 
 
 @batch_norm_inference.fwd
-def _(x, gamma, beta, mean, var, *, eps):
+def batch_norm_inference_fwd(x, gamma, beta, mean, var, *, eps):
     wider, g, b, m, v = widen(x, gamma, beta, mean, var)
     y = shifted((wider - along(m, x)) * along(scaled(lax.rsqrt(v + eps), g), x), b)
     return y.astype(x.dtype), (x, gamma, beta, mean, var)
 
 
 @batch_norm_inference.bwd
-def _(dy, x, gamma, beta, mean, var, *, eps):
+def batch_norm_inference_bwd(dy, x, gamma, beta, mean, var, *, eps):
     wider, dy, g, m, v = widen(x, dy, gamma, mean, var)
     rstd = lax.rsqrt(v + eps)
     a = scaled(rstd, g)

@@ -24,12 +24,12 @@ def group_norm(x, gamma=None, beta=None, *, groups, eps=1e-5):
 
 
 @group_norm.fwd
-def _(x, gamma, beta, *, groups, eps):
+def group_norm_fwd(x, gamma, beta, *, groups, eps):
     return _forward(x, gamma, beta, groups, eps)
 
 
 @group_norm.bwd
-def _(dy, x, gamma, beta, near, off, rstd):
+def group_norm_bwd(dy, x, gamma, beta, near, off, rstd):
     return _back(dy, x, gamma, beta, near, off, rstd)
 
 
@@ -44,12 +44,12 @@ def instance_norm(x, gamma=None, beta=None, *, eps=1e-5):
 
 
 @instance_norm.fwd
-def _(x, gamma, beta, *, eps):
+def instance_norm_fwd(x, gamma, beta, *, eps):
     return _forward(x, gamma, beta, x.shape[-1], eps)
 
 
 @instance_norm.bwd
-def _(dy, x, gamma, beta, near, off, rstd):
+def instance_norm_bwd(dy, x, gamma, beta, near, off, rstd):
     return _back(dy, x, gamma, beta, near, off, rstd)
 
 
@@ -112,7 +112,7 @@ def _check(name, x, channels, positions=0):
 
 
 @group_norm.check
-def _(x, gamma, beta, *, groups):
+def group_norm_check(x, gamma, beta, *, groups):
     _check("group_norm", x, (gamma, beta))
     if not is_whole(groups) or groups < 1 or jnp.shape(x)[-1] % groups:
         raise ValueError(f"group_norm divides the channels into groups of equal size: x is {list(jnp.shape(x))} and groups={groups!r}, "
@@ -120,7 +120,7 @@ def _(x, gamma, beta, *, groups):
 
 
 @instance_norm.check
-def _(x, gamma, beta):
+def instance_norm_check(x, gamma, beta):
     _check("instance_norm", x, (gamma, beta), positions=1)
 
 

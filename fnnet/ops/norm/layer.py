@@ -26,7 +26,7 @@ def layer_norm(x, gamma=None, beta=None, *, eps=1e-5):
 
 
 @layer_norm.fwd
-def _(x, gamma, beta, *, eps):
+def layer_norm_fwd(x, gamma, beta, *, eps):
     wider, g, b = widen(x, gamma, beta)
     near, off, var = moments(wider, -1)
     rstd = lax.rsqrt(var + eps)
@@ -34,7 +34,7 @@ def _(x, gamma, beta, *, eps):
 
 
 @layer_norm.bwd
-def _(dy, x, gamma, beta, near, off, rstd):
+def layer_norm_bwd(dy, x, gamma, beta, near, off, rstd):
     wider, dy, g = widen(x, dy, gamma)
     d, n = wider - near, x.shape[-1]
     mean = weighted_sum(dy, g) / n                              # ⟨dz⟩
@@ -56,14 +56,14 @@ def rms_norm(x, gamma=None, *, eps=1e-6):
 
 
 @rms_norm.fwd
-def _(x, gamma, *, eps):
+def rms_norm_fwd(x, gamma, *, eps):
     wider, g = widen(x, gamma)
     r = lax.rsqrt((wider * wider).mean(-1, keepdims=True) + eps)
     return scaled(wider * r, g).astype(x.dtype), (x, gamma, r)
 
 
 @rms_norm.bwd
-def _(dy, x, gamma, r):
+def rms_norm_bwd(dy, x, gamma, r):
     wider, dy, g = widen(x, dy, gamma)
     b = -weighted_sum(dy * wider, g) / x.shape[-1] * r**3
     dgamma = None if gamma is None else (dy * (wider * r)).sum(front(x))
@@ -79,12 +79,12 @@ def _check(name, x, *channels):
 
 
 @layer_norm.check
-def _(x, gamma, beta):
+def layer_norm_check(x, gamma, beta):
     _check("layer_norm", x, gamma, beta)
 
 
 @rms_norm.check
-def _(x, gamma):
+def rms_norm_check(x, gamma):
     _check("rms_norm", x, gamma)
 
 

@@ -22,13 +22,13 @@ def l2_norm(x, *, axis=-1, keepdims=False):
 
 
 @l2_norm.fwd
-def _(x, *, axis, keepdims):
+def l2_norm_fwd(x, *, axis, keepdims):
     norm = length(widen(x)[0], axis)
     return (norm if keepdims else norm.squeeze(axis)).astype(x.dtype), (x, inverse(norm))
 
 
 @l2_norm.bwd
-def _(dy, x, r):
+def l2_norm_bwd(dy, x, r):
     wider, dy = widen(x, dy)
     return like((wider * r * dy.reshape(r.shape), x))           # in this order no product leaves the range of numbers
 
@@ -45,14 +45,14 @@ def l2_normalize(x, *, axis=-1):
 
 
 @l2_normalize.fwd
-def _(x, *, axis):
+def l2_normalize_fwd(x, *, axis):
     wider, = widen(x)
     r = inverse(length(wider, axis))
     return (wider * r).astype(x.dtype), (x, r)
 
 
 @l2_normalize.bwd
-def _(dy, x, r, *, axis):
+def l2_normalize_bwd(dy, x, r, *, axis):
     wider, dy = widen(x, dy)
     cosine = (dy * wider).sum(axis, keepdims=True) * r
     return like(((dy - wider * r * cosine) * r, x))             # again: cosine·r would leave it
@@ -90,12 +90,12 @@ def check_axis(name, x, axis):
 
 
 @l2_norm.check
-def _(x, *, axis):
+def l2_norm_check(x, *, axis):
     check_axis("l2_norm", x, axis)
 
 
 @l2_normalize.check
-def _(x, *, axis):
+def l2_normalize_check(x, *, axis):
     check_axis("l2_normalize", x, axis)
 
 

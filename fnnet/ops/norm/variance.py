@@ -24,13 +24,13 @@ def variance(x, *, axis=-1, ddof=0, keepdims=False):
 
 
 @variance.fwd
-def _(x, *, axis, ddof, keepdims):
+def variance_fwd(x, *, axis, ddof, keepdims):
     near, off, v = _variance(x, axis, ddof)
     return (v if keepdims else v.squeeze(axis)).astype(x.dtype), (x, near, off)
 
 
 @variance.bwd
-def _(dv, x, near, off, *, axis, ddof):
+def variance_bwd(dv, x, near, off, *, axis, ddof):
     wider, dv = widen(x, dv)
     return like(((wider - near - off) * (dv.reshape(near.shape) * (2 / (_count(x.shape, axis) - ddof))), x))
 
@@ -48,7 +48,7 @@ def standard_deviation(x, *, axis=-1, ddof=0, keepdims=False):
 
 
 @standard_deviation.fwd
-def _(x, *, axis, ddof, keepdims):
+def standard_deviation_fwd(x, *, axis, ddof, keepdims):
     near, off, v = _variance(x, axis, ddof)
     low, high = x.min(axis, keepdims=True), x.max(axis, keepdims=True)
     s = jnp.where((low == high) | (v == 0), 0, jnp.sqrt(jnp.where(v == 0, 1, v)))
@@ -56,7 +56,7 @@ def _(x, *, axis, ddof, keepdims):
 
 
 @standard_deviation.bwd
-def _(ds, x, near, off, s, *, axis, ddof):
+def standard_deviation_bwd(ds, x, near, off, s, *, axis, ddof):
     wider, ds = widen(x, ds)
     slope = jnp.where(s == 0, 0, ds.reshape(s.shape) / jnp.where(s == 0, 1, s))
     return like(((wider - near - off) * (slope / (_count(x.shape, axis) - ddof)), x))
@@ -81,12 +81,12 @@ def _check(name, x, axis, ddof):
 
 
 @variance.check
-def _(x, *, axis, ddof):
+def variance_check(x, *, axis, ddof):
     _check("variance", x, axis, ddof)
 
 
 @standard_deviation.check
-def _(x, *, axis, ddof):
+def standard_deviation_check(x, *, axis, ddof):
     _check("standard_deviation", x, axis, ddof)
 
 

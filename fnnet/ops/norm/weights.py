@@ -25,7 +25,7 @@ def weight_standardize(w, *, eps=1e-5):
 
 
 @weight_standardize.fwd
-def _(w, *, eps):
+def weight_standardize_fwd(w, *, eps):
     wider, = widen(w)
     near, off, var = moments(wider, front(w))
     rstd = lax.rsqrt(var + eps)
@@ -33,7 +33,7 @@ def _(w, *, eps):
 
 
 @weight_standardize.bwd
-def _(dy, w, near, off, rstd):
+def weight_standardize_bwd(dy, w, near, off, rstd):
     wider, dy = widen(w, dy)
     d = wider - near
     mean = dy.mean(front(w), keepdims=True)
@@ -54,14 +54,14 @@ def spectral_normalize(w, u, v):
 
 
 @spectral_normalize.fwd
-def _(w, u, v):
+def spectral_normalize_fwd(w, u, v):
     wider, wide_u, wide_v = widen(w, u, v)
     sigma = wide_v @ (wider.reshape(v.shape[0], -1) @ wide_u)
     return (wider / jnp.where(sigma == 0, 1, sigma)).astype(w.dtype), (w, u, v, sigma)
 
 
 @spectral_normalize.bwd
-def _(dy, w, u, v, sigma):
+def spectral_normalize_bwd(dy, w, u, v, sigma):
     wider, dy, wide_u, wide_v = widen(w, dy, u, v)
     matrix, divisor = wider.reshape(v.shape[0], -1), jnp.where(sigma == 0, 1, sigma)
     share = jnp.where(sigma == 0, 0, (dy * wider).sum() / (divisor * divisor))
@@ -85,7 +85,7 @@ def power_iteration(w, u, *, steps=1):
 
 
 @weight_standardize.check
-def _(w):
+def weight_standardize_check(w):
     check_real("weight_standardize", "weights", w)
     shape = jnp.shape(w)
     if len(shape) < 2 or math.prod(shape) == 0:
@@ -93,7 +93,7 @@ def _(w):
 
 
 @spectral_normalize.check
-def _(w, u, v):
+def spectral_normalize_check(w, u, v):
     check_real("spectral_normalize", "weights and vectors", w, u, v)
     shape = jnp.shape(w)
     if len(shape) < 2 or math.prod(shape) == 0 or jnp.shape(u) != shape[-1:] or jnp.shape(v) != (math.prod(shape[:-1]),):

@@ -43,7 +43,7 @@ def gru(x, wx, wh, b, bh=None, h0=None, lengths=None, *, reset="after", reverse=
 
 
 @gru.fwd
-def _(x, wx, wh, b, bh, h0, lengths, *, reset, reverse, recompute):
+def gru_fwd(x, wx, wh, b, bh, h0, lengths, *, reset, reverse, recompute):
     again = recomputed(x.shape[0]) if recompute is None else recompute
 
     def step(x, h):
@@ -54,7 +54,7 @@ def _(x, wx, wh, b, bh, h0, lengths, *, reset, reverse, recompute):
 
 
 @gru.bwd
-def _(dy, x, wx, wh, b, bh, h0, lengths, y, gates, starts, *, reset, reverse):
+def gru_bwd(dy, x, wx, wh, b, bh, h0, lengths, y, gates, starts, *, reset, reverse):
     dy, dh = dy
     wxt, wht = wx.transpose(1, 2, 0), wh.transpose(1, 2, 0)
 
@@ -102,7 +102,7 @@ def _gates(x, h, wx, wh, b, bh, reset):
 
 
 @gru.check
-def _(x, wx, wh, b, bh, h0, lengths, *, reset):
+def gru_check(x, wx, wh, b, bh, h0, lengths, *, reset):
     if reset not in ("after", "before"):
         raise ValueError(f"the reset gate of gru stands 'after' or 'before' the product with h, and was put {reset!r}")
     check("gru", 3, x, wx, wh, b, lengths, bh=bh, h0=h0)

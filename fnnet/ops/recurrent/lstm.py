@@ -42,7 +42,7 @@ def lstm(x, wx, wh, b, h0=None, c0=None, p=None, lengths=None, *, reverse=False,
 
 
 @lstm.fwd
-def _(x, wx, wh, b, h0, c0, p, lengths, *, reverse, recompute):
+def lstm_fwd(x, wx, wh, b, h0, c0, p, lengths, *, reverse, recompute):
     again = recomputed(x.shape[0]) if recompute is None else recompute
     w = jnp.concatenate([wx, wh])               # of x and h side by side: one product a step instead of two
 
@@ -57,7 +57,7 @@ def _(x, wx, wh, b, h0, c0, p, lengths, *, reverse, recompute):
 
 
 @lstm.bwd
-def _(dy, x, wx, wh, b, h0, c0, p, lengths, y, gates, starts, *, reverse):
+def lstm_bwd(dy, x, wx, wh, b, h0, c0, p, lengths, y, gates, starts, *, reverse):
     dy, *dstates = dy
     w, d = jnp.concatenate([wx, wh]), x.shape[-1]
     wxt, wht = wx.transpose(1, 2, 0), wh.transpose(1, 2, 0)
@@ -114,7 +114,7 @@ def _gates(z, c=None, p=None):
 
 
 @lstm.check
-def _(x, wx, wh, b, h0, c0, p, lengths):
+def lstm_check(x, wx, wh, b, h0, c0, p, lengths):
     check("lstm", 4, x, wx, wh, b, lengths, h0=h0, c0=c0, p=p)
 
 

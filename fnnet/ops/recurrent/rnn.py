@@ -25,7 +25,7 @@ def rnn(x, wx, wh, b, h0=None, lengths=None, *, activation="tanh", reverse=False
 
 
 @rnn.fwd
-def _(x, wx, wh, b, h0, lengths, *, activation, reverse):
+def rnn_fwd(x, wx, wh, b, h0, lengths, *, activation, reverse):
     act, _ = ACTIVATIONS[activation]
 
     def step(x, h):
@@ -35,7 +35,7 @@ def _(x, wx, wh, b, h0, lengths, *, activation, reverse):
 
 
 @rnn.bwd
-def _(dy, x, wx, wh, b, h0, lengths, y, starts, *, activation, reverse):
+def rnn_bwd(dy, x, wx, wh, b, h0, lengths, y, starts, *, activation, reverse):
     dy, dh = dy
     _, back = ACTIVATIONS[activation]
 
@@ -51,7 +51,7 @@ def _(dy, x, wx, wh, b, h0, lengths, y, starts, *, activation, reverse):
 
 
 @rnn.check
-def _(x, wx, wh, b, h0, lengths, *, activation):
+def rnn_check(x, wx, wh, b, h0, lengths, *, activation):
     if activation not in ACTIVATIONS:
         raise ValueError(f"{activation!r} is no activation of rnn: write one of {', '.join(ACTIVATIONS)}")
     check("rnn", 0, x, wx, wh, b, lengths, h0=h0)
