@@ -1,7 +1,7 @@
 """Attention as a layer, with a memory of what it has seen: the state of a network that writes one token after another."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,9 +9,10 @@ from jax import lax
 
 from fnnet import ops
 from fnnet.layers.basic import Dense, Dropout, _count, _given, _key, _share
-from fnnet.layers.containers import Residual, Serial, _as_many
+from fnnet.layers.checks import check_parts
+from fnnet.layers.containers import Residual, Serial
 from fnnet.layers.initializers import glorot
-from fnnet.layers.layer import Layer, as_layer, shape_and_dtype, subkey
+from fnnet.layers.layer import Layer, as_layer, as_real, shape_and_dtype, subkey
 from fnnet.layers.norm import LayerNorm
 
 
@@ -19,9 +20,10 @@ from fnnet.layers.norm import LayerNorm
 class MultiHeadAttention(Layer):
     """y = [o¹ … oʰ]·Wo + bo,   oⁱ = attention(x·Wqⁱ, x·Wkⁱ, x·Wvⁱ)   [Vaswani et al. 2017]
 
-    x [n t d] → y [n t d]; params wq [d h·e], wk, wv [d g·e], wo [h·e d] and biases, with h = heads, g = kv_heads (as many unless
-    given) and e = size (d/h unless given). rotary is the base of rotary positions, 10000 for instance, from 0 in x as in a memory;
-    rate is the share of the attention weights that is dropped when training; causal, window and softcap are those of `ops.attention`.
+    x [n t d] → y [n t d]; params wq [d h·e], wk, wv [d g·e], wo [h·e d] and bq, bk, bv, bo, which bias=False leaves out, with
+    h = heads, g = kv_heads (as many unless given) and e = size (d/h unless given). rotary is the base of rotary positions, 10000 for
+    instance, from 0 in x as in a memory; rate is the share of the attention weights that is dropped when training; with causal=True
+    a query looks at no later keys; window and softcap are those of `ops.attention`. None of these is used unless given.
 
     In place of x there may be a pair (x, memory): the queries are of x and the keys and values of memory [n s m]; or a triple
     (x, memory, mask), where memory may be None and the mask, True where a query may look, has the axes of [n h t s] or 1. So
@@ -31,6 +33,7 @@ class MultiHeadAttention(Layer):
     and the state it returns knows them too.
     """
     heads: int
+    _: KW_ONLY
     kv_heads: int | None = None
     size: int | None = None
     causal: bool = False
@@ -40,6 +43,8 @@ class MultiHeadAttention(Layer):
     rate: float = 0.0
     bias: bool = True
     weights: Callable = glorot()
+    parameters = {"wq": "weight", "wk": "weight", "wv": "weight", "wo": "weight",
+                  "bq": "bias", "bk": "bias", "bv": "bias", "bo": "bias"}
 
     def __post_init__(self):
         _count(self, "heads", self.heads)
@@ -82,7 +87,7 @@ class MultiHeadAttention(Layer):
         _features(self, f"memory [n s {wk.shape[0]}]", source, wk.shape[0])
 
         def project(w, bias, x, heads):
-            return ops.dense(x, w, params.get(bias)).reshape(*x.shape[:2], heads, w.shape[1] // heads)
+            return ops.dense(as_real(x, w), w, params.get(bias)).reshape(*x.shape[:2], heads, w.shape[1] // heads)
         q, k, v = project(wq, "bq", x, self.heads), project(wk, "bk", source, self.groups), project(wv, "bv", source, self.groups)
         begin = state.get("position", jnp.zeros((), jnp.int32))
         if self.rotary:
@@ -98,7 +103,7 @@ class MultiHeadAttention(Layer):
             o = ops.attention(q, k.astype(q.dtype), v.astype(q.dtype), None, seen, noise, **settings)
             # Past the last place the newest tokens would be written over others: an answer that is none, rather than a wrong one.
             o = jnp.where(state["position"] <= k.shape[1], o, jnp.nan)
-        return ops.dense(o.reshape(*x.shape[:2], wo.shape[0]), wo, params.get("bo")), state
+        return ops.dense(as_real(o, wo).reshape(*x.shape[:2], wo.shape[0]), wo, params.get("bo")), state
 
     def _remember(self, state, k, v):
         """All keys and values so far, who may look at which, and the state that holds them."""
@@ -149,7 +154,7 @@ def with_cache(net, params, state, n, length):
         raise ValueError(f"{net!r} hands no memory to the layer inside, and cannot go token by token: give the network without it")
     if not getattr(net, "parts", ()):
         return state
-    _as_many(net, params, state)
+    check_parts(net, params, state)
     return tuple(with_cache(part, p, s, n, length) for part, p, s in zip(net.parts, params, state))
 
 

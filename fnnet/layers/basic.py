@@ -1,8 +1,7 @@
-"""Layers with one operation each. Parameters are of the dtype of the example given to init (float32 for integers); apply follows
-the parameters it is given."""
+"""Layers with one operation each."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +11,23 @@ from fnnet.layers.initializers import he, normal, zeros
 from fnnet.layers.layer import Layer, as_real, shape_and_dtype
 from fnnet.layers.layer import count as _count
 from fnnet.layers.layer import given as _given
-from fnnet.numeric import wide
 
 
 @dataclass(frozen=True, repr=False)
 class Dense(Layer):
     """y = x·W + b
 
-    x [... d] → y [... features]; params w [d features], b [features]. Weights are He-normal unless said otherwise. With
-    compute_dtype="bfloat16" the products and y are in bfloat16, and the parameters and their gradients stay in float32.
+    x [... d] → y [... features]; params w [d features], b [features], which bias=False leaves out. Weights are He-normal and biases 0
+    unless said otherwise. With compute_dtype="bfloat16" the products and y are in bfloat16, and the parameters and their gradients
+    stay in float32.
     """
     features: int
+    _: KW_ONLY
     bias: bool = True
     weights: Callable = he()
     biases: Callable = zeros()
     compute_dtype: str | None = None
+    parameters = {"w": "weight", "b": "bias"}
 
     def __post_init__(self):
         _count(self, "features", self.features)
@@ -35,8 +36,6 @@ class Dense(Layer):
         shape, dtype = shape_and_dtype(x)
         if not shape:
             raise ValueError(f"{self!r} takes x [... d], and was given a scalar")
-        if self.compute_dtype:
-            dtype = wide(dtype)
         params = {"w": self.weights(key, (shape[-1], self.features), dtype)}
         if self.bias:
             params["b"] = self.biases(jax.random.fold_in(key, 1), (self.features,), dtype)
@@ -47,18 +46,22 @@ class Dense(Layer):
         if jnp.ndim(x) < 1 or jnp.shape(x)[-1] != w.shape[0]:
             hint = ": flatten it first, with Flatten()" if x.ndim > 2 and x[0].size == w.shape[0] else ""
             raise ValueError(f"{self!r} was initialised for {w.shape[0]} features, and was given x {list(jnp.shape(x))}{hint}")
-        return ops.dense(as_real(x, w), w, params.get("b"), compute_dtype=self.compute_dtype), state
+        if not (self.compute_dtype and jnp.issubdtype(x.dtype, jnp.floating)):
+            x = as_real(x, w)
+        return ops.dense(x, w, params.get("b"), compute_dtype=self.compute_dtype), state
 
 
 @dataclass(frozen=True, repr=False)
 class DenseStack(Layer):
     """hⁱ = g(hⁱ⁻¹·Wⁱ + bⁱ) for i = 1 … depth: equal dense layers as one rule
 
-    x [... d] → y [... d]; params w [depth d d], b [depth d]. activation is "relu", "tanh", "sigmoid" or "identity".
+    x [... d] → y [... d]; params w [depth d d], b [depth d]. activation is "relu" unless it is "tanh", "sigmoid" or "identity".
     """
     depth: int
+    _: KW_ONLY
     activation: str = "relu"
     weights: Callable = he()
+    parameters = {"w": "weight", "b": "bias"}
 
     def __post_init__(self):
         _count(self, "depth", self.depth)
@@ -68,7 +71,8 @@ class DenseStack(Layer):
         return {"w": self.weights(key, (self.depth, d, d), dtype), "b": jnp.zeros((self.depth, d), dtype)}, {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return ops.dense_stack(x, _given(self, params, "w"), params["b"], activation=self.activation), state
+        w = _given(self, params, "w")
+        return ops.dense_stack(as_real(x, w), w, params["b"], activation=self.activation), state
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,7 +83,9 @@ class Embedding(Layer):
     """
     symbols: int
     features: int
+    _: KW_ONLY
     weights: Callable = normal(1.0)
+    parameters = {"w": "table"}
 
     def __post_init__(self):
         _count(self, "symbols", self.symbols)
@@ -119,30 +125,35 @@ class StochasticDepth(Layer):
 
 @dataclass(frozen=True, repr=False)
 class PReLU(Layer):
-    """y = x if x ≥ 0 else ax, a learned: one for each channel, or one for all with shared=True. Starts at `start`.
+    """y = x if x ≥ 0 else ax, a learned: one for each channel, or one for all with shared=True. It starts at 0.25, or at `start`.
 
-    params slope (a) [d], or [] when shared. Weight decay leaves it alone: a slope pulled to 0 would be ReLU.   [He et al. 2015]
+    params slope (a) [d], or [] for all. Weight decay leaves it alone: a slope pulled to 0 would be ReLU.   [He et al. 2015]
     """
+    _: KW_ONLY
     start: float = 0.25
     shared: bool = False
+    parameters = {"slope": "scale"}
 
     def init(self, key, x):
         shape, dtype = shape_and_dtype(x)
         return {"slope": jnp.full(() if self.shared else shape[-1:], self.start, dtype)}, {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return ops.prelu(x, _given(self, params, "slope")), state
+        slope = _given(self, params, "slope")
+        return ops.prelu(as_real(x, slope), slope), state
 
 
 @dataclass(frozen=True, repr=False)
 class Maxout(Layer):
-    """y = maxᵢ (x·Wᵢ + bᵢ) over i = 1 … pieces
+    """y = maxᵢ (x·Wᵢ + bᵢ) over i = 1 … pieces, 2 of them unless told otherwise
 
     x [... d] → y [... features]; params w [d pieces·features], b [pieces·features]: one product makes all pieces.
     """
     features: int
+    _: KW_ONLY
     pieces: int = 2
     weights: Callable = he()
+    parameters = {"w": "weight", "b": "bias"}
 
     def __post_init__(self):
         _count(self, "features", self.features)

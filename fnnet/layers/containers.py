@@ -7,12 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from fnnet import ops
-from fnnet.layers.layer import Layer, as_layer, code, output, part, subkey
+from fnnet.layers.layer import Layer, alike, as_layer, code, output, part, subkey, total
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class Serial(Layer):
-    """h⁰ = x,   hⁱ = fⁱ(hⁱ⁻¹, Wⁱ): layers one after another. Functions are layers: `Serial(Dense(128), ops.relu, Dense(10))`."""
+    """h⁰ = x,   hⁱ = fⁱ(hⁱ⁻¹, Wⁱ): layers one after another. Functions are layers: `Serial(Dense(128), ops.relu, Dense(10))`.
+
+    A layer holds no parameters, so the same object at two places has parameters of its own at each: `block = Dense(64)` in
+    `Serial(block, block)` is two layers. For one set of parameters applied to several arrays there is `Shared`.
+    """
     parts: tuple
 
     def __init__(self, *layers):
@@ -28,7 +32,6 @@ class Serial(Layer):
         return tuple(params), tuple(state)
 
     def apply(self, params, state, x, *, key=None, train=False):
-        _as_many(self, params, state)
         after = []
         for i, (layer, p, s) in enumerate(zip(self.parts, params, state)):
             x, s = part(layer, i, p, s, x, key=key, train=train)
@@ -62,10 +65,9 @@ class Residual(Layer):
         return tuple(p for p, _ in made), tuple(s for _, s in made)
 
     def apply(self, params, state, x, *, key=None, train=False):
-        _as_many(self, params, state)
         (y, body), (z, shortcut) = (part(layer, i, p, s, x, key=key, train=train)
                                     for i, (layer, p, s) in enumerate(zip(self.parts, params, state)))
-        return y + z, (body, shortcut)
+        return total(y, z), (body, shortcut)
 
     def __repr__(self):
         plain = self.shortcut == as_layer(ops.identity)
@@ -90,10 +92,14 @@ class Parallel(Layer):
         return tuple(p for p, _ in made), tuple(s for _, s in made)
 
     def apply(self, params, state, x, *, key=None, train=False):
-        _as_many(self, params, state)
         outs = [part(layer, i, p, s, x, key=key, train=train) for i, (layer, p, s) in enumerate(zip(self.parts, params, state))]
         ys = [y for y, _ in outs]
-        y = jnp.concatenate(ys, -1) if self.join == "concat" else sum(ys[1:], ys[0]) if self.join == "sum" else self.join(ys)
+        if self.join == "concat":
+            y = jnp.concatenate(alike(*ys), -1)
+        elif self.join == "sum":
+            y = total(*ys)
+        else:
+            y = self.join(ys)
         return y, tuple(s for _, s in outs)
 
     def __repr__(self):
@@ -135,6 +141,7 @@ class Frozen(Layer):
     What has been learned elsewhere is put there: `state[0]["params"] = learned` for the first part of a Serial.
     """
     layer: Layer
+    parameters = {}
 
     def __post_init__(self):
         object.__setattr__(self, "layer", as_layer(self.layer))
@@ -147,14 +154,6 @@ class Frozen(Layer):
         inside = jax.lax.stop_gradient(state["params"])
         y, _ = self.layer.apply(inside, state["state"], x, key=key)
         return y, state
-
-
-def _as_many(net, params, state):
-    for what, made in ("parameters", params), ("state", state):
-        if not isinstance(made, tuple | list) or len(made) != len(net.parts):
-            got = f"{len(made)} entries" if isinstance(made, tuple | list) else f"a {type(made).__name__} of {jax.tree.structure(made)}"
-            raise ValueError(f"this {type(net).__name__} has {len(net.parts)} parts and takes the {what} its init made, "
-                             f"one entry for each, and was given {got}")
 
 
 def _written(name, parts):

@@ -1,8 +1,12 @@
 """Convolutions and pooling, channels last, over any number of spatial axes: the input says how many. kernel, window, strides and
-dilation are numbers, or tuples of one for each axis; padding is "SAME", "VALID", a number, or a tuple of numbers or pairs."""
+dilation are numbers, or tuples of one for each axis; padding is "SAME", "VALID", a number, or a tuple of numbers or pairs.
+
+Unless told otherwise kernels are 3 wide, strides, dilation and groups are 1 and the padding is "SAME", so that an image keeps its size;
+windows of pooling are 2 wide, stand side by side and have the padding "VALID", so that an image has half its size afterwards.
+bias=False leaves out b. Weights are He-normal and biases 0 unless said otherwise."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import jax
 
@@ -16,6 +20,7 @@ from fnnet.ops.windows import per_axis
 class _Convolution(Layer):
     """What Conv and ConvTranspose share: all but the operation."""
     features: int
+    _: KW_ONLY
     kernel: int | tuple = 3
     strides: int | tuple = 1
     padding: str | int | tuple = "SAME"
@@ -24,6 +29,7 @@ class _Convolution(Layer):
     bias: bool = True
     weights: Callable = he()
     biases: Callable = zeros()
+    parameters = {"w": "weight", "b": "bias"}
 
     def __post_init__(self):
         count(self, "features", self.features)
@@ -40,8 +46,8 @@ class _Convolution(Layer):
 class Conv(_Convolution):
     """y[o] = Σᵤ x[so + ru]·w[u] + b
 
-    x [n *spatial c] → y [n *places features]; params w [*kernel c/groups features], b [features]. Weights are He-normal unless
-    said otherwise. strides s, dilation r and groups as in ops.conv. A kernel of 1 is Dense at every place.
+    x [n *spatial c] → y [n *places features]; params w [*kernel c/groups features], b [features]. strides s, dilation r and
+    groups as in ops.conv. A kernel of 1 is Dense at every place.
     """
     op = ops.conv
 
@@ -53,6 +59,7 @@ class ConvTranspose(_Convolution):
     x [n *places c] → y [n *spatial features]; params w [*kernel c/groups features], b [features]. Sizes as in ops.conv_transpose:
     "SAME" makes spatial = places·strides.
     """
+    _: KW_ONLY
     strides: int | tuple = 2
     op = ops.conv_transpose
 
@@ -65,6 +72,7 @@ class DepthwiseConv(Layer):
     behind it a separable convolution   [Chollet 2017]
     """
     kernel: int | tuple = 3
+    _: KW_ONLY
     multiplier: int = 1
     strides: int | tuple = 1
     padding: str | int | tuple = "SAME"
@@ -72,6 +80,7 @@ class DepthwiseConv(Layer):
     bias: bool = True
     weights: Callable = he()
     biases: Callable = zeros()
+    parameters = {"w": "weight", "b": "bias"}
 
     def __post_init__(self):
         count(self, "multiplier", self.multiplier)
@@ -90,6 +99,7 @@ class MaxPool(Layer):
     window: int | tuple = 2
     strides: int | tuple | None = None
     padding: str | int | tuple = "VALID"
+    _: KW_ONLY
     relu: bool = False
 
     def apply(self, params, state, x, *, key=None, train=False):
@@ -103,6 +113,7 @@ class AvgPool(Layer):
     window: int | tuple = 2
     strides: int | tuple | None = None
     padding: str | int | tuple = "VALID"
+    _: KW_ONLY
     count_include_pad: bool = True
 
     def apply(self, params, state, x, *, key=None, train=False):

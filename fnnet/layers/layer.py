@@ -5,30 +5,86 @@
 
 Layers are frozen dataclasses, so equal nets compare and hash equal and share a compiled program. What changes lives in
 `params` (differentiated) and `state` (not); a layer without either gives empty dictionaries.
+
+Parameters have the dtype of x, and at least float32: the small steps of training round to nothing in a bfloat16 parameter. For
+others cast the tree that init made. With x in half precision beside them, products come out in the dtype of the parameters, and
+normalised or pooled features in that of x.
 """
 
 import functools
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from fnnet.numeric import is_whole
+from fnnet.layers.checks import check_settings, checked_apply, checked_init
+from fnnet.numeric import is_whole, wide
+from fnnet.roles import by_name
 
 _watching = jax.make_user_context(None)         # (see, path of the part at work) under `watch`
 
 
 class Layer:
-    """The base of all layers. A layer of your own: a frozen dataclass with `init` where it has parameters, and `apply`."""
+    """The base of all layers. A user-defined layer is a frozen dataclass with `init` where it has parameters, and `apply`:
+
+        @dataclass(frozen=True, repr=False)
+        class Scale(layers.Layer):
+            start: float = 1.0
+            parameters = {"gamma": "scale"}
+
+            def init(self, key, x):
+                return {"gamma": jnp.full(x.shape[-1], self.start)}, {}
+
+            def apply(self, params, state, x, *, key=None, train=False):
+                return params["gamma"] * x, state
+
+    `parameters` declares the role of each parameter: "weight", "bias", "scale" or "table". Settings are checked against the
+    annotations of the fields, and calls against what is declared.
+    """
+    parameters: ClassVar[dict[str, str] | None] = None
+
+    def __new__(cls, *args, **kwargs):
+        check_settings(cls, args, kwargs)
+        return super().__new__(cls)
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        for name, checked in ("init", checked_init), ("apply", checked_apply):
+            if name in vars(cls):
+                setattr(cls, name, checked(vars(cls)[name]))
+
+    def __call__(self, *args, **kwargs):
+        raise TypeError("a layer is not called, because its parameters are not in it: write y, state = net.apply(params, state, x), "
+                        "with params, state = net.init(key, x)")
 
     def init(self, key, x):
         return {}, {}
 
     def apply(self, params, state, x, *, key=None, train=False):
         raise TypeError(f"{type(self).__name__} has no apply: define apply(self, params, state, x, *, key=None, train=False) -> y, state")
+
+    def roles(self, params):
+        """What each parameter is, in a tree like params: "weight", "bias", "scale" or "table".
+
+        Parameters whose role is not declared have that of their names and axes. Optimizers see only the tree, and know biases and
+        scales by their names; init refuses a declared role that its name contradicts.
+        """
+        if self.parameters is not None:
+            return by_name(params) | {name: jax.tree.map(lambda _, role=role: role, params[name])
+                                      for name, role in self.parameters.items() if name in params}
+        if isinstance(parts := getattr(self, "parts", None), tuple):
+            return tuple(roles_of(part, p) for part, p in zip(parts, params, strict=True))
+        return roles_of(self.layer, params) if isinstance(getattr(self, "layer", None), Layer) else by_name(params)
+
+    def names(self):
+        """The names of its parameters as it is set, without those of a bias or scale that is False; None where none are declared."""
+        if self.parameters is None:
+            return () if type(self).init is Layer.init else None
+        return tuple(name for name, role in self.parameters.items() if getattr(self, role, True) is not False)
 
     def name_of(self, path):
         """The part a parameter belongs to, in words, from the parameter's path in the tree: "layer 2, Dense(10)"."""
@@ -39,9 +95,9 @@ class Layer:
         """The code that builds it: settings that have their default are left out, the leading one goes without its name."""
         parts = []
         for i, field in enumerate(fields(self)):                    # of the dataclass that a subclass is
-            value = getattr(self, field.name)
+            value, named = getattr(self, field.name), i or field.kw_only or field.name == "rate"
             if value != field.default:
-                parts.append(code(value) if i == 0 and field.name not in ("rate",) else f"{field.name}={code(value)}")
+                parts.append(f"{field.name}={code(value)}" if named else code(value))
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
@@ -82,11 +138,16 @@ def code(value):
 
 
 def shape_and_dtype(x):
-    """x as a shape and a dtype; parameters follow the dtype of a real x and are float32 for any other."""
+    """The shape of x and the dtype of parameters for it: that of a real x, and at least float32."""
     if not (hasattr(x, "shape") and hasattr(x, "dtype")):
         raise TypeError(f"init takes an example of the input, or its jax.ShapeDtypeStruct, and was given {x!r}")
-    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32
+    dtype = wide(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32
     return tuple(x.shape), jnp.dtype(dtype)
+
+
+def roles_of(layer, params):
+    """`layer.roles(params)`, and for a third-party layer without it the roles by name."""
+    return layer.roles(params) if hasattr(layer, "roles") else by_name(params)
 
 
 def part_of(layer, path):
@@ -114,14 +175,27 @@ def given(layer, params, name, what="parameters"):
 
 
 def as_real(x, w):
-    """Integers (pixels, counts) as numbers of the dtype of the weights."""
-    return x if jnp.issubdtype(jnp.result_type(x), jnp.floating) else jnp.asarray(x).astype(w.dtype)
+    """Integers (pixels, counts) and numbers of less precision as numbers of the dtype of the weights."""
+    dtype = jnp.result_type(x)
+    keeps = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= jnp.finfo(w.dtype).bits
+    return x if keeps else jnp.asarray(x).astype(w.dtype)
+
+
+def alike(*arrays):
+    """Arrays of several precisions in the highest of them."""
+    dtype = max((jnp.result_type(a) for a in arrays), key=lambda dtype: dtype.itemsize)
+    return [a if jnp.result_type(a) == dtype else jnp.asarray(a).astype(dtype) for a in arrays]
 
 
 def count(layer, what, n):
     """Refuses a setting that is no whole number above 0."""
     if not is_whole(n) or n < 1:
         raise ValueError(f"{type(layer).__name__} takes as {what} a whole number above 0, and was given {n!r}")
+
+
+def total(*arrays):
+    """Their sum, of several precisions in the highest of them."""
+    return functools.reduce(operator.add, alike(*arrays))
 
 
 def output(layer, params, state, x):

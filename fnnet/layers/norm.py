@@ -1,9 +1,12 @@
 """Layers that normalise what comes in, and wrappers that normalise the weights of the layer inside.
 
-gamma starts at 1 and beta at 0; scale=False and bias=False leave them out. Statistics are computed in at least float32.
+gamma starts at 1 and beta at 0; scale=False and bias=False leave them out. Statistics are computed in at least float32. eps is 1e-5
+unless told otherwise, and 1e-6 of RMSNorm.
 """
 
-from dataclasses import dataclass
+import math
+import warnings
+from dataclasses import KW_ONLY, dataclass
 from numbers import Real
 
 import jax
@@ -12,11 +15,12 @@ import jax.numpy as jnp
 from fnnet import ops
 from fnnet.layers.basic import DenseStack
 from fnnet.layers.layer import Layer, as_layer, count, given, shape_and_dtype
-from fnnet.numeric import wide
+from fnnet.numeric import is_whole, wide
 
 
 class _Normalisation(Layer):
     """What the layers with γ and β share. Each has the settings eps, scale and bias."""
+    parameters = {"gamma": "scale", "beta": "bias"}
 
     def __post_init__(self):
         _check_eps(self)
@@ -37,10 +41,13 @@ class _Normalisation(Layer):
 class BatchNorm(_Normalisation):
     """y = γ(x − μ)/√(v + ε) + β, with the statistics of the batch when training and running ones when testing
 
-    running ← m·running + (1 − m)·batch, m = momentum (Flax's and Keras's convention; PyTorch's momentum is 1 − m, and its running
-    variance unbiased, where this one is the biased v). x [n ... d]; params gamma, beta [d]; state mean, var [d], at least float32.
-    relu=True sets what is below 0 to 0, in the same rule.
+    running ← m·running + (1 − m)·batch, m = momentum, 0.9 unless told otherwise (Flax's and Keras's convention; PyTorch's
+    momentum is 1 − m, and its running variance unbiased, where this one is the biased v).
+
+    x [n ... d]; params gamma, beta [d]; state mean, var [d], at least float32. relu=True sets what is below 0 to 0, in the same
+    rule. Training on a single example without positions warns, because its variance is 0.
     """
+    _: KW_ONLY
     momentum: float = 0.9
     eps: float = 1e-5
     scale: bool = True
@@ -63,10 +70,17 @@ class BatchNorm(_Normalisation):
         if not train:
             y = ops.batch_norm_inference(x, gamma, beta, **running, eps=self.eps)
             return ops.relu(y) if self.relu else y, state
+        self._warn_of_one(x)
         y, *batch = (ops.batch_norm_relu if self.relu else ops.batch_norm)(x, gamma, beta, eps=self.eps)
         m = self.momentum
         return y, {name: m * old + (1 - m) * jax.lax.stop_gradient(new).astype(old.dtype)
                    for (name, old), new in zip(running.items(), batch, strict=True)}
+
+    def _warn_of_one(self, x):
+        values = math.prod(x.shape[:-1])
+        if is_whole(values) and values == 1:
+            warnings.warn(f"{self!r} was trained on one value of each feature, x {list(x.shape)}, whose variance is 0: y is β "
+                          "whatever x is. Give batches of two examples or more, or use LayerNorm()", stacklevel=4)
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,6 +89,7 @@ class LayerNorm(_Normalisation):
 
     x [... d] → y [... d]; params gamma, beta [d].
     """
+    _: KW_ONLY
     eps: float = 1e-5
     scale: bool = True
     bias: bool = True
@@ -89,9 +104,11 @@ class RMSNorm(_Normalisation):
 
     x [... d] → y [... d]; params gamma [d].
     """
+    _: KW_ONLY
     eps: float = 1e-6
     scale: bool = True
     bias = False
+    parameters = {"gamma": "scale"}
 
     def apply(self, params, state, x, *, key=None, train=False):
         return ops.rms_norm(x, self.affine(params)[0], eps=self.eps), state
@@ -104,6 +121,7 @@ class GroupNorm(_Normalisation):
     x [n ... c] → y [n ... c]; params gamma, beta [c].
     """
     groups: int
+    _: KW_ONLY
     eps: float = 1e-5
     scale: bool = True
     bias: bool = True
@@ -122,6 +140,7 @@ class InstanceNorm(_Normalisation):
 
     x [n ... c] → y [n ... c]; params gamma, beta [c].
     """
+    _: KW_ONLY
     eps: float = 1e-5
     scale: bool = True
     bias: bool = True

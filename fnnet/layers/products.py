@@ -1,26 +1,30 @@
 """Layers of products: of pairs, of a gate and what it lets through, and of low rank."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import jax
 import jax.numpy as jnp
 
 from fnnet import ops
 from fnnet.layers.basic import Dense
+from fnnet.layers.checks import check_names
 from fnnet.layers.initializers import he, lecun, zeros
-from fnnet.layers.layer import Layer, count, given, shape_and_dtype
+from fnnet.layers.layer import Layer, as_real, count, given, shape_and_dtype
 
 
 @dataclass(frozen=True, repr=False)
 class Bilinear(Layer):
     """yₖ = xᵀ·Wₖ·z + bₖ of a pair (x, z)
 
-    x [... d], z [... e] → y [... features]; params w [d e features] of variance 1/(d·e), b [features].
+    x [... d], z [... e] → y [... features]; params w [d e features] of variance 1/(d·e), b [features], which
+    bias=False leaves out.
     """
     features: int
+    _: KW_ONLY
     bias: bool = True
     weights: Callable = lecun()
+    parameters = {"w": "weight", "b": "bias"}
 
     def __post_init__(self):
         count(self, "features", self.features)
@@ -32,20 +36,23 @@ class Bilinear(Layer):
         return (params | {"b": jnp.zeros(self.features, dtype)} if self.bias else params), {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return ops.bilinear(*_pair(self, x), given(self, params, "w"), params.get("b")), state
+        w = given(self, params, "w")
+        return ops.bilinear(*(as_real(a, w) for a in _pair(self, x)), w, params.get("b")), state
 
 
 @dataclass(frozen=True, repr=False)
 class Gated(Layer):
     """y = u·s(v),   (u, v) = x·W + b: a product of a linear map and an activation of another, both made by one product
 
-    x [... d] → y [... features]; params w [d 2·features], b [2·features]. `product` is a function of u and v: ops.swiglu, ops.geglu,
-    ops.reglu.
+    x [... d] → y [... features]; params w [d 2·features], b [2·features], which bias=False leaves out. `product` is a function
+    of u and v: ops.swiglu unless it is ops.geglu or ops.reglu.
     """
     features: int
+    _: KW_ONLY
     product: Callable = ops.swiglu
     bias: bool = True
     weights: Callable = lecun()
+    parameters = {"w": "weight", "b": "bias"}
 
     def __post_init__(self):
         count(self, "features", self.features)
@@ -54,8 +61,7 @@ class Gated(Layer):
         return Dense(2 * self.features, bias=self.bias, weights=self.weights).init(key, x)
 
     def apply(self, params, state, x, *, key=None, train=False):
-        given(self, params, "w")
-        y, _ = Dense(2 * self.features).apply(params, {}, x)
+        y, _ = Dense(2 * self.features, bias=self.bias).apply(params, {}, x)
         return self.product(y[..., :self.features], y[..., self.features:]), state
 
 
@@ -63,14 +69,17 @@ class Gated(Layer):
 class LoRA(Layer):
     """y = x·W + (α/r)·(x·A)·B + b, of which A and B are learned, of rank r   [Hu et al. 2022]
 
-    x [... d] → y [... features]; params down (A) [d rank], up (B) [rank features], which starts at 0; W and b, which stay as they are, are
-    the state. To adapt a trained Dense, give its parameters: `apply(params, {"w": ..., "b": ...}, x)`. `merged` is a Dense's again.
+    x [... d] → y [... features]; params down (A) [d rank], up (B) [rank features], which starts at 0; W and b, which stay as they
+    are, are the state; bias=False leaves out b. r is 8 and α is 8 unless told otherwise. To adapt a trained Dense, give its
+    parameters: `apply(params, {"w": ..., "b": ...}, x)`. `merged` is a Dense's again.
     """
     features: int
+    _: KW_ONLY
     rank: int = 8
     alpha: float = 8.0
     bias: bool = True
     weights: Callable = he()
+    parameters = {"down": "weight", "up": "weight"}
 
     def __post_init__(self):
         count(self, "features", self.features)
@@ -83,8 +92,9 @@ class LoRA(Layer):
         return {"down": down, "up": zeros()(key, (self.rank, self.features), dtype)}, frozen
 
     def apply(self, params, state, x, *, key=None, train=False):
-        w, down = given(self, state, "w"), given(self, params, "down")
-        return ops.dense_low_rank(x, w, down, params["up"], state.get("b"), scale=self.alpha / self.rank), state
+        check_names(self, "a state", ("w", "b") if self.bias else ("w",), state)
+        w, down = state["w"], params["down"]
+        return ops.dense_low_rank(as_real(x, w), w, down, params["up"], state.get("b"), scale=self.alpha / self.rank), state
 
     def merged(self, params, state):
         """The parameters of the Dense that computes the same."""

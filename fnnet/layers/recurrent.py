@@ -9,19 +9,21 @@ or token by token. One draw of weights for each gate: Glorot-normal from the inp
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import jax.numpy as jnp
 
 from fnnet import ops
 from fnnet.layers.initializers import glorot, orthogonal
 from fnnet.layers.layer import Layer, as_layer, as_real, count, given, part, shape_and_dtype, subkey
+from fnnet.numeric import extremes, is_whole
 
 
 class _Recurrent(Layer):
     """What the three share. Each has its `op`, with so many `gates` (None: no axis of gates), and a `memory` from step to step."""
     gates = None
     memory = ("h",)
+    parameters = {"wx": "weight", "wh": "weight", "b": "bias"}
 
     def __post_init__(self):
         count(self, "features", self.features)
@@ -43,6 +45,7 @@ class _Recurrent(Layer):
         d = given(self, params, "wx").shape[0]
         if jnp.ndim(x) != 3 or x.shape[-1] != d:
             raise ValueError(f"{self!r} takes x [n t {d}], and was given {list(jnp.shape(x))}")
+        _check_lengths(self, lengths, x.shape[1])
         before = {f"{name}0": state[name] for name in self.memory if state}
         y, *last = self.op(x=as_real(x, params["wx"]), **params, **before, lengths=lengths, reverse=self.reverse)
         after = dict(zip(self.memory, last, strict=True)) if state else state
@@ -61,6 +64,7 @@ class RNN(_Recurrent):
     params wx [d features], wh [features features], b [features]
     """
     features: int
+    _: KW_ONLY
     activation: str = "tanh"
     reverse: bool = False
     last: bool = False
@@ -78,12 +82,14 @@ class GRU(_Recurrent):
     params wx [d 3 features], wh [features 3 features], b [3 features], bh [features]: see `ops.gru`
     """
     features: int
+    _: KW_ONLY
     reset: str = "after"
     reverse: bool = False
     last: bool = False
     weights: Callable = glorot()
     recurrent: Callable = orthogonal()
     gates = 3
+    parameters = {"wx": "weight", "wh": "weight", "b": "bias", "bh": "bias"}
 
     def init(self, key, x):
         params, state = super().init(key, x)
@@ -101,6 +107,7 @@ class LSTM(_Recurrent):
     the forget gate starts at `forget` [Jozefowicz et al. 2015], all others and the peepholes at 0.
     """
     features: int
+    _: KW_ONLY
     peepholes: bool = False
     forget: float = 1.0
     reverse: bool = False
@@ -109,13 +116,11 @@ class LSTM(_Recurrent):
     recurrent: Callable = orthogonal()
     gates = 4
     memory = ("h", "c")
+    parameters = {"wx": "weight", "wh": "weight", "b": "bias", "p": "weight"}
     op = ops.lstm
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not isinstance(self.peepholes, bool):
-            raise ValueError(f"the peepholes of LSTM are True or False, and were given as {self.peepholes!r}; how many features come in "
-                             "follows from x")
+    def names(self):
+        return tuple(name for name in self.parameters if name != "p" or self.peepholes)
 
     def init(self, key, x):
         params, state = super().init(key, x)
@@ -172,6 +177,14 @@ class First(Layer):
         x, *others = x if isinstance(x, tuple | list) else (x,)
         y, after = part(self.body, 0, params[0], state[0], x, key=key, train=train)
         return (y, *others) if others else y, (after,)
+
+
+def _check_lengths(layer, lengths, steps):
+    """Refuses lengths below 0 or beyond the sequence, where their values are known; under jit they are not."""
+    least, greatest = (0, 0) if lengths is None else extremes(lengths)
+    if is_whole(steps) and not 0 <= least <= greatest <= steps:
+        raise ValueError(f"the lengths given to {layer!r} must be from 0 to {steps}, the number of steps in x; got "
+                         f"{least if least < 0 else greatest}")
 
 
 def _with_lengths(x):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fnnet import ops
 from fnnet.layers.attention import with_cache
-from fnnet.layers.layer import Layer, as_layer, count, output, part, subkey, unwatched
+from fnnet.layers.layer import Layer, alike, as_layer, count, output, part, roles_of, subkey, total, unwatched
 
 KEEP = ("everything", "inputs", "nothing")
 
@@ -35,6 +35,7 @@ class Repeat(Layer):
 
     def init(self, key, x):
         one = jax.eval_shape(lambda: self.layer.init(jax.random.key(0), x))
+        x = _settled(self.layer, *one, x)
         before, after = (jax.tree.map(lambda a: (a.shape, a.dtype), a) for a in (x, output(self.layer, *one, x)))
         if before != after:
             raise ValueError(f"a layer that is repeated gives what it takes: {self.layer!r} takes {before} and gives {after}")
@@ -42,7 +43,11 @@ class Repeat(Layer):
             raise ValueError(f"{self!r} computes each layer twice, and one of them has a state that would change twice")
         return jax.vmap(lambda i: self.layer.init(subkey(key, i), x))(jnp.arange(self.times))
 
+    def roles(self, params):
+        return roles_of(self.layer, _one_of(params))
+
     def apply(self, params, state, x, *, key=None, train=False):
+        x = _settled(self.layer, *_one_of((params, state)), x)
         if self.keep == "nothing":
             return self.layer.repeated(params, state, x, self.times, key=key, train=train), state
 
@@ -82,6 +87,8 @@ class Coupling(Layer):
         half = jax.ShapeDtypeStruct((*x.shape[:-1], x.shape[-1] // 2), x.dtype)
         made = [layer.init(subkey(key, i), half) for i, layer in enumerate(self.parts)]
         for layer, (params, state) in zip(self.parts, made, strict=True):
+            half = _settled(layer, params, state, half)
+        for layer, (params, state) in zip(self.parts, made, strict=True):
             if (out := output(layer, params, state, half)) != half:
                 raise ValueError(f"both parts of a Coupling give what they take: {layer!r} takes {half} and gives {out}")
         return tuple(p for p, _ in made), tuple(s for _, s in made)
@@ -89,9 +96,9 @@ class Coupling(Layer):
     def apply(self, params, state, x, *, key=None, train=False):
         x1, x2 = jnp.split(x, 2, -1)
         f, after_f = part(self.f, 0, params[0], state[0], x2, key=key, train=train)
-        y1 = x1 + f
+        y1 = total(x1, f)
         g, after_g = part(self.g, 1, params[1], state[1], y1, key=key, train=train)
-        return jnp.concatenate([y1, x2 + g], -1), (after_f, after_g)
+        return jnp.concatenate(alike(y1, total(x2, g)), -1), (after_f, after_g)
 
     def repeated(self, params, state, x, times, *, key, train):
         """The same `times` times, with stacked params, as one rule."""
@@ -100,6 +107,22 @@ class Coupling(Layer):
         x1, x2 = jnp.split(x, 2, -1)
         weights = [(jnp.arange(times), params[j], state[j], keys(j)) for j in range(2)]
         return jnp.concatenate(ops.reversible(x1, x2, *weights, f=_Half(self.f, train), g=_Half(self.g, train)), -1)
+
+
+def _one_of(stacked):
+    """The shapes of one layer's params or state among those of all layers."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a)[1:], jnp.result_type(a)), stacked)
+
+
+def _settled(layer, params, state, x):
+    """x in the precision in which the layer answers it, where that is higher: what goes round in a loop has one dtype."""
+    def raised(a, y):
+        higher = a.shape == y.shape and a.dtype.itemsize < y.dtype.itemsize
+        return (a.astype(y.dtype) if hasattr(a, "astype") else jax.ShapeDtypeStruct(a.shape, y.dtype)) if higher else a
+    if not any(a.dtype.itemsize < 4 for a in jax.tree.leaves(x)):
+        return x                                                # nothing to raise, so nothing to find out
+    y = output(layer, params, state, x)
+    return jax.tree.map(raised, x, y) if jax.tree.structure(x) == jax.tree.structure(y) else x
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,12 @@ KEY = jax.random.key(0)
 X = normal(0, (2, 5, 6, 4), jnp.float64)
 NETS = {                                            # and the shape of y for X
     "Conv": (Conv(3), (2, 5, 6, 3)),
-    "Conv with settings": (Conv(6, (3, 2), strides=(2, 1), padding="VALID", dilation=(1, 2), groups=2, bias=False), (2, 2, 4, 6)),
+    "Conv with settings": (Conv(6, kernel=(3, 2), strides=(2, 1), padding="VALID", dilation=(1, 2), groups=2, bias=False), (2, 2, 4, 6)),
     "Conv of one tap": (Conv(3, kernel=1), (2, 5, 6, 3)),
     "DepthwiseConv": (DepthwiseConv(multiplier=2, strides=2), (2, 3, 3, 8)),
     "ConvTranspose": (ConvTranspose(3, kernel=4), (2, 10, 12, 3)),
-    "ConvTranspose with settings": (ConvTranspose(2, (2, 3), strides=(1, 3), padding=((0, 1), 1), groups=2, bias=False), (2, 5, 16, 2)),
+    "ConvTranspose with settings": (
+        ConvTranspose(2, kernel=(2, 3), strides=(1, 3), padding=((0, 1), 1), groups=2, bias=False), (2, 5, 16, 2)),
     "MaxPool": (MaxPool(), (2, 2, 3, 4)),
     "MaxPool with relu": (MaxPool(3, strides=2, padding="SAME", relu=True), (2, 3, 3, 4)),
     "AvgPool": (AvgPool((2, 3)), (2, 2, 2, 4)),
@@ -114,12 +115,12 @@ def test_pixels_of_a_byte_are_numbers():
 
 
 def test_what_is_wrong_is_said():
-    for kernel in [3, 3], (3, 3, 3), 0, -1, 3.0, "3":
-        for layer in Conv(3, kernel), ConvTranspose(3, kernel), DepthwiseConv(kernel):
+    for kernel in (3, 3, 3), (3, 3.0), 0, -1:
+        for layer in Conv(3, kernel=kernel), ConvTranspose(3, kernel=kernel), DepthwiseConv(kernel):
             with pytest.raises(ValueError, match=f"{type(layer).__name__} takes as kernel a whole number above 0, or a tuple of one for "
                                                  f"each of the 2 spatial axes, and was given {re.escape(repr(kernel))}"):
                 layer.init(KEY, X)
-    assert Conv(np.int64(6), np.int64(2), strides=np.int32(2), groups=np.int64(2)).init(KEY, X)[0]["w"].shape == (2, 2, 2, 6)
+    assert Conv(np.int64(6), kernel=np.int64(2), strides=np.int32(2), groups=np.int64(2)).init(KEY, X)[0]["w"].shape == (2, 2, 2, 6)
     for layer in Conv(3), ConvTranspose(3), DepthwiseConv():
         for shape in (), (4,), (2, 4):
             with pytest.raises(ValueError, match=rf"x \[n \*spatial c\], channels last, and was given {re.escape(str(list(shape)))}"):
