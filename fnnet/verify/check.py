@@ -1,6 +1,8 @@
 """Check any gradient rule: a custom_vjp, a custom_jvp, a rule of fnnet, a function or a layer with some of these inside."""
 
+import contextlib
 import functools
+import math
 import time
 
 import jax
@@ -9,16 +11,18 @@ import numpy as np
 from fnnet.verify.case.case import read
 from fnnet.verify.case.example import arguments
 from fnnet.verify.case.inputs import draw
-from fnnet.verify.case.programs import both, build
+from fnnet.verify.case.programs import Late, both, build
 from fnnet.verify.oracle import oracle
 from fnnet.verify.oracle.reference import constants, endless, reference_of
 from fnnet.verify.probes import (
     cotangents,
     differences,
     inputs,
+    integers,
     low_precision,
     memory,
     mesh,
+    nonfinite,
     second_order,
     state,
     structure,
@@ -35,6 +39,8 @@ PROBES = (
     Probe("differences", differences.run, differences.prepare),
     Probe("cotangents", cotangents.run),
     Probe("inputs", inputs.run, if_right=True),
+    Probe("inputs", integers.run, if_right=True),
+    Probe("NaN", nonfinite.run, if_right=True),
     Probe("transforms", transforms.run, transforms.prepare),
     Probe("structure", structure.run),
     Probe("second order", second_order.run, second_order.prepare, if_right=True),
@@ -45,7 +51,8 @@ PROBES = (
 )
 
 
-def check(f, *args, reference=None, settings=None, vary=None, spec=None, argnums=None, thorough=True, budget=None, seed=0, domains=None):
+def check(f, *args, reference=None, settings=None, vary=None, spec=None, argnums=None, thorough=True, budget=None, seed=0, domains=None,
+          seconds=None):
     """Looks for any mistake in the gradient rule of f, near the arguments given and far from them, and says where it is.
 
     f           anything with a gradient rule: fnnet rule, custom_vjp, custom_jvp, jitted, partial, a layer or a loss that has some inside
@@ -55,6 +62,7 @@ def check(f, *args, reference=None, settings=None, vary=None, spec=None, argnums
                 without arguments they are drawn from the spec
     argnums     the positions to differentiate; None: every real array
     thorough    False for the quick part: about a second from a cold start (without jit only what has few operations)
+    seconds     the most that the check may take; what was not looked at by then is said
     budget      {"saved": bytes, "temp": bytes, "seconds": of value and gradient, "ulp": error at the dtype given}
 
     Truth is autodiff of the reference in float64, whatever the session's precision; central differences stand beside it.
@@ -64,42 +72,71 @@ def check(f, *args, reference=None, settings=None, vary=None, spec=None, argnums
         raise ValueError(f"a budget limits {', '.join(memory.LIMITED)}; got {', '.join(sorted(unknown))}")
     args = args or (tuple(arguments(f, spec, seed)) if spec else ())
     given = {"thorough": thorough, "session": bool(jax.config.jax_enable_x64), "vary": vary or {}, "budget": budget or {},
-             "rng": np.random.default_rng(987_000 + seed)}
+             "until": started + (math.inf if seconds is None else seconds), "rng": np.random.default_rng(987_000 + seed)}
     findings, figures, at = Findings.empty(), {}, None
     with (jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), jax.debug_nans(False),
           np.errstate(all="ignore")):
         case = read(f, args, reference or reference_of(f), settings or {}, spec, argnums, domains)
-        if evaluation := _evaluate(case, findings, given, derived=reference is None):
-            _probe(evaluation, findings)
-            at, figures = evaluation.at, evaluation.figures
+        if types := _outputs(case, findings):
+            with _reported(findings, "runs", "value and gradient at the inputs given, in float64 under jit"):
+                if evaluation := _evaluate(case, types, findings, given, derived=reference is None):
+                    at, figures = evaluation.at, evaluation.figures
+                    _probe(evaluation, findings)
         rows = shrink.rows(findings, at)
     notes = [f"{name}: {texts[0]}" + (f" (and {len(texts) - 1} more)" if len(texts) > 1 else "") for name, texts in findings.notes.items()]
     return Report(case.title, case.show(), rows, figures, time.perf_counter() - started, notes)
+
+
+@contextlib.contextmanager
+def _reported(findings, check, when, late=None):
+    """Whatever a rule, its reference or JAX raises is a failed check, and the report is finished."""
+    try:
+        yield
+    except Late:
+        (late if late is not None else []).append(check)
+    except Exception as error:
+        findings.raised(check, error, when)
 
 
 def _probe(evaluation, findings):
     """All programs are compiled beside one another, as the first of them are looked at."""
     case = evaluation.at.p
     chosen = [p for p in PROBES if (evaluation.right or not p.if_right) and (evaluation.thorough or not p.if_thorough)]
+    ready, late = [], []
     for probe in chosen:
-        evaluation.jobs |= probe.prepare(case, evaluation)
-    evaluation.programs |= build({name: job for name, job in evaluation.jobs.items() if name not in evaluation.programs})
-    for probe in chosen:
-        probe.run(case, evaluation, findings)
+        with _reported(findings, probe.name, "as its programs are prepared", late):
+            evaluation.in_time()
+            evaluation.jobs |= probe.prepare(case, evaluation)
+            ready.append(probe)
+    jobs = {name: job for name, job in evaluation.jobs.items() if name not in evaluation.programs}
+    evaluation.programs |= build(jobs, evaluation.until)
+    for probe in ready:
+        with _reported(findings, probe.name, "at an input tried", late):
+            evaluation.in_time()
+            probe.run(case, evaluation, findings)
+    for made in evaluation.programs.values():
+        made.future.cancel()
+    if late:
+        findings.note("seconds", f"the time allowed was over: {', '.join(dict.fromkeys(late))} not looked at, or not to the end")
     if not evaluation.right:
-        findings.note("gradient", "wrong at ordinary inputs: other shapes, settings, precisions and second derivatives were not looked at")
+        findings.note("not looked at", "other shapes, settings, precisions and second derivatives: wrong at ordinary inputs already")
 
 
-def _evaluate(p, findings, given, derived):
+def _outputs(p, findings):
+    """The types of the real outputs; None where the reference does not run."""
+    xs, others = p.split(p.leaves)
+    types = None
+    with _reported(findings, "runs", "the reference, at the inputs given"):
+        types = jax.eval_shape(lambda *xs: p.of_real(p.reference, others)(*xs)[0], *xs)
+    if types == []:
+        raise ValueError(f"{p.title} returns no real number: there is nothing to differentiate")
+    return types
+
+
+def _evaluate(p, types, findings, given, derived):
     """The Evaluation at the inputs given, with the truth settled; None where there is none."""
     rng = given["rng"]
     xs, others = p.split(p.leaves)
-    try:
-        types = jax.eval_shape(lambda *xs: p.of_real(p.reference, others)(*xs)[0], *xs)
-    except Exception as error:
-        return findings.raised("runs", error, "the reference, at the inputs given")
-    if not types:
-        raise ValueError(f"{p.title} returns no real number: there is nothing to differentiate")
     cts, more = ([rng.normal(size=t.shape) for t in types] for _ in range(2))
     p = oracle.differentiable(p, xs, others, cts)
     at, programs, jobs = _first(findings, p, cts, rng)
@@ -130,7 +167,7 @@ def _first(findings, p, cts, rng):
     programs = build(jobs)
     made = programs["first"]
     if made.error:
-        findings.raised("runs", made.error, "value and gradient at the inputs given, in float64 under jit")
+        findings.raised("runs", made.error, f"value and gradient at the inputs given, in float64 under jit ({p.show()})")
         return None, {}, {}
     p = p._replace(constants=tuple(constants(made.jaxpr)), endless=endless(made.jaxpr))
     if p.endless:

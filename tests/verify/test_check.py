@@ -81,6 +81,34 @@ def test_the_cause_is_guessed_from_the_whole_pattern_though_the_case_shown_is_sm
     assert guess in str(report) and report.failures[0].name == "gradient"
 
 
+def test_the_numbers_shown_are_in_the_ratio_that_is_named():
+    wrong, shapes = affine(db=lambda g: g.mean(0))
+    rng = np.random.default_rng(0)
+    first = verify.check(wrong, *(jnp.asarray(rng.normal(size=s)) for s in shapes), thorough=False).failures[0]
+    got, right = map(float, re.search(r"the rule gives (.*), and (.*) is right", first.where).groups())
+    assert first.looks_like.startswith("5 times too small") and np.isclose(5 * got, right)
+
+
+@pytest.mark.parametrize("backward, guess", [(lambda y, g: (g * y * (1 + y),), "1 + y stands where 1 − y belongs"),
+                                             (lambda y, g: (g * (1 - y),), "a factor y is missing")])
+def test_a_factor_made_of_the_output_is_named(backward, guess):
+    f = jax.custom_vjp(lambda x: jax.nn.sigmoid(x))
+    f.defvjp(lambda x: (f(x), f(x)), backward)
+    assert verify.check(f, X[0], thorough=False).failures[0].looks_like == guess
+
+
+def test_an_error_names_the_line_of_the_backward_pass_and_the_shapes():
+    def bwd(x, g):
+        return g @ x,                                   # which do not fit
+    failure, = verify.check(sine(bwd), X, thorough=False).failures
+    assert failure.name == "runs" and "in bwd, line" in failure.note and "return g @ x" in failure.note and "x f64[3, 4]" in failure.inputs
+
+
+def test_the_time_a_check_may_take_is_kept_and_what_is_left_out_is_said():
+    report = verify.check(sine(lambda x, g: (g * jnp.cos(x),)), X, seconds=1e-3)
+    assert any("not looked at" in note and "low precision" in note for note in report.notes)
+
+
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("case", [c for c in overlooked.CASES if c.quick and c.caught[0] in TWO_LINES], ids=lambda c: c.name)
 def test_the_two_lines_run_and_show_what_they_say(case, capsys):

@@ -2,8 +2,11 @@
 
 They run once or twice: nearly all their time is compilation, of which most goes into making them fast."""
 
+import math
 import os
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, NamedTuple
 
 import jax
@@ -76,27 +79,43 @@ def second(p):
     return lambda *args: (of(p.f)(*args), of(p.reference)(*args))
 
 
+class Late(Exception):
+    """The time that a check may take is over."""
+
+
 class Program(NamedTuple):
     """A program that is being compiled; `error` waits for it, and says why it could not be made."""
     jaxpr: Any
     future: Future
+    until: float = math.inf
+
+    def _wait(self, ask):
+        try:
+            return ask(None if self.until == math.inf else max(0.0, self.until - time.perf_counter()))
+        except FutureTimeout:
+            raise Late from None
 
     @property
     def error(self):
-        return self.future.exception()
+        error = self._wait(self.future.exception)
+        if isinstance(error, Late):
+            raise error
+        return error
 
     def __call__(self, *args):
-        return self.future.result()(*args)
+        return self._wait(self.future.result)(*args)
 
 
-def build(jobs):
+def build(jobs, until=math.inf):
     """Traces (function, arguments[, x64]) by name one after the other, and compiles each beside the others meanwhile."""
     programs = {}
     for name, (function, args, *wide) in jobs.items():
         try:
+            if time.perf_counter() > until:
+                raise Late
             with jax.enable_x64(wide[0] if wide else True):
                 traced = jax.jit(function).trace(*args)
-                programs[name] = Program(traced.jaxpr, POOL.submit(_compile, traced.lower(), args))
+                programs[name] = Program(traced.jaxpr, POOL.submit(_compile, traced.lower(), args), until)
         except Exception as error:                      # whatever the function under test raises is a finding
             future = Future()
             future.set_exception(error)

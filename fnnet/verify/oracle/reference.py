@@ -71,6 +71,29 @@ def constants(closed):
     return sorted(v for v in found if abs(v) < 1e4 and v == v)
 
 
+def compared(closed):
+    """The integers that a program compares others with, and the next smaller ones of an order: padding, labels to ignore. Left out is
+    that each index is compared with 0, to be counted from the end where it is smaller."""
+    found = set()
+    for eqn in primitives(closed):
+        name = eqn.primitive.name
+        for v in eqn.invars if name in ("eq", "ne", "ge", "gt", "le", "lt") else ():
+            if not isinstance(v, core.Literal) or np.shape(v.val) or not np.issubdtype(np.asarray(v.val).dtype, np.integer):
+                continue
+            value = int(v.val)
+            if name in ("eq", "ne"):
+                found.add(value)
+            elif (name, value) != ("lt", 0):
+                found |= {value - 1, value}
+    return sorted(found)
+
+
+def fills(closed):
+    """Whether a program says what an index beyond an axis means."""
+    return any((e.primitive.name == "gather" and "CLIP" in str(e.params.get("mode"))) or
+               e.params.get("fill_value") is not None for e in primitives(closed))
+
+
 def endless(closed):
     """Whether a program has a loop that counts nothing: one that ends when something has converged, and perhaps never."""
     def counts(cond):

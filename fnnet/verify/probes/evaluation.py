@@ -1,13 +1,14 @@
 """What the probes of a check work with, and the comparison that nearly all of them make."""
 
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from fnnet.verify.case.case import Case
-from fnnet.verify.case.programs import Program
+from fnnet.verify.case.programs import Late, Program
 from fnnet.verify.oracle import tolerance
 from fnnet.verify.oracle.tolerance import Scale, assess, measure, numbers
 from fnnet.verify.probes.findings import Finding
@@ -48,6 +49,7 @@ class Evaluation:
     session: bool                           # x64 outside
     vary: dict
     budget: dict
+    until: float                            # by time.perf_counter, when the check must end
     right: bool                             # nothing is wrong at ordinary inputs
     formal: bool = False                    # the gradient asked for is no derivative, so that the next one is nobody's promise
     estimator: bool = False                 # the reference is constant: the formula is not known
@@ -56,10 +58,16 @@ class Evaluation:
     tried: list = dataclasses.field(default_factory=list)       # [(check, label, leaves, cotangents)]
     rows: dict = dataclasses.field(default_factory=dict)        # of the matrix of transformations
     refused: dict = dataclasses.field(default_factory=dict)     # {row: error} of those that cannot be traced
+    declined: dict = dataclasses.field(default_factory=dict)    # {variant: error} of those that the reference does not take
     variants: dict = dataclasses.field(default_factory=dict)    # {(check, label): (case, promised)}
     narrow: dict = dataclasses.field(default_factory=dict)      # the jobs in low precision
     resized: dict = dataclasses.field(default_factory=dict)     # {label: Evaluator} of other shapes
     figures: dict = dataclasses.field(default_factory=dict)     # saved and temp bytes, ulp, seconds
+
+    def in_time(self):
+        """Raises Late where the time allowed is over."""
+        if time.perf_counter() > self.until:
+            raise Late
 
     @property
     def truth(self):

@@ -1,6 +1,10 @@
 """Writing down what is wrong, and how often each thing was looked at."""
 
+import os
+import traceback
 from typing import Any, NamedTuple
+
+import jax
 
 
 class Finding(NamedTuple):
@@ -38,7 +42,7 @@ class Findings(NamedTuple):
         self.failed.setdefault(finding.check, finding)
 
     def raised(self, check, error, label=""):
-        self.wrong(Finding(check, label, None, None, [], [], message=f"raises {type(error).__name__}: {sentence(error)}"))
+        self.wrong(Finding(check, label, None, None, [], [], message=f"raises {type(error).__name__}: {sentence(error)}{place(error)}"))
 
     def fails(self, check, message):
         """A failure that is told in a sentence."""
@@ -50,5 +54,23 @@ class Findings(NamedTuple):
             self.notes[check].append(text)
 
 
+NOISE = ("The error occurred", "This frame may be excluded", "-----", "See https:", "For simplicity", "The above exception",
+         "CpuCallback error")
+AT_MOST = 300           # letters of an error
+OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LIBRARY = os.path.dirname(os.path.abspath(jax.__file__))
+
+
 def sentence(error):
-    return " ".join(str(error).split())[:300]
+    """What an error says, without what JAX adds on its own workings."""
+    text = " ".join(str(error).split())
+    for words in NOISE:
+        text = text.split(words)[0] or text
+    return text[:AT_MOST].strip().rstrip(".")
+
+
+def place(error):
+    """The line of the user's own code that raised an error: ", in dense_bwd: return dy @ w, …", "" where it is not to be had."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.line and not f.filename.startswith((OURS, LIBRARY, "<"))]
+    return f"; in {own[-1].name}, line {own[-1].lineno}: {own[-1].line.strip()}" if own else ""

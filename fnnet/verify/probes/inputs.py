@@ -14,5 +14,6 @@ def run(p, evaluation, findings):
     for name, label, leaves in invented(p, rng, values, evaluation.thorough):
         if p.numeric and (name != "inputs" or tolerance.growth(at.given, p.split(leaves)[0]) > NEAR):
             continue
+        evaluation.in_time()
         evaluation.tried.append((name, label, leaves, [rng.normal(size=s) for s in at.shapes]))
         look(findings, name, label, at, *evaluation.tried[-1][2:])

@@ -45,7 +45,7 @@ def prepare(p, evaluation):
     """{(precision, label of the shapes): (function, arguments, x64)} of the programs in low precision, at the inputs' shapes and at large
     ones, where sums are long."""
     jobs, given = {}, given_types(p)
-    resized = {name[1]: q for name, (q, _) in evaluation.variants.items() if name[0] == "shapes" and name not in evaluation.refused}
+    resized = {name[1]: q for name, (q, _) in evaluation.variants.items() if name[0] == "shapes" and name not in evaluation.declined}
     mine = [name for name in (MIXED, "bfloat16", "float16", "float32") if name in given][:1] or ["float32"]
     for name in ("float32", "bfloat16", "float16", *given & {MIXED}) if evaluation.thorough and not (p.numeric or p.endless) else mine:
         # What is written for float32 overflows in float16, and its sums may stall in bfloat16: of that nobody promised anything.
@@ -70,6 +70,7 @@ def run(p, evaluation, findings):
     for (name, label), (_, (_, _, cts), _) in evaluation.narrow.items():
         if label and label not in resized:
             continue
+        evaluation.in_time()
         program = evaluation.programs[name, label]
         if error := program.error:
             if name in given:

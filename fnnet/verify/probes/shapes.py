@@ -93,6 +93,7 @@ def _runs(p, sizes):
 def variants(p, found, thorough=True):
     """(label, problem) at other shapes."""
     yield from _ranks(p, thorough)
+    yield from _broadcast(p, found, thorough)
     n = len(found)
     if not n:
         return
@@ -100,10 +101,10 @@ def variants(p, found, thorough=True):
     distinct = [next(primes) for _ in range(n)]
     old = [_size(p, g[0]) for g in found]
     two = [71, 67] if n == 2 and old[0] < old[1] and not thorough else [11, 67]     # more rows, or fewer: not as given
-    plans = [("batch of one", [1, 2, *old[2:]][:n]),
+    plans = [(ONE, [1, *old[1:]]),
              ("all sizes different, some large", _large(p, found, [*two, 9, 5] if n > 1 else [67], 6_000))]
     if thorough:
-        plans.insert(0, ("all sizes different", distinct))
+        plans[:0] = [("all sizes different", distinct), ("one row of two", [1, 2, *old[2:]][:n])]
         long = 1030 if n > 1 else 2053
         plans += [(f"{LONG}: axis {a} of {p.names[i]}", _large(p, found, [3] * j + [long] + [3] * (n - 1 - j), 12_000))
                   for j, ((i, a), *_) in enumerate(found[:4])]
@@ -120,7 +121,27 @@ def variants(p, found, thorough=True):
         yield label, resized(p, changed)
 
 
+def _broadcast(p, found, thorough):
+    """One axis of one array of size 1, where the reference broadcasts that: its gradient is a sum. First of the arrays with few axes,
+    which are parameters."""
+    if any(d.dims for d in p.domains):
+        return
+    together = {axis for g in found if len(g) > 1 for axis in g}
+    free = {axis for g in found if len(g) == 1 for axis in g}
+    axes = [(i, a) for i in sorted(p.real, key=lambda i: np.ndim(p.leaves[i])) for a in range(np.ndim(p.leaves[i]))
+            if _size(p, (i, a)) > 1 and (i, a) not in free]
+    axes = sorted(axes, key=lambda axis: axis not in together)
+    count = 0
+    for i, a in axes[:TRIALS // 4]:
+        if count < BROADCAST[thorough] and _runs(p, {(i, a): 1}):
+            count += 1
+            yield f"axis {a} of {p.names[i]} of size 1, broadcast", resized(p, {(i, a): 1})
+
+
+BROADCAST = {False: 2, True: 6}                 # axes, in the quick form and in the thorough one
 UNDECLARED = "an axis more in front"
+ONE = "batch of one"
+AS_MANY = ", of the same size"
 
 
 def more(p):
@@ -136,14 +157,17 @@ def _ranks(p, thorough):
         yield "a leading axis more", _with_axis(p, starred)
         for less in {1, lead} - {0} if lead else ():
             yield f"{less} leading axes less", p._replace(leaves=[v[(0,) * less] if i in starred else v for i, v in enumerate(p.leaves)])
-    elif thorough and not any(d.dims for d in p.domains) and all(len(set(s)) == len(s) for s in map(np.shape, p.leaves)):
+    elif not any(d.dims for d in p.domains) and all(len(set(s)) == len(s) for s in map(np.shape, p.leaves)):
         arrays = [i for i, d in enumerate(p.domains) if d.kind in ("float", "int", "bool") and np.ndim(p.leaves[i])]
-        for some in ([arrays[:1], arrays] if len(arrays) > 1 else [arrays] if arrays else []):
+        for some in ([arrays[:1], arrays] if len(arrays) > 1 else [arrays] if arrays else []) if thorough else ():
             yield f"{UNDECLARED} of {' and '.join(p.names[i] for i in some)}", _with_axis(p, some)
+        if arrays and np.ndim(p.leaves[arrays[0]]) > 1 and p.domains[arrays[0]].kind == "float":
+            more_rows = _with_axis(p, arrays[:1], np.shape(p.leaves[arrays[0]])[0])
+            yield f"{UNDECLARED} of {p.names[arrays[0]]}{AS_MANY}", more_rows
 
 
-def _with_axis(p, some):
-    rng, size = np.random.default_rng(6), more(p)
+def _with_axis(p, some, size=None):
+    rng, size = np.random.default_rng(6), size or more(p)
     return p._replace(leaves=[draw(p.domains[i], (size, *np.shape(v)), rng, v) if i in some else v for i, v in enumerate(p.leaves)])
 
 
@@ -183,7 +207,7 @@ def resized(p, changed, seed=5):
     return p._replace(leaves=leaves, domains=tuple(domains))
 
 
-def simpler(p, leaves, cts_shapes=None):
+def simpler(p, leaves):
     """Smaller problems to try a failure on: each group of axes cut to 1, 2 or a half."""
     base = p._replace(leaves=list(leaves))
     found = groups(base)

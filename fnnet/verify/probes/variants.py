@@ -13,6 +13,7 @@ from fnnet.verify.probes import shapes
 from fnnet.verify.probes.evaluation import evaluator, look
 from fnnet.verify.probes.findings import sentence
 
+SAME = 1e-9             # relative error of what is computed in another order
 SMALL = 1e-2            # a number as small is there against divisions by 0, and half of it more shows nothing
 
 
@@ -36,7 +37,7 @@ def prepare(p, evaluation):
         try:
             out = jax.eval_shape(lambda *xs, q=q, others=others: q.of_real(q.reference, others)(*xs)[0], *xs)
         except Exception as error:
-            evaluation.refused[name] = error
+            evaluation.declined[name] = error
             continue
         made[name] = (both(q), (xs, others, [evaluation.rng.normal(size=t.shape) for t in out]))
     return made
@@ -87,20 +88,25 @@ def run(p, evaluation, findings):
     """The given kind of inputs, a few draws, ties."""
     at, rng, programs = evaluation.at, evaluation.rng, evaluation.programs
     for name, (q, promised) in evaluation.variants.items():
+        evaluation.in_time()
         kind, label = name
-        if name in evaluation.refused:
+        if name in evaluation.declined:
             if promised and kind == "settings":
-                findings.raised("settings", evaluation.refused[name], f"the reference, at {label}")
+                findings.raised("settings", evaluation.declined[name], f"the reference, at {label}")
             continue
         cts = evaluation.jobs[name][1][-1]
         if error := programs[name].error:
-            if promised:
-                findings.raised(kind, error, label)
+            if promised or (label == shapes.ONE and not _refuses(q)):
+                findings.raised(kind, error, f"{label}: {q.show()}")
             else:
-                findings.note(kind, f"refused, aloud, at {label}: {sentence(error)[:100]}")
+                what = f"{type(error).__name__}: {sentence(error)[:100]}"
+                findings.note(kind, f"works only elsewhere than at {label}, where it raises {what}")
             continue
         here = evaluator(q, programs[name], cts, at.gradients.eps, np.random.default_rng(3), like=at)
-        if label.startswith(shapes.UNDECLARED) and not _lane_by_lane(here, at, cts):
+        if label.endswith(shapes.AS_MANY):
+            if not _any_rank(here, cts):
+                continue
+        elif label.startswith(shapes.UNDECLARED) and not _lane_by_lane(here, at, cts):
             continue
         if kind == "shapes":
             evaluation.resized[label] = here
@@ -117,6 +123,27 @@ def run(p, evaluation, findings):
             look(findings, kind, where + ", ties and ends", here, leaves, cts)
 
 
+def _refuses(q):
+    """Whether the plain function raises there too: then it says itself what it takes."""
+    xs, others = q.split(q.leaves)
+    try:
+        jax.eval_shape(lambda *xs: q.of_real(q.f, others)(*xs)[0], *xs)
+    except Exception:
+        return True
+    return False
+
+
+def _any_rank(here, cts):
+    """Whether the reference treats the first two axes of its first array alike, as what works row by row, or on the mean of all rows,
+    does: then it was written for any number of axes in front."""
+    q = here.p
+    i = next(i for i, v in enumerate(q.leaves) if np.ndim(v))
+    turned = [np.swapaxes(v, 0, 1) if j == i else v for j, v in enumerate(q.leaves)]
+    one, two = (tolerance.numbers(here.run(leaves, cts).reference.values) for leaves in (q.leaves, turned))
+    return all(tolerance.measure([a], [b]) < SAME or (a.ndim > 1 and a.shape[0] == a.shape[1]
+                                                      and tolerance.measure([np.swapaxes(a, 0, 1)], [b]) < SAME) for a, b in zip(one, two))
+
+
 def _lane_by_lane(here, at, cts):
     """Whether the reference, given one more axis in front, does what it did without for each element of that axis: then it was
     written for any number of axes, and the rule must be right for them too."""
@@ -125,6 +152,6 @@ def _lane_by_lane(here, at, cts):
     for k in range(shapes.more(p)):
         lane = [v[k] if np.ndim(v) > np.ndim(u) else v for u, v in zip(p.leaves, q.leaves)]
         one = tolerance.numbers(at.run(lane, nothing).reference.values)
-        if any(a.shape[1:] != b.shape or a.ndim != b.ndim + 1 or tolerance.measure([a[k]], [b]) > 1e-9 for a, b in zip(whole, one)):
+        if any(a.shape[1:] != b.shape or a.ndim != b.ndim + 1 or tolerance.measure([a[k]], [b]) > SAME for a, b in zip(whole, one)):
             return False
     return True

@@ -1,16 +1,20 @@
 """A guess at the cause, from the pattern of a failure."""
 
 import math
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 
 from fnnet.verify.case.case import SWALLOWED
 
+CANCELLED = 30          # times the median error, which sums in low precision hardly reach
 
-def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones, small=False, mixes=""):
+
+def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones, small=False, mixes="", outputs=()):
     """One sentence, or nothing. all_right: the right gradients of all arguments; truth_of_ones: those for a cotangent of ones; small:
-    the arrays were made smaller, down to where any number is a factor; mixes: what was seen of rows that reach one another."""
+    the arrays were made smaller, down to where any number is a factor; mixes: what was seen of rows that reach one another; outputs:
+    the values of the function."""
     got, want = fault.given, fault.right
     if got.shape != want.shape:
         return ""
@@ -25,7 +29,7 @@ def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones, small=F
     if n == 0:
         return ""
     guesses = [_constant, _precision, _region] if _near(got, want) else [
-        _constant, _rearranged, _cotangent, _other, _factor, lambda *_: mixes, _precision, _mask, _integers, _region]
+        _constant, _rearranged, _cotangent, _other, partial(_factor, outputs), lambda *_: mixes, _precision, _mask, _integers, _region]
     for guess in [] if small and got.size == 1 else guesses:
         if text := guess(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
             return text
@@ -120,19 +124,32 @@ def _other(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
     return ""
 
 
-def _factor(p, got, want, wrong, leaves, *_):
-    for name, leaf in zip(p.names, leaves):
-        if not isinstance(leaf, np.ndarray) or not np.issubdtype(leaf.dtype, np.floating):
-            continue
-        for shape in (leaf, np.asarray(leaf)[..., None]):
+def _factor(outputs, p, got, want, wrong, leaves, *_):
+    """An argument or an output, one more or one less of it than there should be."""
+    arrays = [(name, leaf) for name, leaf in zip(p.names, leaves)
+              if isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.floating)]
+    arrays += [("y" if len(outputs) == 1 else f"output {k}", y) for k, y in enumerate(outputs)]
+    for name, array in arrays:
+        for shaped in (array, np.asarray(array)[..., None]):
             try:
-                times = np.broadcast_to(shape, want.shape)
+                a = np.broadcast_to(shaped, want.shape)
             except ValueError:
                 continue
-            if _near(got * times, want):
-                return f"a factor {name} is missing"
-            if _near(got, want * times):
-                return f"a factor {name} too many"
+            if text := _times(name, a, got, want):
+                return text
+    return ""
+
+
+def _times(name, a, got, want):
+    for text, times in ((name, a), (f"1 − {name}", 1 - a), (f"1 + {name}", 1 + a), (f"1 − {name}²", 1 - a * a)):
+        if _near(got * times, want):
+            return f"a factor {text} is missing"
+        if _near(got, want * times):
+            return f"a factor {text} too many"
+    for wrong, right, above, below in (("1 + {}", "1 − {}", 1 + a, 1 - a), ("1 − {}", "1 + {}", 1 - a, 1 + a),
+                                       ("1 + {}²", "1 − {}²", 1 + a * a, 1 - a * a), ("{}", "1 − {}", a, 1 - a)):
+        if _near(got * below, want * above):
+            return f"{wrong.format(name)} stands where {right.format(name)} belongs"
     return ""
 
 
@@ -147,6 +164,8 @@ def _precision(p, got, want, wrong, *_):
             with np.errstate(over="ignore"):
                 if (got.astype(dtype).astype(np.float64) == got).all():
                     return f"{name}: every number is one"
+        if error.max() > CANCELLED * np.median(error):
+            return "digits lost where terms cancel: some elements err far more than others"
         return "float16 or bfloat16 accumulation" if np.median(error) > 2e-5 else ""
     return ""
 

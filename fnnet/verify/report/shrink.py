@@ -17,6 +17,9 @@ from fnnet.verify.report.diagnose import looks_like
 from fnnet.verify.report.report import Check
 
 PATIENCE = 1.5          # seconds to spend on making the failures of one check small
+FEW = 1e4               # roundings that are worth counting
+PERCENT = 1e-4          # from which relative error on it is told in percent
+INSTRUCTIVE = 3         # different numbers that a case shows, so that it is seen where the wrong one comes from
 FIRST_ORDER = ("gradient", "cotangents", "kinks", "extremes", "inputs", "shapes", "settings", "differences")
 
 
@@ -36,7 +39,7 @@ def _row(findings, name, at, until):
     if finding.fault is None:
         return Check(name, float("inf"), limit, False, finding.message, tried, inputs=finding.label)
     first, whole = _guess(finding, at), finding.fault         # a pattern shows in the whole array, not in its smallest case
-    finding = smaller(finding, at, until)
+    finding = smaller(finding, at, until, first)
     f, p = finding.fault, finding.case
     if f.array < 0 and finding.message:
         return Check(name, f.error, limit, False, finding.message, tried, inputs=finding.label)
@@ -44,19 +47,31 @@ def _row(findings, name, at, until):
     array = "the cotangent" if name == "second order" and f.array >= len(p.real) else array
     what = f"d {array}" if name not in ("value", "forward mode") else array
     kind = finding.dtype if finding.dtype != MIXED else p.dtypes[p.real[f.array]] if 0 <= f.array < len(p.real) else "float32"
-    ulp = abs(whole.got - whole.want) / max(abs(whole.want) * float(jnp.finfo(kind or "float64").eps), 1e-320)
-    units = f" = {ulp:.1e} ulp" if np.isfinite(ulp) and whole.want else ""
-    note = f"{what}: {whole.wrong} of {whole.size} elements wrong, worst {whole.error:.2g}{units}"
+    note = f"{what}: {whole.wrong} of {whole.size} elements wrong, {_by(whole, str(kind or 'float64'))}"
     right = f"{f.want:.8g}" if abs(f.want) < SWALLOWED else "NaN"
     where = f"{what} at {list(f.place)}: the rule gives {f.got:.8g}, and {right} is right"
     inputs = finding.label + (f" ({p.show(finding.leaves)})" if ":" not in finding.label else "")
     return Check(name, f.error, limit, False, note, tried, where, inputs, first or _guess(finding, at, small=True), script(finding))
 
 
+def _by(fault, kind):
+    """How much is wrong, in words."""
+    roundings = fault.error / float(jnp.finfo(kind).eps)
+    if not np.isfinite(fault.got):
+        return "not a number where it should be one" if np.isnan(fault.got) else "infinite"
+    if abs(fault.want) >= SWALLOWED:
+        return "a number where it should be NaN"
+    if roundings < FEW:
+        return f"by up to {roundings:.0f} roundings of {kind}"
+    if fault.error < PERCENT:
+        return f"by up to {fault.error:.1e} of the largest"
+    return f"by up to {100 * fault.error:.3g} % of the largest" if fault.error < 10 else f"by up to {fault.error:.2g} times the largest"
+
+
 def _guess(finding, at, small=False):
     p, f = finding.case, finding.fault
     try:
-        ones, right, mixes = None, None, ""
+        ones, right, mixes, outputs = None, None, "", []
         if at is not None and finding.check in FIRST_ORDER:
             here = _evaluate(p, finding.leaves, finding.cts, at)
             if here is not None:
@@ -64,11 +79,12 @@ def _guess(finding, at, small=False):
                 if any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(once, again)):
                     return "not deterministic: the same call gives another gradient each time"
                 ones = here.grads(finding.leaves, [np.ones(np.shape(c)) for c in finding.cts], "reference")
+                outputs = tolerance.numbers(here.run(finding.leaves, finding.cts).reference.values)
                 right = here.grads(finding.leaves, finding.cts, "reference")
                 mixes = _mixes(here, finding)
                 if np.isfinite(f.got) and _on_kink(here, finding, right[f.array]):
                     return "on a kink, and neither the derivative on one side of it nor between the two"
-        said = looks_like(p, f, finding.check, finding.leaves, finding.cts, right or [], ones, small, mixes)
+        said = looks_like(p, f, finding.check, finding.leaves, finding.cts, right or [], ones, small, mixes, outputs)
     except Exception:                                   # a guess must never stand in the way of the finding
         said = ""
     if finding.check == "settings" and at is not None:
@@ -112,8 +128,8 @@ def _same(one, other):
     return one.keys() == other.keys() and all(one[k] is other[k] or np.array_equal(one[k], other[k]) for k in one)
 
 
-def smaller(finding, at, until):
-    """The same failure at the smallest shapes, and the roundest numbers, at which it is still one."""
+def smaller(finding, at, until, cause=""):
+    """The same failure at the smallest shapes, and the roundest numbers, at which it still is one, and has the same cause."""
     if finding.check not in FIRST_ORDER or at is None or finding.dtype:
         return finding
     best, shrinking = finding, not at.p.numeric
@@ -126,10 +142,18 @@ def smaller(finding, at, until):
                 found = _still(q, best, at)
             except Exception:                           # these shapes do not go together after all
                 continue
-            if found is not None:
+            if found is not None and _instructive(found, best, at, cause):
                 best, shrinking = found, True
                 break
-    return _rounder(best, at, until)
+    return _rounder(best, at, until, cause)
+
+
+def _instructive(found, before, at, cause):
+    """Whether a simpler case shows as many different numbers, and has the cause named."""
+    def different(finding):
+        arrays = [np.asarray(finding.leaves[i], np.float64).ravel() for i in finding.case.real] + [np.ravel(c) for c in finding.cts]
+        return len(np.unique(np.concatenate(arrays)))
+    return different(found) >= min(INSTRUCTIVE, different(before)) and (not cause or _guess(found, at) == cause)
 
 
 def _still(q, finding, at):
@@ -149,7 +173,7 @@ def _failing(here, leaves, cts, finding):
     return found._replace(case=here.p) if found is not None else None
 
 
-def _rounder(finding, at, until):
+def _rounder(finding, at, until, cause):
     if time.perf_counter() > until:
         return finding
     try:
@@ -162,8 +186,9 @@ def _rounder(finding, at, until):
         for i in finding.case.real:
             simple = [np.round(v, digits) + 0.0 if j == i else v for j, v in enumerate(finding.leaves)]
             if finding.case.domains[i].free and not np.array_equal(simple[i], finding.leaves[i]):
-                finding = _failing(here, simple, finding.cts, finding) or finding
+                found = _failing(here, simple, finding.cts, finding)
+                finding = found if found is not None and _instructive(found, finding, at, cause) else finding
         found = _failing(here, finding.leaves, [np.round(c, digits) + 0.0 for c in finding.cts], finding)
-        if found is not None and any(np.any(c) for c in found.cts):
+        if found is not None and any(np.any(c) for c in found.cts) and _instructive(found, finding, at, cause):
             finding = found
     return finding

@@ -1,5 +1,5 @@
 """Rules that are right, many of them awkward: none of them may fail."""
 
-from tests.verify.correct import awkward, plain
+from tests.verify.correct import awkward, kinds, plain
 
-CORRECT = [*plain.CASES, *awkward.CASES]
+CORRECT = [*plain.CASES, *awkward.CASES, *kinds.CASES]

@@ -1,0 +1,70 @@
+"""Integers that the reference takes and nobody gave: negative ones, those it makes an exception of, those beyond an axis."""
+
+import numpy as np
+
+from fnnet.verify.oracle import tolerance
+from fnnet.verify.oracle.reference import compared, fills
+from fnnet.verify.probes.evaluation import look
+from fnnet.verify.probes.findings import Findings
+
+MOST = 6                # values that the programs compare an integer with
+
+
+def run(p, evaluation, findings):
+    at, cts = evaluation.at, evaluation.cts
+    if p.numeric or p.endless:
+        return
+    for i, d in enumerate(p.domains):
+        if d.kind != "int" or d.said or not np.size(p.leaves[i]) or p.leaves[i].dtype.kind != "i":
+            continue
+        _named(at, i, d, cts, findings)
+        if d.low >= 0:
+            _negative(at, i, cts, findings)
+        if fills(at.program.jaxpr):
+            for size in sorted({s for j in p.real for s in np.shape(p.leaves[j]) if s > d.high}):
+                _tried(at, i, size, cts, findings)
+
+
+def _all(p, i, value):
+    return [np.full_like(v, value) if j == i else v for j, v in enumerate(p.leaves)]
+
+
+def _every_other(p, i, value):
+    x = np.array(p.leaves[i])
+    x.reshape(-1)[::2] = value
+    return [x if j == i else v for j, v in enumerate(p.leaves)]
+
+
+def _tried(at, i, value, cts, findings):
+    name = at.p.names[i]
+    for label, leaves in ((f"every other {name} {value}", _every_other(at.p, i, value)), (f"{name} all {value}", _all(at.p, i, value))):
+        if _is_known(at, leaves, cts):
+            look(findings, "inputs", label, at, leaves, cts)
+
+
+def _is_known(at, leaves, cts):
+    found = at.run(leaves, cts).reference
+    return all(np.isfinite(a).all() for a in tolerance.numbers([*found.values, *found.grads]))
+
+
+def _named(at, i, domain, cts, findings):
+    """What a program makes an exception of it means: a padding index, a label that is ignored."""
+    for value in [v for v in compared(at.program.jaxpr) if not domain.low <= v <= domain.high][:MOST]:
+        if np.iinfo(at.p.leaves[i].dtype).min <= value <= np.iinfo(at.p.leaves[i].dtype).max:
+            _tried(at, i, value, cts, findings)
+
+
+def _negative(at, i, cts, findings):
+    """Wrapped by the forward pass and dropped by the backward pass: a fault. Otherwise wrong there: a limit, which is said."""
+    p, leaves = at.p, _all(at.p, i, -1)
+    if not _is_known(at, leaves, cts):
+        return
+    quiet = Findings.empty()
+    if look(quiet, "inputs", f"{p.names[i]} all -1", at, leaves, cts):
+        findings.saw("inputs", 0.0, at.gradients.limit)
+        return
+    got, want = (at.grads(leaves, cts, of) for of in ("rule", "reference"))
+    if any(w.any() and not g.any() for g, w in zip(got, want)):
+        findings.wrong(quiet.failed["inputs"])
+    else:
+        findings.note("inputs", f"works only for {p.names[i]} ≥ 0: at -1, which the reference takes, the gradient is not the reference's")

@@ -1,0 +1,94 @@
+"""NaN and infinity among the inputs: what is NaN for the reference may not come out as a number, and what is a number not as NaN."""
+
+import numpy as np
+
+from fnnet.verify.case.case import SWALLOWED
+from fnnet.verify.oracle import tolerance
+from fnnet.verify.oracle.tolerance import numbers
+from fnnet.verify.probes.findings import Finding
+
+MOST = 4                # arguments
+ELSEWHERE = (1.0, -1.0, 2.5, -2.5)      # times what the element is, or 1: places on either side of most kinks
+MOVED, VARIES = 1e-3, 1e-7              # a relative step, and how much of a gradient's largest element it must change
+
+
+def run(p, evaluation, findings):
+    if p.numeric or p.endless or evaluation.estimator:
+        return
+    at, cts = evaluation.at, evaluation.cts
+    for i in [i for i in p.real if p.domains[i].free and np.size(p.leaves[i])][:MOST]:
+        _nan(at, i, cts, findings)
+        for label, x in _infinite(p.leaves[i]):
+            _infinity(at, i, x, f"{p.names[i]} {label}", cts, findings)
+
+
+def _with(p, i, x):
+    return [x if j == i else v for j, v in enumerate(p.leaves)]
+
+
+def _put(x, value, where=None):
+    x = np.array(x)
+    x.reshape(-1)[x.size // 2 if where is None else where] = value
+    return x
+
+
+def _nan(at, i, cts, findings):
+    p = at.p
+    leaves, label = _with(p, i, _put(p.leaves[i], np.nan)), f"NaN at one element of {p.names[i]}"
+    found = at.run(leaves, cts)
+    findings.saw("NaN", 0.0, at.gradients.limit)
+    for plain, under, want in zip(*map(numbers, (found.values, found.rule.values, found.reference.values))):
+        for got, how in ((plain, ""), (under, " under differentiation")):
+            if (hidden := np.isnan(want) & np.isfinite(got)).any():
+                findings.wrong(Finding("NaN", f"{label}: the value{how}", _swallowed(-1, got, hidden), p, leaves, cts,
+                                       message=f"NaN in {p.names[i]} comes out as a number in the value{how}"))
+                return
+    got, want = numbers(found.rule.grads), numbers(found.reference.grads)
+    if not any((np.isnan(w) & np.isfinite(g)).any() for g, w in zip(got, want)):
+        return
+    for k, (g, w, smooth) in enumerate(zip(got, want, _smooth(at, i, cts))):
+        if (hidden := np.isnan(w) & np.isfinite(g) & smooth).any():
+            findings.wrong(Finding("NaN", f"{label}: it is swallowed", _swallowed(k, g, hidden), p, leaves, cts))
+
+
+def _swallowed(k, got, hidden):
+    return tolerance.fault(k, got, np.where(hidden, SWALLOWED, got), hidden)
+
+
+def _smooth(at, i, cts):
+    """Elements of the reference's gradients that change with the element in question wherever that is: what computes them does not
+    merely compare it, as a maximum does, whose gradient may be a number where it is NaN."""
+    p, kept = at.p, None
+    base = float(p.leaves[i].reshape(-1)[p.leaves[i].size // 2]) or 1.0
+    for times in ELSEWHERE:
+        one, two = (at.grads(_with(p, i, _put(p.leaves[i], base * times * (1 + step))), cts, "reference") for step in (0.0, MOVED))
+        changed = [np.isfinite(b - a) & (np.abs(b - a) > VARIES * tolerance.largest(a)) for a, b in zip(one, two)]
+        kept = changed if kept is None else [a & b for a, b in zip(kept, changed)]
+    return kept
+
+
+def _infinite(x):
+    for sign, word in ((-1, "−∞"), (1, "∞")):
+        yield f"{word} at one element", _put(x, sign * np.inf)
+    if x.ndim > 1:
+        yield "−∞ throughout its first row", np.concatenate([np.full(x[:1].shape, -np.inf), x[1:]])
+    elif x.ndim:
+        yield "−∞ throughout", np.full(x.shape, -np.inf)
+
+
+def _infinity(at, i, x, label, cts, findings):
+    """Where the reference and its gradient are numbers throughout, the rule's must be these."""
+    p, leaves = at.p, _with(at.p, i, x)
+    found = at.run(leaves, cts)
+    want = numbers([*found.reference.values, *found.reference.grads])
+    if not all(np.isfinite(w).all() for w in want):
+        return
+    findings.saw("infinity", 0.0, at.gradients.limit)
+    for name, got in (("value", found.rule.values), ("gradient", found.rule.grads)):
+        scale, right = (at.values, found.reference.values) if name == "value" else (at.gradients, found.reference.grads)
+        for k, (g, w) in enumerate(zip(numbers(got), numbers(right))):
+            if (bad := tolerance.off(g, w, np.full(w.shape, 10 * scale.allowance(w, k)))).any():
+                fault = tolerance.fault(k if name == "gradient" else -1 - k, g, w, bad)
+                text = f"the value is {fault.got:.8g} at {list(fault.place)}, and {fault.want:.8g} is right"
+                findings.wrong(Finding("infinity", label, fault, p, leaves, cts, message="" if name == "gradient" else text))
+                return

@@ -1,0 +1,54 @@
+"""Right rules of the kinds of broken/kinds.py."""
+
+import jax
+import jax.numpy as jnp
+
+from tests.verify.broken.kinds import (
+    ROWS,
+    A,
+    batch_norm,
+    batch_norm_back,
+    ignoring,
+    ignoring_back,
+    leaky,
+    leaky_back,
+    looked_up,
+    masked,
+    masked_kept,
+    padded,
+    plus,
+    row_norm_back,
+    softmax_back,
+)
+from tests.verify.family import LABELS, LOGITS, Case, V, W, X, slope, vjp
+
+CASES = []
+
+
+def right(kind, name, f, *args, **options):
+    CASES.append(Case(kind, name, f, args, (), options))
+
+
+right("nonfinite", "relu by a comparison", slope(lambda x: jnp.maximum(x, 0), lambda x: (x > 0).astype(x.dtype)), X)
+right("nonfinite", "squared relu, its branch by a comparison", slope(lambda x: jnp.maximum(x, 0)**2, lambda x: jnp.where(
+    x > 0, 2 * x, 0)), X)
+right("nonfinite", "softmax of rows that may be empty", vjp(masked, lambda g, x, y: softmax_back(g, y), masked_kept), X)
+right("nonfinite", "sigmoid from |x|", slope(jax.nn.sigmoid, lambda x: jnp.exp(-jnp.abs(x)) / (1 + jnp.exp(-jnp.abs(x)))**2), V,
+      reference=jax.nn.sigmoid)
+right("nonfinite", "a mean that leaves NaN out, on purpose", vjp(lambda x: jnp.nanmean(x), lambda g, x: jnp.where(
+    jnp.isnan(x), 0, g / jnp.maximum((~jnp.isnan(x)).sum(), 1))), X, reference=jnp.nanmean)
+right("integers", "an embedding that wraps", vjp(looked_up, lambda g, table, i: (jnp.zeros_like(table).at[i].add(g), None)), W, ROWS)
+right("integers", "labels to ignore", vjp(ignoring, lambda g, z, t: ignoring_back(g, z, t, True, True)), LOGITS, LABELS)
+right("integers", "rows of zeros for padding", vjp(padded, lambda g, table, i: (jnp.zeros_like(table).at[jnp.maximum(i, 0)].add(
+    jnp.where((i >= 0)[:, None], g, 0)), None)), W, ROWS)
+right("integers", "zeros beyond the end", vjp(lambda table, i: table.at[i].get(mode="fill", fill_value=0), lambda g, table, i: (
+    jnp.zeros_like(table).at[i].add(g, mode="drop"), None)), W, ROWS)
+right("integers", "one_hot where the spec says it is in range", vjp(looked_up, lambda g, table, i: (jax.nn.one_hot(i, len(
+    table), dtype=g.dtype).T @ g, None)), W, ROWS, spec="table: f[V, D], i: i[N] < V")
+right("broadcast", "a slope for each channel, or one for all", vjp(leaky, lambda g, x, a: leaky_back(g, x, a, lambda t, a: t.sum(
+    0) if a.shape == t.shape[1:] else t.sum().reshape(a.shape))), X, A)
+right("broadcast", "a bias of one shape only, aloud", vjp(plus, lambda g, x, b: (g, g.sum(0))), X, A)
+right("rank", "batch norm of images", vjp(batch_norm, lambda g, x: batch_norm_back(g, x, x[..., 0].size)), X)
+right("rank", "the norm of the last axis", vjp(lambda x: x / jnp.sqrt((x * x).sum(-1, keepdims=True) + 1),
+    lambda g, x: row_norm_back(g, x, -1)), X)
+right("rank", "a product of matrices, of two axes alone", vjp(lambda x: x @ x.T, lambda g, x: (g + g.T) @ x), X)
