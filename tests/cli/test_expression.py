@@ -9,7 +9,7 @@ from fnnet import layers, ops
 from fnnet.cli import expression, graph
 from fnnet.layers import initializers
 from fnnet.rule import Rule
-from fnnet.verify.spec import parse as parse_spec
+from fnnet.verify.case.spec import parse as parse_spec
 
 # Many of these did what they say when Python evaluated expressions, its builtins taken away.
 ATTACKS = {
