@@ -69,9 +69,9 @@ def test_audit_and_compare_of_chosen_rules(capsys):
 def test_a_failing_audit_is_a_failing_command(capsys, monkeypatch):
     backward = ops.relu.backward
     monkeypatch.setattr(ops.relu, "backward", lambda dy, y: 2 * backward(dy, y))
-    ops.relu._built.clear()
+    ops.relu._built.cache_clear()
     status, out, _ = run(capsys, "audit", "relu")
-    ops.relu._built.clear()
+    ops.relu._built.cache_clear()
     assert status == 1 and "FAILED" in out
 
 
