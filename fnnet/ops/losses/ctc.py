@@ -6,21 +6,22 @@ from jax import lax
 
 from fnnet import sample
 from fnnet.numeric import wide
-from fnnet.ops.losses.reduction import check_real, check_reduction, example_like, extremes, like, reduce, reduced, spread
+from fnnet.ops.losses.reduction import check_real, check_reduction, counted, example_like, extremes, like, reduce, reduced, spread
 from fnnet.rule import rule
 
 __all__ = ["ctc"]
 
 
 @rule
-def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank=0, reduction="mean"):
+def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank=0, infeasible="inf", reduction="mean"):
     """ℓ = −log Σ p(path) over the paths that spell the labels,   ∂ℓ/∂zₜₖ = softmax(zₜ)ₖ − Σ γₜ(s) over the s that write k   [Graves 2006]
 
     logits [n t k], labels [n l] integers, lengths and label_lengths [n] integers or None (all t, all l) → ℓ [n]. A path writes a class
     or the blank in each step; equal classes beside each other are one, then blanks are dropped. Between equal labels stands a blank,
-    so that l labels take at least l + their repetitions steps: with fewer ℓ is ∞, and its derivative 0; no labels in
-    no steps cost 0. What lies behind the lengths has no part, whatever it is. ℓ is not divided by the number of labels, by which
-    PyTorch's "mean" does: weights=1/label_lengths.
+    so that l labels take at least l + their repetitions steps: with fewer ℓ is ∞, and its derivative 0; infeasible="zero" gives such
+    an example ℓ = 0 and leaves its weight in the mean, as PyTorch's zero_infinity. No labels in no steps cost 0. What lies behind the
+    lengths has no part, whatever it is. ℓ is not divided by the number of labels, by which PyTorch's "mean" does:
+    weights=1/label_lengths.
 
     With b the labels between blanks [2l + 1], αₜ(s) of the paths up to step t that are at bₛ, and βₜ(s) of their ends:
     αₜ₊₁(s) = p(bₛ)(αₜ(s) + αₜ(s − 1) + αₜ(s − 2)), the last where bₛ is neither the blank nor bₛ₋₂;   γₜ(s) = αₜ(s)βₜ(s)/Σᵣ αₜ(r)βₜ(r).
@@ -39,11 +40,11 @@ def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank
     alpha = jnp.where((lengths > 0)[:, None], jnp.where(place < 2, log_p[:, 0], -1e9), jnp.where(place < 1, 0.0, -1e9))
     alpha, _ = lax.scan(step, alpha, (jnp.arange(1, logits.shape[1], dtype=jnp.int32), jnp.moveaxis(log_p[:, 1:], 1, 0)))
     loss = -jax.nn.logsumexp(jnp.where(_last(inside), alpha, -1e9), axis=-1)
-    return reduce(jnp.where(loss > 1e8, jnp.inf, loss).astype(logits.dtype), weights, reduction)
+    return reduce(jnp.where(loss > 1e8, _INFEASIBLE[infeasible], loss).astype(logits.dtype), weights, reduction)
 
 
 @ctc.fwd
-def ctc_fwd(logits, labels, weights, lengths, label_lengths, *, blank, reduction):
+def ctc_fwd(logits, labels, weights, lengths, label_lengths, *, blank, infeasible, reduction):
     blanks, skip, inside, steps = _paths(labels, lengths, label_lengths, blank, logits)
     e, _ = _scores(logits, blanks, inside)
     place = jnp.arange(blanks.shape[1])[None]
@@ -59,6 +60,7 @@ def ctc_fwd(logits, labels, weights, lengths, label_lengths, *, blank, reduction
     state = first, offset = _less_top(first)
     (alpha, offset), others = lax.scan(step, state, (jnp.arange(1, e.shape[0], dtype=jnp.int32), e[1:]))
     loss = -(offset + _log_sum(jnp.where(_last(inside), alpha, -jnp.inf)))
+    loss = jnp.where(loss == jnp.inf, _INFEASIBLE[infeasible], loss)
     kept = loss if weights is not None else None
     alphas = jnp.concatenate([first[None], others])
     return reduced(loss, weights, reduction, logits), (logits, labels, lengths, label_lengths, alphas, kept, weights)
@@ -87,7 +89,7 @@ def ctc_bwd(dy, logits, labels, lengths, label_lengths, alphas, loss, weights, *
     written = jnp.zeros((n, t, k), p.dtype).at[jnp.arange(n)[:, None, None], jnp.arange(t)[None, :, None], blanks[:, None]].add(gamma)
     possible = (total[..., 0] > 0).T & (jnp.arange(t, dtype=jnp.int32)[None] < steps[:, None])
     dz = jnp.where(possible[..., None], (p - written) * dloss[:, None, None], 0)
-    return *like((dz, logits), (None, labels), (dweights, weights)), None, None
+    return *like((counted(dz, weights), logits), (None, labels), (dweights, weights)), None, None
 
 
 def _paths(labels, lengths, label_lengths, blank, logits):
@@ -154,7 +156,9 @@ def _finite(top):
 
 
 @ctc.check
-def ctc_check(logits, labels, weights, lengths, label_lengths, *, blank, reduction):
+def ctc_check(logits, labels, weights, lengths, label_lengths, *, blank, infeasible, reduction):
+    if infeasible not in _INFEASIBLE:
+        raise ValueError(f"infeasible must be 'inf' or 'zero'; got {infeasible!r}")
     check_real("ctc", "logits", logits)
     shape, lshape = jnp.shape(logits), jnp.shape(labels)
     if len(shape) != 3 or len(lshape) != 2 or shape[0] != lshape[0] or not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
@@ -171,6 +175,9 @@ def ctc_check(logits, labels, weights, lengths, label_lengths, *, blank, reducti
         if low < 0 or high > most:
             raise ValueError(f"ctc takes {name} from 0 to {most}, and was given {low if low < 0 else high}")
     check_reduction("ctc", weights, shape[:1], reduction)
+
+
+_INFEASIBLE = {"inf": jnp.inf, "zero": 0.0}         # the loss of labels that no path of so many steps can spell
 
 
 def words(spec):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.numeric import wide
-from fnnet.ops.losses.reduction import check_limits, check_rows, like, reduce, reduced, spread, widen
+from fnnet.ops.losses.reduction import check_limits, check_rows, counted, like, reduce, reduced, spread, widen
 from fnnet.ops.norm.length import inverse, length
 from fnnet.rule import rule
 from fnnet.sample import normal
@@ -35,7 +35,7 @@ def triplet_bwd(dy, anchor, positive, negative, loss, weights, *, reduction):
     a, p, n = widen(anchor, positive, negative)
     dloss, dweights = spread(dy, loss, weights, reduction)
     d = 2 * jnp.where(loss > 0, dloss, 0)[..., None]
-    dp, dn = -d * (a - p), d * (a - n)          # the differences of the forward: read once
+    dp, dn = (counted(of, weights) for of in (-d * (a - p), d * (a - n)))       # the differences of the forward: read once
     return like((-dp - dn, anchor), (dp, positive), (dn, negative), (dweights, weights))
 
 
@@ -70,7 +70,8 @@ def cosine_distance_bwd(dy, prediction, target, ra, rb, loss, weights, *, reduct
     dloss, dweights = spread(dy, loss, weights, reduction)
     a, b, d, away = a * ra, b * rb, dloss[..., None], loss[..., None]
     gap = a - b                                 # cos θ·â − b̂ without its cancellation where they are close
-    return like(((gap - away * a) * (d * ra), prediction), ((-gap - away * b) * (d * rb), target), (dweights, weights))
+    da, db = (counted(of, weights) for of in ((gap - away * a) * (d * ra), (-gap - away * b) * (d * rb)))
+    return like((da, prediction), (db, target), (dweights, weights))
 
 
 @rule

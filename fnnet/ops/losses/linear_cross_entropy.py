@@ -14,6 +14,7 @@ from fnnet.ops.losses.reduction import (
     check_classes,
     check_limits,
     check_reduction,
+    counted,
     kept_labels,
     like,
     one_hot,
@@ -109,8 +110,9 @@ def linear_cross_entropy_bwd(dy, x, w, labels, b, top, others, about, loss, weig
     dweights = dweights if weights is None or keep is None else dweights * keep
     classes, first, starts, size = _chunks(x, w, classes_first, chunk)
     rows = lambda a: a.reshape(math.prod(labels.shape), *a.shape[labels.ndim:])
-    x2, true, top, others, about = map(rows, (x, true, top, others, about))
+    x2, true, top, others, about = map(rows, (counted(x, weighing), true, *(counted(a, weighing) for a in (top, others, about))))
     dloss = jnp.where(valid(true, classes), rows(dloss), jnp.nan)
+    dloss = dloss if weighing is None else counted(dloss, rows(weighing))
     # ∂ℓ/∂zⱼ = pⱼ(1 + 2ζ·log Σ eᶻ) − tⱼ, of which everything but eᶻ is a number a row.
     total = others + jnp.exp(about)
     of_z = 2 * z_loss * (top + jnp.log1p(others + jnp.expm1(about)))

@@ -12,6 +12,7 @@ from fnnet.ops.losses.reduction import (
     check_labels,
     check_limits,
     check_rows,
+    counted,
     integers,
     kept_labels,
     like,
@@ -108,13 +109,13 @@ def softmax_cross_entropy_bwd(dy, logits, labels, top, others, about, loss, weig
         dz = jnp.where(true, at_true[..., None], but_true(shifted, true) * scale[..., None])
         if label_smoothing:
             dz = dz + jnp.where(true, label_smoothing - label_smoothing / k, -label_smoothing / k) * dloss[..., None]
-        return like((dz, logits), (None, labels), (dweights, weights))
+        return like((counted(dz, weighing), logits), (None, labels), (dweights, weights))
     # about: Σ t. For the greatest class e is 1, and e·Σt − t exact.
     scale, t = dloss / (1 + others), _smoothed(labels.astype(top.dtype), label_smoothing)
     of_z = 2 * z_loss * (top + jnp.log1p(others)) if z_loss else 0
     dz = (jnp.exp(shifted) * (about + of_z)[..., None] - t - t * others[..., None]) * scale[..., None]
     dlabels = (jnp.log1p(others)[..., None] - shifted) * ((1 - label_smoothing) * dloss)[..., None]
-    return like((dz, logits), (dlabels, labels), (dweights, weights))
+    return like((counted(dz, weighing), logits), (counted(dlabels, weighing), labels), (dweights, weights))
 
 
 def but_true(shifted, true):
@@ -151,7 +152,7 @@ def multiclass_hinge_bwd(dy, scores, labels, loss, weights, *, margin, reduction
     true = one_hot(labels, s.shape[-1])
     violated = jnp.where(~true & (_excess(s, labels, margin) > 0), jnp.ones((), s.dtype), 0)
     ds = jnp.where(true, -(violated.sum(-1) * dloss)[..., None], violated * dloss[..., None])
-    return like((ds, scores), (None, labels), (dweights, weights))
+    return like((counted(ds, weights), scores), (None, labels), (dweights, weights))
 
 
 def _hinge(scores, labels, margin):
@@ -202,7 +203,7 @@ def multiclass_focal_bwd(dy, logits, labels, top, others, about, loss, weights, 
     share = dloss * _power(wrong, gamma) * (1 + gamma * turned) / total
     true = one_hot(labels, logits.shape[-1])
     dz = jnp.where(true, -(others * share)[..., None], but_true(logits.astype(top.dtype) - top[..., None], true) * share[..., None])
-    return like((dz, logits), (None, labels), (dweights, weights))
+    return like((counted(dz, weights), logits), (None, labels), (dweights, weights))
 
 
 def _power(u, gamma):
@@ -234,7 +235,8 @@ def kl_divergence_bwd(dy, log_probability, target, loss, weights, *, reduction):
     q, t = widen(log_probability, target)
     dloss, dweights = spread(dy, jnp.zeros(q.shape[:-1], q.dtype) if loss is None else loss, weights, reduction)
     d = dloss[..., None]
-    return like((-d * t, log_probability), (d * jnp.where(t == 0, 0, _gap(q, t) + 1), target), (dweights, weights))
+    dq, dt = (counted(of, weights) for of in (-d * t, d * jnp.where(t == 0, 0, _gap(q, t) + 1)))
+    return like((dq, log_probability), (dt, target), (dweights, weights))
 
 
 def _gap(q, t):

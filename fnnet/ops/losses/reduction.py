@@ -1,7 +1,8 @@
 """Losses. ℓ is one number for each example; then comes the reduction.
 
     reduction   "mean" (default) Σ wℓ / Σ w,  "sum" Σ wℓ,  "none" wℓ     w = 1 where no weights are given
-    weights     [n] or None, one for each example. Weights that are all 0 give a mean of 0
+    weights     [n] or None, one for each example. Weights that are all 0 give a mean of 0. An example of weight 0 adds exactly 0 to
+                the value and to the gradients, even where its loss is infinite or NaN
 
 Rules compute in at least float32 and answer in the dtypes they were given.
 """
@@ -20,7 +21,7 @@ REDUCTIONS = ("mean", "sum", "none")
 def reduce(loss, weights, reduction):
     """The loss of the whole from the losses of the examples."""
     if weights is not None:
-        loss = loss * weights
+        loss = counted(loss * weights, weights)
     if reduction == "none":
         return loss
     if reduction == "sum":
@@ -45,7 +46,14 @@ def spread(dy, loss, weights, reduction):
         return dy * weights, dy * loss
     total = _nonzero(weights.sum())
     dy = dy / total
-    return dy * weights, dy * (loss - (loss * weights).sum() / total)
+    return dy * weights, dy * (loss - counted(loss * weights, weights).sum() / total)
+
+
+def counted(a, weights):
+    """`a`, whose leading axes are those of the weights, with 0 for every example of weight 0, where 0·∞ would be NaN."""
+    if weights is None:
+        return a
+    return jnp.where(jnp.expand_dims(weights == 0, tuple(range(weights.ndim, a.ndim))), jnp.zeros((), a.dtype), a)
 
 
 def like(*pairs):
@@ -84,7 +92,8 @@ def by_element(loss, *, value=None, total=None, limits=None):
             _, dweights = spread(dy, each, weights, reduction)
             dloss, _ = spread(dy / elements(first, features), each, weights, reduction)     # one number first, then for each example
             d = jnp.expand_dims(dloss, tuple(range(1, first.ndim)))
-            return like(*((d * slope, a) for slope, a in zip(slopes(*wide_arrays, **settings), arrays)), (dweights, weights))
+            slopes_of_all = zip(slopes(*wide_arrays, **settings), arrays)
+            return like(*((counted(d * slope, weights), a) for slope, a in slopes_of_all), (dweights, weights))
 
         def check(*given, features, reduction, **settings):
             *arrays, weights = given
