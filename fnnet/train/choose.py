@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnet.train.batching import check_data, rows_of
+from fnnet.train.metrics import value_of
 from fnnet.train.step import with_objective
 
 
@@ -42,7 +43,7 @@ def range_test(make, data, *, low=1e-6, high=10.0, steps=200, batch_size=128, sm
     def everything(run, data):
         n = len(jax.tree.leaves(data)[0])
         return jax.lax.scan(lambda run, _: step(run, rows_of(data, _draw(run, batch_size, n))), run, length=steps)[1]["loss"]
-    losses = np.asarray(everything(run, data), np.float64)
+    losses = np.asarray(value_of(everything(run, data)), np.float64)
     rates = low * factor ** np.arange(steps)
     smooth, average = np.full(steps, np.nan), 0.0
     for i, loss in enumerate(losses):
@@ -97,7 +98,7 @@ def size_curve(make, data, validation, *, sizes, steps=500, batch_size=32, metri
         found = [objective(run.params, run.state, part, train=False)[1][1] for part in ((*data, mine), validation)]
         if metric not in found[0]:
             raise ValueError(f"there is no metric {metric!r}: the metrics are {', '.join(found[0])}")
-        return [metrics[metric] for metrics in found]
+        return [value_of(metrics[metric]) for metrics in found]
     training, held_out = jax.jit(jax.vmap(one, (0, None, None)))(jnp.asarray(sizes, jnp.int32), data, validation)
     return SizeCurve(sizes, np.asarray(training), np.asarray(held_out), metric)
 

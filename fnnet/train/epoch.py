@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fnnet.objects import Frozen
 from fnnet.train.batching import check_data, is_arrays, order, rows_of
+from fnnet.train.metrics import over_steps
 
 COPIED = 2**22          # data of at most so many bytes, which a cache holds, are put in order for the whole epoch at once
 
@@ -30,7 +31,7 @@ class Epoch(Frozen):
             seen.append(metrics)
         if not seen:
             raise ValueError("the data are an iterable that gave no batch: give arrays, a list, or a new iterator for each epoch")
-        return run, jax.tree.map(lambda *m: jnp.stack(m).mean(0), *seen)
+        return run, over_steps(jax.tree.map(lambda *m: jnp.stack(m), *seen))
 
     @functools.cached_property
     def _one(self):
@@ -47,12 +48,13 @@ class Epoch(Frozen):
                 run, metrics = jax.lax.scan(step, run, rows_of(data, rows))
             else:
                 run, metrics = jax.lax.scan(lambda run, rows: step(run, rows_of(data, rows)), run, rows)
-            return run, jax.tree.map(lambda m: m.mean(0), metrics)
+            return run, over_steps(metrics)
         return scanned
 
 
 def make_epoch(step, batch_size=128, *, shuffle=True) -> Epoch:
-    """(run, data) -> run, metrics: every example once, in batches, as one compiled scan. Metrics are means over the steps.
+    """(run, data) -> run, metrics: every example once, in batches, as one compiled scan. Metrics are means over
+    all that counts in the epoch, of train.Mean, and over the steps where an objective of your own returns numbers.
 
     data is a tuple or dictionary of arrays with one leading axis of examples. They are shuffled anew by the run's key and step;
     the examples that fill no batch at the end are left out, others each time. A list or iterator of batches is walked

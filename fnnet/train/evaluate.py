@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fnnet.objects import Frozen
 from fnnet.train.batching import check_data
-from fnnet.train.metrics import number
+from fnnet.train.metrics import Collected, Mean, number
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,17 +23,18 @@ class Evaluate(Frozen):
     prefix: str = "valid_"
 
     def __call__(self, run):
-        n, total, sums = jax.tree.leaves(self.data)[0].shape[0], 0.0, {}
+        n, total, found = jax.tree.leaves(self.data)[0].shape[0], 0.0, {}
         for start in range(0, n, self.batch_size):
             batch = jax.tree.map(lambda a, i=start: a[i:i + self.batch_size], self.data)
             few = min(self.batch_size, n - start)
             count = float(batch[2].sum()) if isinstance(batch, tuple | list) and len(batch) == 3 else few
-            for name, value in self._measure(run.params, run.state, batch).items():
-                sums[name] = sums.get(name, 0.0) + count * number(name, value)
+            for name, metric in jax.device_get(self._measure(run.params, run.state, batch)).items():
+                metric = _summed(name, metric, count)
+                found[name] = found[name].merge(metric) if name in found else metric
             total += count
-        if not total:
-            raise ValueError("all weights are 0: there is nothing to evaluate on")
-        return {self.prefix + name: value / total for name, value in sums.items()}
+        if not total or ("loss" in found and not found["loss"].count):
+            raise ValueError("all weights are 0, or all labels ignored: there is nothing to evaluate on")
+        return {self.prefix + name: number(name, metric.value) for name, metric in found.items()}
 
     @functools.cached_property
     def _measure(self):
@@ -41,11 +43,19 @@ class Evaluate(Frozen):
 
 
 def make_evaluate(objective, data, *, batch_size=1024, prefix="valid_") -> Evaluate:
-    """evaluate(run) -> {"valid_loss": …, …}: the metrics of the objective, train=False, as means over all examples.
+    """evaluate(run) -> {"valid_loss": …, …}: the metrics of the objective, train=False, over all examples.
 
-    In batches, the last of which may be smaller and counts by its size; where data are (x, y, weights), by its weights.
+    In batches, the last of which may be smaller; the result is that of one batch. Metrics that an objective of your own returns as
+    plain numbers count by the size of their batch, or by its weights where data are (x, y, weights).
     """
     check_data(data)
     if not batch_size >= 1:
         raise ValueError(f"the batch size is a whole number above 0, and was given as {batch_size}")
     return Evaluate(objective, jax.tree.map(jnp.asarray, data), batch_size, prefix)
+
+
+def _summed(name, metric, count):
+    """A metric of one batch, to be added to those of others; a plain number stands for as many examples as the batch counts."""
+    if isinstance(metric, Mean):
+        return Mean(np.float64(metric.total), np.float64(metric.count))
+    return metric if isinstance(metric, Collected) else Mean(number(name, metric) * count, count)

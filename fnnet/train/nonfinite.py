@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from fnnet.objects import inner
 from fnnet.train.batching import is_arrays, order, rows_of
+from fnnet.train.metrics import Mean
 from fnnet.train.step import objective_of
 
 SEEN = "loss and gradients"         # what a step that is looked into adds to its metrics
@@ -46,14 +47,14 @@ def explain(run, epoch, data):
         batches = ((None, jax.tree.map(jnp.asarray, batch)) for batch in data)
     for rows, batch in batches:
         after, metrics = epoch(run, [batch])            # rather than the step: the epoch may be wrapped, by fnnet.autodiff for instance
-        if bad := not_finite(after, _numbers(metrics)):
-            return _at_step(run, epoch, parts.step, batch, rows, bad)
+        if (bad := not_finite(after, _numbers(metrics))) and (said := _at_step(run, epoch, parts.step, batch, rows, bad)):
+            return said
         run = after
-    return "the mean of a metric over the epoch is not finite, where those of all its steps are"
+    return f"no example counts {began}: all weights are 0, or all labels ignored"
 
 
 def _at_step(run, epoch, step, batch, rows, bad):
-    """What went wrong in the step from this state, after which `bad` is not finite."""
+    """What went wrong in the step from this state, after which `bad` is not finite; None where it is a mean of no examples."""
     where = f"at step {int(run.step)}"
     if cause := _in_the_data(batch, rows):
         return f"the loss is not finite {where}: {cause}"
@@ -68,38 +69,70 @@ def _at_step(run, epoch, step, batch, rows, bad):
     if seen is None:
         return (f"{bad}{_of(net, bad, _params(run))} is not finite after step {int(run.step)}; this step is user-defined: "
                 "train.make_step(objective, optimizer) would show its gradients too")
-    loss, grads = seen
+    loss, grads, empty = seen
     if not (bool(jnp.isfinite(loss)) and bool(all_finite(grads))):
-        return _in_the_network(net, run.params, loss, grads, where)
+        return _in_the_network(net, run.params, loss, grads, where, _rows_at_fault(objective, run, batch, rows))
+    if any(bad == f"the metric {name!r}" and bool(nothing) for name, nothing in empty.items()):
+        return None
     remedy = "lower the learning rate" if bad.startswith("params") else "look at its function"
     return f"{bad} is not finite after step {int(run.step)}, where loss and gradients were: {remedy}"
 
 
 def _show(objective, run):
-    return objective, lambda metrics, loss, params, grads, updates: {**metrics, SEEN: (loss, grads)}
+    def see(metrics, loss, params, grads, updates):
+        empty = {name: metric.count == 0 for name, metric in metrics.items() if isinstance(metric, Mean)}
+        return {**metrics, SEEN: (loss, grads, {name: nothing.astype(float) for name, nothing in empty.items()})}
+    return objective, see
 
 
 def _in_the_data(batch, rows):
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
         if _real(leaf) and not bool(jnp.isfinite(leaf).all()):
             bad = ~jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(1)
+            if (weights := _weights(batch)) is not None and leaf is not weights:
+                bad &= (weights != 0).reshape(len(bad), -1).any(1)
+            if not bool(bad.any()):
+                continue
             row = int(jnp.argmax(bad))
             row = row if rows is None else int(rows[row])
             return f"data{jax.tree_util.keystr(path)} has NaN or infinity in row {row}; remove or fill it"
     return None
 
 
-def _in_the_network(net, params, loss, grads, where):
+def _weights(batch):
+    return batch[2] if isinstance(batch, tuple | list) and len(batch) == 3 else None
+
+
+def _rows_at_fault(objective, run, batch, rows):
+    """The rows whose own loss is not finite, in words; "" where there are none, or all are, so that it is not the data."""
+    if objective is None:
+        return ""
+    own = jax.jit(lambda row: objective(run.params, run.state, row, train=False)[0])
+    n, weights = len(jax.tree.leaves(batch)[0]), _weights(batch)
+    try:
+        losses = [float(own(jax.tree.map(lambda a, i=i: a[i:i + 1], batch))) for i in range(n)]
+    except Exception:                       # an objective of the whole batch alone
+        return ""
+    bad = [i for i in range(n) if not math.isfinite(losses[i]) and (weights is None or bool(jnp.any(weights[i] != 0)))]
+    if not 0 < len(bad) < n:
+        return ""
+    name = f"row {bad[0]} of this batch" if rows is None else f"row {int(rows[bad[0]])} of the data"
+    return f"{name}{f', and {len(bad) - 1} more,' if len(bad) > 1 else ''} has a loss of {losses[bad[0]]}"
+
+
+def _in_the_network(net, params, loss, grads, where, data):
     """The last layer whose gradient is bad is the first one that the backward pass met."""
     bad = _bad(grads)
     what = "the loss is not finite" if not bool(jnp.isfinite(loss)) else "the loss is finite and a gradient is not"
+    if not bad and data:
+        return f"{what} {where}: {data}; give it a weight of 0, or change it"
     if not bad:
         return f"{what} {where}, all gradients are: look at the penalty and the metrics"
     large = [path for path, leaf in jax.tree_util.tree_leaves_with_path(params) if _real(leaf) and float(jnp.abs(leaf).max()) > 1e6]
     path = bad[-1]
     hint = "; parameters have grown above 10⁶, so lower the learning rate or clip the gradients" if large else ""
     return (f"{what} {where}: going backwards, params{jax.tree_util.keystr(path)}{_layer(net, path)} is the first whose gradient is not "
-            f"finite{hint}")
+            f"finite{hint}{data and f'; {data}'}")
 
 
 def _bad(tree):

@@ -1,13 +1,14 @@
 """What is minimized: a function of the parameters, the state and a batch, with the metrics beside it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fnnet.objects import Frozen
+from fnnet.train.metrics import measure, without_uncounted
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,35 +26,30 @@ class Objective(Frozen):
         if not isinstance(batch, tuple | list) or len(batch) not in (2, 3) or not hasattr(batch[1], "dtype"):
             raise ValueError(f"a batch is (x, y) or (x, y, weights), and was given as {jax.tree.map(jnp.shape, batch)}")
         x, y, *weights = batch
+        x = without_uncounted(x, y, self.loss, *weights)
         prediction, state = self.net.apply(params, state, x, key=key, train=train)
         value = self.loss(prediction, y, *weights)
         if jnp.ndim(value):
             raise ValueError(f"the loss of a batch is one number, and was given as {list(jnp.shape(value))}: take its mean, "
                              "lambda prediction, y: loss(prediction, y).mean()")
-        measured = {"loss": value}
-        if jnp.issubdtype(y.dtype, jnp.integer) and prediction.ndim == y.ndim + 1 and prediction.shape[-1] > 1:
-            chosen = jnp.argmax(prediction, -1)
-            measured["accuracy"] = _mean(chosen == y.astype(chosen.dtype), *weights)
-        measured |= {name: metric(prediction, y) for name, metric in self.metrics}
+        measured = measure(self.metrics, self.loss, value, prediction, y, weights, train)
         if self.penalty is not None:
             value = value + jnp.asarray(self.penalty(params)).astype(value.dtype)
-            measured["objective"] = value
+            measured["objective"] = replace(measured["loss"], total=value.astype(float) * measured["loss"].count)
         return value, (state, measured)
 
 
 def supervised(net, loss, penalty=None, metrics=None) -> Objective:
     """The objective of learning from pairs: objective(params, state, batch, *, key, train) -> loss, (state, metrics).
 
-    batch is (x, y) or (x, y, weights). `penalty(params)` is added to what is minimized; the metric "loss" is without it, so
-    that training and validation compare, and "objective" is with it. `metrics` are functions of (prediction, y) by name;
-    "accuracy" is there by itself where y holds integer labels and the prediction a score for each class.
+    batch is (x, y) or (x, y, weights). A row of weight 0, or whose label the loss ignores, adds exactly 0 to the loss and its
+    gradients, even where its features are NaN or its loss is infinite. `penalty(params)` is added to what is minimized; the metric
+    "loss" is without it, so that training and validation compare, and "objective" is with it. "accuracy" is there by itself where
+    y holds integer labels and the prediction a score for each class; labels that the loss ignores do not count.
+
+    `metrics` are functions by name, of (prediction, y), or of (prediction, y, weights) where batches have weights. Each returns a
+    number, the mean over the batch; or (sum, count), where it counts something other than rows. What is no mean over batches (R²,
+    AUC, F1) is wrapped, train.OverAll(f), and measured of all examples where a state is evaluated. They come as train.Mean(total,
+    count); epochs and evaluations add these and divide once.
     """
     return Objective(net, loss, penalty, tuple((metrics or {}).items()))
-
-
-def _mean(hits, weights=None):
-    hits = hits.astype(float)
-    if weights is None:
-        return hits.mean()
-    weights = weights.astype(hits.dtype)
-    return (hits * weights).sum() / jnp.where(weights.sum() == 0, 1, weights.sum())

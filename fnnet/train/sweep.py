@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnet.train.batching import check_data, is_arrays, order, rows_of
+from fnnet.train.metrics import over_steps, values
 from fnnet.train.step import with_objective
 
 
@@ -58,7 +59,7 @@ def sweep(make: Callable, settings, data, validation=None, *, folds=None, epochs
     static      names of settings that `make` takes as they are: dropout rates, sizes. Each of their values is a part of the program
     monitor     what is best where it is smallest (mode="max": largest, by default where "accuracy" is in its name)
 
-    Metrics are the objective's: means over the steps of an epoch, and "valid_…" after it on all that is held out, in one batch. All
+    Metrics are the objective's: means over an epoch, and "valid_…" after it on all that is held out, in one batch. All
     take as many epochs and are judged by the last: to stop earlier give fewer. Folds copy the data k times.
     """
     trainings, static = _all(settings), (static,) if isinstance(static, str) else static
@@ -82,8 +83,8 @@ def sweep(make: Callable, settings, data, validation=None, *, folds=None, epochs
     @jax.jit
     def everything(traced, data, held_out):
         results = []
-        for values, (numbers, traced) in zip(groups, traced, strict=True):
-            fixed = dict(zip(static, values, strict=True))
+        for chosen, (numbers, traced) in zip(groups, traced, strict=True):
+            fixed = dict(zip(static, chosen, strict=True))
 
             def many(data, held_out, numbers=numbers, traced=traced, fixed=fixed):
                 return jax.vmap(lambda _, traced: whole(make, {**traced, **fixed}, data, held_out, epochs, batch_size))(numbers, traced)
@@ -114,7 +115,7 @@ def whole(make, setting, data, held_out, epochs, batch_size):
     def epoch(run, _):
         run, metrics = jax.lax.scan(lambda run, rows: step(run, rows_of(data, rows)), run, order(run, data, batch_size, True))
         _, (_, valid) = objective(run.params, run.state, held_out, train=False)
-        return run, {name: m.mean() for name, m in metrics.items()} | {f"valid_{name}": m for name, m in valid.items()}
+        return run, over_steps(metrics) | {f"valid_{name}": value for name, value in values(valid).items()}
     return jax.lax.scan(epoch, run, length=epochs)
 
 
