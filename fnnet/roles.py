@@ -1,7 +1,8 @@
 """What each array of a parameter tree is: a "weight", a "bias", a "scale", or a "table" of vectors.
 
-Weights and tables decay; biases and scales do not. A layer declares the roles of its parameters by their names, and every declared
-name means the same to `by_name`: an optimizer, which sees only the tree, and a layer, which knows what it made, therefore agree.
+Weights and tables decay; biases and scales do not. A layer declares the roles of its parameters by their names, and
+every declared name means the same to `by_name`: an optimizer, which sees only the tree, and a layer, which knows what
+it made, therefore agree.
 """
 
 import re
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 ROLES = ("weight", "bias", "scale", "table")
 DECAYING = ("weight", "table")
 # By the whole name of a parameter, but for digits at its end (b1): ours, and those of lecture notes.
-WHOLE = {"b": "bias", "bq": "bias", "bk": "bias", "bv": "bias", "bo": "bias", "bh": "bias", "w": "weight", "W": "weight"}
+WHOLE = {"b": "bias", "bq": "bias", "bk": "bias", "bv": "bias", "bo": "bias", "bh": "bias",
+         "w": "weight", "W": "weight"}
 # By the last word in it that is known: bias_hh_l0, attn_bias, kernel_scale.
 WORDS = {"bias": "bias", "biases": "bias", "beta": "bias", "offset": "bias", "shift": "bias",
          "gamma": "scale", "scale": "scale", "scales": "scale", "gain": "scale", "slope": "scale",
@@ -20,24 +22,27 @@ WORDS = {"bias": "bias", "biases": "bias", "beta": "bias", "offset": "bias", "sh
 
 
 def of_name(name, rank):
-    """The role of a parameter by its name, and by its number of axes where the name says nothing: two or more are a weight."""
+    """The role of a parameter by its name, and by its number of axes where the name says nothing: two or more are a
+    weight."""
     whole = re.split("[./]", name)[-1].rstrip("0123456789_")
     known = [WORDS[word] for word in re.split("[^a-z]+", name.lower()) if word in WORDS]
     return WHOLE.get(whole) or (known[-1] if known else "weight" if rank >= 2 else "bias")
 
 
 def by_name(params):
-    """The role of every array of a tree that any library made, by the last name on the way to it and its number of axes.
+    """The role of every array of a tree that any library made, by the last name on the way to it and its number of
+    axes.
 
-    Biases and scales are known by the names of fnnet, Flax, Haiku, Equinox and PyTorch (b, bias, beta, offset, gamma, scale, …),
-    whatever axes they have: of the layers of a loop they are stacked. Of arrays with any other name, or none, those with two or
-    more axes are weights, and the rest count as biases.
+    Biases and scales are known by the names of fnnet, Flax, Haiku, Equinox and PyTorch (b, bias, beta, offset, gamma,
+    scale, …), whatever axes they have: of the layers of a loop they are stacked. Of arrays with any other name, or
+    none, those with two or more axes are weights, and the rest count as biases.
     """
     return jax.tree_util.tree_map_with_path(lambda path, a: of_name(_last_name(path), jnp.ndim(a)), params)
 
 
 def decays(params):
-    """The mask for weight decay: True for weights and tables, False for biases and scales, by their names (`by_name`)."""
+    """The mask for weight decay: True for weights and tables, False for biases and scales, by their names
+    (`by_name`)."""
     return jax.tree.map(lambda role: role in DECAYING, by_name(params))
 
 

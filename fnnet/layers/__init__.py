@@ -1,4 +1,4 @@
-"""Networks as pure functions of parameter trees. A layer is a frozen dataclass of settings; a bare function is a layer too."""
+"""Networks as pure functions of parameter trees. A layer is a frozen dataclass of settings; a function is one too."""
 
 # Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.
 from fnnet import hints as _hints

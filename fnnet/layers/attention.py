@@ -1,4 +1,5 @@
-"""Attention as a layer, with a memory of what it has seen: the state of a network that writes one token after another."""
+"""Attention as a layer, with a memory of what it has seen: the state of a network that writes one token after
+another."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -20,17 +21,19 @@ from fnnet.layers.norm import LayerNorm
 class MultiHeadAttention(Layer):
     """y = [o¹ … oʰ]·Wo + bo,   oⁱ = attention(x·Wqⁱ, x·Wkⁱ, x·Wvⁱ)   [Vaswani et al. 2017]
 
-    x [n t d] → y [n t d]; params wq [d h·e], wk, wv [d g·e], wo [h·e d] and bq, bk, bv, bo, which bias=False leaves out, with
-    h = heads, g = kv_heads (as many unless given) and e = size (d/h unless given). rotary is the base of rotary positions, 10000 for
-    instance, from 0 in x as in a memory; rate is the share of the attention weights that is dropped when training; with causal=True
-    a query looks at no later keys; window and softcap are those of `ops.attention`. None of these is used unless given.
+    x [n t d] → y [n t d]; params wq [d h·e], wk, wv [d g·e], wo [h·e d] and bq, bk, bv, bo, which bias=False leaves
+    out, with h = heads, g = kv_heads (as many unless given) and e = size (d/h unless given). rotary is the base of
+    rotary positions, 10000 for instance, from 0 in x as in a memory; rate is the share of the attention weights that is
+    dropped when training; with causal=True a query looks at no later keys; window and softcap are those of
+    `ops.attention`. None of these is used unless given.
 
-    In place of x there may be a pair (x, memory): the queries are of x and the keys and values of memory [n s m]; or a triple
-    (x, memory, mask), where memory may be None and the mask, True where a query may look, has the axes of [n h t s] or 1. So
-    cross attention is `Residual(MultiHeadAttention(8), shortcut=lambda given: given[0])`, applied to (x, memory).
+    In place of x there may be a pair (x, memory): the queries are of x and the keys and values of memory [n s m]; or a
+    triple (x, memory, mask), where memory may be None and the mask, True where a query may look, has the axes of
+    [n h t s] or 1. So cross attention is `Residual(MultiHeadAttention(8), shortcut=lambda given: given[0])`, applied to
+    (x, memory).
 
-    With room for tokens in its state, made by `with_cache`, apply takes the tokens that follow those it has seen, one or several,
-    and the state it returns knows them too.
+    With room for tokens in its state, made by `with_cache`, apply takes the tokens that follow those it has seen, one
+    or several, and the state it returns knows them too.
     """
     heads: int
     _: KW_ONLY
@@ -68,13 +71,15 @@ class MultiHeadAttention(Layer):
         d, m = (_features(self, what, a) for what, a in (("x [n t d]", x), ("memory [n s m]", source)))
         _, dtype = shape_and_dtype(x)
         if self.size is None and d % self.heads:
-            raise ValueError(f"{self!r} divides features among its heads, and was given {d}: make that a multiple of {self.heads}, "
-                             "or give size")
+            raise ValueError(f"{self!r} divides features among its heads, and was given {d}: make that a multiple of "
+                             f"{self.heads}, or give size")
         size = self.size or d // self.heads
         if self.rotary and size % 2:
             raise ValueError(f"{self!r} turns pairs of features, and its heads have {size}: make that even")
-        shapes = {"q": (d, self.heads * size), "k": (m, self.groups * size), "v": (m, self.groups * size), "o": (self.heads * size, d)}
-        params = {f"w{name}": self.weights(subkey(key, i), shape, dtype) for i, (name, shape) in enumerate(shapes.items())}
+        shapes = {"q": (d, self.heads * size), "k": (m, self.groups * size), "v": (m, self.groups * size),
+                  "o": (self.heads * size, d)}
+        params = {f"w{name}": self.weights(subkey(key, i), shape, dtype)
+                  for i, (name, shape) in enumerate(shapes.items())}
         if self.bias:
             params |= {f"b{name}": jnp.zeros(shape[-1], dtype) for name, shape in shapes.items()}
         return params, {}
@@ -88,7 +93,8 @@ class MultiHeadAttention(Layer):
 
         def project(w, bias, x, heads):
             return ops.dense(as_real(x, w), w, params.get(bias)).reshape(*x.shape[:2], heads, w.shape[1] // heads)
-        q, k, v = project(wq, "bq", x, self.heads), project(wk, "bk", source, self.groups), project(wv, "bv", source, self.groups)
+        q = project(wq, "bq", x, self.heads)
+        k, v = project(wk, "bk", source, self.groups), project(wv, "bv", source, self.groups)
         begin = state.get("position", jnp.zeros((), jnp.int32))
         if self.rotary:
             q, k = (ops.rope(a, begin + jnp.arange(a.shape[1], dtype=jnp.int32), base=self.rotary) for a in (q, k))
@@ -101,7 +107,7 @@ class MultiHeadAttention(Layer):
                 raise ValueError(f"{self!r} with room for tokens in its state takes x alone, without memory or mask")
             k, v, seen, state = self._remember(state, k, v)
             o = ops.attention(q, k.astype(q.dtype), v.astype(q.dtype), None, seen, noise, **settings)
-            # Past the last place the newest tokens would be written over others: an answer that is none, rather than a wrong one.
+            # Past the last place the newest tokens would be written over others: NaN, rather than a wrong answer.
             o = jnp.where(state["position"] <= k.shape[1], o, jnp.nan)
         return ops.dense(as_real(o, wo).reshape(*x.shape[:2], wo.shape[0]), wo, params.get("bo")), state
 
@@ -109,49 +115,55 @@ class MultiHeadAttention(Layer):
         """All keys and values so far, who may look at which, and the state that holds them."""
         begin, t, (n, length) = state["position"], k.shape[1], state["k"].shape[:2]
         if k.shape[0] != n or t > length:
-            raise ValueError(f"{self!r} was given {t} tokens of {k.shape[0]} sequences, and its state has room for {length} of {n}: "
-                             f"with_cache(net, params, state, n={k.shape[0]}, length=...)")
-        k, v = (lax.dynamic_update_slice_in_dim(state[name], a.astype(state[name].dtype), begin, 1) for name, a in (("k", k), ("v", v)))
+            raise ValueError(f"{self!r} was given {t} tokens of {k.shape[0]} sequences, and its state has room for "
+                             f"{length} of {n}: with_cache(net, params, state, n={k.shape[0]}, length=...)")
+        k, v = (lax.dynamic_update_slice_in_dim(state[name], a.astype(state[name].dtype), begin, 1)
+                for name, a in (("k", k), ("v", v)))
         distance = begin + jnp.arange(t, dtype=jnp.int32)[:, None] - jnp.arange(length, dtype=jnp.int32)[None, :]
         seen = distance >= 0 if self.window is None else (distance >= 0) & (distance < self.window)
         return k, v, seen, {"k": k, "v": v, "position": begin + t}
 
     def cache(self, params, state, n, length):
         if not self.causal:
-            raise ValueError(f"{self!r} looks at what is still to come, and cannot go token by token: make it causal=True")
+            raise ValueError(f"{self!r} looks at what is still to come, and cannot go token by token: make it "
+                             "causal=True")
         shape = n, length, self.groups, params["wk"].shape[1] // self.groups
-        return {"k": jnp.zeros(shape, params["wk"].dtype), "v": jnp.zeros(shape, params["wv"].dtype), "position": jnp.zeros((), jnp.int32)}
+        return {"k": jnp.zeros(shape, params["wk"].dtype), "v": jnp.zeros(shape, params["wv"].dtype),
+                "position": jnp.zeros((), jnp.int32)}
 
 
 def transformer_block(attention, features, hidden=None, *, rate=0.0, norm=None, activation=ops.gelu):
-    """y = h + W₂·g(W₁·norm(h)),   h = x + attention(norm(x)), with a norm before each part   [Vaswani et al. 2017, Xiong et al. 2020]
+    """y = h + W₂·g(W₁·norm(h)),   h = x + attention(norm(x)), with a norm before each part
+    [Vaswani et al. 2017, Xiong et al. 2020]
 
-    A network: `transformer_block(MultiHeadAttention(4, causal=True), 64)` takes x [n t 64] and gives as much. hidden is the width of
-    its perceptron, four times as wide as x unless given; norm is LayerNorm() unless given; rate is the share that is dropped of what
-    each part adds, when training.
+    A network: `transformer_block(MultiHeadAttention(4, causal=True), 64)` takes x [n t 64] and gives as much. hidden is
+    the width of its perceptron, four times as wide as x unless given; norm is LayerNorm() unless given; rate is the
+    share that is dropped of what each part adds, when training.
     """
     norm = LayerNorm() if norm is None else norm
     noise = [Dropout(rate)] if rate else []
+    hidden = 4 * features if hidden is None else hidden
     return Serial(Residual(Serial(norm, attention, *noise)),
-                  Residual(Serial(norm, Dense(4 * features if hidden is None else hidden), activation, Dense(features), *noise)))
+                  Residual(Serial(norm, Dense(hidden), activation, Dense(features), *noise)))
 
 
 def with_cache(net, params, state, n, length):
-    """The state of a network, with room for `length` tokens of n sequences in all its layers of attention, and for the last h (and c)
-    of its recurrent ones.
+    """The state of a network, with room for `length` tokens of n sequences in all its layers of attention, and for the
+    last h (and c) of its recurrent ones.
 
         state = layers.with_cache(net, params, state, n=1, length=100)
         logits, state = net.apply(params, state, prompt)            # all tokens of the prompt at once
         logits, state = net.apply(params, state, token)             # and then one at a time: x [1 1]
 
-    What comes out is what the whole sequence at once gives at these places. The state keeps its shapes, so that a loop over tokens is
-    a scan. Past `length` tokens the answers of attention are NaN.
+    What comes out is what the whole sequence at once gives at these places. The state keeps its shapes, so that a loop
+    over tokens is a scan. Past `length` tokens the answers of attention are NaN.
     """
     net = as_layer(net)
     if room := getattr(net, "cache", None):
         return room(params, state, n, length)
     if _remembers(getattr(net, "layer", None)):
-        raise ValueError(f"{net!r} hands no memory to the layer inside, and cannot go token by token: give the network without it")
+        raise ValueError(f"{net!r} hands no memory to the layer inside, and cannot go token by token: give the "
+                         "network without it")
     if not getattr(net, "parts", ()):
         return state
     check_parts(net, params, state)
@@ -172,8 +184,9 @@ def _parts(x) -> tuple[Any, Any, Any]:
         raise ValueError(f"attention takes x, (x, memory) or (x, memory, mask), and was given {len(x)} arrays")
     x, memory, mask = (*x, None)[:3]
     if mask is not None and mask.dtype != bool:
-        raise TypeError(f"attention takes (x, memory, mask), the mask True where a query may look, and was given {mask.dtype}"
-                        f"{list(mask.shape)} in its place: write mask.astype(bool); keys and values are one array, the memory")
+        raise TypeError("attention takes (x, memory, mask), the mask True where a query may look, and was given "
+                        f"{mask.dtype}{list(mask.shape)} in its place: write mask.astype(bool); keys and values are "
+                        "one array, the memory")
     return x, memory, mask
 
 

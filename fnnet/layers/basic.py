@@ -17,9 +17,9 @@ from fnnet.layers.layer import given as _given
 class Dense(Layer):
     """y = x·W + b
 
-    x [... d] → y [... features]; params w [d features], b [features], which bias=False leaves out. Weights are He-normal and biases 0
-    unless said otherwise. With compute_dtype="bfloat16" the products and y are in bfloat16, and the parameters and their gradients
-    stay in float32.
+    x [... d] → y [... features]; params w [d features], b [features], which bias=False leaves out. Weights are
+    He-normal and biases 0 unless said otherwise. With compute_dtype="bfloat16" the products and y are in bfloat16, and
+    the parameters and their gradients stay in float32.
     """
     features: int
     _: KW_ONLY
@@ -45,7 +45,8 @@ class Dense(Layer):
         w = _given(self, params, "w")
         if jnp.ndim(x) < 1 or jnp.shape(x)[-1] != w.shape[0]:
             hint = ": flatten it first, with Flatten()" if x.ndim > 2 and x[0].size == w.shape[0] else ""
-            raise ValueError(f"{self!r} was initialised for {w.shape[0]} features, and was given x {list(jnp.shape(x))}{hint}")
+            raise ValueError(f"{self!r} was initialised for {w.shape[0]} features, and was given x "
+                             f"{list(jnp.shape(x))}{hint}")
         if not (self.compute_dtype and jnp.issubdtype(x.dtype, jnp.floating)):
             x = as_real(x, w)
         return ops.dense(x, w, params.get("b"), compute_dtype=self.compute_dtype), state
@@ -55,7 +56,8 @@ class Dense(Layer):
 class DenseStack(Layer):
     """hⁱ = g(hⁱ⁻¹·Wⁱ + bⁱ) for i = 1 … depth: equal dense layers as one rule
 
-    x [... d] → y [... d]; params w [depth d d], b [depth d]. activation is "relu" unless it is "tanh", "sigmoid" or "identity".
+    x [... d] → y [... d]; params w [depth d d], b [depth d]. activation is "relu" unless it is "tanh", "sigmoid" or
+    "identity".
     """
     depth: int
     _: KW_ONLY
@@ -79,7 +81,8 @@ class DenseStack(Layer):
 class Embedding(Layer):
     """y = Wᵢ, the i-th row of W: a learned vector for each of so many symbols
 
-    x [...] integers from 0 to symbols − 1 → y [... features]; params w [symbols features], N(0, 1) unless said otherwise.
+    x [...] integers from 0 to symbols − 1 → y [... features]; params w [symbols features], N(0, 1) unless said
+    otherwise.
     """
     symbols: int
     features: int
@@ -112,7 +115,8 @@ class Dropout(Layer):
 
 @dataclass(frozen=True, repr=False)
 class StochasticDepth(Layer):
-    """The layer at the end of a residual branch that leaves the branch out, example by example, with chance `rate` when training:
+    """The layer at the end of a residual branch that leaves the branch out, example by example, with chance `rate` when
+    training:
     `Residual(Serial(Dense(64), ops.relu, StochasticDepth(0.2)))`."""
     rate: float
 
@@ -125,9 +129,11 @@ class StochasticDepth(Layer):
 
 @dataclass(frozen=True, repr=False)
 class PReLU(Layer):
-    """y = x if x ≥ 0 else ax, a learned: one for each channel, or one for all with shared=True. It starts at 0.25, or at `start`.
+    """y = x if x ≥ 0 else ax, a learned: one for each channel, or one for all with shared=True. It starts at 0.25, or
+    at `start`.
 
-    params slope (a) [d], or [] for all. Weight decay leaves it alone: a slope pulled to 0 would be ReLU.   [He et al. 2015]
+    params slope (a) [d], or [] for all. Weight decay leaves it alone: a slope pulled to 0 would be ReLU.
+    [He et al. 2015]
     """
     _: KW_ONLY
     start: float = 0.25
@@ -186,4 +192,5 @@ def _key(layer, key):
 
 def _share(layer, rate):
     if not 0 <= rate <= 1:
-        raise ValueError(f"the rate of {type(layer).__name__} is the share that is dropped, from 0 to 1, and was given as {rate!r}")
+        raise ValueError(f"the rate of {type(layer).__name__} is the share that is dropped, from 0 to 1, and was "
+                         f"given as {rate!r}")

@@ -1,7 +1,7 @@
 """What every layer checks at its doors: its settings when it is made, and the arguments of init and apply.
 
-One declaration of each is enough. The settings of a layer are the fields of its dataclass, whose annotations say of what kind they
-are; its parameters are the names in `parameters`.
+One declaration of each is enough. The settings of a layer are the fields of its dataclass, whose annotations say of
+what kind they are; its parameters are the names in `parameters`.
 """
 
 import difflib
@@ -21,26 +21,31 @@ from fnnet.roles import DECAYING, by_name
 
 # A setting here, and what PyTorch, Flax, Haiku and Keras call it.
 CALLED = {
-    "features": "units out_features out_channels filters hidden_size hidden_dim output_dim output_size embedding_dim width channels dim",
+    "features": "units out_features out_channels filters hidden_size hidden_dim output_dim output_size embedding_dim "
+                "width channels dim",
     "kernel": "kernel_size kernel_shape filter_size", "strides": "stride window_strides", "padding": "pad",
     "window": "kernel_size pool_size window_shape kernel sliding_window window_size attention_window",
-    "dilation": "dilation_rate kernel_dilation rhs_dilation dilations rate", "groups": "feature_group_count num_groups group",
-    "multiplier": "depth_multiplier channel_multiplier", "size": "output_size head_dim key_dim key_size head_size", "p": "norm_type",
+    "dilation": "dilation_rate kernel_dilation rhs_dilation dilations rate",
+    "groups": "feature_group_count num_groups group", "multiplier": "depth_multiplier channel_multiplier",
+    "size": "output_size head_dim key_dim key_size head_size", "p": "norm_type",
     "bias": "use_bias with_bias center create_offset", "scale": "use_scale affine elementwise_affine create_scale",
     "weights": "kernel_init kernel_initializer w_init weight_init initializer embeddings_initializer embedding_init",
     "biases": "bias_init bias_initializer b_init", "recurrent": "recurrent_initializer recurrent_kernel_init",
     "rate": "p dropout dropout_rate drop prob drop_rate drop_prob", "eps": "epsilon", "momentum": "decay decay_rate",
-    "heads": "num_heads n_heads nhead", "kv_heads": "num_kv_heads num_query_groups num_key_value_heads", "causal": "is_causal",
+    "heads": "num_heads n_heads nhead", "kv_heads": "num_kv_heads num_query_groups num_key_value_heads",
+    "causal": "is_causal",
     "rotary": "rope_base rope_theta", "softcap": "logits_soft_cap", "symbols": "num_embeddings vocab_size input_dim",
     "reverse": "go_backwards", "forget": "forget_bias unit_forget_bias", "activation": "nonlinearity",
-    "rank": "r", "alpha": "lora_alpha", "steps": "n_power_iterations n_steps", "start": "init negative_slope negative_slope_init",
-    "depth": "num_layers n_layers", "times": "depth num_layers n_layers repeats length", "keep": "remat checkpoint", "join": "mode merge",
-    "compute_dtype": "dtype", "shortcut": "skip downsample projection", "layer": "module body net", "body": "module layer net",
+    "rank": "r", "alpha": "lora_alpha", "steps": "n_power_iterations n_steps",
+    "start": "init negative_slope negative_slope_init", "depth": "num_layers n_layers",
+    "times": "depth num_layers n_layers repeats length", "keep": "remat checkpoint", "join": "mode merge",
+    "compute_dtype": "dtype", "shortcut": "skip downsample projection", "layer": "module body net",
+    "body": "module layer net",
 }
 FROM_X = "leave it out, since the sizes that come in follow from x"
 ADVICE = {
-    **dict.fromkeys(["in_features", "in_channels", "in_dim", "input_size", "input_dim", "input_shape", "embed_dim"], FROM_X),
-    **dict.fromkeys(["num_features", "num_channels", "num_parameters", "normalized_shape"], FROM_X),
+    **dict.fromkeys(["in_features", "in_channels", "in_dim", "input_size", "input_dim", "input_shape"], FROM_X),
+    **dict.fromkeys(["embed_dim", "num_features", "num_channels", "num_parameters", "normalized_shape"], FROM_X),
     "activation": "an activation is a layer of its own, as in Serial(Dense(64), ops.relu)",
     "batch_first": "x is always [n t d]",
     "bidirectional": "write Bidirectional(...) around the layer",
@@ -65,13 +70,15 @@ KINDS = {
     Callable: ("a function", lambda v: callable(v) and not isinstance(v, type) and not hasattr(v, "apply")),
 }
 WRITE = "y, state = net.apply(params, state, x)"
-NAMES_FOR = {"bias": "b or ..._bias", "scale": "gamma or ..._scale", "weight": "w or ..._kernel", "table": "w or ..._table"}
+NAMES_FOR = {"bias": "b or ..._bias", "scale": "gamma or ..._scale", "weight": "w or ..._kernel",
+             "table": "w or ..._table"}
 
 
 # Settings
 
 def check_settings(cls, args, kwargs):
-    """Refuses settings that a layer does not have, or that are of the wrong kind. What is missing Python itself says."""
+    """Refuses settings that a layer does not have, or that are of the wrong kind. What is missing Python itself
+    says."""
     known = _settings(cls)
     passing = {p.kind for p in known.values()}
     unknown = [name for name in kwargs if name not in known]
@@ -86,7 +93,8 @@ def check_settings(cls, args, kwargs):
     for name, value in [*zip(leading, args), *kwargs.items()]:
         if name in known and not _fits(value, known[name].annotation):
             kinds = _kinds(known[name].annotation)
-            raise TypeError(f"{name} of {cls.__name__} must be {' or '.join(KINDS[kind][0] for kind in kinds)}; got {value!r}"
+            wanted = " or ".join(KINDS[kind][0] for kind in kinds)
+            raise TypeError(f"{name} of {cls.__name__} must be {wanted}; got {value!r}"
                             + _hint(value, kinds))
 
 
@@ -140,8 +148,12 @@ def _written(known):
 def _too_many(cls, known, leading, args):
     name, extra, first = cls.__name__, args[len(leading)], ", ".join(map(repr, args[:len(leading)]))
     rest = [p for p in known.values() if p.kind is p.KEYWORD_ONLY]
-    alone = f"{' and '.join(leading)} without a name and its other settings by name" if leading else "its settings by name"
-    by_name = f"{name}({first}{', ' if first else ''}{rest[0].name}={extra!r})" if rest and _fits(extra, rest[0].annotation) else ""
+    alone = "its settings by name"
+    if leading:
+        alone = f"{' and '.join(leading)} without a name and its other settings by name"
+    by_name = ""
+    if rest and _fits(extra, rest[0].annotation):
+        by_name = f"{name}({first}{', ' if first else ''}{rest[0].name}={extra!r})"
     if _is_activation(extra):
         ways = [f"Serial({name}({first}), ops.{extra if isinstance(extra, str) else extra.__name__})"]
     elif leading in (["features"], ["heads"]) and is_whole(extra):          # often (what comes in, what goes out)
@@ -172,12 +184,14 @@ def _is_array(a):
 # init and apply
 
 def checked_init(init):
-    """The init of a layer, which says what to write where a call is wrong, and where the names of parameters would mislead."""
+    """The init of a layer, which says what to write where a call is wrong, and where the names of parameters would
+    mislead."""
     @functools.wraps(init)
     def checked(self, *args, **kwargs):
         given = dict(zip(("key", "x"), args)) | kwargs
         if not ("key" in given and "x" in given):
-            raise TypeError("init takes a key and an example of the input: write params, state = net.init(jax.random.key(0), x)")
+            raise TypeError("init takes a key and an example of the input: write params, state = "
+                            "net.init(jax.random.key(0), x)")
         if not _is_key(given["key"]):
             exchanged = _is_array(given["x"]) and jnp.issubdtype(given["x"].dtype, jax.dtypes.prng_key)
             raise TypeError(f"key must be a key of jax.random; got {_briefly(given['key'])}: write net.init("
@@ -191,12 +205,14 @@ def checked_init(init):
 
 
 def checked_apply(apply):
-    """The apply of a layer, which says what to write where a call is wrong: arguments exchanged or forgotten, other parameters."""
+    """The apply of a layer, which says what to write where a call is wrong: arguments exchanged or forgotten, other
+    parameters."""
     @functools.wraps(apply)
     def checked(self, *args, **kwargs):
         given = dict(zip(("params", "state", "x"), args)) | kwargs
         if missing := [name for name in ("params", "state", "x") if name not in given]:
-            raise TypeError(f"apply takes params, state and x, and {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: "
+            raise TypeError(f"apply takes params, state and x, and {' and '.join(missing)} "
+                            f"{'is' if len(missing) == 1 else 'are'} missing: "
                             f"write {WRITE}, with params and state from net.init(key, x)")
         if len(args) > 3:
             raise TypeError("apply takes params, state and x, and the others by name: write "
@@ -211,8 +227,8 @@ def check_parts(net, params, state):
     for what, made in ("parameters", params), ("state", state):
         if not isinstance(made, tuple | list) or len(made) != len(net.parts):
             got = f"{len(made)} entries" if isinstance(made, tuple | list) else _briefly(made)
-            raise ValueError(f"this {type(net).__name__} has {len(net.parts)} parts, and its {what} must be a tuple with an entry for "
-                             f"each, as its init makes it; got {got}")
+            raise ValueError(f"this {type(net).__name__} has {len(net.parts)} parts, and its {what} must be a tuple "
+                             f"with an entry for each, as its init makes it; got {got}")
 
 
 def check_names(layer, what, names, got):
@@ -246,20 +262,22 @@ def _remedy(layer, names, got):
     more, missing = [name for name in got if name not in names], [name for name in names if name not in got]
     pairs = {}
     for name in more:
-        alike = [other for other in missing if declared.get(other) == by_name({name: got[name]})[name] and other not in pairs.values()]
-        if alike:
+        role = by_name({name: got[name]})[name]
+        if alike := [other for other in missing if declared.get(other) == role and other not in pairs.values()]:
             pairs[name] = alike[0]
     if pairs:
         return f": rename {', '.join(f'{name} to {other}' for name, other in pairs.items())}"
     if more:
         setting = declared.get(more[0])             # a bias or scale, which a setting of that name leaves out
-        return f": {setting}=False leaves {more[0]} out" if getattr(layer, str(setting), True) is False else f": leave {more[0]} out"
+        by_setting = getattr(layer, str(setting), True) is False
+        return f": {setting}=False leaves {more[0]} out" if by_setting else f": leave {more[0]} out"
     setting = declared.get(missing[0])
     return f": for a layer without {missing[0]} write {setting}=False" if hasattr(layer, str(setting)) else ""
 
 
 def _check_roles(layer, params):
-    """An optimizer sees only names: refuses a parameter that decays by its name and not by its layer, or the other way round."""
+    """An optimizer sees only names: refuses a parameter that decays by its name and not by its layer, or the other way
+    round."""
     declared = jax.tree_util.tree_leaves_with_path(layer.roles(params))
     for (path, role), named in zip(declared, jax.tree.leaves(by_name(params)), strict=True):
         if (role in DECAYING) != (named in DECAYING):

@@ -12,10 +12,11 @@ from fnnet.layers.layer import Layer, alike, as_layer, code, output, part, subke
 
 @dataclass(frozen=True, init=False, repr=False)
 class Serial(Layer):
-    """h⁰ = x,   hⁱ = fⁱ(hⁱ⁻¹, Wⁱ): layers one after another. Functions are layers: `Serial(Dense(128), ops.relu, Dense(10))`.
+    """h⁰ = x,   hⁱ = fⁱ(hⁱ⁻¹, Wⁱ): layers one after another. Functions are layers:
+    `Serial(Dense(128), ops.relu, Dense(10))`.
 
-    A layer holds no parameters, so the same object at two places has parameters of its own at each: `block = Dense(64)` in
-    `Serial(block, block)` is two layers. For one set of parameters applied to several arrays there is `Shared`.
+    A layer holds no parameters, so the same object at two places has parameters of its own at each: `block = Dense(64)`
+    in `Serial(block, block)` is two layers. For one set of parameters applied to several arrays there is `Shared`.
     """
     parts: tuple
 
@@ -76,14 +77,15 @@ class Residual(Layer):
 
 @dataclass(frozen=True, init=False, repr=False)
 class Parallel(Layer):
-    """y = join(f¹(x), f²(x), …). join is "concat" (along the last axis), "sum", or a function of the list of outputs: with `tuple`
-    the branches stay apart."""
+    """y = join(f¹(x), f²(x), …). join is "concat" (along the last axis), "sum", or a function of the list of outputs:
+    with `tuple` the branches stay apart."""
     parts: tuple
     join: str | Callable
 
     def __init__(self, *layers, join="concat"):
         if join not in ("concat", "sum") and not callable(join):
-            raise ValueError(f"Parallel joins its outputs by 'concat', 'sum' or a function of their list, and was given {join!r}")
+            raise ValueError("Parallel joins its outputs by 'concat', 'sum' or a function of their list, and was "
+                             f"given {join!r}")
         object.__setattr__(self, "parts", tuple(as_layer(layer) for layer in layers))
         object.__setattr__(self, "join", join)
 
@@ -92,7 +94,8 @@ class Parallel(Layer):
         return tuple(p for p, _ in made), tuple(s for _, s in made)
 
     def apply(self, params, state, x, *, key=None, train=False):
-        outs = [part(layer, i, p, s, x, key=key, train=train) for i, (layer, p, s) in enumerate(zip(self.parts, params, state))]
+        outs = [part(layer, i, p, s, x, key=key, train=train)
+                for i, (layer, p, s) in enumerate(zip(self.parts, params, state))]
         ys = [y for y, _ in outs]
         if self.join == "concat":
             y = jnp.concatenate(alike(*ys), -1)
@@ -103,12 +106,14 @@ class Parallel(Layer):
         return y, tuple(s for _, s in outs)
 
     def __repr__(self):
-        return _written("Parallel", [*map(repr, self.parts)] + ([] if self.join == "concat" else [f"join={code(self.join)}"]))
+        join = [] if self.join == "concat" else [f"join={code(self.join)}"]
+        return _written("Parallel", [*map(repr, self.parts), *join])
 
 
 @dataclass(frozen=True, repr=False)
 class Shared(Layer):
-    """(x¹, x², …) → (f(x¹), f(x²), …): one layer, with one set of parameters, for each of several arrays, as `ops.triplet` wants them.
+    """(x¹, x², …) → (f(x¹), f(x²), …): one layer, with one set of parameters, for each of several arrays, as
+    `ops.triplet` wants them.
 
     params and state are those of the layer inside; the state goes from one array to the next.
     """
@@ -129,7 +134,8 @@ class Shared(Layer):
 
     def _several(self, x):
         if not isinstance(x, tuple | list):
-            raise ValueError(f"{self!r} takes several arrays, (x, y) for instance, and was given one, {list(jnp.shape(x))}")
+            raise ValueError(f"{self!r} takes several arrays, (x, y) for instance, and was given one, "
+                             f"{list(jnp.shape(x))}")
         return x
 
 
@@ -137,8 +143,9 @@ class Shared(Layer):
 class Frozen(Layer):
     """y = f(x), f as it is: no gradient, no dropout, running statistics as they stand.
 
-    There are no params: those of the layer inside are in the state, {"params", "state"}, where neither optimizer nor penalty comes.
-    What has been learned elsewhere is put there: `state[0]["params"] = learned` for the first part of a Serial.
+    There are no params: those of the layer inside are in the state, {"params", "state"}, where neither optimizer nor
+    penalty comes. What has been learned elsewhere is put there: `state[0]["params"] = learned` for the first part of a
+    Serial.
     """
     layer: Layer
     parameters = {}

@@ -1,9 +1,10 @@
-"""Convolutions and pooling, channels last, over any number of spatial axes: the input says how many. kernel, window, strides and
-dilation are numbers, or tuples of one for each axis; padding is "SAME", "VALID", a number, or a tuple of numbers or pairs.
+"""Convolutions and pooling, channels last, over any number of spatial axes: the input says how many. kernel, window,
+strides and dilation are numbers, or tuples of one for each axis; padding is "SAME", "VALID", a number, or a tuple of
+numbers or pairs.
 
-Unless told otherwise kernels are 3 wide, strides, dilation and groups are 1 and the padding is "SAME", so that an image keeps its size;
-windows of pooling are 2 wide, stand side by side and have the padding "VALID", so that an image has half its size afterwards.
-bias=False leaves out b. Weights are He-normal and biases 0 unless said otherwise."""
+Unless told otherwise kernels are 3 wide, strides, dilation and groups are 1 and the padding is "SAME", so that an image
+keeps its size; windows of pooling are 2 wide, stand side by side and have the padding "VALID", so that an image has
+half its size afterwards. bias=False leaves out b. Weights are He-normal and biases 0 unless said otherwise."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -46,17 +47,19 @@ class _Convolution(Layer):
 class Conv(_Convolution):
     """y[o] = Σᵤ x[so + ru]·w[u] + b
 
-    x [n *spatial c] → y [n *places features]; params w [*kernel c/groups features], b [features]. strides s, dilation r and
-    groups as in ops.conv. A kernel of 1 is Dense at every place.
+    x [n *spatial c] → y [n *places features]; params w [*kernel c/groups features], b [features]. strides s, dilation r
+    and groups as in ops.conv. A kernel of 1 is Dense at every place.
     """
     op = ops.conv
 
 
 @dataclass(frozen=True, repr=False)
 class ConvTranspose(_Convolution):
-    """y[i] = Σ x[o]·w[u] + b over so + ru = i: a convolution backwards, which makes images larger by the strides, 2 unless given
+    """y[i] = Σ x[o]·w[u] + b over so + ru = i: a convolution backwards, which makes images larger by the strides, 2
+    unless given
 
-    x [n *places c] → y [n *spatial features]; params w [*kernel c/groups features], b [features]. Sizes as in ops.conv_transpose:
+    x [n *places c] → y [n *spatial features]; params w [*kernel c/groups features], b [features]. Sizes as in
+    ops.conv_transpose:
     "SAME" makes spatial = places·strides.
     """
     _: KW_ONLY
@@ -68,8 +71,8 @@ class ConvTranspose(_Convolution):
 class DepthwiseConv(Layer):
     """y[o] = Σᵤ x[so + ru]·w[u] + b, each channel by itself
 
-    x [n *spatial c] → y [n *places c·multiplier]; params w [*kernel 1 c·multiplier], b [c·multiplier]. With Conv(features, kernel=1)
-    behind it a separable convolution   [Chollet 2017]
+    x [n *spatial c] → y [n *places c·multiplier]; params w [*kernel 1 c·multiplier], b [c·multiplier]. With
+    Conv(features, kernel=1) behind it a separable convolution   [Chollet 2017]
     """
     kernel: int | tuple = 3
     _: KW_ONLY
@@ -94,8 +97,8 @@ class DepthwiseConv(Layer):
 
 @dataclass(frozen=True, repr=False)
 class MaxPool(Layer):
-    """y[o] = maxᵤ x[so + u], the largest of every window, which stand side by side unless strides are given. With relu=True and 0,
-    in the same rule."""
+    """y[o] = maxᵤ x[so + u], the largest of every window, which stand side by side unless strides are given. With
+    relu=True and 0, in the same rule."""
     window: int | tuple = 2
     strides: int | tuple | None = None
     padding: str | int | tuple = "VALID"
@@ -172,7 +175,8 @@ def _start(layer, key, x, sizes):
     shape, dtype = shape_and_dtype(x)
     if len(shape) < 3:
         raise ValueError(f"{layer!r} takes x [n *spatial c], channels last, and was given {list(shape)}")
-    kernel, (features, groups) = per_axis(type(layer).__name__, "kernel", layer.kernel, len(shape) - 2), sizes(shape[-1])
+    kernel = per_axis(type(layer).__name__, "kernel", layer.kernel, len(shape) - 2)
+    features, groups = sizes(shape[-1])
     if shape[-1] % groups:
         raise ValueError(f"the groups of {layer!r} divide the channels of x, and x is {list(shape)}")
     params = {"w": of_kernel(layer.weights, key, (*kernel, shape[-1] // groups, features), dtype)}
@@ -184,6 +188,7 @@ def _start(layer, key, x, sizes):
 def _applied(layer, op, params, x, groups):
     w = given(layer, params, "w")
     if x.ndim != w.ndim or x.shape[-1] != w.shape[-2] * groups:
-        raise ValueError(f"{layer!r} was initialised for x [n *spatial {w.shape[-2] * groups}] with {w.ndim - 2} spatial axes, "
-                         f"and was given {list(x.shape)}")
-    return op(as_real(x, w), w, params.get("b"), strides=layer.strides, padding=layer.padding, dilation=layer.dilation, groups=groups)
+        raise ValueError(f"{layer!r} was initialised for x [n *spatial {w.shape[-2] * groups}] with {w.ndim - 2} "
+                         f"spatial axes, and was given {list(x.shape)}")
+    return op(as_real(x, w), w, params.get("b"), strides=layer.strides, padding=layer.padding, dilation=layer.dilation,
+              groups=groups)

@@ -1,5 +1,5 @@
-"""Initialisers: frozen settings, called as (key, shape, dtype). The last two axes of a shape are fan-in and fan-out; axes
-before them are separate matrices (the pieces of a maxout, the layers of a stack)."""
+"""Initialisers: frozen settings, called as (key, shape, dtype). The last two axes of a shape are fan-in and fan-out;
+axes before them are separate matrices (the pieces of a maxout, the layers of a stack)."""
 
 import math
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ def fans(shape):
 
 
 def of_kernel(make, key, shape, dtype):
-    """A kernel w [*kernel c k] of a convolution, where fan-in and fan-out count every tap. Initialisers of elsewhere, such as
-    jax.nn.initializers, are asked for the whole."""
+    """A kernel w [*kernel c k] of a convolution, where fan-in and fan-out count every tap. Initialisers of elsewhere,
+    such as jax.nn.initializers, are asked for the whole."""
     taps = math.prod(shape[:-2])
     if isinstance(make, _Scaled):
         return make(key, shape, dtype) / math.sqrt(taps)
@@ -84,7 +84,8 @@ class orthogonal:
 
     def __call__(self, key, shape, dtype=jnp.float32):
         if len(shape) < 2:
-            raise ValueError(f"an orthogonal initialiser needs a matrix, and was asked for the shape {list(shape)}: use normal or zeros")
+            raise ValueError(f"an orthogonal initialiser needs a matrix, and was asked for the shape {list(shape)}: "
+                             "use normal or zeros")
         tall = (*shape[:-2], max(shape[-2:]), min(shape[-2:]))
         q, r = jnp.linalg.qr(random.normal(key, tall, wide(dtype)))
         q = q * jnp.sign(jnp.diagonal(r, axis1=-2, axis2=-1))[..., None, :]        # else the signs would not be uniform

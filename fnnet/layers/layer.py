@@ -6,9 +6,9 @@
 Layers are frozen dataclasses, so equal nets compare and hash equal and share a compiled program. What changes lives in
 `params` (differentiated) and `state` (not); a layer without either gives empty dictionaries.
 
-Parameters have the dtype of x, and at least float32: the small steps of training round to nothing in a bfloat16 parameter. For
-others cast the tree that init made. With x in half precision beside them, products come out in the dtype of the parameters, and
-normalised or pooled features in that of x.
+Parameters have the dtype of x, and at least float32: the small steps of training round to nothing in a bfloat16
+parameter. For others cast the tree that init made. With x in half precision beside them, products come out in the dtype
+of the parameters, and normalised or pooled features in that of x.
 """
 
 import functools
@@ -29,7 +29,8 @@ _watching = jax.make_user_context(None)         # (see, path of the part at work
 
 
 class Layer:
-    """The base of all layers. A user-defined layer is a frozen dataclass with `init` where it has parameters, and `apply`:
+    """The base of all layers. A user-defined layer is a frozen dataclass with `init` where it has parameters, and
+    `apply`:
 
         @dataclass(frozen=True, repr=False)
         class Scale(layers.Layer):
@@ -42,8 +43,8 @@ class Layer:
             def apply(self, params, state, x, *, key=None, train=False):
                 return params["gamma"] * x, state
 
-    `parameters` declares the role of each parameter: "weight", "bias", "scale" or "table". Settings are checked against the
-    annotations of the fields, and calls against what is declared.
+    `parameters` declares the role of each parameter: "weight", "bias", "scale" or "table". Settings are checked against
+    the annotations of the fields, and calls against what is declared.
     """
     parameters: ClassVar[dict[str, str] | None] = None
 
@@ -58,20 +59,21 @@ class Layer:
                 setattr(cls, name, checked(vars(cls)[name]))
 
     def __call__(self, *args, **kwargs):
-        raise TypeError("a layer is not called, because its parameters are not in it: write y, state = net.apply(params, state, x), "
-                        "with params, state = net.init(key, x)")
+        raise TypeError("a layer is not called, because its parameters are not in it: write y, state = "
+                        "net.apply(params, state, x), with params, state = net.init(key, x)")
 
     def init(self, key, x):
         return {}, {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        raise TypeError(f"{type(self).__name__} has no apply: define apply(self, params, state, x, *, key=None, train=False) -> y, state")
+        raise TypeError(f"{type(self).__name__} has no apply: define apply(self, params, state, x, *, key=None, "
+                        "train=False) -> y, state")
 
     def roles(self, params):
         """What each parameter is, in a tree like params: "weight", "bias", "scale" or "table".
 
-        Parameters whose role is not declared have that of their names and axes. Optimizers see only the tree, and know biases and
-        scales by their names; init refuses a declared role that its name contradicts.
+        Parameters whose role is not declared have that of their names and axes. Optimizers see only the tree, and know
+        biases and scales by their names; init refuses a declared role that its name contradicts.
         """
         if self.parameters is not None:
             return by_name(params) | {name: jax.tree.map(lambda _, role=role: role, params[name])
@@ -81,7 +83,8 @@ class Layer:
         return roles_of(self.layer, params) if isinstance(getattr(self, "layer", None), Layer) else by_name(params)
 
     def names(self):
-        """The names of its parameters as it is set, without those of a bias or scale that is False; None where none are declared."""
+        """The names of its parameters as it is set, without those of a bias or scale that is False; None where none are
+        declared."""
         if self.parameters is None:
             return () if type(self).init is Layer.init else None
         return tuple(name for name, role in self.parameters.items() if getattr(self, role, True) is not False)
@@ -92,7 +95,8 @@ class Layer:
         return ", ".join([*(f"layer {i}" for i in places), " ".join(repr(layer).split())])
 
     def __repr__(self):
-        """The code that builds it: settings that have their default are left out, the leading one goes without its name."""
+        """The code that builds it: settings that have their default are left out, the leading one goes without its
+        name."""
         parts = []
         for i, field in enumerate(fields(self)):                    # of the dataclass that a subclass is
             value, named = getattr(self, field.name), i or field.kw_only or field.name == "rate"
@@ -103,8 +107,8 @@ class Layer:
 
 @dataclass(frozen=True, init=False, repr=False)
 class Function(Layer):
-    """y = f(x): any function of one array, a rule for instance, with settings where it has some: `Function(ops.elu, alpha=0.5)`.
-    Unlike a lambda's, its equal is equal, and is not compiled again."""
+    """y = f(x): any function of one array, a rule for instance, with settings where it has some:
+    `Function(ops.elu, alpha=0.5)`. Unlike a lambda's, its equal is equal, and is not compiled again."""
     f: Callable[[Any], Any]
     settings: tuple
 
@@ -129,7 +133,8 @@ def as_layer(thing):
         return thing
     if callable(thing):
         return Function(thing)
-    raise TypeError(f"a network is made of layers and functions, and {thing!r} is neither: write Dense(10), ops.relu or Serial(...)")
+    raise TypeError(f"a network is made of layers and functions, and {thing!r} is neither: write Dense(10), ops.relu "
+                    "or Serial(...)")
 
 
 def code(value):
@@ -151,8 +156,8 @@ def roles_of(layer, params):
 
 
 def part_of(layer, path):
-    """Where a parameter is, (2, 0) for part 0 of part 2, and the layer it belongs to, from its path in the tree. A wrapper, which
-    has a field `layer`, has the parameters of the layer inside."""
+    """Where a parameter is, (2, 0) for part 0 of part 2, and the layer it belongs to, from its path in the tree. A
+    wrapper, which has a field `layer`, has the parameters of the layer inside."""
     places = []
     for step in path:
         inside = layer
@@ -169,7 +174,9 @@ def part_of(layer, path):
 def given(layer, params, name, what="parameters"):
     """The parameter of that name (or entry of the state), or a sentence."""
     if not isinstance(params, dict) or name not in params:
-        got = f"those with {', '.join(params) or 'nothing'}" if isinstance(params, dict) else f"a {type(params).__name__}"
+        got = f"a {type(params).__name__}"
+        if isinstance(params, dict):
+            got = f"those with {', '.join(params) or 'nothing'}"
         raise ValueError(f"{layer!r} takes the {what} its init made, with {name!r} among them, and was given {got}")
     return params[name]
 
@@ -210,7 +217,8 @@ def subkey(key, i):
 
 
 def part(layer, i, params, state, x, *, key=None, train=False):
-    """Applies the i-th part of a network: with a key of its own, under its name (profiles and jaxprs say "2_Dense"), seen by `watch`."""
+    """Applies the i-th part of a network: with a key of its own, under its name (profiles and jaxprs say "2_Dense"),
+    seen by `watch`."""
     word = re.sub(r"\W", "", code(layer.f)) if isinstance(layer, Function) else type(layer).__name__
     with jax.named_scope(f"{i}_{word}"):
         if _watching.value is None:
@@ -227,9 +235,11 @@ def unwatched():
 
 
 def watch(f, see):
-    """`f` under observation: after every part of every network that f applies, see(path, layer, y) returns what goes on as y.
+    """`f` under observation: after every part of every network that f applies, see(path, layer, y) returns what goes on
+    as y.
 
-    path says where in the network: (2, 0) is part 0 of part 2. A function transform, like fnnet.autodiff: f may be jitted.
+    path says where in the network: (2, 0) is part 0 of part 2. A function transform, like fnnet.autodiff: f may be
+    jitted.
     """
     @functools.wraps(f, updated=())
     def watched(*args, **kwargs):

@@ -1,7 +1,7 @@
 """Layers that normalise what comes in, and wrappers that normalise the weights of the layer inside.
 
-gamma starts at 1 and beta at 0; scale=False and bias=False leave them out. Statistics are computed in at least float32. eps is 1e-5
-unless told otherwise, and 1e-6 of RMSNorm.
+gamma starts at 1 and beta at 0; scale=False and bias=False leave them out. Statistics are computed in at least float32.
+eps is 1e-5 unless told otherwise, and 1e-6 of RMSNorm.
 """
 
 import math
@@ -41,11 +41,11 @@ class _Normalisation(Layer):
 class BatchNorm(_Normalisation):
     """y = γ(x − μ)/√(v + ε) + β, with the statistics of the batch when training and running ones when testing
 
-    running ← m·running + (1 − m)·batch, m = momentum, 0.9 unless told otherwise (Flax's and Keras's convention; PyTorch's
-    momentum is 1 − m, and its running variance unbiased, where this one is the biased v).
+    running ← m·running + (1 − m)·batch, m = momentum, 0.9 unless told otherwise (Flax's and Keras's convention;
+    PyTorch's momentum is 1 − m, and its running variance unbiased, where this one is the biased v).
 
-    x [n ... d]; params gamma, beta [d]; state mean, var [d], at least float32. relu=True sets what is below 0 to 0, in the same
-    rule. Training on a single example without positions warns, because its variance is 0.
+    x [n ... d]; params gamma, beta [d]; state mean, var [d], at least float32. relu=True sets what is below 0 to 0, in
+    the same rule. Training on a single example without positions warns, because its variance is 0.
     """
     _: KW_ONLY
     momentum: float = 0.9
@@ -79,7 +79,8 @@ class BatchNorm(_Normalisation):
     def _warn_of_one(self, x):
         values = math.prod(x.shape[:-1])
         if is_whole(values) and values == 1:
-            warnings.warn(f"{self!r} was trained on one value of each feature, x {list(x.shape)}, whose variance is 0: y is β "
+            warnings.warn(f"{self!r} was trained on one value of each feature, x {list(x.shape)}, whose variance is "
+                          "0: y is β "
                           "whatever x is. Give batches of two examples or more, or use LayerNorm()", stacklevel=4)
 
 
@@ -116,7 +117,8 @@ class RMSNorm(_Normalisation):
 
 @dataclass(frozen=True, repr=False)
 class GroupNorm(_Normalisation):
-    """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example and each of `groups` groups of channels, over all positions
+    """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example and each of `groups` groups of channels, over
+    all positions
 
     x [n ... c] → y [n ... c]; params gamma, beta [c].
     """
@@ -153,8 +155,8 @@ class InstanceNorm(_Normalisation):
 class SpectralNorm(Layer):
     """The layer inside with w/σ in the place of its weights w, σ the largest singular value of w   [Miyato et al. 2018]
 
-    params are those of the layer inside; state u [k], the leading singular vector as far as it is known, and that of the layer.
-    Training makes u better by `steps` steps of power iteration at every call.
+    params are those of the layer inside; state u [k], the leading singular vector as far as it is known, and that of
+    the layer. Training makes u better by `steps` steps of power iteration at every call.
     """
     layer: Layer
     steps: int = 1
@@ -172,13 +174,15 @@ class SpectralNorm(Layer):
     def apply(self, params, state, x, *, key=None, train=False):
         w = _weights(self, params)
         u, v = ops.power_iteration(w, given(self, state, "u", "vectors"), steps=self.steps if train else 0)
-        y, after = self.layer.apply({**params, "w": ops.spectral_normalize(w, u, v)}, state["layer"], x, key=key, train=train)
+        params = {**params, "w": ops.spectral_normalize(w, u, v)}
+        y, after = self.layer.apply(params, state["layer"], x, key=key, train=train)
         return y, {"u": u, "layer": after}
 
 
 @dataclass(frozen=True, repr=False)
 class WeightStandardization(Layer):
-    """The layer inside with (w − μ)/σ in the place of its weights w, mean and variance of each output's weights   [Qiao et al. 2019]
+    """The layer inside with (w − μ)/σ in the place of its weights w, mean and variance of each output's weights
+    [Qiao et al. 2019]
 
     params and state are those of the layer inside.
     """
@@ -201,13 +205,13 @@ class WeightStandardization(Layer):
 
 def _check_eps(layer):
     if not (isinstance(layer.eps, Real) and 0 <= layer.eps < 1):
-        raise ValueError(f"the eps of {type(layer).__name__} is added to a variance, from 0 to less than 1, and was given as "
-                         f"{layer.eps!r}; how many features there are follows from x")
+        raise ValueError(f"the eps of {type(layer).__name__} is added to a variance, from 0 to less than 1, and was "
+                         f"given as {layer.eps!r}; how many features there are follows from x")
 
 
 def _weights(layer, params):
     w = params.get("w") if isinstance(params, dict) else None
     if w is None or jnp.ndim(w) < 2 or isinstance(layer.layer, DenseStack):
-        raise ValueError(f"{type(layer).__name__} normalises the weights w [... k] of one layer, Dense for instance, and {layer.layer!r} "
-                         "has no such parameter: wrap the layers inside it one by one")
+        raise ValueError(f"{type(layer).__name__} normalises the weights w [... k] of one layer, Dense for instance, "
+                         f"and {layer.layer!r} has no such parameter: wrap the layers inside it one by one")
     return w

@@ -44,8 +44,8 @@ class Bilinear(Layer):
 class Gated(Layer):
     """y = u·s(v),   (u, v) = x·W + b: a product of a linear map and an activation of another, both made by one product
 
-    x [... d] → y [... features]; params w [d 2·features], b [2·features], which bias=False leaves out. `product` is a function
-    of u and v: ops.swiglu unless it is ops.geglu or ops.reglu.
+    x [... d] → y [... features]; params w [d 2·features], b [2·features], which bias=False leaves out. `product` is a
+    function of u and v: ops.swiglu unless it is ops.geglu or ops.reglu.
     """
     features: int
     _: KW_ONLY
@@ -69,9 +69,9 @@ class Gated(Layer):
 class LoRA(Layer):
     """y = x·W + (α/r)·(x·A)·B + b, of which A and B are learned, of rank r   [Hu et al. 2022]
 
-    x [... d] → y [... features]; params down (A) [d rank], up (B) [rank features], which starts at 0; W and b, which stay as they
-    are, are the state; bias=False leaves out b. r is 8 and α is 8 unless told otherwise. To adapt a trained Dense, give its
-    parameters: `apply(params, {"w": ..., "b": ...}, x)`. `merged` is a Dense's again.
+    x [... d] → y [... features]; params down (A) [d rank], up (B) [rank features], which starts at 0; W and b, which
+    stay as they are, are the state; bias=False leaves out b. r is 8 and α is 8 unless told otherwise. To adapt a
+    trained Dense, give its parameters: `apply(params, {"w": ..., "b": ...}, x)`. `merged` is a Dense's again.
     """
     features: int
     _: KW_ONLY
@@ -94,7 +94,8 @@ class LoRA(Layer):
     def apply(self, params, state, x, *, key=None, train=False):
         check_names(self, "a state", ("w", "b") if self.bias else ("w",), state)
         w, down = state["w"], params["down"]
-        return ops.dense_low_rank(as_real(x, w), w, down, params["up"], state.get("b"), scale=self.alpha / self.rank), state
+        scale = self.alpha / self.rank
+        return ops.dense_low_rank(as_real(x, w), w, down, params["up"], state.get("b"), scale=scale), state
 
     def merged(self, params, state):
         """The parameters of the Dense that computes the same."""
@@ -103,6 +104,8 @@ class LoRA(Layer):
 
 def _pair(layer, x):
     if not isinstance(x, tuple | list) or len(x) != 2:
-        what = f"{len(x)} arrays" if isinstance(x, tuple | list) else "an array" if hasattr(x, "shape") else type(x).__name__
+        what = "an array" if hasattr(x, "shape") else type(x).__name__
+        if isinstance(x, tuple | list):
+            what = f"{len(x)} arrays"
         raise ValueError(f"{layer!r} takes a pair (x, z), and was given {what}")
     return x

@@ -1,11 +1,13 @@
 """Recurrent layers: a whole sequence at once, or in pieces with a memory in the state.
 
-x [n t d] → y [n t features], or the last h [n features] with last=True. In place of x there may be a pair (x, lengths [n]), of sequences
-padded to one length: then what comes out is a pair too, so that such layers go one after another, unless it is the last h. `First`
-takes other layers past the lengths. reverse=True reads each sequence from its end.
+x [n t d] → y [n t features], or the last h [n features] with last=True. In place of x there may be a pair
+(x, lengths [n]), of sequences padded to one length: then what comes out is a pair too, so that such layers go one after
+another, unless it is the last h. `First` takes other layers past the lengths. reverse=True reads each sequence from its
+end.
 
-With h (and c) in the state, put there by `with_cache`, a layer begins where it stopped the time before: a sequence may come in pieces,
-or token by token. One draw of weights for each gate: Glorot-normal from the input, orthogonal from step to step.
+With h (and c) in the state, put there by `with_cache`, a layer begins where it stopped the time before: a sequence may
+come in pieces, or token by token. One draw of weights for each gate: Glorot-normal from the input, orthogonal from step
+to step.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,8 @@ from fnnet.numeric import extremes, is_whole
 
 
 class _Recurrent(Layer):
-    """What the three share. Each has its `op`, with so many `gates` (None: no axis of gates), and a `memory` from step to step."""
+    """What the three share. Each has its `op`, with so many `gates` (None: no axis of gates), and a `memory` from step
+    to step."""
     gates = None
     memory = ("h",)
     parameters = {"wx": "weight", "wh": "weight", "b": "bias"}
@@ -77,7 +80,8 @@ class RNN(_Recurrent):
 
 @dataclass(frozen=True, repr=False)
 class GRU(_Recurrent):
-    """h = (1 − u)·n + u·h₋ with a reset gate "after" the product with h₋, as in PyTorch, or "before" it   [Cho et al. 2014]
+    """h = (1 − u)·n + u·h₋ with a reset gate "after" the product with h₋, as in PyTorch, or "before" it
+    [Cho et al. 2014]
 
     params wx [d 3 features], wh [features 3 features], b [3 features], bh [features]: see `ops.gru`
     """
@@ -103,8 +107,9 @@ class GRU(_Recurrent):
 class LSTM(_Recurrent):
     """c = f·c₋ + i·g,   h = o·tanh c   [Hochreiter & Schmidhuber 1997]
 
-    params wx [d 4 features], wh [features 4 features], b [4 features], p [3 features] with peepholes=True: see `ops.lstm`. The bias of
-    the forget gate starts at `forget` [Jozefowicz et al. 2015], all others and the peepholes at 0.
+    params wx [d 4 features], wh [features 4 features], b [4 features], p [3 features] with peepholes=True: see
+    `ops.lstm`. The bias of the forget gate starts at `forget`   [Jozefowicz et al. 2015], all others and the peepholes
+    at 0.
     """
     features: int
     _: KW_ONLY
@@ -158,7 +163,8 @@ class Bidirectional(Layer):
 
 @dataclass(frozen=True, repr=False)
 class First(Layer):
-    """(x, …) → (f(x), …): a layer for the first of several arrays, which passes the others on, the lengths of sequences for instance:
+    """(x, …) → (f(x), …): a layer for the first of several arrays, which passes the others on, the lengths of sequences
+    for instance:
     `Serial(LSTM(64), First(Dropout(0.2)), LSTM(64, last=True), Dense(2))`. A single array it takes as it is."""
     body: Layer
 

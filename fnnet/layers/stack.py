@@ -16,9 +16,11 @@ KEEP = ("everything", "inputs", "nothing")
 class Repeat(Layer):
     """hⁱ = f(hⁱ⁻¹, Wⁱ) for i = 1 … times: equal layers as one loop, so that the program does not grow with the depth
 
-    params and state are those of the layer inside with a first axis of `times`. keep is what the way forward keeps for the way back:
-    "everything" that it needs; of each layer its "inputs", the rest being computed once more [Chen et al. 2016]; or "nothing", where the
-    layer is a Coupling, whose inputs follow from its outputs: then memory does not grow with the depth.
+    params and state are those of the layer inside with a first axis of `times`. keep is what the way forward keeps for
+    the way back:
+    "everything" that it needs; of each layer its "inputs", the rest being computed once more   [Chen et al. 2016]; or
+    "nothing", where the layer is a Coupling, whose inputs follow from its outputs: then memory does not grow with the
+    depth.
     """
     layer: Layer
     times: int
@@ -30,15 +32,16 @@ class Repeat(Layer):
         if self.keep not in KEEP:
             raise ValueError(f"Repeat keeps one of {', '.join(KEEP)}, and was told to keep {self.keep!r}")
         if self.keep == "nothing" and not isinstance(self.layer, Coupling):
-            raise ValueError(f"to keep nothing a layer must be one that can be undone: write Repeat(Coupling(f, g), {self.times}, "
-                             f"keep='nothing'), where {self.layer!r} was given")
+            raise ValueError("to keep nothing a layer must be one that can be undone: write Repeat(Coupling(f, g), "
+                             f"{self.times}, keep='nothing'), where {self.layer!r} was given")
 
     def init(self, key, x):
         one = jax.eval_shape(lambda: self.layer.init(jax.random.key(0), x))
         x = _settled(self.layer, *one, x)
         before, after = (jax.tree.map(lambda a: (a.shape, a.dtype), a) for a in (x, output(self.layer, *one, x)))
         if before != after:
-            raise ValueError(f"a layer that is repeated gives what it takes: {self.layer!r} takes {before} and gives {after}")
+            raise ValueError(f"a layer that is repeated gives what it takes: {self.layer!r} takes {before} and gives "
+                             f"{after}")
         if self.keep == "nothing" and jax.tree.leaves(one[1]):
             raise ValueError(f"{self!r} computes each layer twice, and one of them has a state that would change twice")
         return jax.vmap(lambda i: self.layer.init(subkey(key, i), x))(jnp.arange(self.times))
@@ -65,10 +68,11 @@ class Repeat(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Coupling(Layer):
-    """y₁ = x₁ + f(x₂),   y₂ = x₂ + g(y₁), of the halves of x along the last axis   [Dinh et al. 2015, Gomez et al. 2017]
+    """y₁ = x₁ + f(x₂),   y₂ = x₂ + g(y₁), of the halves of x along the last axis
+    [Dinh et al. 2015, Gomez et al. 2017]
 
-    It can be undone, x₂ = y₂ − g(y₁) and x₁ = y₁ − f(x₂): `Repeat(Coupling(f, g), 64, keep="nothing")`. f and g take and give half the
-    features of x. params and state: a pair.
+    It can be undone, x₂ = y₂ − g(y₁) and x₁ = y₁ − f(x₂): `Repeat(Coupling(f, g), 64, keep="nothing")`. f and g take
+    and give half the features of x. params and state: a pair.
     """
     f: Layer
     g: Layer
@@ -83,14 +87,16 @@ class Coupling(Layer):
 
     def init(self, key, x):
         if not x.shape or x.shape[-1] % 2:
-            raise ValueError(f"{self!r} takes x [... 2d], two halves along the last axis, and was given {list(x.shape)}")
+            raise ValueError(f"{self!r} takes x [... 2d], two halves along the last axis, and was given "
+                             f"{list(x.shape)}")
         half = jax.ShapeDtypeStruct((*x.shape[:-1], x.shape[-1] // 2), x.dtype)
         made = [layer.init(subkey(key, i), half) for i, layer in enumerate(self.parts)]
         for layer, (params, state) in zip(self.parts, made, strict=True):
             half = _settled(layer, params, state, half)
         for layer, (params, state) in zip(self.parts, made, strict=True):
             if (out := output(layer, params, state, half)) != half:
-                raise ValueError(f"both parts of a Coupling give what they take: {layer!r} takes {half} and gives {out}")
+                raise ValueError(f"both parts of a Coupling give what they take: {layer!r} takes {half} and gives "
+                                 f"{out}")
         return tuple(p for p, _ in made), tuple(s for _, s in made)
 
     def apply(self, params, state, x, *, key=None, train=False):
@@ -115,7 +121,8 @@ def _one_of(stacked):
 
 
 def _settled(layer, params, state, x):
-    """x in the precision in which the layer answers it, where that is higher: what goes round in a loop has one dtype."""
+    """x in the precision in which the layer answers it, where that is higher: what goes round in a loop has one
+    dtype."""
     def raised(a, y):
         higher = a.shape == y.shape and a.dtype.itemsize < y.dtype.itemsize
         return (a.astype(y.dtype) if hasattr(a, "astype") else jax.ShapeDtypeStruct(a.shape, y.dtype)) if higher else a

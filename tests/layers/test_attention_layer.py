@@ -10,7 +10,16 @@ import pytest
 from drawn import normal
 
 from fnnet import autodiff, layers, ops, optim, train
-from fnnet.layers import Dense, Dropout, LayerNorm, MultiHeadAttention, Residual, Serial, initializers, transformer_block
+from fnnet.layers import (
+    Dense,
+    Dropout,
+    LayerNorm,
+    MultiHeadAttention,
+    Residual,
+    Serial,
+    initializers,
+    transformer_block,
+)
 
 KEY = jax.random.key(0)
 X = normal(0, (2, 6, 8), jnp.float64)
@@ -30,7 +39,8 @@ def started(net, x=X):
     """Parameters without a zero among them."""
     params, state = net.init(KEY, x)
     draw = np.random.default_rng(0)
-    return jax.tree.map(lambda a: jax.device_put((a + 0.1 * draw.normal(size=a.shape)).astype(a.dtype)), jax.device_get(params)), state
+    return jax.tree.map(lambda a: jax.device_put((a + 0.1 * draw.normal(size=a.shape)).astype(a.dtype)),
+                        jax.device_get(params)), state
 
 
 def head_by_head(net, params, x, memory=None, mask=None):
@@ -113,7 +123,8 @@ def test_rotary_attention_knows_distances_alone():
 
 def test_a_transformer_block_is_its_parts():
     block = transformer_block(NETS["causal"], 8, 12)
-    assert block == Serial(Residual(Serial(LayerNorm(), NETS["causal"])), Residual(Serial(LayerNorm(), Dense(12), ops.gelu, Dense(8))))
+    assert block == Serial(Residual(Serial(LayerNorm(), NETS["causal"])),
+                           Residual(Serial(LayerNorm(), Dense(12), ops.gelu, Dense(8))))
     noisy = transformer_block(NETS["causal"], 8, rate=0.1)
     assert noisy.parts[0].body.parts[-1] == noisy.parts[1].body.parts[-1] == Dropout(0.1)
     assert noisy.parts[1].body.parts[1] == Dense(32)
@@ -123,7 +134,8 @@ def test_a_transformer_block_is_its_parts():
     pytest.param(MultiHeadAttention(4, kv_heads=2, causal=True, rotary=10000.0, rate=0.1), id="rotary"),
     pytest.param(MultiHeadAttention(2, causal=True, window=3, softcap=2.0), id="window", marks=pytest.mark.slow)])
 def test_a_step_of_a_transformer_is_the_step_of_autodiff(attention):
-    """Texts, an embedding, a block with dropout, scores: in float64 all parameters after two whole steps, with both losses."""
+    """Texts, an embedding, a block with dropout, scores: in float64 all parameters after two whole steps, with both
+    losses."""
     net = Serial(layers.Embedding(9, 8), transformer_block(attention, 8, rate=0.2), LayerNorm(), Dense(9, bias=False))
     texts = jnp.asarray(np.random.default_rng(0).integers(0, 9, (4, 7)), jnp.int32)
     optimizer = optim.momentum(0.5)
@@ -136,7 +148,8 @@ def test_a_step_of_a_transformer_is_the_step_of_autodiff(attention):
         return run.params, metrics
     got, want = jax.jit(lambda run: (twice(run), autodiff(twice)(run)))(run)
     chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
-    assert min(abs(a - b).max() for a, b in zip(jax.tree.leaves(got[0]), jax.tree.leaves(run.params), strict=True)) > 1e-6
+    moved = zip(jax.tree.leaves(got[0]), jax.tree.leaves(run.params), strict=True)
+    assert min(abs(a - b).max() for a, b in moved) > 1e-6
 
 
 # A token at a time
@@ -146,7 +159,8 @@ BLOCK = Serial(Residual(Serial(MultiHeadAttention(2, causal=True, rotary=100.0),
 
 
 @pytest.mark.sweep(2)
-@pytest.mark.parametrize("net", [*(NETS[name] for name in ("causal", "shared heads", "wide heads", "window")), BLOCK], ids=range(5))
+@pytest.mark.parametrize("net", [*(NETS[name] for name in ("causal", "shared heads", "wide heads", "window")), BLOCK],
+                         ids=range(5))
 def test_a_piece_at_a_time_is_the_whole(net):
     params, plain = started(net)
     apply = jax.jit(net.apply)
@@ -175,7 +189,8 @@ def test_a_loop_over_tokens_is_a_scan():
 
 
 def test_layers_without_a_memory_keep_their_state():
-    net = Serial(layers.SpectralNorm(Dense(8)), layers.Frozen(Dense(8)), layers.Repeat(Residual(NETS["causal"]), 2), Dense(3))
+    net = Serial(layers.SpectralNorm(Dense(8)), layers.Frozen(Dense(8)), layers.Repeat(Residual(NETS["causal"]), 2),
+                 Dense(3))
     params, state = started(net)
     made = layers.with_cache(net, params, state, 2, 6)
     chex.assert_trees_all_equal(made[:2], state[:2])
@@ -227,25 +242,38 @@ def remembered(n, length):
     (lambda: MultiHeadAttention(4, kv_heads=3), ValueError, "kv_heads is a divisor of heads"),
     (lambda: MultiHeadAttention(0), ValueError, "whole number above 0"),
     (lambda: MultiHeadAttention(3).init(KEY, X), ValueError, "given 8: make that a multiple of 3, or give size"),
-    (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, X[..., :4]), ValueError, r"takes x \[n t 8\]"),
-    (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, (X,)), ValueError, "was given 1 arrays"),
-    (lambda: MultiHeadAttention(2, rate=0.1).apply(started(MultiHeadAttention(2))[0], {}, X, train=True), ValueError, "draws a mask"),
-    (lambda: layers.with_cache(MultiHeadAttention(2), *started(MultiHeadAttention(2)), 1, 9), ValueError, "make it causal=True"),
+    (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, X[..., :4]), ValueError,
+     r"takes x \[n t 8\]"),
+    (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, (X,)), ValueError,
+     "was given 1 arrays"),
+    (lambda: MultiHeadAttention(2, rate=0.1).apply(started(MultiHeadAttention(2))[0], {}, X, train=True), ValueError,
+     "draws a mask"),
+    (lambda: layers.with_cache(MultiHeadAttention(2), *started(MultiHeadAttention(2)), 1, 9), ValueError,
+     "make it causal=True"),
     (lambda: MultiHeadAttention(2, size=3, rotary=1e4).init(KEY, X), ValueError, "heads have 3: make that even"),
-    (lambda: layers.with_cache(layers.Frozen(Serial(Dense(8), NETS["causal"])), *started(layers.Frozen(NETS["causal"])), 1, 9), ValueError,
+    (lambda: layers.with_cache(layers.Frozen(Serial(Dense(8), NETS["causal"])), *started(layers.Frozen(NETS["causal"])),
+                               1, 9), ValueError,
      r"Frozen\(.*hands no memory to the layer inside"),
-    (lambda: MultiHeadAttention(2, rotary=1.0), ValueError, r"rotary of MultiHeadAttention\(2, rotary=1.0\) is the base of its angles"),
-    (lambda: MultiHeadAttention(2, rotary=True), TypeError, "rotary of MultiHeadAttention must be a number or None; got True"),
-    (lambda: MultiHeadAttention(2, size=2.5), TypeError, "size of MultiHeadAttention must be a whole number or None; got 2.5"),
+    (lambda: MultiHeadAttention(2, rotary=1.0), ValueError,
+     r"rotary of MultiHeadAttention\(2, rotary=1.0\) is the base of its angles"),
+    (lambda: MultiHeadAttention(2, rotary=True), TypeError,
+     "rotary of MultiHeadAttention must be a number or None; got True"),
+    (lambda: MultiHeadAttention(2, size=2.5), TypeError,
+     "size of MultiHeadAttention must be a whole number or None; got 2.5"),
     (lambda: MultiHeadAttention(2, window=0), ValueError, "whole number above 0"),
     (lambda: MultiHeadAttention(2).init(KEY, X[0]), ValueError, r"takes x \[n t d\], and was given \[6, 8\]"),
-    (lambda: MultiHeadAttention(2).init(KEY, (X, MEMORY[0])), ValueError, r"takes memory \[n s m\], and was given \[5, 3\]"),
-    (lambda: MultiHeadAttention(2).init(KEY, (X, X, X)), TypeError, r"\(x, memory, mask\), .* was given float64\[2, 6, 8\] in its place"),
-    (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, (X, MEMORY)), ValueError, r"takes memory \[n s 8\], and"),
+    (lambda: MultiHeadAttention(2).init(KEY, (X, MEMORY[0])), ValueError,
+     r"takes memory \[n s m\], and was given \[5, 3\]"),
+    (lambda: MultiHeadAttention(2).init(KEY, (X, X, X)), TypeError,
+     r"\(x, memory, mask\), .* was given float64\[2, 6, 8\] in its place"),
+    (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, (X, MEMORY)), ValueError,
+     r"takes memory \[n s 8\], and"),
     (lambda: MultiHeadAttention(2).apply({"wq": jnp.eye(8)}, {}, X), ValueError,
      "takes parameters named wq, wk, wv, wo, bq, bk, bv, bo, .* got wq"),
-    (lambda: layers.with_cache(Serial(Dense(8), NETS["causal"]), (), (), 1, 9), ValueError, "this Serial has 2 parts, and its param"),
-    (lambda: remembered(n=2, length=5), ValueError, r"given 6 tokens of 2 sequences, and its state has room for 5 of 2: with_cache\("),
+    (lambda: layers.with_cache(Serial(Dense(8), NETS["causal"]), (), (), 1, 9), ValueError,
+     "this Serial has 2 parts, and its param"),
+    (lambda: remembered(n=2, length=5), ValueError,
+     r"given 6 tokens of 2 sequences, and its state has room for 5 of 2: with_cache\("),
     (lambda: remembered(n=3, length=9), ValueError, r"room for 9 of 3: with_cache\(net, params, state, n=2"),
 ])
 def test_what_is_wrong_is_said(do, error, said):

@@ -1,4 +1,5 @@
-"""Wrong calls: settings that a layer does not have or of the wrong kind, arguments exchanged or forgotten, parameters of other names."""
+"""Wrong calls: settings that a layer does not have or of the wrong kind, arguments exchanged or forgotten, parameters
+of other names."""
 
 import copy
 import inspect
@@ -46,10 +47,12 @@ W, B = jnp.ones((5, 3)), jnp.ones(3)
 
 @pytest.mark.parametrize("make, said", [
     # misspelt, or as other libraries call them
-    (lambda: Dense(units=3), r"Dense has no setting 'units': write features\. It is Dense\(features, \*, bias=True, .*"),
+    (lambda: Dense(units=3),
+     r"Dense has no setting 'units': write features\. It is Dense\(features, \*, bias=True, .*"),
     (lambda: Dense(3, kernel_init=initializers.he()), "no setting 'kernel_init': write weights"),
     (lambda: Dense(5, in_features=3), "'in_features': leave it out, since the sizes that come in follow from x"),
-    (lambda: Dense(3, activation="relu"), r"'activation': an activation is a layer of its own, as in Serial\(Dense\(64\), ops.relu\)"),
+    (lambda: Dense(3, activation="relu"),
+     r"'activation': an activation is a layer of its own, as in Serial\(Dense\(64\), ops.relu\)"),
     (lambda: Dense(featuers=3), r"'featuers': did you mean features\?"),
     (lambda: Dense(3, zzz=3), "'zzz': there is nothing like it"),
     (lambda: Conv(3, kernel=3, stride=2), "Conv has no setting 'stride': write strides"),
@@ -68,7 +71,8 @@ W, B = jnp.ones((5, 3)), jnp.ones(3)
     (lambda: Parallel(Dense(3), mode="sum"), "'mode': write join"),
     (lambda: Serial(Dense(3), name="net"), "known by their place in it"),
     # without a name, where a number would be taken for something else
-    (lambda: Dense(64, 128), r"takes features without a name .* got Dense\(64, 128\): write Dense\(128\), since the sizes that come in"),
+    (lambda: Dense(64, 128),
+     r"takes features without a name .* got Dense\(64, 128\): write Dense\(128\), since the sizes that come in"),
     (lambda: Dense(3, "relu"), r"got Dense\(3, 'relu'\): write Serial\(Dense\(3\), ops.relu\)"),
     (lambda: Dense(3, ops.relu), r"write Serial\(Dense\(3\), ops.relu\)"),
     (lambda: Conv(3, 32), r"write Conv\(32\), since the sizes .*, or Conv\(3, kernel=32\)"),
@@ -84,7 +88,8 @@ W, B = jnp.ones((5, 3)), jnp.ones(3)
     (lambda: Flatten(3), r"Flatten takes no settings; got Flatten\(3\): write Flatten\(\)"),
     # of the wrong kind
     (lambda: Dense(3.0), "features of Dense must be a whole number; got 3.0"),
-    (lambda: Dense("relu"), "features of Dense must be a whole number; got 'relu': an activation is a layer of its own"),
+    (lambda: Dense("relu"),
+     "features of Dense must be a whole number; got 'relu': an activation is a layer of its own"),
     (lambda: Dense(3, bias=128), "bias of Dense must be True or False; got 128: the sizes that come in follow from x"),
     (lambda: Dense(3, bias=1), "must be True or False; got 1: write True"),
     (lambda: Dense(3, bias=None), "must be True or False; got None"),
@@ -93,6 +98,7 @@ W, B = jnp.ones((5, 3)), jnp.ones(3)
     (lambda: Dense(3, weights=Dense(3)), r"weights of Dense must be a function; got Dense\(3\)"),
     (lambda: Dense(3, compute_dtype=jnp.bfloat16), "compute_dtype of Dense must be a string or None"),
     (lambda: Conv(3, kernel=[3, 3]), r"kernel of Conv must be a whole number or a tuple; got \[3, 3\]: write \(3, 3\)"),
+    (lambda: DepthwiseConv("3"), "kernel of DepthwiseConv must be a whole number or a tuple; got '3'"),
     (lambda: Conv(3, kernel=3.0), "kernel of Conv must be a whole number or a tuple; got 3.0"),
     (lambda: MaxPool(2, relu=ops.relu), "relu of MaxPool must be True or False"),
     (lambda: Dropout(True), "rate of Dropout must be a number; got True"),
@@ -131,25 +137,34 @@ def test_signatures_copies_and_pickles_are_those_of_a_dataclass():
     (lambda: NET.apply(PARAMS, X), TypeError, r"and x is missing: write y, state = net.apply\(params, state, x\)"),
     (lambda: NET.apply(X, PARAMS), TypeError, r"and x is missing: write y, state = net.apply\(params, state, x\)"),
     (lambda: NET.apply(PARAMS), TypeError, r"state and x are missing"),
-    (lambda: NET.apply(X, PARAMS, STATE), TypeError, r"params must be what init made; got an array float.*: write y, state = net.apply"),
+    (lambda: NET.apply(X, PARAMS, STATE), TypeError,
+     r"params must be what init made; got an array float.*: write y, state = net.apply"),
     (lambda: NET.apply(PARAMS, X, STATE), TypeError, r"state must be what init made; got an array"),
     (lambda: Dropout(0.5).apply(X, {}, {}), TypeError, r"params must be what init made; got an array"),
     (lambda: NET.apply(PARAMS, STATE, X, KEY), TypeError, r"write net.apply\(params, state, x, key=key, train=True\)"),
-    (lambda: NET.apply(PARAMS[:2], STATE, X), ValueError, "this Serial has 3 parts, and its parameters .* got 2 entries"),
-    (lambda: Bidirectional(GRU(2)).apply((), (), SEQUENCE), ValueError, "this Bidirectional has 2 parts, .* got 0 entries"),
+    (lambda: NET.apply(PARAMS[:2], STATE, X), ValueError,
+     "this Serial has 3 parts, and its parameters .* got 2 entries"),
+    (lambda: Bidirectional(GRU(2)).apply((), (), SEQUENCE), ValueError,
+     "this Bidirectional has 2 parts, .* got 0 entries"),
     # names
-    (lambda: Dense(3).apply({"w": W, "bias": B}, {}, X), ValueError, "named w, b, as its init makes them; got w, bias: rename bias to b"),
+    (lambda: Dense(3).apply({"w": W, "bias": B}, {}, X), ValueError,
+     "named w, b, as its init makes them; got w, bias: rename bias to b"),
     (lambda: Dense(3).apply({"kernel": W, "bias": B}, {}, X), ValueError, "rename kernel to w, bias to b"),
-    (lambda: Dense(3, bias=False).apply({"w": W, "b": B}, {}, X), ValueError, "named w, .* got w, b: bias=False leaves b out"),
+    (lambda: Dense(3, bias=False).apply({"w": W, "b": B}, {}, X), ValueError,
+     "named w, .* got w, b: bias=False leaves b out"),
     (lambda: Dense(3).apply({"w": W}, {}, X), ValueError, "got w: for a layer without b write bias=False"),
     (lambda: Dense(3).apply({"w": W, "b": B, "c": B}, {}, X), ValueError, "got w, b, c: leave c out"),
     (lambda: Dropout(0.5).apply({"w": W}, {}, X), ValueError, "takes no parameters; got w: leave w out"),
-    (lambda: LayerNorm().apply({"scale": B, "bias": B}, {}, X[:, :3]), ValueError, "rename scale to gamma, bias to beta"),
-    (lambda: LayerNorm(scale=False).apply({"gamma": B, "beta": B}, {}, X[:, :3]), ValueError, "scale=False leaves gamma out"),
-    (lambda: LSTM(3).apply(LSTM(3, peepholes=True).init(KEY, SEQUENCE)[0], {}, SEQUENCE), ValueError, "got wx, wh, b, p: leave p out"),
+    (lambda: LayerNorm().apply({"scale": B, "bias": B}, {}, X[:, :3]), ValueError,
+     "rename scale to gamma, bias to beta"),
+    (lambda: LayerNorm(scale=False).apply({"gamma": B, "beta": B}, {}, X[:, :3]), ValueError,
+     "scale=False leaves gamma out"),
+    (lambda: LSTM(3).apply(LSTM(3, peepholes=True).init(KEY, SEQUENCE)[0], {}, SEQUENCE), ValueError,
+     "got wx, wh, b, p: leave p out"),
     (lambda: Gated(3, bias=False).apply(Gated(3).init(KEY, X)[0], {}, X), ValueError, "bias=False leaves b out"),
     (lambda: LoRA(3).apply(LoRA(3).init(KEY, X)[0], {"w": W}, X), ValueError, "takes a state named w, b, .* got w"),
-    (lambda: MultiHeadAttention(1, bias=False).apply(MultiHeadAttention(1).init(KEY, SEQUENCE)[0], {}, SEQUENCE), ValueError,
+    (lambda: MultiHeadAttention(1, bias=False).apply(MultiHeadAttention(1).init(KEY, SEQUENCE)[0], {}, SEQUENCE),
+     ValueError,
      "bias=False leaves bq out"),
 ])
 def test_a_wrong_call_says_what_to_write(call, error, said):
@@ -160,7 +175,8 @@ def test_a_wrong_call_says_what_to_write(call, error, said):
 ops_layer = layers.as_layer(ops.relu)
 
 
-@pytest.mark.parametrize("name", [name for name in layers.__all__ if name not in ("Layer", "Serial", "Parallel", "Function")])
+@pytest.mark.parametrize("name",
+                         [name for name in layers.__all__ if name not in ("Layer", "Serial", "Parallel", "Function")])
 def test_no_layer_takes_a_setting_that_it_has_not(name):
     """Nor leaves it to Python to say so."""
     kind = getattr(layers, name)
@@ -169,8 +185,10 @@ def test_no_layer_takes_a_setting_that_it_has_not(name):
             kind(zzz=3)
 
 
-@pytest.mark.parametrize("net", [RNN(3), GRU(3), LSTM(3, reverse=True), Bidirectional(LSTM(3))], ids=lambda net: type(net).__name__)
-@pytest.mark.parametrize("lengths, said", [([5, 2], "must be from 0 to 4, the number of steps in x; got 5"), ([2, -1], "got -1")])
+@pytest.mark.parametrize("net", [RNN(3), GRU(3), LSTM(3, reverse=True), Bidirectional(LSTM(3))],
+                         ids=lambda net: type(net).__name__)
+@pytest.mark.parametrize("lengths, said",
+                         [([5, 2], "must be from 0 to 4, the number of steps in x; got 5"), ([2, -1], "got -1")])
 def test_lengths_beyond_the_sequence(net, lengths, said):
     x = SEQUENCE, jnp.asarray(lengths)
     params, state = net.init(KEY, x)

@@ -48,7 +48,8 @@ def test_shape_dtype_and_gradient(name):
             assert y.shape == shape and y.dtype == x.dtype
             assert jax.tree.structure(after) == jax.tree.structure(state)
             return jnp.sin(y + jnp.arange(1.0, y.size + 1).reshape(y.shape)).sum()
-        chex.assert_trees_all_close(jax.grad(loss, (0, 1))(params, X), jax.grad(autodiff(loss), (0, 1))(params, X), rtol=1e-10, atol=1e-12)
+        chex.assert_trees_all_close(jax.grad(loss, (0, 1))(params, X), jax.grad(autodiff(loss), (0, 1))(params, X),
+                                    rtol=1e-10, atol=1e-12)
 
 
 @each
@@ -64,7 +65,8 @@ def test_init_works_from_a_shape_under_jit_and_under_eval_shape(name):
     net, _ = NETS[name]
     made = net.init(KEY, X)
     shapes = jax.tree.map(jnp.shape, made)
-    assert jax.tree.map(lambda s: s.shape, jax.eval_shape(lambda k: net.init(k, jax.ShapeDtypeStruct(X.shape, X.dtype)), KEY)) == shapes
+    assert jax.tree.map(lambda s: s.shape,
+                        jax.eval_shape(lambda k: net.init(k, jax.ShapeDtypeStruct(X.shape, X.dtype)), KEY)) == shapes
     chex.assert_trees_all_close(jax.jit(lambda k: net.init(k, X))(KEY), made, rtol=1e-12)
 
 
@@ -78,8 +80,8 @@ def test_init_computes_no_forward_pass():
     assert seen == [True]
 
 
-@pytest.mark.parametrize("dtype, expected", [(jnp.float32, jnp.float32), (jnp.float64, jnp.float64), (jnp.bfloat16, jnp.float32),
-                                             (jnp.int32, jnp.float32)])
+@pytest.mark.parametrize("dtype, expected", [
+    (jnp.float32, jnp.float32), (jnp.float64, jnp.float64), (jnp.bfloat16, jnp.float32), (jnp.int32, jnp.float32)])
 def test_parameters_have_the_dtype_of_the_example_and_at_least_float32(dtype, expected):
     params, _ = Serial(Dense(2), BatchNorm()).init(KEY, jnp.ones((3, 4), dtype))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(expected)}
@@ -97,7 +99,8 @@ def test_products_in_bfloat16_have_parameters_and_gradients_in_float32(dtype):
     grads = jax.grad(loss)(params)
     assert {leaf.dtype for leaf in jax.tree.leaves((params, grads))} == {jnp.dtype(jnp.float32)}
     wide = Serial(Dense(4), ops.relu, Dense(2))
-    exact = jax.grad(lambda p: (wide.apply(p, state, X)[0] ** 2).sum())(jax.tree.map(lambda a: a.astype(jnp.float64), params))
+    params = jax.tree.map(lambda a: a.astype(jnp.float64), params)
+    exact = jax.grad(lambda p: (wide.apply(p, state, X)[0] ** 2).sum())(params)
     for got, want in zip(jax.tree.leaves(grads), jax.tree.leaves(exact), strict=True):
         assert np.linalg.norm(np.asarray(got) - np.asarray(want)) < 0.02 * np.linalg.norm(want)
 
@@ -144,8 +147,10 @@ def test_flatten():
 
 
 STATISTICS = [
-    (initializers.normal(0.3), 0.3), (initializers.he(), (2 / 400) ** 0.5), (initializers.he("uniform"), (2 / 400) ** 0.5),
-    (initializers.lecun(), (1 / 400) ** 0.5), (initializers.glorot(), (2 / 700) ** 0.5), (initializers.glorot("uniform"), (2 / 700) ** 0.5),
+    (initializers.normal(0.3), 0.3), (initializers.he(), (2 / 400) ** 0.5),
+    (initializers.he("uniform"), (2 / 400) ** 0.5),
+    (initializers.lecun(), (1 / 400) ** 0.5), (initializers.glorot(), (2 / 700) ** 0.5),
+    (initializers.glorot("uniform"), (2 / 700) ** 0.5),
 ]
 
 
@@ -183,13 +188,16 @@ WRONG = [
     (lambda: initializers.orthogonal()(KEY, (3,)), "needs a matrix"),
     (lambda: net.init(KEY, [1.0]), "init takes an example of the input"),
     (lambda: Residual(Dense(3)).init(KEY, X), r"adds the body's output \[5, 3\] to \[5, 7\]: give a shortcut"),
-    (lambda: net.apply(PARAMS, STATE, X, train=True), r"Dropout\(rate=0.5\) draws a mask: call apply\(..., key=key, train=True\)"),
-    (lambda: net.apply(PARAMS, STATE, X[:, :4]), r"Dense\(10\) was initialised for 7 features, and was given x \[5, 4\]"),
+    (lambda: net.apply(PARAMS, STATE, X, train=True),
+     r"Dropout\(rate=0.5\) draws a mask: call apply\(..., key=key, train=True\)"),
+    (lambda: net.apply(PARAMS, STATE, X[:, :4]),
+     r"Dense\(10\) was initialised for 7 features, and was given x \[5, 4\]"),
     (lambda: net.apply(PARAMS, STATE, image), r"given x \[32, 7, 1\]: flatten it first, with Flatten\(\)"),
     (lambda: net.apply(PARAMS[:2], STATE, X), "has 3 parts, .* parameters .* got 2 entries"),
     (lambda: net.apply({}, STATE, X), "has 3 parts, .* parameters .* got a dict of 0"),
     (lambda: net.apply(PARAMS, {}, X), "has 3 parts, .* state .* got a dict of 0"),
-    (lambda: Residual(Dense(7)).apply(Residual(Dense(7)).init(KEY, X)[0], (), X), "has 2 parts, .* state .* got 0 entries"),
+    (lambda: Residual(Dense(7)).apply(Residual(Dense(7)).init(KEY, X)[0], (), X),
+     "has 2 parts, .* state .* got 0 entries"),
     (lambda: Dense(3).apply({"a": 1}, {}, X), r"Dense\(3\) takes parameters named w, b, .* got a"),
 ]
 
@@ -228,7 +236,8 @@ def test_watch_sees_every_part_in_order_and_may_change_what_goes_on():
     f = jax.jit(lambda p: net.apply(p, state, X)[0])
     plain = f(params)                                   # compiled before it is watched
     chex.assert_trees_all_equal(layers.watch(f, see)(params), plain)
-    assert seen == [((0, 0, 0), "Dense", (5, 3)), ((0, 0, 1), "Dense", (5, 4)), ((0, 0), "Parallel", (5, 7)), ((0, 1), "Function", (5, 7)),
+    assert seen == [((0, 0, 0), "Dense", (5, 3)), ((0, 0, 1), "Dense", (5, 4)), ((0, 0), "Parallel", (5, 7)),
+                    ((0, 1), "Function", (5, 7)),
                     ((0,), "Residual", (5, 7)), ((1, 0), "Maxout", (5, 2)), ((1,), "Serial", (5, 2))]
     doubled = layers.watch(f, lambda path, layer, y: 2 * y if path == (1,) else y)(params)
     chex.assert_trees_all_close(doubled, 2 * plain)

@@ -69,7 +69,8 @@ def test_functions_with_settings_share_a_program():
     def run(net, x):
         return net.apply({}, {}, x)[0]
     for _ in range(2):
-        np.testing.assert_allclose(run(Function(ops.elu, alpha=0.5), X), jnp.where(X > 0, X, 0.5 * jnp.expm1(X)), rtol=1e-12)
+        np.testing.assert_allclose(run(Function(ops.elu, alpha=0.5), X), jnp.where(X > 0, X, 0.5 * jnp.expm1(X)),
+                                   rtol=1e-12)
 
 
 @pytest.mark.parametrize("call, sentence", [

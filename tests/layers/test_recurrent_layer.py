@@ -1,4 +1,5 @@
-"""Recurrent layers: shape, gradient against the references, padding, pieces of a sequence, and what is said when used wrongly."""
+"""Recurrent layers: shape, gradient against the references, padding, pieces of a sequence, and what is said when used
+wrongly."""
 
 import chex
 import jax
@@ -32,14 +33,16 @@ def started(net, x=X):
     """Parameters without a zero among them."""
     params, state = net.init(KEY, x)
     draw = np.random.default_rng(0)
-    return jax.tree.map(lambda w: jax.device_put((w + 0.1 * draw.normal(size=w.shape)).astype(w.dtype)), jax.device_get(params)), state
+    return jax.tree.map(lambda w: jax.device_put((w + 0.1 * draw.normal(size=w.shape)).astype(w.dtype)),
+                        jax.device_get(params)), state
 
 
-# Without lengths, of what is made of several layers, there is little that padded sequences do not have: `pytest -m slow`.
+# Without lengths, what is made of several layers has little that padded sequences do not have: `pytest -m slow`.
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("name, given", [
     *(pytest.param(name, (X, LENGTHS), id=f"lengths-{name}") for name in NETS),
-    *(pytest.param(name, X, id=f"x-{name}", marks=[pytest.mark.slow] * (name not in ("RNN", "GRU", "LSTM"))) for name in NETS)])
+    *(pytest.param(name, X, id=f"x-{name}", marks=[pytest.mark.slow] * (name not in ("RNN", "GRU", "LSTM")))
+      for name in NETS)])
 def test_shape_dtype_and_gradient(name, given):
     net, features = NETS[name]
     params, state = started(net, given)
@@ -74,7 +77,8 @@ def test_a_training_step_is_the_step_of_autodiff(net):
         return run.params, metrics
     got, want = jax.jit(lambda run: (train_on(run), autodiff(train_on)(run)))(run)
     chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
-    assert min(abs(a - b).max() for a, b in zip(jax.tree.leaves(got[0]), jax.tree.leaves(run.params), strict=True)) > 1e-6
+    moved = zip(jax.tree.leaves(got[0]), jax.tree.leaves(run.params), strict=True)
+    assert min(abs(a - b).max() for a, b in moved) > 1e-6
 
 
 def test_sequences_spread_over_devices():
@@ -84,7 +88,8 @@ def test_sequences_spread_over_devices():
     gradient = jax.jit(jax.grad(lambda p, given: jnp.sin(net.apply(p, state, given, key=KEY, train=True)[0]).sum()))
     with jax.set_mesh(jax.make_mesh((4,), ("data",), devices=jax.devices()[:4])):
         got = gradient(jax.device_put(params, jax.P()), jax.device_put((x, lengths), jax.P("data")))
-    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(gradient(params, (x, lengths))), rtol=1e-10, atol=1e-13)
+    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(gradient(params, (x, lengths))), rtol=1e-10,
+                                atol=1e-13)
 
 
 @each
@@ -156,7 +161,8 @@ def test_integers_and_half_precision():
     (lambda: GRU(2).apply({}, {}, X), "takes parameters named wx, wh, b, bh, .* got none"),
     (lambda: GRU(2).init(KEY, (X, X, X)), r"takes x or \(x, lengths\), and was given 3 arrays"),
     (lambda: Bidirectional(Dense(2)), r"RNN, GRU or LSTM, and was given Dense\(2\)"),
-    (lambda: layers.with_cache(Bidirectional(GRU(2)), *Bidirectional(GRU(2)).init(KEY, X), 3, 5), r"GRU\(2, reverse=True\) begins at what"),
+    (lambda: layers.with_cache(Bidirectional(GRU(2)), *Bidirectional(GRU(2)).init(KEY, X), 3, 5),
+     r"GRU\(2, reverse=True\) begins at what"),
 ])
 def test_what_is_wrong_is_said(do, said):
     with pytest.raises(ValueError, match=said):

@@ -1,4 +1,5 @@
-"""Layers repeated as one loop, whatever is kept, against the same layers one after another; shared and frozen layers; branches."""
+"""Layers repeated as one loop, whatever is kept, against the same layers one after another; shared and frozen layers;
+branches."""
 
 import chex
 import jax
@@ -29,7 +30,8 @@ from fnnet.layers.layer import subkey
 KEY = jax.random.key(0)
 X = normal(0, (5, 4, 6), jnp.float64)
 BLOCK = Residual(Serial(LayerNorm(), Dense(6), ops.tanh, Dropout(0.3)))
-HALVES = Coupling(Serial(LayerNorm(), Dense(7), ops.relu, Dense(3)), Serial(MultiHeadAttention(1, causal=True), Dropout(0.3)))
+HALVES = Coupling(Serial(LayerNorm(), Dense(7), ops.relu, Dense(3)),
+                  Serial(MultiHeadAttention(1, causal=True), Dropout(0.3)))
 NETS = {
     "everything": Repeat(BLOCK, 3),
     "inputs": Repeat(BLOCK, 3, keep="inputs"),
@@ -54,7 +56,8 @@ def one_after_another(net, params, state, x, *, key, train):
 
 @pytest.mark.sweep(2)
 @each
-@pytest.mark.parametrize("train", [pytest.param(False, marks=pytest.mark.slow), True])    # training has all that evaluation has
+@pytest.mark.parametrize("train",
+                         [pytest.param(False, marks=pytest.mark.slow), True])    # training has all that evaluation has
 def test_repeated_is_one_after_another(name, train):
     """Value, state and gradient, with rules and without."""
     net = NETS[name]
@@ -65,7 +68,8 @@ def test_repeated_is_one_after_another(name, train):
             y, after = apply(params, state, x, key=KEY, train=train)
             return jnp.sin(y * jnp.linspace(0.5, 1.5, y.size).reshape(y.shape)).sum(), after
         return jax.value_and_grad(loss, (0, 1), has_aux=True)
-    forms = autodiff(of(lambda *args, **run: one_after_another(net, *args, **run))), of(net.apply), autodiff(of(net.apply))
+    forms = autodiff(of(lambda *args,
+                        **run: one_after_another(net, *args, **run))), of(net.apply), autodiff(of(net.apply))
     want, *found = jax.jit(lambda *at: [f(*at) for f in forms])(params, X)
     for got in found:
         chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
@@ -91,20 +95,24 @@ def test_examples_spread_over_devices(name):
 def test_every_layer_of_a_stack_begins_as_if_alone():
     params, _ = Repeat(Dense(6), 3).init(KEY, X)
     for i in range(3):
-        chex.assert_trees_all_equal(jax.tree.map(lambda leaf, i=i: leaf[i], params), Dense(6).init(subkey(KEY, i), X)[0])
+        chex.assert_trees_all_equal(jax.tree.map(lambda leaf, i=i: leaf[i], params),
+                                    Dense(6).init(subkey(KEY, i), X)[0])
 
 
 def test_what_is_kept_is_what_was_asked_for():
     """Temporary bytes of a training step of 32 blocks, and how they grow with the depth."""
     block = Serial(LayerNorm(), Dense(128), ops.tanh, Dense(32))
-    nets = {"everything": Residual(block), "inputs": Residual(block), "nothing": Coupling(Serial(Dense(64), ops.tanh, Dense(16)),
-                                                                                        Serial(Dense(64), ops.tanh, Dense(16)))}
+    nets = {"everything": Residual(block), "inputs": Residual(block),
+            "nothing": Coupling(Serial(Dense(64), ops.tanh, Dense(16)),
+                                                                                        Serial(Dense(64), ops.tanh,
+                                                                                               Dense(16)))}
     x = jax.ShapeDtypeStruct((256, 32), jnp.float32)
 
     def temp(keep, times):
         net = Repeat(nets[keep], times, keep=keep)
         params, state = jax.eval_shape(net.init, KEY, x)
-        program = jax.jit(jax.value_and_grad(lambda p, x: net.apply(p, state, x)[0].sum(), (0, 1))).lower(params, x).compile()
+        program = jax.jit(jax.value_and_grad(lambda p, x: net.apply(p, state, x)[0].sum(), (0, 1))).lower(params,
+                                                                                                          x).compile()
         return program.memory_analysis().temp_size_in_bytes
     size = 256 * 32 * 4
     everything, inputs = temp("everything", 32), temp("inputs", 32)
@@ -113,7 +121,8 @@ def test_what_is_kept_is_what_was_asked_for():
 
 
 def test_a_stack_of_transformer_blocks_writes_token_by_token():
-    net = Serial(Embedding(9, 8), Repeat(transformer_block(MultiHeadAttention(2, causal=True, rotary=100.0), 8), 3), Dense(9))
+    net = Serial(Embedding(9, 8), Repeat(transformer_block(MultiHeadAttention(2, causal=True, rotary=100.0), 8), 3),
+                 Dense(9))
     tokens = jax.random.randint(KEY, (2, 6), 0, 9)
     params, state = net.init(KEY, tokens)
     whole, _ = net.apply(params, state, tokens)
@@ -189,12 +198,16 @@ def test_branches_that_stay_apart():
 @pytest.mark.parametrize("do, said", [
     (lambda: Repeat(Dense(6), 0), "Repeat takes as times a whole number above 0"),
     (lambda: Repeat(Dense(6), 2, keep="all"), "keeps one of everything, inputs, nothing, and was told to keep 'all'"),
-    (lambda: Repeat(Dense(6), 2, keep="nothing"), r"write Repeat\(Coupling\(f, g\), 2, keep='nothing'\), where Dense\(6\) was given"),
-    (lambda: Repeat(Dense(5), 2).init(KEY, X), r"gives what it takes: Dense\(5\) takes \(\(5, 4, 6\), .*\) and gives \(\(5, 4, 5\)"),
-    (lambda: Repeat(Coupling(Dense(3), BatchNorm()), 2, keep="nothing").init(KEY, X), "a state that would change twice"),
+    (lambda: Repeat(Dense(6), 2, keep="nothing"),
+     r"write Repeat\(Coupling\(f, g\), 2, keep='nothing'\), where Dense\(6\) was given"),
+    (lambda: Repeat(Dense(5), 2).init(KEY, X),
+     r"gives what it takes: Dense\(5\) takes \(\(5, 4, 6\), .*\) and gives \(\(5, 4, 5\)"),
+    (lambda: Repeat(Coupling(Dense(3), BatchNorm()), 2, keep="nothing").init(KEY, X),
+     "a state that would change twice"),
     (lambda: Coupling(Dense(3), Dense(3)).init(KEY, X[..., :5]), r"takes x \[... 2d\], .* was given \[5, 4, 5\]"),
     (lambda: Coupling(Dense(3), Dense(2)).init(KEY, X), r"give what they take: Dense\(2\) takes"),
-    (lambda: Shared(Dense(2)).init(KEY, X), r"takes several arrays, \(x, y\) for instance, and was given one, \[5, 4, 6\]"),
+    (lambda: Shared(Dense(2)).init(KEY, X),
+     r"takes several arrays, \(x, y\) for instance, and was given one, \[5, 4, 6\]"),
 ])
 def test_what_is_wrong_is_said(do, said):
     with pytest.raises(ValueError, match=said):
