@@ -121,8 +121,8 @@ def test_pixels_of_a_byte_are_numbers():
 def test_what_is_wrong_is_said():
     for kernel in (3, 3, 3), (3, 3.0), 0, -1:
         for layer in Conv(3, kernel=kernel), ConvTranspose(3, kernel=kernel), DepthwiseConv(kernel):
-            said = " takes as kernel a whole number above 0, or a tuple of one for each of the 2 spatial axes, "
-            with pytest.raises(ValueError, match=type(layer).__name__ + said + "and was given " + re.escape(repr(kernel))):
+            said = "takes as kernel a whole number above 0, or a tuple of one for each of the 2 spatial axes"
+            with pytest.raises(ValueError, match=f"{type(layer).__name__} {said}, .* {re.escape(repr(kernel))}"):
                 layer.init(KEY, X)
     assert Conv(np.int64(6), kernel=np.int64(2), strides=np.int32(2),
                 groups=np.int64(2)).init(KEY, X)[0]["w"].shape == (2, 2, 2, 6)

@@ -42,7 +42,8 @@ def made(name):
             problems.append(f"{kind}, {inside!r}: {problem}")
     place = LAYERS[name].__module__.removeprefix("fnnet.").replace(".", "/")
     pytest.fail(f"{name} in {place}.py takes none of the inputs here with {', '.join(p.name for p in needed)}: "
-                "write a value for them into SETTINGS, or another input into INPUTS\n" + "\n".join(problems), pytrace=False)
+                "write a value for them into SETTINGS, or another input into INPUTS\n" + "\n".join(problems),
+                pytrace=False)
 
 
 @pytest.fixture(params=LAYERS)

@@ -60,7 +60,8 @@ NETS = {                                                # and the kind and shape
     "Dense": (Dense(3), ROWS), "DenseStack": (DenseStack(2), ROWS), "Dropout": (Dropout(0.4), ROWS),
     "StochasticDepth": (StochasticDepth(0.4), ROWS), "PReLU": (PReLU(), ROWS), "Maxout": (Maxout(4, pieces=3), ROWS),
     "Flatten": (Flatten(), IMAGES), "Embedding": (Embedding(7, 3), ("integers", (4,))),
-    "Function": (Function(ops.gelu, approximate=False), ROWS), "Gated": (Gated(4), ROWS), "LoRA": (LoRA(4, rank=2), ROWS),
+    "Function": (Function(ops.gelu, approximate=False), ROWS), "Gated": (Gated(4), ROWS),
+    "LoRA": (LoRA(4, rank=2), ROWS),
     "Bilinear": (Bilinear(4), ("pair", (6,))), "Frozen": (Serial(Frozen(Dense(5)), Dense(2)), ROWS),
     "Shared": (Shared(Dense(3)), ("pair", (6,))),
     "Serial": (Serial(Dense(6), BatchNorm(), ops.relu, Dropout(0.2), Dense(2)), ROWS),
@@ -71,7 +72,8 @@ NETS = {                                                # and the kind and shape
     "LayerNorm": (LayerNorm(), SEQUENCES), "RMSNorm": (RMSNorm(), SEQUENCES), "GroupNorm": (GroupNorm(2), IMAGES),
     "InstanceNorm": (InstanceNorm(), IMAGES), "SpectralNorm": (SpectralNorm(Dense(6)), ROWS),
     "WeightStandardization": (WeightStandardization(Conv(3)), IMAGES),
-    "Conv": (Conv(3), IMAGES), "Conv in groups": (Conv(4, strides=2, groups=2), IMAGES), "Conv of one tap": (Conv(3, kernel=1), IMAGES),
+    "Conv": (Conv(3), IMAGES), "Conv in groups": (Conv(4, strides=2, groups=2), IMAGES),
+    "Conv of one tap": (Conv(3, kernel=1), IMAGES),
     "DepthwiseConv": (DepthwiseConv(), IMAGES), "ConvTranspose": (ConvTranspose(3, kernel=4, strides=2), IMAGES),
     "MaxPool": (MaxPool(), IMAGES), "MaxPool with relu": (MaxPool(3, strides=2, padding="SAME", relu=True), IMAGES),
     "AvgPool": (AvgPool(2), IMAGES), "LpPool": (LpPool(3), IMAGES), "AdaptiveAvgPool": (AdaptiveAvgPool(2), IMAGES),
@@ -80,14 +82,17 @@ NETS = {                                                # and the kind and shape
     "RNN": (RNN(4), SEQUENCES), "GRU": (GRU(4), SEQUENCES), "LSTM": (LSTM(4), SEQUENCES),
     "Bidirectional": (Serial(Bidirectional(LSTM(3)), First(Dense(2))), SEQUENCES),
     "MultiHeadAttention": (MultiHeadAttention(2, causal=True), SEQUENCES),
-    "MultiHeadAttention with all": (MultiHeadAttention(2, kv_heads=1, size=4, window=3, rotary=100.0, rate=0.2), SEQUENCES),
+    "MultiHeadAttention with all": (MultiHeadAttention(2, kv_heads=1, size=4, window=3, rotary=100.0, rate=0.2),
+                                    SEQUENCES),
 }
 
 
 def examples(kind, shape, n):
     if kind == "pair":
         return normal((n, 1), (n, *shape)), normal((n, 2), (n, *shape))
-    return jnp.asarray(np.random.default_rng(n).integers(0, 7, (n, *shape))) if kind == "integers" else normal(n, (n, *shape))
+    if kind == "integers":
+        return jnp.asarray(np.random.default_rng(n).integers(0, 7, (n, *shape)))
+    return normal(n, (n, *shape))
 
 
 def symbolic(x):
