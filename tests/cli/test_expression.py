@@ -144,7 +144,7 @@ def test_a_bomb_is_an_error_at_once(capsys, tmp_path, text, sentence):
 
 
 def test_a_layer_that_makes_too_much_is_an_error_before_it_is_made(capsys, tmp_path):
-    status, _, err = run(capsys, "graph", "Serial(ConvTranspose(1, 1, strides=100000), GlobalAvgPool())",
+    status, _, err = run(capsys, "graph", "Serial(ConvTranspose(1, kernel=1, strides=100000), GlobalAvgPool())",
                          "--input", "1,3,3,1", "--out", str(tmp_path / "g.dot"))
     assert status == 1 and "at most 10000000 outputs; got 90000000000" in err and err.count("\n") == 1
 
