@@ -63,6 +63,8 @@ def _parse(a, b, letters):
 
 @einsum.check
 def einsum_check(a, b, *, letters):
+    if not isinstance(letters, str):
+        raise TypeError(f"letters of einsum must be a string; got {letters!r}: write letters='n d, d k -> n k'")
     shapes = [list(jnp.shape(x)) for x in (a, b)]
     wrong = f"einsum takes letters as 'n t d, d k -> n t k', and was given {letters!r}"
     plain = letters.replace(" ", "").replace("...", "")

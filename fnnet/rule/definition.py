@@ -5,7 +5,7 @@ import inspect
 
 import jax
 
-from fnnet.rule.derivative import EVERY, as_array, as_float, differentiable, explained, set_aside
+from fnnet.rule.derivative import EVERY, as_array, as_taken, differentiable, explained, set_aside
 from fnnet.rule.signature import listed, pick, split
 
 BUILT = 64      # of a rule, the settings whose programs are held; the one unused for longest goes first
@@ -23,7 +23,7 @@ class Rule:
         self._check_defaults()
         self._required = {name for name, default in self.settings.items() if default is inspect.Parameter.empty}
         self.cast = cast                # True: a cotangent is cast to the dtype of its argument
-        self.promotes = False           # True: integers and booleans become floats, as in functions of jnp
+        self.takes = None               # "real": no complex numbers; "floats": and integers become floats, as in jnp
         self.keeps_rules = False        # True: fwd and bwd call functions of the user's, in which rules stay in force
         self._given_forward = False
         self.forward = self.backward = self._check = None
@@ -92,8 +92,8 @@ class Rule:
         if self._required and (missing := self._required - named.keys()):
             raise TypeError(f"{self!r} was called without {listed(missing)}")
         settings = {**self.settings, **named}
-        if self.promotes:
-            arrays = [as_float(a) for a in arrays]
+        if self.takes is not None:
+            arrays = [as_taken(self, a) for a in arrays]
         plain = (aside := set_aside.value) is EVERY or self in aside
         try:
             op = None if plain else self._built(tuple((name, type(value), value) for name, value in settings.items()))

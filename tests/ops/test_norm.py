@@ -321,3 +321,24 @@ def test_beside_the_arguments_only_statistics_are_kept(f, bytes_kept):
 def test_what_else_is_refused(call, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         call()
+
+
+@pytest.mark.parametrize("op", [ops.batch_norm, ops.batch_norm_relu], ids=lambda op: op.__name__)
+@pytest.mark.parametrize("scale", [1e15, 1e25, 1e30])
+def test_batch_norm_is_right_where_squares_overflow(op, scale):
+    """z is about 1 whatever the scale; 1/σ is 10⁻³⁰ and 1/σ² is 0. One channel of three is of ordinary size."""
+    (x, gamma, beta), (dy, *_) = arguments((16, 3), dtype=f64)
+    x = x * jnp.array([[scale, 1.0, scale]])
+
+    def both(f, dtype):
+        given = to(dtype, (x, gamma, beta, dy))
+        y, pull = jax.vjp(lambda x, gamma, beta: f(x, gamma, beta)[0], *given[:3])
+        return y, *pull(given[3])
+    got, want = both(op, f32), both(lambda *args: op.reference(*args, eps=1e-5), f64)
+    for ours, true in zip(got, want, strict=True):
+        assert (abs(ours.astype(f64) - true) <= 5e-6 * abs(true).max(0, keepdims=True)).all()
+
+
+def test_a_nan_stays_in_its_channel_of_batch_norm():
+    y, mean, var = ops.batch_norm(jnp.ones((4, 2)).at[0, 0].set(jnp.nan))
+    assert jnp.isnan(y[:, 0]).all() and jnp.isnan(var[0]) and (y[:, 1] == 0).all() and var[1] == 0

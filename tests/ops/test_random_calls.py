@@ -21,7 +21,7 @@ import fnnet
 from fnnet import ops, sample
 from fnnet.rule import autodiff
 
-CASES, SHARE = 2000, 40         # cases in all, of which the ordinary run takes one in so many
+CASES, SHARE = 2000, 100        # cases in all, of which the ordinary run takes one in so many
 SECONDS = 30
 LIBRARY = Path(fnnet.__file__).parent
 SIZES = (0, 1, 1, 2, 3, 5, 8)

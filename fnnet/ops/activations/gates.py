@@ -273,7 +273,7 @@ def product_check(x, gate):
 
 
 for inexact in (silu, gelu, mish, glu, swiglu, geglu):
-    inexact.promotes = True
+    inexact.takes = "floats"
 for pointwise in (silu, gelu, mish):
     pointwise.example(x="n d")
     pointwise.example(x="n t d")

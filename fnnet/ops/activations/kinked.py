@@ -245,8 +245,10 @@ def maxout_check(x, *, axis):
                          "give an axis of at least one piece")
 
 
+for compared in (relu, relu6, relu_squared, hard_tanh, maxout):
+    compared.takes = "real"
 for inexact in (elu, celu, selu, leaky_relu, hard_sigmoid, hard_silu, sparse_plus, sparse_sigmoid, prelu):
-    inexact.promotes = True
+    inexact.takes = "floats"
 for kinked in (relu, relu6, relu_squared, leaky_relu, elu, celu, selu, hard_tanh, hard_sigmoid, hard_silu, sparse_plus, sparse_sigmoid):
     kinked.example(x=apart("n d"))
     kinked.example(x=apart("n t d"))

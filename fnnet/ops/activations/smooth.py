@@ -185,7 +185,7 @@ def log1mexp_slope(x):
 
 
 for inexact in (sigmoid, tanh, softplus, log_sigmoid, soft_sign, squareplus, log1mexp):
-    inexact.promotes = True
+    inexact.takes = "floats"
 for pointwise in (identity, sigmoid, tanh, softplus, log_sigmoid, soft_sign, squareplus):
     pointwise.example(x="n d")
     pointwise.example(x="n t d")

@@ -104,8 +104,17 @@ def logmeanexp_bwd(dy, x, top, total):
 def log_of_sum_check(x, *, axis):
     axes = range(jnp.ndim(x)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     shape = jnp.shape(x)
-    if any(not -len(shape) <= a < len(shape) or not shape[a] for a in axes):
+    if not all(map(is_whole, axes)) or any(not -len(shape) <= a < len(shape) or not shape[a] for a in axes):
         raise ValueError(f"a logarithm of a sum along axis={axis}: x is {list(shape)}, give axes of x that have at least one element")
+
+
+@softmax.check
+@log_softmax.check
+def shares_check(x, *, axis):
+    axes, rank = axis if isinstance(axis, tuple) else (axis,), jnp.ndim(x)
+    if not all(is_whole(a) and -rank <= a < rank for a in axes) or len({a % rank for a in axes}) < len(axes):
+        raise ValueError(f"the axis of a softmax must be one of x, {list(jnp.shape(x))}; got axis={axis!r}: "
+                         f"write a number from {-rank} to {rank - 1}, or a tuple of different ones")
 
 
 def _log_count(x, axis, dtype):
@@ -126,7 +135,7 @@ def _squeezed(y, axis, keepdims):
 
 
 for inexact in (softmax, log_softmax, logsumexp, logmeanexp):
-    inexact.promotes = True
+    inexact.takes = "floats"
 for normalised in (softmax, log_softmax):
     normalised.example(x="n k")
     normalised.example(x="n t k")

@@ -67,9 +67,19 @@ def batch_norm_relu_bwd(dy, x, gamma, beta, near, off, rstd):
 
 def _normalised(x, gamma, beta, eps):
     """y wide, μ, v, and what the way back needs of them."""
-    near, off, var = moments(widen(x)[0], front(x))
-    rstd = lax.rsqrt(var + eps)
+    wider, = widen(x)
+    near, off, var = moments(wider, front(x))
+    rstd = _rstd(wider, near + off, var, eps)
     return _affine(x, gamma, beta, near, off, rstd), (near + off).reshape(-1), var.reshape(-1), (near, off, rstd)
+
+
+def _rstd(x, mean, var, eps):
+    """1/σ. Where (x − μ)² overflows, though 1/σ is a number, it is computed of (x − μ)/m, m the largest |x − μ|."""
+    def of_large(x):
+        d = x - mean
+        m = jnp.where(jnp.isinf(var), lax.stop_gradient(jnp.abs(d).max(front(x), keepdims=True)), 1)
+        return lax.rsqrt(((d / m) ** 2).mean(front(x), keepdims=True) + eps / m / m) / m
+    return lax.cond(jnp.isinf(var).any(), of_large, lambda x: lax.rsqrt(var + eps), x)
 
 
 def _affine(x, gamma, beta, near, off, rstd):
@@ -84,9 +94,9 @@ def _back(dy, dmean, dvar, x, gamma, beta, near, off, rstd):
     dbeta = dy.sum(front(x), keepdims=True)
     dgamma = ((dy * d).sum(front(x), keepdims=True) - off * dbeta) * rstd
     a = scaled(rstd, g)
-    b = (2 * along(dvar, x) - a * rstd * dgamma) / n
-    c = (along(dmean, x) - a * dbeta) / n - b * off
-    return like((a * dy + b * d + c, x), (dgamma.reshape(-1), gamma), (dbeta.reshape(-1), beta))
+    b = (2 * along(dvar, x) / rstd - a * dgamma) / n            # of z and not of x − μ: 1/σ² may be 0 where 1/σ is not
+    c = (along(dmean, x) - a * dbeta) / n - b * (off * rstd)
+    return like((a * dy + b * (d * rstd) + c, x), (dgamma.reshape(-1), gamma), (dbeta.reshape(-1), beta))
 
 
 @rule
