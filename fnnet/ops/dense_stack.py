@@ -5,6 +5,7 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.numeric import check_real
 from fnnet.ops.linear import transposed_product
 from fnnet.rule import rule
 
@@ -62,6 +63,7 @@ def dense_stack_bwd(dy, y, hs, w, *, activation):
 def dense_stack_check(x, w, b, *, activation):
     if activation not in ACTIVATIONS:
         raise ValueError(f"{activation!r} is no activation of dense_stack: write one of {', '.join(ACTIVATIONS)}")
+    check_real("dense_stack", "arrays", x, w, b)
     d = jnp.shape(x)[-1] if jnp.ndim(x) else "d"
     if not jnp.ndim(x) or jnp.ndim(w) != 3 or jnp.shape(w)[1:] != (d, d) or jnp.shape(b) != (jnp.shape(w)[0], d):
         raise ValueError(f"dense_stack takes x [... d], w [l d d] and b [l d]: x is {list(jnp.shape(x))}, w is {list(jnp.shape(w))} "

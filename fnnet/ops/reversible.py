@@ -103,7 +103,9 @@ def _pulled(f, weights, x):
 
 
 @reversible.check
-def reversible_check(x1, x2, v, w):
+def reversible_check(x1, x2, v, w, *, f, g):
+    if not (callable(f) and callable(g)):
+        raise TypeError(f"f and g of reversible must be functions (weights, x) → y; got {f!r} and {g!r}")
     if jnp.shape(x1) != jnp.shape(x2) or jnp.result_type(x1) != jnp.result_type(x2):
         raise ValueError(f"reversible takes two halves of one shape and dtype: x1 is {jnp.result_type(x1)}{list(jnp.shape(x1))} "
                          f"and x2 is {jnp.result_type(x2)}{list(jnp.shape(x2))}")

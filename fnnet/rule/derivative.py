@@ -1,7 +1,7 @@
 """A rule at fixed settings as a jax.custom_vjp, right under every transformation; what it returns is checked."""
 
 import functools
-from numbers import Number
+from numbers import Integral, Number
 from typing import NamedTuple
 
 import jax
@@ -255,7 +255,7 @@ def explained(error, rule, settings):
 
 def _of_a_kind(value, default):
     """Whether a setting is a number where its default is one, and a word where it is a word."""
-    for kind in (bool, Number, str):
+    for kind in (bool, Integral, Number, str):
         if isinstance(default, kind):
             return isinstance(value, kind) and isinstance(value, bool) == isinstance(default, bool)
     return True

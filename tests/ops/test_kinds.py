@@ -66,6 +66,11 @@ def test_of_nothing_there_is_an_empty_value_and_an_empty_gradient(name):
     (lambda x: ops.instance_norm(x[:, None], eps=()), r"eps of instance_norm must be of the kind of its default, 1e-05; got \(\)"),
     (lambda x: ops.elu(x, alpha="mean"), r"alpha of elu must be of the kind of its default, 1.0; got 'mean'"),
     (lambda x: autodiff(ops.elu)(x, alpha="mean"), r"alpha of elu must be of the kind of its default, 1.0; got 'mean'"),
+    (lambda x: ops.maxout(x, axis=0.5), r"axis of maxout must be of the kind of its default, -1; got 0.5"),
+    (lambda x: ops.einsum(x, x, letters=2), r"letters of einsum must be a string; got 2"),
+    (lambda x: ops.dense_stack(x.astype(int), x.astype(int)[None], x.astype(int)), r"takes real arrays, .* given int"),
+    (lambda x: ops.attention(*[x[None, None]] * 3, scale=(0,)), r"scale of attention must be a number, .*; got \(0,\)"),
+    (lambda x: ops.reversible(x, x, x, x, f=True, g=0.5), r"f and g of reversible must be functions .*; got True"),
     (lambda x: ops.celu(x, alpha=None), r"alpha of celu must be of the kind of its default, 1.0; got None"),
 ])
 def test_a_setting_of_another_kind_is_named(call, said):

@@ -1,6 +1,7 @@
 """Scaled dot-product attention, by blocks of queries and keys: no matrix of all scores is ever held."""
 
 import math
+from numbers import Number
 
 import jax.numpy as jnp
 from jax import lax
@@ -171,7 +172,7 @@ def _broadcast(a, shape):
 
 
 @attention.check
-def attention_check(q, k, v, bias, mask, key, *, window, softcap, rate, block):
+def attention_check(q, k, v, bias, mask, key, *, scale, window, softcap, rate, block):
     shapes = [jnp.shape(a) for a in (q, k, v)]
     if not (all(len(shape) == 4 for shape in shapes) and _fit(*shapes)):
         raise ValueError("attention takes q [n t h d], k [n s g d] and v [n s g e] with g a divisor of h: "
@@ -193,6 +194,8 @@ def attention_check(q, k, v, bias, mask, key, *, window, softcap, rate, block):
         raise ValueError(f"the rate of attention is the share that is dropped, from 0 to less than 1, and was given as {rate}")
     if rate:
         check_key(f"attention with rate={rate}", key)
+    if scale is not None and (isinstance(scale, bool) or not isinstance(scale, Number)):
+        raise TypeError(f"scale of attention must be a number, or None for 1/√d; got {scale!r}")
     if softcap is not None and not softcap > 0:
         raise ValueError(f"the softcap of attention is above 0 or None, and was given as {softcap}")
     for name, value in ("window", window), ("block", block):

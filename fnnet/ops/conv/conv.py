@@ -99,6 +99,8 @@ def _check(op, x, w, b, groups):
     if not is_whole(groups) or groups < 1 or xs[-1] % groups or ws[-1] % groups:
         raise ValueError(f"the groups of {op} divide the channels of x and of the output, {xs[-1]} and {ws[-1]}, "
                          f"and were given as {groups!r}")
+    if 0 in (xs[-1], ws[-1]):
+        raise ValueError(f"{op} takes at least one channel in and one out: x is {list(xs)} and w is {list(ws)}")
     if ws[-2] * groups != xs[-1]:
         raise ValueError(f"{op} takes a kernel w [*kernel c/groups k]: x is {list(xs)} and groups={groups}, so w should be "
                          f"{[*ws[:-2], xs[-1] // groups, ws[-1]]}, and is {list(ws)}")

@@ -69,6 +69,7 @@ def _normalised(x, gamma, beta, eps):
     """y wide, μ, v, and what the way back needs of them."""
     wider, = widen(x)
     near, off, var = moments(wider, front(x))
+    var = jnp.where(jnp.isnan(var) & jnp.isfinite(near), jnp.inf, var)          # ∞ − ∞, of squares that overflow
     rstd = _rstd(wider, near + off, var, eps)
     return _affine(x, gamma, beta, near, off, rstd), (near + off).reshape(-1), var.reshape(-1), (near, off, rstd)
 

@@ -15,8 +15,7 @@ def moments(x, axes):
     near = x.mean(axes, keepdims=True)
     d = x - near
     off = d.mean(axes, keepdims=True)
-    squares = (d * d).mean(axes, keepdims=True)
-    return near, off, jnp.where(jnp.isinf(squares), squares, jnp.maximum(squares - off * off, 0))
+    return near, off, jnp.maximum((d * d).mean(axes, keepdims=True) - off * off, 0)
 
 
 def widen(x, *others):
