@@ -6,8 +6,12 @@ import jax.numpy as jnp
 
 def order(run, data, batch_size, shuffle):
     """The rows of each batch of the epoch that starts at this state, [batches batch_size]."""
-    n = jax.tree.leaves(data)[0].shape[0]
-    key = jax.random.fold_in(jax.random.fold_in(run.key, 0xFFFFFFFF), run.step)     # no step has that number
+    return rows_in_order(run.key, run.step, jax.tree.leaves(data)[0].shape[0], batch_size, shuffle)
+
+
+def rows_in_order(key, step, n, batch_size, shuffle):
+    """The same, of `n` examples, in the epoch that starts at this step."""
+    key = jax.random.fold_in(jax.random.fold_in(key, 0xFFFFFFFF), step)     # no step has that number
     rows = permutation(key, n) if shuffle else jnp.arange(n)
     return rows[:n // batch_size * batch_size].reshape(-1, batch_size)
 

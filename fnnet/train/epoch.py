@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnet.objects import Frozen
-from fnnet.train.batching import check_data, is_arrays, order, rows_of
+from fnnet.train.batching import check_data, is_arrays, order, rows_in_order, rows_of
 from fnnet.train.metrics import over_steps
 
 COPIED = 2**22          # data of at most so many bytes, which a cache holds, are put in order for the whole epoch at once
@@ -24,7 +24,12 @@ class Epoch(Frozen):
     def __call__(self, run, data):
         if is_arrays(data):
             check_data(data, self.batch_size)
-            return self._scanned(run, jax.tree.map(jnp.asarray, data))
+            data = jax.tree.map(jnp.asarray, data)
+            if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((run, data))):
+                return self._scanned(run, data)         # can be differentiated
+            rows = self.order(run, data)
+            run, seen = self.part(run, data, rows, self.metrics_of(run, data), 0, len(rows))
+            return run, self.means(seen)
         run, seen = jax.tree.map(_own, run), []         # each state but the caller's is given up to the next step
         for batch in data:
             run, metrics = self._one(run, jax.tree.map(jnp.asarray, batch))
@@ -44,12 +49,68 @@ class Epoch(Frozen):
         @jax.jit
         def scanned(run, data):
             rows = order(run, data, batch_size, shuffle)
-            if sum(leaf.nbytes for leaf in jax.tree.leaves(data)) <= COPIED:
+            if _copied(data):
                 run, metrics = jax.lax.scan(step, run, rows_of(data, rows))
             else:
                 run, metrics = jax.lax.scan(lambda run, rows: step(run, rows_of(data, rows)), run, rows)
             return run, over_steps(metrics)
         return scanned
+
+    def order(self, run, data):
+        """The rows of each batch of the epoch that starts at this state, [batches batch_size]."""
+        return self._order(run.key, run.step, jax.tree.leaves(data)[0].shape[0])
+
+    def metrics_of(self, run, data):
+        """Zeros for the metrics of each step of an epoch."""
+        return self._zeros(run, data)
+
+    def part(self, run, data, rows, seen, start, stop):
+        """run, seen: after the steps from `start` to `stop` of an epoch in this order, their metrics written into `seen`.
+
+        One program for all parts and for a whole epoch: the results are the same, bit for bit. (Those of a scan are not:
+        where it has few steps XLA unrolls it, and fuses otherwise.)
+        """
+        return self._part(run, data, rows, seen, jnp.int32(start), jnp.int32(stop))
+
+    def means(self, seen, start=0):
+        """The metrics of the epoch, those of its steps from `start` on."""
+        return _means(jax.tree.map(lambda m: m[start:], seen) if start else seen)
+
+    @functools.cached_property
+    def _order(self):
+        batch_size, shuffle = self.batch_size, self.shuffle
+        return jax.jit(lambda key, step, n: rows_in_order(key, step, n, batch_size, shuffle), static_argnums=2)
+
+    @functools.cached_property
+    def _inlined(self):
+        return jax.jit(self.step, inline=True)          # traced once for both programs
+
+    @functools.cached_property
+    def _zeros(self):
+        step, batch_size = self._inlined, self.batch_size
+
+        @jax.jit
+        def zeros(run, data):
+            n = jax.tree.leaves(data)[0].shape[0] // batch_size
+            one = jax.eval_shape(lambda run, data: step(run, rows_of(data, jnp.arange(batch_size)))[1], run, data)
+            return jax.tree.map(lambda m: jnp.zeros((n, *m.shape), m.dtype), one)
+        return zeros
+
+    @functools.cached_property
+    def _part(self):
+        step = self._inlined
+
+        @jax.jit
+        def part(run, data, rows, seen, start, stop):
+            ordered = rows_of(data, rows) if _copied(data) else None
+
+            def one(i, carried):
+                run, seen = carried
+                batch = rows_of(data, rows[i]) if ordered is None else jax.tree.map(lambda a: a[i], ordered)
+                run, metrics = step(run, batch)
+                return run, jax.tree.map(lambda s, m: s.at[i].set(m), seen, metrics)
+            return jax.lax.fori_loop(start, stop, one, (run, seen))
+        return part
 
 
 def make_epoch(step, batch_size=128, *, shuffle=True) -> Epoch:
@@ -63,6 +124,13 @@ def make_epoch(step, batch_size=128, *, shuffle=True) -> Epoch:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"the batch size is a whole number above 0, and was given as {batch_size!r}")
     return Epoch(step, batch_size, shuffle)
+
+
+def _copied(data):
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(data)) <= COPIED
+
+
+_means = jax.jit(over_steps)
 
 
 def _own(leaf):

@@ -1,12 +1,14 @@
 """The loop over epochs: a generator for a loop of your own, and fit for the usual one."""
 
+import contextlib
 import itertools
 import math
+import warnings
 from typing import Any, NamedTuple
 
 import jax
 
-from fnnet.train.checkpoint import keep, latest, open_folder
+from fnnet.train.checkpoint import Keeper, Stopped, nothing
 from fnnet.train.metrics import number
 from fnnet.train.nonfinite import explain, not_finite
 from fnnet.train.step import TrainState
@@ -43,48 +45,92 @@ def epochs(run, epoch, data, *, evaluate=None, epochs=None):
 
 
 def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=None, mode=None, min_delta=0.0, checkpoint=None,
-        progress=False):
+        checkpoint_every=None, progress=False):
     """Trains for `epochs`, or until the quantity `monitor` of the log has not improved for `patience` epochs.
 
     monitor is "valid_loss" by default where evaluate gives it. mode is "min" or "max"; by default "max" for a name with
     "accuracy" in it, else "min". An improvement is one by more than min_delta. progress=True shows a bar (tqdm).
-    checkpoint is a folder in which the training is kept after each epoch (Orbax); where one is there already, it is gone on with.
+
+    checkpoint is a folder, local or mounted, in which the training is saved (Orbax), in the background; the same call
+    resumes what is there, bit for bit. A warning names settings and data that are not what they were, and a damaged
+    checkpoint, which is passed over for the one before. checkpoint_every says when: 5 or "5 epochs", "500 steps",
+    "10 minutes"; by default after each epoch, less often where saving would take more than a tenth of the time. Steps and
+    minutes also count inside an epoch over arrays, not over an iterable. SIGTERM and Ctrl-C save before they end the
+    training; a second one ends it at once.
     """
     if mode not in (None, "min", "max"):
         raise ValueError(f'mode is "min" or "max", and was given as {mode!r}')
     if patience is not None and not patience >= 1:
         raise ValueError("patience is the number of epochs without improvement after which to stop, at least 1, and was given as "
                          f"{patience}")
+    if checkpoint_every is not None and checkpoint is None:
+        raise ValueError(f'checkpoint_every={checkpoint_every!r} needs a folder to save in: write checkpoint="runs/a"')
     monitored = _Monitor(monitor or ("valid_loss" if patience is not None else None), mode, min_delta, evaluate is not None)
+    with nothing() if checkpoint is None else Keeper(checkpoint, epoch, checkpoint_every, run, data) as keeper:
+        return _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, progress)
+
+
+def _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, progress):
     last, best, history = run, None, []                 # best: the state and its log
-    folder = open_folder(checkpoint) if checkpoint is not None else None
-    if kept := folder and latest(folder, {"last": run, "best": run}):
-        runs, history = kept
-        last = runs["last"]
-        for log in history:
-            best = (runs["best"], log) if monitored.improves(log, best) else best
+    if keeper and (saved := keeper.begin(run, data)):
+        last, history = saved.last, saved.log["history"]
+        best = keeper.best = _best_of(saved, monitored)
     done, bar = len(history), _bar(epochs, len(history)) if progress else None
+    if epochs < done:
+        warnings.warn(f"{saved.path} holds {done} epochs, and epochs={epochs}: nothing is trained, the state is the one after "
+                      f"{done}", stacklevel=3)
 
     def waited():
         return patience is not None and best is not None and history[-1]["epoch"] - best[1]["epoch"] >= patience
-    for last, log in _epochs(last, epoch, data, evaluate=evaluate, epochs=0 if waited() else max(0, epochs - done)):
-        history.append(log | {"epoch": done + log["epoch"]})
-        if monitored.improves(history[-1], best):
-            best = last, history[-1]
-        if bar is not None:
-            bar.set_postfix({k: f"{v:.4g}" for k, v in log.items() if isinstance(v, float)}, refresh=False)
-            bar.update()
-        if folder:
-            keep(folder, {"last": last, "best": best[0] if best else last}, history)
-        if waited():
-            break
+    with contextlib.suppress(Stopped):
+        for last, log in _epochs(last, keeper or epoch, data, evaluate=evaluate, epochs=0 if waited() else max(0, epochs - done)):
+            history.append(log | {"epoch": done + log["epoch"]})
+            if best is not None and monitored.of(history[-1]) is None:
+                best = None                             # what was monitored before resuming no longer is
+            if monitored.improves(history[-1], best):
+                best = last, history[-1]
+            if bar is not None:
+                bar.set_postfix({k: f"{v:.4g}" for k, v in log.items() if isinstance(v, float)}, refresh=False)
+                bar.update()
+            if keeper:
+                keeper.ended(last, best, history, monitored.settings(history[-1]))
+            if waited():
+                break
+        if keeper:
+            keeper.finish(last)
     if bar is not None:
         bar.close()
     stopped = f"ran all {max(epochs, done)} epochs"
-    if waited():
+    if keeper and keeper.stopped:
+        stopped = keeper.stopped
+    elif waited():
         name, (_, log) = monitored.of(best[1]), best
         stopped = f"{name} has not improved for {patience} epochs since epoch {log['epoch']}, {log[name]:.6g}"
     return Fit(last if best is None else best[0], history, stopped)
+
+
+def _best_of(saved, monitored):
+    """The best state and its log: the saved one if the same is monitored as then; else the best of those that were saved."""
+    history = [log for log in saved.log["history"] if monitored.of(log) in log]
+    if not history:
+        return None                                     # what is monitored is not known of these epochs
+    if "best_epoch" not in saved.log:                   # the first format, in which the best state is always stored
+        best = None
+        for log in history:
+            best = (saved.best, log) if monitored.improves(log, best) else best
+        return best
+    known = {}
+    if saved.log.get("position") is None:
+        known[saved.log["history"][-1]["epoch"]] = saved.last
+    if saved.best is not None:
+        known[saved.log["best_epoch"]] = saved.best
+    if saved.log["monitor"] == monitored.settings(history[-1]):
+        history = [log for log in history if log["epoch"] == saved.log["best_epoch"]]
+    best = None
+    for log in history:
+        if log["epoch"] in known and monitored.improves(log, best):
+            best = known[log["epoch"]], log
+    return best
 
 
 class _Monitor(NamedTuple):
@@ -93,6 +139,12 @@ class _Monitor(NamedTuple):
     mode: str | None
     min_delta: float
     evaluated: bool
+
+    def settings(self, log):
+        return [self.of(log), self._mode(self.of(log)), self.min_delta]
+
+    def _mode(self, name):
+        return self.mode or ("max" if "accuracy" in (name or "") else "min")
 
     def of(self, log):
         return self.name or ("valid_loss" if "valid_loss" in log else None)
@@ -104,7 +156,7 @@ class _Monitor(NamedTuple):
         if name not in log:
             raise ValueError(f"there is no {name!r} to monitor: the log has {', '.join(log)}"
                              + ("" if self.evaluated else "; for validation give evaluate=train.make_evaluate(objective, data)"))
-        sign = -1 if (self.mode or ("max" if "accuracy" in name else "min")) == "max" else 1
+        sign = -1 if self._mode(name) == "max" else 1
         if best is None or math.isnan(best[1][name]):       # NaN is the worst
             return best is None or not math.isnan(log[name])
         return sign * log[name] < sign * best[1][name] - self.min_delta

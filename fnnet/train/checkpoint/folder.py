@@ -1,0 +1,170 @@
+"""The checkpoints of one training: numbered folders, the two newest of which are kept, written by a thread."""
+
+import os
+import re
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from fnnet.train.checkpoint import storage
+from fnnet.train.checkpoint.lock import Lock
+from fnnet.train.checkpoint.storage import Damaged, Mismatch
+
+KEPT = 2            # one is whole whenever the writing or the disk spoils the other
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds. `best` is None where nothing was monitored, `within` where it is between two epochs."""
+    last: Any
+    best: Any
+    within: Any         # the metrics of the epoch so far
+    log: dict[str, Any]
+    path: Path
+
+
+class Folder:
+    """An open folder of checkpoints, local or mounted, locked against other trainings until `close`."""
+
+    def __init__(self, path):
+        storage.orbax()
+        self.path = _local(path)
+        self.first = jax.process_index() == 0           # of several processes one keeps the folder in order
+        self.lock = Lock(self.path) if self.first else None
+        if self.first:
+            for torn in self.path.glob("*.orbax-checkpoint-tmp*"):
+                storage.remove(torn)
+        self.whole: list[int] = []                      # known to be so, oldest first
+        self.next = max(self._numbers(), default=0) + 1
+        self.writer: threading.Thread | None = None
+        self.error: Exception | None = None
+        self.took = 0.0                                 # seconds, the last save
+        self.finished = time.monotonic()
+
+    def latest(self, run, within: Callable[[], Any]) -> Saved | None:
+        """The newest checkpoint that is whole; None where there is none yet. A warning names each damaged one.
+
+        `run` and `within()` have the structure, dtypes and shardings to restore to.
+        """
+        wrong = []
+        for number in sorted(self._numbers(), reverse=True):
+            path = self.path / str(number)
+            try:
+                found = self._read(path, run, within)
+            except Damaged as damage:
+                wrong.append(f"{path} is damaged: {damage}")
+                continue
+            for text in wrong:
+                warnings.warn(f"{text}; resuming from {path}, which is whole and the newest before it", stacklevel=5)
+            self.whole = [number]
+            return found
+        if wrong:
+            raise ValueError(f"no checkpoint in {self.path} can be read: {'; '.join(wrong)}. Put back a copy, or "
+                             "delete these folders to start from the beginning")
+        return None
+
+    def _read(self, path, run, within):
+        log = storage.read_log(path)
+        groups = {name.split("'")[1] for name, _ in log["names"]}
+        trees = storage.read(path, log, {"last": run} | ({"best": run} if "best" in groups else {}))
+        so_far = None
+        if "within" in groups:
+            try:
+                so_far = storage.read(path, log, {"within": within()})["within"]
+            except Mismatch:
+                warnings.warn(f"{path} was saved inside an epoch that measured other metrics: those of this epoch are "
+                              "over the rest of it", stacklevel=6)
+        best = trees["last"] if log.get("best_is_last") else trees.get("best")
+        return Saved(trees["last"], best, so_far, log, path)
+
+    def save(self, last, best, within, log):
+        """Starts to save, once the save before has finished. The arrays may be donated as soon as this returns."""
+        self.wait()
+        trees = {"last": last, "best": None if best is last else best, "within": within}
+        trees = {name: tree for name, tree in trees.items() if tree is not None}
+        log = log | {"best_is_last": best is last}
+        self.writer = threading.Thread(target=self._write, args=(storage.snapshot(trees), log), daemon=True)
+        self.writer.start()
+
+    def _write(self, shot, log):
+        start = time.monotonic()
+        try:
+            storage.write(self.path / str(self.next), shot, log)
+            self.whole = [*self.whole, self.next][-KEPT:]
+            self.next += 1
+            for number in self._numbers() if self.first and len(self.whole) == KEPT else ():
+                path = self.path / str(number)
+                if number < self.whole[0] and storage.is_checkpoint(path):
+                    storage.remove(path)
+        except Exception as error:
+            self.error = error
+        self.finished = time.monotonic()
+        self.took = self.finished - start
+
+    @property
+    def busy(self):
+        return self.writer is not None and self.writer.is_alive()
+
+    def wait(self):
+        """Until nothing is being written. A save that failed is a warning: the training is worth more than its copy."""
+        if self.writer is not None:
+            self.writer.join()
+            self.writer = None
+        if self.error is not None:
+            error, self.error = self.error, None
+            warnings.warn(f"the training could not be saved in {self.path}, and goes on: {type(error).__name__}: "
+                          f"{error}", stacklevel=4)
+            return False
+        return True
+
+    def close(self, wait=True):
+        writer = self.writer
+        if wait or writer is None:
+            try:
+                self.wait()
+            finally:
+                self._release()
+            return
+
+        def later():
+            writer.join()
+            self._release()
+        threading.Thread(target=later, daemon=True).start()
+
+    def _release(self):
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.close(wait=kind is None or not issubclass(kind, KeyboardInterrupt))
+
+    def _numbers(self):
+        return [int(path.name) for path in self.path.iterdir() if re.fullmatch(r"[0-9]+", path.name) and path.is_dir()]
+
+
+def _local(path):
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f'checkpoint must be the path of a folder; got {path!r}; write checkpoint="runs/a"')
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
+        raise ValueError("checkpoint must be a folder of this machine or one mounted on it; "
+                         f'got "{os.fspath(path)}"; mount the bucket and write checkpoint="/mnt/bucket/a"')
+    if not os.fspath(path):
+        raise ValueError('checkpoint must be the path of a folder; got ""; write checkpoint="runs/a"')
+    path = Path(path).expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(f"checkpoint must be a folder; got {path}, where there is a file; "
+                                 "give another path") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(f"checkpoint must be a folder that can be written to; got {path}; "
+                              "change its permissions or give another")
+    return path
