@@ -1,149 +1,219 @@
-"""The protocol, the chain, and the one place where a method for a single weight array is lifted to a tree of them.
+"""The protocol, the chain, and its state.
 
-    init(params)                    -> state
-    update(grads, state, params)    -> updates, state       new params = params + updates
+    init(params)                            -> state
+    update(grads, state, params, **extra)   -> updates, state       new params = params + updates
+
+extra is what a training loop knows besides: `value` (the loss), `grad` (its gradient) and `value_fn` (params ->
+loss). Each stage takes what it needs, and so does a third-party optimizer in a chain.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Optimizer", "apply_updates", "chain"]
+from fnnet.objects import Frozen
+from fnnet.optim.numbers import NOT_GIVEN, at, constant_of, is_live, real
+
+__all__ = ["Chain", "ChainState", "Optimizer", "apply_updates", "chain"]
+
+LAST_STEP = 2**31 - 1       # the counter stays there
 
 
 class Optimizer(NamedTuple):
-    """A pair of pure functions, with Optax's protocol."""
+    """A pair of pure functions, with Optax's protocol: what a user-defined optimizer can be made of."""
     init: Callable
     update: Callable
 
 
-class Counted(NamedTuple):
-    """The state of a method or a chain: how many updates have been made, and what is remembered."""
+class ChainState(NamedTuple):
+    """What a chain remembers: the number of updates so far, what each stage remembers, and the numbers that may
+    change mid-run.
+
+    `hyperparams` holds the numbers that the last update used, `given` those that the optimizer was made with (−1
+    where a schedule or an array stands). Read them by `optim.hyperparams`, set them by `optim.with_hyperparams`.
+    """
     step: jax.Array
-    inner: object
+    inner: tuple
+    hyperparams: dict[str, jax.Array]
+    given: dict[str, jax.Array]
 
 
-class Stage(NamedTuple):
-    """A link of a chain: an optimizer that leaves the counting to the chain."""
-    init: Callable              # params -> inner
-    update: Callable            # grads, inner, params, step -> updates, inner
+class Call(NamedTuple):
+    """What a stage is told besides gradients and memory."""
+    params: Any
+    step: jax.Array
+    extra: dict[str, Any]
 
 
-def counted(*stages):
-    """An optimizer of stages, one after another, with one step counter for all of them."""
-    def init(params):
-        return Counted(jnp.zeros((), jnp.int32), tuple(stage.init(params) for stage in stages))
+@dataclass(frozen=True, eq=False, repr=False)
+class Stage(Frozen):
+    """A link of a chain: work(grads, inner, call, **numbers, **settings) -> updates, inner, on whole trees.
 
-    def update(grads, state, params=None):
-        inner = []
-        for stage, remembered in zip(stages, state.inner, strict=True):
-            grads, remembered = stage.update(grads, remembered, params, state.step)
+    start(params, **settings) -> inner. The numbers are given at their step; the chain counts.
+    """
+    name: str
+    work: Callable
+    numbers: tuple[tuple[str, Any], ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
+    start: Callable | None = None
+
+    def init(self, params):
+        return self.start(params, **dict(self.settings)) if self.start else ()
+
+    def update(self, grads, inner, call, numbers):
+        return self.work(grads, inner, call, **numbers, **dict(self.settings))
+
+    def __repr__(self):
+        values = [(name, getattr(value, "value", value)) for name, value in self.numbers + self.settings]
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in values)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign(Frozen):
+    """A third-party optimizer as a stage. It is given those extra arguments that its update takes."""
+    optimizer: Any
+    numbers = ()
+
+    @property
+    def name(self):
+        return type(self.optimizer).__name__
+
+    def init(self, params):
+        return self.optimizer.init(params)
+
+    def update(self, grads, inner, call, numbers):
+        return call_update(self.optimizer, grads, inner, call.params, call.extra)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Chain(Frozen):
+    """An optimizer of stages, one after another, with one step counter for all of them. It unpacks to (init, update).
+    """
+    stages: tuple[Any, ...]
+
+    def init(self, params: Any) -> ChainState:
+        step = jnp.zeros((), jnp.int32)
+        _, held, given = self._numbers(step, {}, {})
+        return ChainState(step, tuple(stage.init(params) for stage in self.stages), held, given)
+
+    def update(self, grads: Any, state: ChainState, params: Any = None, **extra: Any) -> tuple[Any, ChainState]:
+        self._check(state)
+        numbers, held, given = self._numbers(state.step, state.hyperparams, state.given)
+        inner, call = [], Call(params, state.step, extra)
+        for stage, remembered, values in zip(self.stages, state.inner, numbers, strict=True):
+            grads, remembered = stage.update(grads, remembered, call, values)
             inner.append(remembered)
-        return grads, Counted(state.step + 1, tuple(inner))
+        step = jnp.minimum(state.step, LAST_STEP - 1) + 1
+        return grads, ChainState(step, tuple(inner), held, given)
 
-    made = Optimizer(init, update)
-    update.links = made, stages                 # so that a chain of chains still counts once
-    return made
+    def _numbers(self, step, held, given):
+        """The numbers of each stage at this step, and those that the state is to show."""
+        numbers, new_held, new_given = [], {}, {}
+        for stage, keys in zip(self.stages, self._keys(), strict=True):
+            values = {}
+            for name, value in stage.numbers:
+                constant, key = constant_of(value), keys.get(name)
+                if key is None:
+                    values[name] = float(constant)
+                    continue
+                own = at(name, value, step) if constant is None else real(constant)
+                new_given[key] = jnp.full_like(own, NOT_GIVEN) if constant is None else own
+                if constant is not None and key in held:        # as set in the state, if this optimizer's number stands
+                    own = jnp.where(given[key] == own, held[key], own)
+                values[name] = new_held[key] = own
+            numbers.append(values)
+        return numbers, new_held, new_given
+
+    def _keys(self):
+        """The names of the numbers in the state, stage by stage: short where they are the only ones."""
+        shown = [[name for name, value in stage.numbers if is_live(name, value)] for stage in self.stages]
+        times = Counter(name for names in shown for name in names)
+        seen, keys = Counter(), []
+        for stage, names in zip(self.stages, shown, strict=True):
+            seen[stage.name] += 1
+            which = stage.name if seen[stage.name] == 1 else f"{stage.name}_{seen[stage.name]}"
+            keys.append({name: name if times[name] == 1 else f"{which}.{name}" for name in names})
+        return keys
+
+    def _check(self, state):
+        remedy = "write state = optimizer.init(params), and give update the state that it returned last"
+        if not isinstance(state, ChainState):
+            raise TypeError(f"the state of {self!r} must be what its init returned; got "
+                            f"{type(state).__name__}: {remedy}")
+        if len(state.inner) != len(self.stages):
+            raise ValueError(f"the state is one of another optimizer: it has {len(state.inner)} stages, and {self!r} "
+                             f"has {len(self.stages)}; {remedy}")
+
+    def __iter__(self) -> Iterator[Callable]:
+        return iter((self.init, self.update))
+
+    def __repr__(self):
+        return repr(self.stages[0]) if len(self.stages) == 1 else f"chain({', '.join(map(repr, self.stages))})"
 
 
-def chain(*optimizers):
-    """One optimizer of several, the updates of each being the gradients of the next: `chain(clip_by_global_norm(1.0), adam(1e-3))`.
+def chain(*optimizers: Any) -> Chain:
+    """One optimizer of several, the updates of each being the gradients of the next: `chain(clip_by_global_norm(1.0),
+    adam(1e-3))`.
 
-    Takes Optax's transformations too. All of fnnet's share one step counter.
+    Takes third-party optimizers too (Optax's, or any object with an init and an update). All of fnnet's share one
+    step counter.
     """
     stages = []
     for optimizer in optimizers:
-        if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-            raise TypeError(f"chain takes optimizers, each with an init and an update, and was given {optimizer!r}: "
-                            "write chain(clip_by_global_norm(1.0), adam(1e-3))")
-        made, links = getattr(optimizer.update, "links", (None, ()))
-        stages += links if made == tuple(optimizer) else (_foreign(optimizer),)     # a wrapper (functools.wraps) copies attributes
-    return counted(*stages)
+        check_optimizer("chain", optimizer)
+        stages += optimizer.stages if isinstance(optimizer, Chain) else (Foreign(optimizer),)
+    return Chain(tuple(stages))
 
 
-def _foreign(optimizer):
-    return Stage(optimizer.init, lambda grads, inner, params, step: optimizer.update(grads, inner, params))
+def stage(name, work, numbers=None, settings=None, start=None) -> Chain:
+    """An optimizer of one stage that works on whole trees."""
+    return Chain((Stage(name, work, tuple((numbers or {}).items()), tuple((settings or {}).items()), start),))
 
 
-def lift(of_one, numbers, memories=0):
-    """A method for ONE weight array, lifted to trees.
+def check_optimizer(name, optimizer):
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"{name} takes optimizers, each with an init and an update; got {optimizer!r}: "
+                        "write chain(clip_by_global_norm(1.0), adam(1e-3))")
 
-    `of_one(g, *remembered, *numbers) -> (update, *remembered)`, with as many memories as are said, each starting as zeros like
-    its array; `numbers(step)` are the numbers that depend on the step alone, computed once and shared by all arrays.
-    Arithmetic and memories are in at least float32: in float16, (1 − β₂)g² is 0 for every g below 0.005, and so is Adam's ε.
+
+def call_update(optimizer, grads, state, params, extra):
+    """optimizer.update with those extra arguments that it takes."""
+    if not isinstance(optimizer, Chain) and extra:
+        extra = _taken(optimizer.update, extra)
+    return optimizer.update(grads, state, params, **extra)
+
+
+def _taken(update, extra):
+    try:                                        # a wrapper (functools.wraps) takes what it says itself
+        parameters = inspect.signature(update, follow_wrapped=False).parameters.values()
+    except (TypeError, ValueError):             # one of C, which says nothing
+        return {}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return extra
+    return {p.name: extra[p.name] for p in parameters if p.name in extra}
+
+
+def need_value_fn(name, extra):
+    if extra.get("value_fn") is None:
+        raise ValueError(f"{name} evaluates the loss: call update(grads, state, params, value_fn=loss), where "
+                         "loss(params) is a number")
+    return extra["value_fn"]
+
+
+def apply_updates(params: Any, updates: Any) -> Any:
+    """params + updates, leaf by leaf, in the dtype of the parameters. An update of None leaves its parameter as it
+    is.
     """
-    def init(params):
-        return tuple(jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), wide(p)), params) for _ in range(memories))
-
-    def update(grads, inner, params, step):
-        if len(inner) != memories:
-            raise ValueError("the state is one of another optimizer: call init of this one, and update with what it returned")
-        shared = numbers(step)
-        leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, grads))
-        _check_alike(grads, inner, params)
-        columns = [treedef.flatten_up_to(tree) for tree in inner]
-        results = [_in_dtype(of_one(g.astype(wide(g)), *kept, *like(wide(g), shared)), g, *kept)
-                   for g, *kept in zip(leaves, *columns, strict=True)]
-        updates, *inner = (treedef.unflatten(column) for column in zip(*results, strict=True)) if results else (grads, *inner)
-        return updates, tuple(inner)
-    return counted(Stage(init, update))
-
-
-def wide(g):
-    """The dtype that sums over g, and what is remembered of it, are kept in."""
-    dtype = jnp.result_type(g)
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
-
-
-def like(dtype, numbers):
-    return [n.astype(dtype) if isinstance(n, jax.Array) else n for n in numbers]
-
-
-def _in_dtype(results, *like):
-    """Whatever the arithmetic made of it, an update has the dtype of its gradient, and a memory keeps its own."""
-    return tuple(jnp.asarray(result).astype(a.dtype) for result, a in zip(results, like, strict=True))
-
-
-def _check_alike(grads, inner, params):
-    remedy = "call init with the parameters that are differentiated"
-    for what, tree in [("the parameters", params), ("those the optimizer was initialised for", inner[0] if inner else None)]:
-        if tree is None:
-            continue
-        if (given := jax.tree.structure(grads)) != (other := jax.tree.structure(tree)):
-            raise ValueError(f"the gradients have the structure {given}, and {what} have {other}: {remedy}")
-        for (path, g), p in zip(jax.tree_util.tree_leaves_with_path(grads), jax.tree.leaves(tree), strict=True):
-            if jnp.shape(g) != jnp.shape(p):
-                raise ValueError(f"the gradient of params{jax.tree_util.keystr(path)} is {list(jnp.shape(g))}, and of {what} this array "
-                                 f"is {list(jnp.shape(p))}: {remedy}")
-
-
-def apply_updates(params, updates):
-    """params + updates, leaf by leaf, in the dtype of the parameters."""
-    return jax.tree.map(lambda p, u: p if u is None else jnp.asarray(p + u).astype(jnp.result_type(p)), params, updates,
-                        is_leaf=lambda leaf: leaf is None)
-
-
-def at(value, step):
-    """A hyperparameter at a step: a schedule is a function of the step, a number is itself."""
-    value = value(step) if callable(value) else value
-    return real(value) if hasattr(value, "dtype") else value
-
-
-def real(value):
-    """A number as an array of the default float, whatever it was given in."""
-    return jnp.asarray(value).astype(float)
-
-
-def check(name, what, value, low, high=None, below=None):
-    """Refuses a number outside its range. Schedules and arrays (traced or not) are taken at their word."""
-    if callable(value) or isinstance(value, jax.Array):
-        return
-    try:
-        right = value >= low and (high is None or value <= high) and (below is None or value < below)
-    except (TypeError, ValueError):             # parameters, for instance, which other libraries' optimizers take first
-        right, value = False, type(value)
-    if not right:
-        limits = f"at least {low}" + ("" if high is None else f" and at most {high}") + ("" if below is None else f" and below {below}")
-        raise ValueError(f"the {what} of {name} is a number {limits} (or a function of the step), and was given as {value}")
+    def moved(path, u, p):
+        if u is None or p is None:
+            return p
+        if not jnp.issubdtype(jnp.result_type(p), jnp.inexact):
+            raise TypeError(f"params{jax.tree_util.keystr(path)} must be floating-point or complex to be trained; got "
+                            f"{jnp.result_type(p)}: write .astype(jnp.float32), or give it an update of None")
+        return jnp.asarray(p + u).astype(jnp.result_type(p))
+    return jax.tree_util.tree_map_with_path(moved, updates, params, is_leaf=lambda leaf: leaf is None)

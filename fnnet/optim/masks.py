@@ -1,0 +1,39 @@
+"""Which arrays a setting is for."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnet.roles import decays
+
+__all__ = ["matrices"]
+
+Mask = Any | Callable[[Any], Any]       # a tree of booleans, or a function of the parameters that gives one
+
+
+def matrices(params: Any) -> Any:
+    """Deprecated: the mask that is True for arrays of at least two axes. `decays` knows stacked biases and scales
+    too.
+    """
+    warnings.warn("optim.matrices is deprecated: write optim.decays, which goes by the roles of parameters",
+                  DeprecationWarning, stacklevel=2)
+    return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
+
+
+def flags(name, mask, params, treedef):
+    """For each leaf of `treedef` whether the mask (None: `decays`) is for it; None where the parameter is None."""
+    which = decays if mask is None else mask
+    which = which(params) if callable(which) else which
+    try:
+        found = treedef.flatten_up_to(which)
+        right = all(flag is None or (jax.tree_util.all_leaves([flag]) and jnp.ndim(flag) == 0) for flag in found)
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError(f"the mask of {name} must be a tree with a boolean for each array; got "
+                         f"{jax.tree.structure(which)} for gradients of {treedef}: write "
+                         "mask=lambda params: jax.tree.map(lambda p: True, params)")
+    return [bool(flag) for flag in found]

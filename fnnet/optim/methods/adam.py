@@ -1,0 +1,156 @@
+"""Adam and its relatives. V̂ = V/(1 − β₁ᵗ) and Ŝ = S/(1 − β₂ᵗ) throughout, t counted from 1."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from fnnet.optim.lift import decayed, lift, square, squares, zeros
+from fnnet.optim.numbers import Number, one_minus_power, real, settings
+from fnnet.optim.optimizer import Chain
+
+__all__ = ["adabelief", "adam", "adamax", "adamw", "amsgrad", "nadam", "radam"]
+
+
+@settings
+def adam(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Number = 1e-8,
+         eps_root: Number = 0.0) -> Chain:
+    """V ← β₁V + (1 − β₁)g,   S ← β₂S + (1 − β₂)|g|²,   θ ← θ − αV̂/(√(Ŝ + ε_root) + ε)   [Kingma & Ba 2015]
+
+    Some lectures write √(Ŝ + ε): that is eps=0, eps_root=1e-8.
+    """
+    return lift("adam", _adam, _numbers(rate, beta1, beta2, eps, eps_root), [zeros, squares], shared=_corrected)
+
+
+def _adam(g, v, s, *, rate, beta1, beta2, eps, eps_root):
+    v = beta1 * v + (1 - beta1) * g
+    s = beta2 * s + (1 - beta2) * square(g)
+    return -rate * v / (jnp.sqrt(s + eps_root) + eps), v, s
+
+
+@settings
+def adamw(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Number = 1e-8, eps_root: Number = 0.0,
+          decay: Number = 1e-4, mask: Any = None) -> Chain:
+    """Adam, and θ ← θ − αλθ beside it, not through the moments   [Loshchilov & Hutter 2019]
+
+    λ is `decay`; `mask` (a tree of booleans, or a function of the parameters) says which arrays decay, by default not
+    the biases (weights and tables do).
+    """
+    numbers = _numbers(rate, beta1, beta2, eps, eps_root, decay=decay)
+    return lift("adamw", _adamw, numbers, [zeros, squares], shared=_corrected_and_rate, params=True, decays=True,
+                mask=mask)
+
+
+def _adamw(g, p, v, s, *, rate, beta1, beta2, eps, eps_root, decay, whole_rate):
+    direction, v, s = _adam(g, v, s, rate=rate, beta1=beta1, beta2=beta2, eps=eps, eps_root=eps_root)
+    return decayed(direction, p, decay if isinstance(decay, float) and decay == 0 else -whole_rate * decay), v, s
+
+
+@settings
+def amsgrad(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Number = 1e-8,
+            eps_root: Number = 0.0) -> Chain:
+    """Adam's V and S,   M ← max(M, Ŝ),   θ ← θ − αV̂/(√(M + ε_root) + ε)   [Reddi et al. 2018]
+
+    M is the largest Ŝ so far, as in Optax; PyTorch keeps the largest S and corrects that.
+    """
+    numbers = _numbers(rate, beta1, beta2, eps, eps_root)
+    return lift("amsgrad", _amsgrad, numbers, [zeros, squares, squares], shared=_corrections)
+
+
+def _amsgrad(g, v, s, m, *, rate, beta1, beta2, eps, eps_root, c1, c2, c1_next):
+    v = beta1 * v + (1 - beta1) * g
+    s = beta2 * s + (1 - beta2) * square(g)
+    m = jnp.maximum(m, s / c2)
+    return -rate * (v / c1) / (jnp.sqrt(m + eps_root) + eps), v, s, m
+
+
+@settings
+def adamax(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Number = 1e-8) -> Chain:
+    """V ← β₁V + (1 − β₁)g,   U ← max(β₂U, |g| + ε),   θ ← θ − αV̂/U   [Kingma & Ba 2015, §7]"""
+    numbers = {"rate": rate, "beta1": beta1, "beta2": beta2, "eps": eps}
+    return lift("adamax", _adamax, numbers, [zeros, squares], shared=_corrections)
+
+
+def _adamax(g, v, u, *, rate, beta1, beta2, eps, c1, c2, c1_next):
+    v = beta1 * v + (1 - beta1) * g
+    u = jnp.maximum(beta2 * u, jnp.abs(g) + eps)
+    return -rate * (v / c1) / jnp.where(u == 0, 1, u), v, u
+
+
+@settings
+def nadam(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Number = 1e-8,
+          eps_root: Number = 0.0) -> Chain:
+    """Adam's V and S,   θ ← θ − α(β₁V/(1 − β₁ᵗ⁺¹) + (1 − β₁)g/(1 − β₁ᵗ))/(√(Ŝ + ε_root) + ε)   [Dozat 2016]
+
+    β₁ is constant, as in Optax; PyTorch lets it grow with t.
+    """
+    return lift("nadam", _nadam, _numbers(rate, beta1, beta2, eps, eps_root), [zeros, squares], shared=_corrections)
+
+
+def _nadam(g, v, s, *, rate, beta1, beta2, eps, eps_root, c1, c2, c1_next):
+    v = beta1 * v + (1 - beta1) * g
+    s = beta2 * s + (1 - beta2) * square(g)
+    return -rate * (beta1 * v / c1_next + (1 - beta1) * g / c1) / (jnp.sqrt(s / c2 + eps_root) + eps), v, s
+
+
+@settings
+def radam(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Number = 1e-8,
+          eps_root: Number = 0.0) -> Chain:
+    """Adam's V and S,   ρ∞ = 2/(1 − β₂) − 1,   ρ = ρ∞ − 2tβ₂ᵗ/(1 − β₂ᵗ)   [Liu et al. 2020]
+
+    θ ← θ − α·r·V̂/(√(Ŝ + ε_root) + ε) where ρ ≥ 5, with r² = (ρ − 4)(ρ − 2)ρ∞/((ρ∞ − 4)(ρ∞ − 2)ρ), and θ ← θ − αV̂
+    before.
+    """
+    return lift("radam", _radam, _numbers(rate, beta1, beta2, eps, eps_root), [zeros, squares], shared=_rectified)
+
+
+RECTIFIED_FROM = 5.0        # below, the variance of 1/√Ŝ is not finite, or nearly so
+
+
+def _rectified(step, *, beta2, **numbers):
+    numbers = _corrections(step, beta2=beta2, **numbers)
+    whole = 2 / (1 - beta2) - 1
+    rho = whole - 2 * (real(step) + 1) * (1 - numbers["c2"]) / numbers["c2"]
+    safe = jnp.maximum(rho, RECTIFIED_FROM)
+    r = jnp.sqrt((safe - 4) * (safe - 2) * whole / ((whole - 4) * (whole - 2) * safe))
+    return numbers | {"r": r, "rectified": rho >= RECTIFIED_FROM}
+
+
+def _radam(g, v, s, *, rate, beta1, beta2, eps, eps_root, c1, c2, c1_next, r, rectified):
+    v = beta1 * v + (1 - beta1) * g
+    s = beta2 * s + (1 - beta2) * square(g)
+    return -rate * (v / c1) * jnp.where(rectified, r / (jnp.sqrt(s / c2 + eps_root) + eps), 1), v, s
+
+
+@settings
+def adabelief(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Number = 1e-16,
+              eps_root: Number = 1e-16) -> Chain:
+    """V ← β₁V + (1 − β₁)g,   S ← β₂S + (1 − β₂)|g − V|² + ε_root,   θ ← θ − αV̂/(√Ŝ + ε)   [Zhuang et al. 2020]"""
+    return lift("adabelief", _adabelief, _numbers(rate, beta1, beta2, eps, eps_root), [zeros, squares],
+                shared=_corrections)
+
+
+def _adabelief(g, v, s, *, rate, beta1, beta2, eps, eps_root, c1, c2, c1_next):
+    v = beta1 * v + (1 - beta1) * g
+    s = beta2 * s + (1 - beta2) * square(g - v) + eps_root
+    return -rate * (v / c1) / (jnp.sqrt(s / c2) + eps), v, s
+
+
+def _numbers(rate, beta1, beta2, eps, eps_root, **more):
+    return {"rate": rate, "beta1": beta1, "beta2": beta2, "eps": eps, "eps_root": eps_root, **more}
+
+
+def _corrected(step, *, rate, beta1, beta2, eps, eps_root):
+    """The corrections are numbers and are kept out of the arrays' arithmetic: with c₁ = 1 − β₁ᵗ and c₂ = √(1 − β₂ᵗ),
+    V̂/(√(Ŝ + ε_root) + ε) = (c₂/c₁)·V/(√(S + ε_root·c₂²) + ε·c₂)."""
+    c1, c2 = one_minus_power(beta1, real(step) + 1), jnp.sqrt(one_minus_power(beta2, real(step) + 1))
+    return {"rate": rate * c2 / c1, "beta1": beta1, "beta2": beta2, "eps_root": eps_root * c2 * c2, "eps": eps * c2}
+
+
+def _corrected_and_rate(step, *, decay, rate, **numbers):
+    return _corrected(step, rate=rate, **numbers) | {"decay": decay, "whole_rate": rate}
+
+
+def _corrections(step, *, beta1, beta2, **numbers):
+    corrections = {"c1": one_minus_power(beta1, real(step) + 1), "c2": one_minus_power(beta2, real(step) + 1),
+                   "c1_next": one_minus_power(beta1, real(step) + 2)}
+    return {"beta1": beta1, "beta2": beta2, **numbers, **corrections}

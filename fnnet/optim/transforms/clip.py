@@ -1,0 +1,84 @@
+"""Limits on the size of a gradient. Each is an optimizer, for a chain."""
+
+import jax
+import jax.numpy as jnp
+
+from fnnet.optim.lift import check_inexact, lift, like, square
+from fnnet.optim.norms import norm_of, scaled
+from fnnet.optim.numbers import Number, check, settings
+from fnnet.optim.optimizer import Chain, stage
+
+__all__ = ["adaptive_clip", "clip_by_block_rms", "clip_by_global_norm", "clip_by_value"]
+
+
+@settings
+def clip_by_value(limit: Number) -> Chain:
+    """g ← min(max(g, −c), c), element by element; a complex g keeps its direction, and |g| ≤ c. NaN stays NaN."""
+    return lift("clip_by_value", _clip_value, {"limit": limit})
+
+
+def _clip_value(g, *, limit):
+    if not jnp.iscomplexobj(g):
+        return (jnp.clip(g, -limit, limit),)
+    size = jnp.abs(g)
+    return (jnp.where(size > limit, g / jnp.where(size == 0, 1, size) * limit, g),)
+
+
+@settings
+def clip_by_global_norm(limit: Number) -> Chain:
+    """g ← g·min(1, c/‖g‖), ‖g‖² = Σ|g|² over all arrays together   [Pascanu et al. 2013]
+
+    Right for every finite gradient, also where the squares overflow or vanish; a gradient of norm at most c stays as
+    it is, to the bit. A gradient that is not finite becomes NaN throughout: clipping must not hide it.
+    """
+    check("clip_by_global_norm", {"limit": limit})
+    return stage("clip_by_global_norm", _clip_norm, {"limit": limit})
+
+
+def _clip_norm(grads, inner, call, *, limit):
+    for path, g in jax.tree_util.tree_leaves_with_path(grads):
+        check_inexact(f"the gradient of params{jax.tree_util.keystr(path)}", g)
+    grads = jax.tree.map(jnp.asarray, grads)
+    unit, length = norm_of(jax.tree.leaves(grads))
+    within = length <= limit.astype(unit.dtype) / unit
+    scale = jnp.where(jnp.isfinite(length), limit.astype(unit.dtype) / length, jnp.nan)
+
+    def clipped(g):                             # unit is a power of 2: dividing by it rounds nothing
+        return jnp.where(within, g, scaled(g, 1 / unit, scale).astype(g.dtype))
+    return jax.tree.map(clipped, grads), inner
+
+
+@settings
+def clip_by_block_rms(limit: Number) -> Chain:
+    """g ← g/max(1, rms(g)/c), for each array by itself, rms(g)² = mean |g|²"""
+    return lift("clip_by_block_rms", _clip_rms, {"limit": limit})
+
+
+def _clip_rms(g, *, limit):
+    unit, length = norm_of([g])
+    rms = like(g.dtype, {"rms": length})["rms"] / max(g.size, 1) ** 0.5
+    unit = like(g.dtype, {"unit": unit})["unit"]
+    return (jnp.where(rms <= limit / unit, g, g * (1 / unit) * (limit / jnp.where(rms == 0, 1, rms))),)
+
+
+@settings
+def adaptive_clip(limit: Number = 0.01, *, eps: Number = 1e-3) -> Chain:
+    """g ← g·min(1, c·max(‖θ‖, ε)/‖g‖), for each unit by itself   [Brock et al. 2021]
+
+    A unit is what belongs to one output: the norms are over all axes but the last, and of a vector each over the
+    whole. The last layer is better left out (`optim.partition`).
+    """
+    return lift("adaptive_clip", _adaptive, {"limit": limit, "eps": eps}, params=True)
+
+
+def _adaptive(g, p, *, limit, eps):
+    size, most = _unit_norm(g), limit * jnp.maximum(_unit_norm(p), eps)
+    return (jnp.where(size <= most, g, g * (most / jnp.where(size == 0, 1, size))),)
+
+
+def _unit_norm(a):
+    """Over all axes but the last; divided by the largest element first, so that no square overflows."""
+    axes = tuple(range(a.ndim - 1)) if a.ndim > 1 else None
+    largest = jnp.max(jnp.abs(a), axes, keepdims=True, initial=0)
+    safe = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return safe * jnp.sqrt(jnp.sum(square(a / safe), axes, keepdims=True))

@@ -1,0 +1,69 @@
+"""What is done to gradients before, and to updates after, a method. Each is an optimizer, for a chain."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnet.optim.lift import decayed, flatten, lift, mixing
+from fnnet.optim.numbers import Number, check, settings
+from fnnet.optim.optimizer import Chain, stage
+
+__all__ = ["add_noise", "centralize", "scale", "weight_decay"]
+
+
+@settings
+def weight_decay(decay: Number, mask: Any = None) -> Chain:
+    """g ← g + λθ for the arrays that the mask names (a tree of booleans, or a function of the parameters that gives
+    one; by default weights and tables, see `decays`).
+
+    Before gradient descent this is the gradient of ½λΣθ². For the decay apart from Adam's moments see adamw.
+    """
+    return lift("weight_decay", _decay, {"decay": decay}, params=True, decays=True, mask=mask)
+
+
+def _decay(g, p, *, decay):
+    return (decayed(g, p, decay),)
+
+
+@settings
+def scale(scale: Number) -> Chain:
+    """g ← cg"""
+    return lift("scale", _scale, {"scale": scale})
+
+
+def _scale(g, *, scale):
+    return (scale * g,)
+
+
+@settings
+def centralize() -> Chain:
+    """g ← g − mean(g) over all axes but the last (that of the outputs), for arrays of at least two axes   [Yong et
+    al. 2020]
+    """
+    return lift("centralize", _centralize)
+
+
+def _centralize(g):
+    return (g - g.mean(tuple(range(g.ndim - 1)), keepdims=True) if g.ndim > 1 else g,)
+
+
+@settings
+def add_noise(scale: Number, *, power: Number = 0.55, seed: int = 0) -> Chain:
+    """g ← g + n,   n ~ N(0, σ²) with σ² = c/(1 + s)^power at step s, counted from 0   [Neelakantan et al. 2015]
+
+    c is `scale`. The noise is a function of seed, step and the array's place in the tree: the same again where
+    training resumes.
+    """
+    check("add_noise", {"scale": scale, "power": power})
+    return stage("add_noise", _noise, {"scale": scale, "power": power}, {"seed": seed})
+
+
+def _noise(grads, inner, call, *, scale, power, seed):
+    leaves, treedef = flatten(jax.tree.map(jnp.asarray, grads))
+    deviation = jnp.sqrt(scale / (1 + call.step.astype(scale.dtype)) ** power)
+    key = jax.random.fold_in(jax.random.key(seed), call.step)
+
+    def noisy(g, i):
+        return g + jax.random.normal(jax.random.fold_in(key, i), g.shape, g.dtype) * deviation.astype(g.real.dtype)
+    return treedef.unflatten([g if g is None else mixing(noisy)(g, i) for i, g in enumerate(leaves)]), inner
