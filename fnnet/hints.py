@@ -144,10 +144,11 @@ def named(name: str, module: str = "fnnet") -> str:
     here = module.partition(".")[2]
     rooms = {room: _names(room) for room in dict.fromkeys((here, *ROOMS, ""))}
     alike = [(room, known) for room, names in rooms.items() for known in names if plain(known) == plain(name)]
-    if alike:
-        room, known = min(alike, key=lambda found: (found[0] != here, found[1] != name))
+    target = translated(name)
+    room, known = min(alike, key=lambda found: (found[0] != here, found[1] != name), default=("", ""))
+    if known and not (room != here and target.startswith(f"{here}.")):      # layers.Linear is not optim.linear
         return f"write {_path(room, known)}"
-    if target := translated(name):
+    if target:
         return f"write {target if '.' in target else f'fnnet.{target}'}"
     close = closest(name, rooms[here])
     return f"did you mean {_path(here, close)}?" if close else ""
@@ -171,8 +172,8 @@ def closest(name: str, known: Iterable[str]) -> str:
     """The known name that is spelled most like this one; "" where none is."""
     import difflib
     by_plain = {plain(word): word for word in known}
-    found = difflib.get_close_matches(plain(name), by_plain, 1, 0.7)
-    return by_plain[found[0]] if found else ""
+    found = difflib.get_close_matches(plain(name), by_plain, 3, 0.7)        # adma: adam rather than adamax
+    return by_plain[min(found, key=lambda word: abs(len(word) - len(plain(name))))] if found else ""
 
 
 def plain(name: str) -> str:

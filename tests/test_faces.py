@@ -101,14 +101,14 @@ def test_a_new_rule_goes_to_the_faces(copy):
 
 
 def test_a_file_that_becomes_a_folder_goes_to_the_faces(copy):
-    """optim/methods.py as optim/methods/descent.py, whose face is generated too."""
-    methods = copy / "optim" / "methods"
-    methods.mkdir()
-    (methods / "__init__.py").write_text('"""Methods."""\n')
-    (copy / "optim" / "methods.py").rename(methods / "descent.py")
+    """optim/masks.py as optim/masks/ranks.py, whose face is generated too."""
+    masks = copy / "optim" / "masks"
+    masks.mkdir()
+    (masks / "__init__.py").write_text('"""Masks."""\n')
+    (copy / "optim" / "masks.py").rename(masks / "ranks.py")
     texts = faces.faces()
-    assert "from fnnet.optim.methods.descent import adam, adamw," in texts[methods / "__init__.py"]
-    assert "from fnnet.optim.methods import adam, adamw," in texts[copy / "optim" / "__init__.py"]
+    assert "from fnnet.optim.masks.ranks import matrices" in texts[masks / "__init__.py"]
+    assert "from fnnet.optim.masks import matrices" in texts[copy / "optim" / "__init__.py"]
     assert texts[copy / "optim" / "__init__.py"].count("sgd = gradient_descent") == 1
 
 

@@ -24,8 +24,6 @@ __all__ = ["Schedule", "constant", "cosine", "cosine_restarts", "exponential_dec
 
 P = ParamSpec("P")
 
-__all__ = ["constant", "cosine", "exponential_decay", "inverse_time_decay", "step_decay"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Schedule(Frozen):
@@ -136,8 +134,8 @@ def cosine_restarts(step, rate: float, *, steps: float, grow: float = 1.0, final
 @_schedule
 def one_cycle(step, rate: float, *, steps: float, rise: float = 0.3, start: float = 25.0,
               final: float = 1e4) -> jax.Array:
-    """From α₀/start up to α₀ over the first `rise` of the steps, then down to α₀/(start·final), both by half a cosine
-    [Smith 2018]
+    """α(s) = from α₀/start up to α₀ over the first `rise` of the steps, then down to α₀/(start·final), both by half a
+    cosine [Smith 2018]
     """
     peak = real(rate)
     low, top = peak / start, real(steps) * rise
@@ -170,7 +168,7 @@ def join(step, schedules: Sequence[Any], *, steps: Sequence[float]) -> jax.Array
 
 @_schedule
 def warmup(step, rate: Any, *, steps: float) -> jax.Array:
-    """α(s)·min(1, s/steps), for a number or any schedule α"""
+    """β(s) = α(s)·min(1, s/steps), for a number or any schedule α"""
     return _value(rate, step) * jnp.clip(real(step) / real(steps), 0, 1)
 
 

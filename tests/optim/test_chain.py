@@ -15,7 +15,7 @@ PARAMS = {"w": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "b": jnp.array([0.1, -0.2])
 MAKERS = {
     "gradient_descent": lambda: optim.gradient_descent(0.1), "momentum": lambda: optim.momentum(0.1, average=True),
     "nesterov": lambda: optim.nesterov(0.1), "lion": lambda: optim.lion(0.1), "rprop": lambda: optim.rprop(),
-    "adam": lambda: optim.adam(1e-3), "adamw": lambda: optim.adamw(optim.cosine(1e-3, steps=9), mask=optim.matrices),
+    "adam": lambda: optim.adam(1e-3), "adamw": lambda: optim.adamw(optim.cosine(1e-3, steps=9), mask=optim.decays),
     "amsgrad": lambda: optim.amsgrad(0.1), "adamax": lambda: optim.adamax(0.1), "nadam": lambda: optim.nadam(0.1),
     "radam": lambda: optim.radam(0.1), "adabelief": lambda: optim.adabelief(0.1),
           "rmsprop": lambda: optim.rmsprop(0.1, centered=True),
@@ -33,7 +33,7 @@ MAKERS = {
     "accumulate": lambda: optim.accumulate(optim.adam(0.1), every=2),
           "lookahead": lambda: optim.lookahead(optim.adam(0.1)),
     "skip_nonfinite": lambda: optim.skip_nonfinite(optim.adam(0.1)), "sam": lambda: optim.sam(optim.adam(0.1)),
-    "freeze": lambda: optim.freeze(optim.adam(0.1), optim.matrices),
+    "freeze": lambda: optim.freeze(optim.adam(0.1), optim.decays),
     "partition": lambda: optim.partition({"a": optim.adam(0.1), "b": optim.sgd(0.1)},
                                          optim.by_path({"w": "a"}, rest="b")),
     "chain": lambda: optim.chain(optim.clip_by_global_norm(1.0),
@@ -47,7 +47,7 @@ def loss(params):
 
 def test_every_optimizer_is_in_the_table_of_this_test():
     made = {name for name in optim.__all__ if callable(getattr(optim, name)) and name in MAKERS}
-    others = {"Chain", "ChainState", "Live", "Optimizer", "Schedule", "apply_updates", "by_path", "evaluation_params",
+    others = {"Chain", "ChainState", "Live", "Optimizer", "Schedule", "apply_updates", "by_path", "decays", "evaluation_params",
               "global_norm",
               "hyperparams", "lift", "live", "matrices", "sgd", "with_hyperparams"}
     schedules = {"constant", "cosine", "cosine_restarts", "exponential_decay", "inverse_time_decay", "join", "linear",

@@ -11,24 +11,32 @@ import pytest
 from fnnet import optim
 
 # What a setting without a default is given, by its name.
-SETTINGS = {"rate": 0.1, "decay": 0.5, "limit": 1.0, "steps": 8}
+SETTINGS = {"rate": 0.1, "decay": 0.5, "limit": 1.0, "steps": 8, "scale": 0.1, "final": 0.0, "every": 2,
+            "optimizer": optim.sgd(0.1), "mask": {"w": False, "b": True}, "optimizers": {"all": optim.sgd(0.1)},
+            "labels": {"w": "all", "b": "all"}}
+# Settings of one by its name, where those above do not fit.
+OF_ONE = {"adadelta": {"rate": 100.0}, "lars": {"rate": 1.0, "trust": 0.01}, "rprop": {"rate": 0.1},
+          "adagrad": {"rate": 0.5}, "piecewise": {"rates": [0.1, 0.05], "steps": [5]},
+          "join": {"schedules": [0.1, optim.constant(0.05)], "steps": [5]}}
+NO_OPTIMIZERS = ("by_path",)
 PARAMS = {"w": jnp.full((3, 4), 3.0), "b": jnp.full(4, -2.0)}
 
 
 def exported(kind):
     module = importlib.import_module(f"fnnet.optim.{kind}")
-    return [name for name in module.__all__ if name in optim.__all__]
+    return [name for name in module.__all__ if name in optim.__all__ and name not in NO_OPTIMIZERS
+            and not isinstance(getattr(optim, name), type)]
 
 
 def made(name):
     """It with small settings."""
-    make = getattr(optim, name)
+    make, own = getattr(optim, name), OF_ONE.get(name, {})
     needed = [p.name for p in inspect.signature(make).parameters.values() if p.default is p.empty]
-    if unknown := [setting for setting in needed if setting not in SETTINGS]:
+    if unknown := [setting for setting in needed if setting not in SETTINGS | own]:
         place = make.__module__.removeprefix("fnnet.").replace(".", "/")
         pytest.fail(f"{name} in {place}.py needs {', '.join(unknown)}: write a value for it into SETTINGS here",
                     pytrace=False)
-    return make(**{setting: SETTINGS[setting] for setting in needed})
+    return make(**{setting: SETTINGS[setting] for setting in needed if setting not in own}, **own)
 
 
 def loss(params):
@@ -43,7 +51,7 @@ def steepness(p):
 def trained(optimizer, params, steps):
     def step(now, _):
         params, state = now
-        updates, after = optimizer.update(jax.grad(loss)(params), state, params)
+        updates, after = optimizer.update(jax.grad(loss)(params), state, params, value=loss(params), value_fn=loss)
         chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
         chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
         return (optim.apply_updates(params, updates), after), None

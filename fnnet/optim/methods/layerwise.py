@@ -90,7 +90,7 @@ def _novograd(g, p, v, s, *, rate, beta1, beta2, eps, eps_root, decay, first):
 def adafactor(rate: Number, *, power: Number = 0.8, momentum: Number = 0.0, limit: Number = 1.0, decay: Number = 0.0,
               mask: Any = None, eps: Number = 1e-30, smallest: Number = 1e-3, relative: bool = True,
               factor_from: int = 128) -> Chain:
-    """S ≈ R·C/mean(R) from row and column means of |g|²: a memory of n + k numbers for an array of n·k   [Shazeer &
+    """S = R·C/mean(R) from row and column means of |g|²: a memory of n + k numbers for an array of n·k   [Shazeer &
     Stern 2018]
 
         β = 1 − t^−power,   R ← βR + (1 − β)·mean over columns of (|g|² + ε),   C likewise over rows

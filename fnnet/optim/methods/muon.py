@@ -25,17 +25,16 @@ NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
 
 @settings
 def muon(rate: Number, beta: Number = 0.95, *, nesterov: bool = True, steps: int = 5, decay: Number = 0.0,
-         rms: float | None = 0.2,
-         eps: Number = 1e-8, mask: Any = None, rest: Any = None) -> Chain:
+         rms: float | None = 0.2, eps: Number = 1e-8, mask: Any = None, rest: Any = None) -> Chain:
     """V ← βV + (1 − β)g,   D = βV + (1 − β)g,   θ ← θ − α(c·orthogonal(D) + λθ) for matrices   [Jordan et al. 2024]
 
     orthogonal(D) is nearly UWᵀ of D = UΣWᵀ, by `steps` iterations of Newton-Schulz; nesterov=False takes D = V. c =
     rms·√max(n, k) gives an update with the rms of AdamW's, so that one rate serves both [Liu et al. 2025]; rms=None
     is Jordan's √max(1, k/n) for w [n k]. λ is `decay`, for the matrices.
 
-    `mask` says which arrays are matrices, by default the weights of at least two axes, by role (a kernel [h w c k] is
-    one of h·w·c rows); embeddings and the last layer do better among the rest. `rest` is the optimizer of the rest,
-    by default adamw(rate).
+    `mask` says which arrays are matrices, by default the weights of at least two axes, by their roles (a kernel
+    [h w c k] is one of h·w·c rows), and not tables of embeddings; the last layer does better among the rest, too.
+    `rest` is the optimizer of the rest, by default adamw(rate).
     """
     numbers = {"rate": rate, "beta": beta, "decay": decay, "eps": eps}
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:

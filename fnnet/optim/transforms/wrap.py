@@ -27,7 +27,7 @@ class Accumulated(NamedTuple):
 
 @settings
 def accumulate(optimizer: Any, every: int) -> Chain:
-    """The optimizer sees the mean of `every` gradients; in between the updates are 0.
+    """ḡ = (g₁ + … + g_k)/k: the optimizer sees the mean of k = `every` gradients; in between the updates are 0.
 
     With micro-batches of one size this is training on batches `every` times as large. Sums are kept in at least
     float32.
@@ -58,7 +58,7 @@ class Skipping(NamedTuple):
 
 @settings
 def skip_nonfinite(optimizer: Any) -> Chain:
-    """A step whose gradients are not all finite is left out: updates of 0, and the optimizer's state as it was.
+    """θ ← θ where g is not finite throughout: such a step is left out, and the optimizer's state stays as it was.
 
     The state counts them: `opt_state.inner[0].skipped`. Where all steps are skipped training stands still, so look at
     it.
@@ -128,7 +128,7 @@ def _lookahead(grads, state, call, *, alpha, optimizer, every):
 
 @settings
 def sam(optimizer: Any, rho: Number = 0.05) -> Chain:
-    """The optimizer sees the gradient at θ + ρg/‖g‖   [Foret et al. 2021]: sharpness-aware minimization.
+    """g ← ∇f(θ + ρg/‖g‖): the optimizer sees the gradient uphill   [Foret et al. 2021]: sharpness-aware minimization.
 
     Needs value_fn: update(grads, state, params, value_fn=loss_of_params). Each step takes two gradients.
     """
@@ -188,7 +188,7 @@ def _average(updates, state, call, *, beta):
 
 
 def frozen() -> Chain:
-    """Updates of 0, whatever the gradient, and no memory: for the parameters in `partition` that are not trained."""
+    """θ ← θ, whatever the gradient, and no memory: for the parameters in `partition` that are not trained."""
     return stage("frozen", _frozen)
 
 
@@ -198,8 +198,8 @@ def _frozen(grads, inner, call):
 
 @settings
 def freeze(optimizer: Any, mask: Any) -> Chain:
-    """The optimizer for all arrays but those that the mask names (a tree of booleans, or a function of the
-    parameters): these stay as they are, and nothing is remembered of them.
+    """θ ← θ for the arrays of the mask; the optimizer for all but those that the mask names (a tree of booleans, or a
+    function of the parameters): these stay as they are, and nothing is remembered of them.
     """
     return partition({"trained": optimizer, "frozen": frozen()}, _FrozenLabels(mask))
 
@@ -239,7 +239,7 @@ def by_path(patterns: Mapping[str, str], rest: str) -> ByPath:
 
 @settings
 def partition(optimizers: Mapping[str, Any], labels: Any) -> Chain:
-    """Each group of parameters by an optimizer of its own: partition({"weights": adamw(1e-3), "biases": sgd(1e-2)},
+    """θ_group ← θ_group + its optimizer's update: partition({"weights": adamw(1e-3), "biases": sgd(1e-2)},
     labels).
 
     labels is a tree with a label for each array (or for each subtree), or a function of the parameters that gives
