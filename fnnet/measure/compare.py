@@ -35,18 +35,18 @@ class Comparison(NamedTuple):
     @property
     def ok(self):
         """No slower than 1.1 times the second, and no more bytes kept, or there is a reason."""
-        ours, theirs = list(self.figures.values())[:2]
-        return bool(self.reason) or (ours["seconds"] <= SLOWER * theirs["seconds"] and ours["saved"] <= theirs["saved"])
+        return bool(self.reason) or not self._owes()
 
     def row(self):
         ours, theirs = list(self.figures.values())[:2]
         return (self.title, self.shapes, f"{milliseconds(ours['seconds'])} : {milliseconds(theirs['seconds'])}",
-                f"{theirs['seconds'] / ours['seconds']:.2f}", f"{size(ours['saved'])} : {size(theirs['saved'])}",
+                f"{theirs['seconds'] / ours['seconds']:.2f}",
+                "" if ours["saved"] is None else f"{size(ours['saved'])} : {size(theirs['saved'])}",
                 f"{size(ours['temp'])} : {size(theirs['temp'])}", self.reason if self._owes() else "")
 
     def _owes(self):
         ours, theirs = list(self.figures.values())[:2]
-        return ours["seconds"] > SLOWER * theirs["seconds"] or ours["saved"] > theirs["saved"]
+        return ours["seconds"] > SLOWER * theirs["seconds"] or (ours["saved"] or 0) > (theirs["saved"] or 0)
 
     def __str__(self):
         return self._written(markdown=False)
@@ -69,7 +69,8 @@ HEADER = ("rule", "example", "ms hand : auto", "gain", "saved bytes", "temp byte
 
 
 def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5, exact=True):
-    """A rule against autodiff of its reference at the large sizes of an example; or any functions of `args`, {"name": f, …}.
+    """A rule against autodiff of its reference at the large sizes of an example; any functions of `args`, {"name": f, …}; or a whole
+    training step against the same step by autodiff, compare(step, run, batch).
 
     Each is differentiated with respect to all its real arrays, in one compiled program, and timed in turn: the medians are of
     `rounds` rounds or of what fits into `seconds`, at least five. `sizes` are those of a rule's example that shall be others, {"n": 64}.
@@ -81,13 +82,17 @@ def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5, exact=T
     error       of value and gradient: the worst array's ‖a − b‖/(‖a‖ + ‖b‖) against the last function in float64, or, exact=False, as
                 it comes, which saves a compilation
     """
+    from fnnet.measure.steps import compare_steps, is_step  # which is made of what is here
+    if is_step(what, args):
+        return compare_steps(what, *args, rounds, seconds)
     if isinstance(what, dict):
         if not what or not args:
             raise TypeError("compare takes functions by name and the arguments they are called with: compare({'a': f, 'b': g}, x)")
-        title, shapes, functions, reason = " : ".join(what), _shapes(args), what, ""
+        title, shapes, functions, reason = " : ".join(what), shapes_of(args), what, ""
     else:
         if not hasattr(what, "reference"):
-            raise TypeError(f"compare takes a rule, or functions by name and their arguments, and was given {what!r}")
+            raise TypeError(f"compare takes a rule, or functions by name and their arguments, or a step with its run and a batch; "
+                            f"got {what!r}")
         if args:
             raise TypeError(f"compare draws the arguments of a rule from its examples, and was given {len(args)} beside {what!r}: "
                             f"write compare({{'hand': {what.__name__}, 'autodiff': {what.__name__}.reference}}, *args)")
@@ -95,7 +100,7 @@ def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5, exact=T
             raise ValueError(f"{min(unknown)!r} is no size: the letters are {' '.join(sample.SIZES)}")
         args, settings = sample.inputs(what, what.examples[example], large=sizes or True)
         functions = {"hand": functools.partial(what, **settings), "autodiff": functools.partial(what.reference, **settings)}
-        title, shapes = what.__name__, _shapes(args) + "".join(f" {k}={getattr(v, '__name__', v)}" for k, v in settings.items())
+        title, shapes = what.__name__, shapes_of(args) + "".join(f" {k}={getattr(v, '__name__', v)}" for k, v in settings.items())
         reason = next((line.strip().removeprefix("Cost: ") for line in _lines(what.__doc__) if line.strip().startswith("Cost:")), "")
     real = _real_places(args)
     figures, programs = {}, {}
@@ -104,16 +109,25 @@ def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5, exact=T
         program = lowered(f, *args).compile()
         taken = time.perf_counter() - begun
         programs[name] = functools.partial(program, _cotangents(f, args), *args)
-        memory = program.memory_analysis()
-        figures[name] = {"seconds": 0.0, "compile": taken, "saved": saved_bytes(f, *args),
-                         "temp": int(memory.temp_size_in_bytes) if memory else 0, "flops": _flops(program),
-                         "operations": len(re.findall(r"^\s*(?:ROOT )?%?[\w.-]+ = ", program.as_text() or "", re.M))}
+        figures[name] = {"seconds": 0.0, "compile": taken, "saved": saved_bytes(f, *args), **program_bytes(program),
+                         "operations": instructions(program)}
     truth = _in_float64(f, args, real) if exact else jax.device_get(programs[name]())
     for name, program in programs.items():
-        figures[name]["error"] = _error(program(), truth)
-    for name, median in _medians(programs, rounds, seconds).items():
+        figures[name]["error"] = error_between(program(), truth)
+    for name, median in medians(programs, rounds, seconds).items():
         figures[name]["seconds"] = median
     return Comparison(title, shapes, figures, reason)
+
+
+def program_bytes(program):
+    """Bytes of scratch of a compiled program, and its floating point operations."""
+    memory = program.memory_analysis()
+    return {"temp": int(memory.temp_size_in_bytes) if memory else 0, "flops": _flops(program)}
+
+
+def instructions(program):
+    """How many instructions a compiled program has."""
+    return len(re.findall(r"^\s*(?:ROOT )?%?[\w.-]+ = ", program.as_text() or "", re.M))
 
 
 def lowered(f, *args):
@@ -142,7 +156,7 @@ def _in_float64(f, args, real):
             return None
 
 
-def _error(got, truth):
+def error_between(got, truth):
     if truth is None:
         return None
     pairs = zip(jax.tree.leaves(jax.device_get(got)), jax.tree.leaves(truth), strict=True)
@@ -183,7 +197,7 @@ def kept(pullback, *arrays):
     return weigh(seen - arguments), weigh(arguments)
 
 
-def _medians(calls, rounds, seconds):
+def medians(calls, rounds, seconds):
     """Seconds of each call: taken in turn, so that what else the machine does falls on all alike, and in another order each round, since
     a call finds the caches as the one before it left them: after one of much scratch a short one took 1.4 times its time."""
     for call in calls.values():
@@ -219,7 +233,7 @@ def _put(args, real, floats):
     return full
 
 
-def _shapes(args):
+def shapes_of(args):
     return " ".join("×".join(map(str, leaf.shape)) or "·" for leaf in jax.tree.leaves(args) if hasattr(leaf, "shape"))
 
 

@@ -13,11 +13,15 @@ from fnnet import sample
 from fnnet.measure.error import relative_error, worst_element
 from fnnet.table import table
 from fnnet.verify.case.programs import quick
+from fnnet.verify.check import check
 from fnnet.verify.gradient import numeric_gradient
+from fnnet.verify.probes.nonfinite import smooth
+from fnnet.verify.report.report import Report
 
 # In float64. Autodiff of the reference is exact but for rounding; differences are not.
 LIMITS = {"value": 1e-13, "gradient": 1e-12, "differences": 1e-7, "second order": 1e-10, "eager": 1e-12, "vmap": 1e-12, "scan": 1e-12,
           "remat": 1e-12}
+PATIENCE = 10.0             # seconds to explain a failure
 DIFFERENCES = 100           # elements of an array, at random, that are held against differences; autodiff is held against all
 WORSE_THAN_AUTODIFF = {"float32": 40, "bfloat16": 4}    # how many times autodiff's own error a rule may err, element by element
 CORNERS = {"zeros": 0.0, "minus zeros": -0.0, "ones": 1.0, "large": 1e4, "large negative": -1e4, "saturated": 80.0, "tiny": 1e-30}
@@ -37,9 +41,10 @@ class Check(NamedTuple):
 
 
 class Audit(NamedTuple):
-    """What an audit found."""
+    """What an audit found; where it failed, what `check` says of the example."""
     rule: str
     checks: list
+    report: Report | None = None
 
     @property
     def failures(self):
@@ -58,11 +63,13 @@ class Audit(NamedTuple):
         return sorted({check.note for check in self.checks if check.ok and check.note})
 
     def __str__(self):
-        names = list(dict.fromkeys(check.name for check in self.checks))
+        names, failed = list(dict.fromkeys(check.name for check in self.checks)), {check.name for check in self.failures}
         rows = [(name, f"{self.worst(name):.1e}", f"{max(c.limit for c in self.checks if c.name == name):.0e}",
-                 "; ".join(f"FAILED on example {c.example}: {c.note}" for c in self.failures if c.name == name) or "ok") for name in names]
+                 "FAILED" if name in failed else "ok") for name in names]
         head = f"{self.rule}: {'passed' if self.ok else 'FAILED'}, {len(self.checks)} checks"
-        return "\n".join([head, table(("check", "error", "limit", ""), rows), *(f"note: {note}" for note in self.notes)])
+        said = [f"FAILED {c.name}, example {c.example}: {c.note}" for c in self.failures]
+        more = [str(failure) for failure in self.report.failures[:1]] if self.report else []
+        return "\n".join([head, table(("check", "error", "limit", ""), rows), *said, *more, *(f"note: {note}" for note in self.notes)])
 
     def to_json(self):
         return json.dumps({"rule": self.rule, "ok": self.ok, "checks": [{**c._asdict(), "ok": c.ok} for c in self.checks]})
@@ -72,11 +79,12 @@ class Audit(NamedTuple):
             raise AssertionError(str(self))
 
 
-def audit(rule, *, seed=0, precisions=(), examples=None):
+def audit(rule, *, seed=0, precisions=(), examples=None, reference=None):
     """Every example of a rule, in float64: value and gradient against the reference, autodiff and central differences, with random
     cotangents. The first also: second derivatives; eager, vmap over every subset of arguments, scan and remat; float32; corners.
 
-    precisions: of "float32" and "bfloat16", those in which every example is looked at too; examples: only the first so many
+    precisions: of "float32" and "bfloat16", those in which every example is looked at too; examples: only the first so many;
+    reference: another than the function decorated, where the gradient is not that function's derivative on purpose
     """
     if not (hasattr(rule, "reference") and hasattr(rule, "examples")):
         raise TypeError(f"audit takes a rule, made by @rule, and was given {rule!r}: for a function of your own use gradient_check")
@@ -91,8 +99,18 @@ def audit(rule, *, seed=0, precisions=(), examples=None):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         checks = []
         for i, example in enumerate(rule.examples[:examples]):
-            checks += [Check(i, *found) for found in _example(rule, example, seed, i == 0, precisions)]
-        return Audit(rule.__name__, checks)
+            checks += [Check(i, *found) for found in _example(rule, reference or rule.reference, example, seed, i == 0, precisions)]
+    failed = next((check.example for check in checks if not check.ok), None)
+    return Audit(rule.__name__, checks, None if failed is None else _explained(rule, reference, rule.examples[failed], seed))
+
+
+def _explained(rule, reference, example, seed):
+    """What `check` finds at an example that failed: the argument, the likely cause, two lines that repeat it. None where it cannot say."""
+    try:
+        arrays, settings = sample.inputs(rule, example, seed=seed)
+        return check(rule, *arrays, settings=settings, reference=reference, thorough=False, seconds=PATIENCE)
+    except Exception:                                   # it explains a failure, and must not stand in its way
+        return None
 
 
 class _Case(NamedTuple):
@@ -113,14 +131,14 @@ class _Case(NamedTuple):
         return [self.arrays[i] for i in self.real]
 
 
-def _cases(rule, example, seed, dtype):
+def _cases(rule, reference, example, seed, dtype):
     arrays, settings = sample.inputs(rule, example, seed=seed, dtype=dtype)
     real = tuple(i for i, a in enumerate(arrays) if a is not None and all(map(_real, jax.tree.leaves(a))))
-    return [_Case(functools.partial(f, **settings), arrays, real) for f in (rule, rule.reference)]
+    return [_Case(functools.partial(f, **settings), arrays, real) for f in (rule, reference)]
 
 
-def _example(rule, example, seed, thorough, precisions):
-    cases = hand, plain = _cases(rule, example, seed, jnp.float64)
+def _example(rule, reference, example, seed, thorough, precisions):
+    cases = hand, plain = _cases(rule, reference, example, seed, jnp.float64)
     floats = tuple(hand.floats)
     cotangents = _like(jax.eval_shape(hand.of, *floats), seed + 1)
     directions = tuple(_like(hand.floats, seed + 2))
@@ -141,8 +159,9 @@ def _example(rule, example, seed, thorough, precisions):
     def right(floats, cotangents=cotangents):
         return jax.device_get(both(floats, cotangents)[1][1])
     got, want = both(floats, cotangents)
+    names = [rule.arrays[i] for i in hand.real]
     for name, a, b in zip(("value", "gradient", "second order"), got, want):
-        yield _agree(name, a, b)
+        yield _agree(name, a, b, names if name == "gradient" else ())
     numeric = numeric_gradient(lambda floats: _dot(plain.of(*floats), cotangents), floats, samples=DIFFERENCES)
     chosen = [np.asarray(g).reshape(-1)[places] for g, (places, _) in zip(jax.tree.leaves(got[1]), numeric)]
     yield _agree("differences", chosen, [d for _, d in numeric])
@@ -154,6 +173,7 @@ def _example(rule, example, seed, thorough, precisions):
     yield _agree("eager", (y, pull(cotangents)), got[:2])
     yield from _transforms(hand, right, cotangents)
     yield from _corners(rule, hand, both, right, example, cotangents)
+    yield from _nan(rule, hand, both, right, example, cotangents)
 
 
 def _transforms(hand, right, cotangents):
@@ -241,24 +261,49 @@ def _corners(rule, hand, both, right, example, cotangents):
                     bad.append(f"{what} is none of those around it")
                 elif (np.isfinite(b) & (np.abs(a - b) > slack)).any():
                     differing.append(f"{what.replace('gradient ', '')}: the convention differs from autodiff's of the reference")
-    yield "corners", float(len(bad)), 0.0, "; ".join(bad or differing[:1])
+    more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
+    yield "corners", float(len(bad)), 0.0, "".join((bad or differing)[:1]) + more
+
+
+def _nan(rule, hand, both, right, example, cotangents):
+    """NaN at one element of each array that may be any real number comes out as NaN wherever it does for the reference."""
+    hidden, floats = [], jax.device_get(tuple(hand.floats))
+    for k, i in enumerate(hand.real):
+        if not _any_number(example.get(rule.arrays[i])) or not floats[k].size:
+            continue
+
+        def put(value, k=k):
+            x = np.array(floats[k])
+            x.reshape(-1)[x.size // 2] = value
+            return (*floats[:k], x, *floats[k + 1:])
+        (y, g, _), (y0, g0, _) = jax.device_get(both(put(np.nan), cotangents))
+        if any((np.isnan(b) & np.isfinite(a)).any() for a, b in zip(y, y0)):
+            hidden.append(f"NaN in {rule.arrays[i]} comes out as a number in the value")
+        lost = [np.isnan(b) & np.isfinite(a).all() for a, b in zip(jax.tree.leaves(g), jax.tree.leaves(g0))]
+        if any(a.any() for a in lost):
+            follows = smooth(lambda value, put=put: jax.tree.leaves(right(put(value))), floats[k].reshape(-1)[floats[k].size // 2])
+            if any((a & b).any() for a, b in zip(lost, follows)):
+                hidden.append(f"NaN in {rule.arrays[i]} comes out as a number in the gradient")
+    yield "NaN", float(len(hidden)), 0.0, "; ".join(hidden)
 
 
 def _any_number(maker):
     return isinstance(maker, str) or getattr(maker, "any_number", False)
 
 
-def _agree(name, a, b):
+def _agree(name, a, b, names=()):
     """The worse of the two measures over all arrays: ‖a − b‖/(‖a‖ + ‖b‖), and the worst element."""
     worst, note = 0.0, ""
-    for i, (x, y) in enumerate(zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)):
+    labels = [f"d {names[path[0].idx]}{jax.tree_util.keystr(path[1:])}" if names else f"output {i}"
+              for i, (path, _) in enumerate(jax.tree_util.tree_leaves_with_path(a))]
+    for label, x, y in zip(labels, jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         x, y = np.asarray(x), np.asarray(y)
         if np.abs(y).max(initial=0) < 1e-11 and np.abs(x).max(initial=0) < 1e-11:
             continue                                    # both are rounding around 0: a sum that cancels
         element, place = worst_element(x, y)
         error = max(relative_error(x, y), element)
         if not error <= worst:
-            worst, note = error, f"output {i} at {place}: {x[place]:.6g} where {y[place]:.6g} is right"
+            worst, note = error, f"{label} at {list(place)}: {x[place]:.6g} where {y[place]:.6g} is right"
     return name, worst if worst == worst else float("inf"), LIMITS[name], note if not worst <= LIMITS[name] else ""
 
 

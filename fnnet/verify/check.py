@@ -171,12 +171,12 @@ def _first(findings, p, cts, rng):
         return None, {}, {}
     p = p._replace(constants=tuple(constants(made.jaxpr)), endless=endless(made.jaxpr))
     if p.endless:
-        findings.note("inputs", "a loop that ends when something has converged might never end elsewhere: looked at where the arguments "
-                                "given are, and where a spec allows; count its turns for a closer look")
+        findings.note("inputs", "a loop ends when something has converged, and elsewhere might not: looked at where the arguments given "
+                                "are, and where a spec allows")
         p = p._replace(domains=tuple(d._replace(word="fixed") if d.kind == "float" and not d.said else d for d in p.domains))
     at = evaluator(p, made, cts, oracle.precision(p, made.jaxpr), rng)
     if p.endless and (left := oracle.forgotten(at, cts)):
-        findings.note("gradient", f"of {', '.join(p.names[i] for i in left)} only the loop's last error depends: not looked at")
+        findings.note("gradient", f"only the loop's last error depends on {', '.join(p.names[i] for i in left)}: not judged")
         return _first(findings, p._replace(real=tuple(i for i in p.real if i not in left)), cts, rng)
     return at._replace(p=oracle.bounds(at, made.jaxpr, cts, rng)), programs, jobs
 

@@ -15,7 +15,7 @@ import pytest
 from fnnet import ops, verify
 from fnnet.verify.case.example import arguments
 from fnnet.verify.oracle import differences
-from tests.verify.broken import overlooked
+from tests.verify.broken import kinds, overlooked
 
 X = jnp.arange(12.0).reshape(3, 4) / 5 - 1
 TWO_LINES = ("vmap", "argnums", "second order", "as given", "settings", "kinks")
@@ -102,6 +102,15 @@ def test_an_error_names_the_line_of_the_backward_pass_and_the_shapes():
         return g @ x,                                   # which do not fit
     failure, = verify.check(sine(bwd), X, thorough=False).failures
     assert failure.name == "runs" and "in bwd, line" in failure.note and "return g @ x" in failure.note and "x f64[3, 4]" in failure.inputs
+
+
+@pytest.mark.parametrize("case", [c for c in kinds.CASES if c.kind == "purpose"], ids=lambda c: c.name)
+def test_what_may_be_meant_is_said_with_the_reference_that_says_so(case):
+    """The line offered, taken as it stands, makes the check pass."""
+    with jax.numpy_dtype_promotion("standard"):
+        said = str(verify.check(case.f, *case.args, thorough=False).failures[0])
+        line = re.search(r"reference=(lambda .*|f)(?:, and all|$)", said, re.M)[1]
+        verify.check(case.f, *case.args, thorough=False, reference=eval(line, {"f": case.f, "jax": jax})).raise_if_failed()
 
 
 def test_the_time_a_check_may_take_is_kept_and_what_is_left_out_is_said():

@@ -11,6 +11,7 @@ import numpy as np
 
 from fnnet.rule import Rule
 from fnnet.verify.case.inputs import exact
+from fnnet.verify.case.parts import apart, is_complex, together
 from fnnet.verify.case.spec import Domain, derive, parse
 
 SWALLOWED = 1e300       # stands for NaN where that is what is right
@@ -33,6 +34,8 @@ class Case(NamedTuple):
     numeric: bool = False   # the reference's gradient is one of central differences
     endless: bool = False   # it has a loop that goes on until something has converged: elsewhere it might never end
     title: str = ""
+    complex: bool = False   # among the arguments are complex arrays, each two leaves
+    wanted: tuple = ()      # the leaves of the arguments that may be differentiated, integers too
 
     @property
     def fixed(self):
@@ -43,15 +46,25 @@ class Case(NamedTuple):
         return self._replace(settings={**self.settings, **settings})
 
     def call(self, f, leaves, settings=None):
+        return f(*self.arguments(leaves), **(self.settings if settings is None else settings))
+
+    def arguments(self, leaves):
+        """The arguments of a call."""
         args = self.treedef.unflatten(leaves)
-        return f(*args, **(self.settings if settings is None else settings))
+        return together(args) if self.complex else args
+
+    def leaves_of(self, args):
+        """The leaves of the arguments of a call."""
+        return jax.tree.leaves(apart(args) if self.complex else args)
 
     def outputs(self, f, leaves):
         return self.arrays(self.call(f, leaves))
 
     @staticmethod
     def arrays(tree):
-        return [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype") or isinstance(leaf, float | int)]
+        leaves = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype") or isinstance(leaf, float | int)]
+        parts = [(jnp.real(leaf), jnp.imag(leaf)) if is_complex(leaf) else (leaf,) for leaf in leaves]
+        return [part for pair in parts for part in pair]
 
     def split(self, leaves):
         """The leaves to differentiate, and the other arrays."""
@@ -83,6 +96,8 @@ class Case(NamedTuple):
 
 def read(f, args, reference, settings, spec, argnums, domains=None):
     """Reads the call, so that what follows knows nothing but arrays."""
+    given = args
+    args = apart(given)
     leaves, treedef = jax.tree.flatten(args)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(args)]
     arguments = argument_names(f, len(args))
@@ -93,23 +108,25 @@ def read(f, args, reference, settings, spec, argnums, domains=None):
     for k, (leaf, path) in enumerate(zip(leaves, paths)):
         i = path[0].idx
         value, dtype, domain = _read(leaf, i in static)
-        given = domains[k] if domains else said.get(arguments[i])
-        if given and given.kind not in (domain.kind, "key"):
-            raise ValueError(f"the spec says that {names[k]} is of kind {given.kind}, and it was given as {dtype}")
-        if given and given.kind != "key":
-            domain = given._replace(high=domain.high) if given.kind == "int" and given.high == np.inf else given
+        asked = domains[k] if domains else said.get(arguments[i])
+        if asked and asked.kind not in (domain.kind, "key"):
+            raise ValueError(f"the spec says that {names[k]} is of kind {asked.kind}, and it was given as {dtype}")
+        if asked and asked.kind != "key":
+            domain = asked._replace(high=domain.high) if asked.kind == "int" and asked.high == np.inf else asked
         values.append(value), dtypes.append(dtype), found.append(domain)
-        if not given and isinstance(f, Rule) and not domain.word and not _any_number(f, arguments[i]):
+        if not asked and isinstance(f, Rule) and not domain.word and not _any_number(f, arguments[i]):
             found[-1] = _inside(found[-1], value)
     found = _below(found, values)
     values = [exact(d, v) for d, v in zip(found, values)]
     wanted = range(len(args)) if argnums is None else {a % len(args) for a in ((argnums,) if isinstance(argnums, int) else argnums)}
     real = tuple(i for i, d in enumerate(found) if d.kind == "float" and paths[i][0].idx in wanted)
     if not real:
-        raise ValueError(f"check differentiates real arrays, and found none among {', '.join(names) or 'no arguments'}: "
+        raise ValueError(f"check differentiates real and complex arrays, and found none among {', '.join(names) or 'no arguments'}: "
                          "give an array of floats, or argnums")
     title = getattr(f, "__name__", None) or getattr(getattr(f, "func", None), "__name__", None) or type(f).__name__
-    return Case(f, reference, values, treedef, names, tuple(dtypes), tuple(found), real, dict(settings), title=title)
+    allowed = tuple(i for i, path in enumerate(paths) if path[0].idx in wanted)
+    return Case(f, reference, values, treedef, names, tuple(dtypes), tuple(found), real, dict(settings), title=title,
+                complex=any(map(is_complex, jax.tree.leaves(given))), wanted=allowed)
 
 
 def _read(leaf, static):

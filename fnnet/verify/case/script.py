@@ -15,6 +15,8 @@ def script(finding):
     p, f = finding.case, finding.fault
     if f is None or any(np.size(v) > MOST for v in finding.leaves):
         return ""
+    if p.complex:
+        return ""
     if any(not isinstance(p.leaves[i], bool | int | float | str) for i in p.fixed):
         return ""
     leaves, cts, text = _second_line(finding)
@@ -65,6 +67,8 @@ def _second_line(finding):
     if check == "donation":
         every = tuple(range(p.treedef.num_nodes and len(p.treedef.children())))
         return *plain, f"print(jax.jit(lambda *a: jax.vjp(g, *a)[1](cts), donate_argnums={every})(*args))" if whole else ""
+    if check == "argnums" and label.endswith("each output alone"):
+        return *plain, ""
     if check == "argnums":
         i = p.real[[p.names[k] for k in p.real].index(label.removeprefix("argnums: ").removesuffix(" alone"))]
         if p.fixed or len(p.leaves) != len(p.treedef.children()):

@@ -55,16 +55,16 @@ def perfect(p):
 def _with_pullback(p, f, backward):
     """f with another pullback, `backward(real outputs as a function of the real leaves, these, cotangents)`."""
     def run(*args, **settings):
-        xs, others = p.split(jax.tree.leaves(args))
+        xs, others = p.split(p.leaves_of(args))
 
         def whole(xs):
-            return f(*p.treedef.unflatten(p.merge(xs, others)), **settings)
+            return f(*p.arguments(p.merge(xs, others)), **settings)
 
         def value(xs):
             return [o for o in map(jnp.asarray, p.arrays(whole(xs))) if is_real(o)]
 
         op = jax.custom_vjp(whole)
-        op.defvjp(lambda xs: (whole(xs), xs), lambda xs, cts: (backward(value, xs, [c for c in jax.tree.leaves(cts) if is_real(c)]),))
+        op.defvjp(lambda xs: (whole(xs), xs), lambda xs, cts: (backward(value, xs, [c for c in p.arrays(cts) if is_real(c)]),))
         return op(xs)
     return run
 

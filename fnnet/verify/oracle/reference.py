@@ -52,7 +52,7 @@ def has_forward_rule(f, args, settings):
 
 def tells_what_is_asked(p):
     """Whether a rule in f is told which arguments are differentiated, and which cotangents are 0: it may err for some of them alone."""
-    return any(bool(e.params.get("symbolic_zeros")) for e in primitives(_traced(p.f, p.treedef.unflatten(p.leaves), p.settings)[0]))
+    return any(bool(e.params.get("symbolic_zeros")) for e in primitives(_traced(p.f, p.arguments(p.leaves), p.settings)[0]))
 
 
 def constants(closed):
@@ -95,10 +95,15 @@ def fills(closed):
 
 
 def endless(closed):
-    """Whether a program has a loop that counts nothing: one that ends when something has converged, and perhaps never."""
-    def counts(cond):
-        return any(np.issubdtype(getattr(v.aval, "dtype", np.float64), np.integer) for e in primitives(cond) for v in e.invars)
-    return any(e.primitive.name == "while" and not counts(e.params["cond_jaxpr"]) for e in primitives(closed))
+    """Whether a program has a loop that ends when something has converged, and perhaps never: one that counts nothing, or that compares
+    real numbers as well as a count with its cap."""
+    def kinds(cond):
+        return [getattr(v.aval, "dtype", np.dtype(np.float64)) for e in primitives(cond) for v in e.invars]
+
+    def converges(cond):
+        found = kinds(cond)
+        return not any(np.issubdtype(t, np.integer) for t in found) or any(np.issubdtype(t, np.floating) for t in found)
+    return any(e.primitive.name == "while" and converges(e.params["cond_jaxpr"]) for e in primitives(closed))
 
 
 def primitives(closed):

@@ -8,8 +8,8 @@ from fnnet.verify.oracle.tolerance import numbers
 from fnnet.verify.probes.findings import Finding
 
 MOST = 4                # arguments
-ELSEWHERE = (1.0, -1.0, 2.5, -2.5)      # times what the element is, or 1: places on either side of most kinks
-MOVED, VARIES = 1e-3, 1e-7              # a relative step, and how much of a gradient's largest element it must change
+ELSEWHERE = (0.7, -0.7, 2.5, -2.5, 4.0, -4.0)   # places on either side of most kinks, and before most functions saturate
+MOVED, VARIES = 1e-3, 1e-7              # a step, and how much of a gradient's largest element it must change
 
 
 def run(p, evaluation, findings):
@@ -46,8 +46,10 @@ def _nan(at, i, cts, findings):
     got, want = numbers(found.rule.grads), numbers(found.reference.grads)
     if not any((np.isnan(w) & np.isfinite(g)).any() for g, w in zip(got, want)):
         return
-    for k, (g, w, smooth) in enumerate(zip(got, want, _smooth(at, i, cts))):
-        if (hidden := np.isnan(w) & np.isfinite(g) & smooth).any():
+    x = p.leaves[i]
+    follows = smooth(lambda value: at.grads(_with(p, i, _put(x, value)), cts, "reference"), x.reshape(-1)[x.size // 2])
+    for k, (g, w, changes) in enumerate(zip(got, want, follows)):
+        if np.isfinite(g).all() and (hidden := np.isnan(w) & changes).any():       # what shows in one element is not hidden
             findings.wrong(Finding("NaN", f"{label}: it is swallowed", _swallowed(k, g, hidden), p, leaves, cts))
 
 
@@ -55,13 +57,12 @@ def _swallowed(k, got, hidden):
     return tolerance.fault(k, got, np.where(hidden, SWALLOWED, got), hidden)
 
 
-def _smooth(at, i, cts):
-    """Elements of the reference's gradients that change with the element in question wherever that is: what computes them does not
+def smooth(gradients, base):
+    """Elements of the reference's gradients that change with one element of an argument wherever that is: what computes them does not
     merely compare it, as a maximum does, whose gradient may be a number where it is NaN."""
-    p, kept = at.p, None
-    base = float(p.leaves[i].reshape(-1)[p.leaves[i].size // 2]) or 1.0
-    for times in ELSEWHERE:
-        one, two = (at.grads(_with(p, i, _put(p.leaves[i], base * times * (1 + step))), cts, "reference") for step in (0.0, MOVED))
+    kept = None
+    for value in (float(base), *ELSEWHERE):
+        one, two = (gradients(value + step) for step in (0.0, MOVED))
         changed = [np.isfinite(b - a) & (np.abs(b - a) > VARIES * tolerance.largest(a)) for a, b in zip(one, two)]
         kept = changed if kept is None else [a & b for a, b in zip(kept, changed)]
     return kept

@@ -19,7 +19,7 @@ def prepare(p, evaluation):
     found = {}
     if not p.forward and not p.numeric:
         found["second order"] = (second(p), (xs, others, cts, directions))
-    if has_forward_rule(p.f, p.treedef.unflatten(p.leaves), p.settings):
+    if has_forward_rule(p.f, p.arguments(p.leaves), p.settings):
         found["forward mode"] = (_forward(p), (xs, others, directions))
     return found
 

@@ -55,7 +55,12 @@ def without_jit(p, evaluation, findings):
                 other = another if leaves is p.leaves else p.leaves
                 findings.wrong(Finding("state", label + ", without jit", tolerance.fault(i, g, w, off), p, leaves, cts, more=(other,)))
     _same_bits(findings, at, tolerance.numbers(one), tolerance.numbers(again), "the same pullback twice", cts)
-    findings.saw("value", tolerance.measure(anew[0], alive[0][0]), at.values.limit)
+    want = tolerance.numbers(at.run(p.leaves, cts).reference.values)
+    findings.saw("value", tolerance.measure(alive[0][0], want), at.values.limit)
+    for i, (g, w) in enumerate(zip(tolerance.numbers(alive[0][0]), want)):      # under jit a forward pass that keeps nothing is left out
+        if (off := tolerance.off(g, w, np.full(w.shape, 10 * at.values.allowance(w, i)))).any():
+            fault = tolerance.fault(i, g, w, off)
+            findings.wrong(Finding("value", "the value under differentiation, without jit", fault, p, p.leaves, cts))
 
 
 def _same_bits(findings, at, one, again, label, cts):

@@ -17,12 +17,12 @@ def _canonical(dtype):
 
 def _structure(findings, p):
     leaves = [v if d.kind in ("static", "key") else jax.ShapeDtypeStruct(np.shape(v), t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
-    arrays = [i for i, d in enumerate(p.domains) if d.kind != "static"]
+    arrays = [i for i, d in enumerate(p.domains) if d.kind != "static" and i in p.wanted]
 
     def pulled(f):
         def run(*given):
             def g(*given):
-                full = list(p.leaves)
+                full = [np.asarray(v, t) if d.kind == "float" else v for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
                 for i, a in zip(arrays, given):
                     full[i] = a
                 return [jnp.asarray(o) for o in p.outputs(f, full) if jnp.issubdtype(o.dtype, jnp.floating)]

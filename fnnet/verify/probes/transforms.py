@@ -31,7 +31,7 @@ def subsets(n):
     return [*((i,) for i in range(min(n, 5))), tuple(range(n))]
 
 
-def matrix(p):
+def matrix(p, outputs=1):
     """Every row there is, {name: Row}."""
     n = len(p.real)
     every = tuple(range(n))
@@ -89,6 +89,15 @@ def matrix(p):
              "vmap over the cotangent": Row(cotangent, lambda a, mixed: [np.stack(s) for s in zip(a, mixed(()))]),
              "vmap of the gradient, one cotangent for all": Row(shared, lambda a, mixed: [np.stack(s) for s in zip(a, mixed(every, 0))],
                                                                 every)}
+    def one_by_one(xa, xb, o, ca, cb):
+        total = None
+        for k, c in enumerate(ca):
+            y, pull = jax.vjp(lambda *xs, k=k: g(o)(*xs)[k], *xa)
+            found = pull(jnp.asarray(c, y.dtype))
+            total = found if total is None else [s + t for s, t in zip(total, found)]
+        return total
+    if outputs > 1:
+        table["argnums: each output alone"] = Row(one_by_one, lambda a, mixed: a)
     if n > 1:
         table |= {f"argnums: {p.names[p.real[i]]} alone": alone(i) for i in range(min(n, 5))}
     for subset in subsets(n):
@@ -112,7 +121,8 @@ def _asked(p, name, row, thorough):
 
 def prepare(p, evaluation):
     args = lanes(p, evaluation)
-    evaluation.rows = table = {name: row for name, row in matrix(p).items() if _asked(p, name, row, evaluation.thorough)}
+    every = matrix(p, len(evaluation.cts))
+    evaluation.rows = table = {name: row for name, row in every.items() if _asked(p, name, row, evaluation.thorough)}
     whole = program(table)                              # the same function, so that it is traced once
     if _refuses(whole, args):
         evaluation.refused = {name: error for name, row in table.items() if (error := _refuses(row.run, args))}
@@ -137,7 +147,7 @@ def _refuses(run, args):
 
 def _refused(p, evaluation, findings, args):
     """A row that cannot be traced is a failure, unless the best of rules could not either."""
-    best = matrix(oracle.perfect(p)) if evaluation.refused else {}
+    best = matrix(oracle.perfect(p), len(evaluation.cts)) if evaluation.refused else {}
     for name, error in evaluation.refused.items():
         row = best[name]
         if not _refuses(row.run, args) and not _independent(p, row.subset, args[0], args[2]):
@@ -173,7 +183,7 @@ def run(p, evaluation, findings):
                              "depend on what is mapped")
             continue
         if check == "argnums":
-            fault = fault._replace(array=row.subset[0])
+            fault = fault._replace(array=row.subset[0]) if row.subset else fault
         findings.wrong(Finding(check, name, fault, p, p.leaves, ca, more=(evaluation.another, cb, row.subset)))
 
 
@@ -192,7 +202,7 @@ def _independent(p, subset, xs, others):
 
 def _best_differs(at, name, args, want):
     """Whether the best of rules goes wrong there too."""
-    best = build({name: (matrix(oracle.perfect(at.p))[name].run, args)})[name]
+    best = build({name: (matrix(oracle.perfect(at.p), len(args[3]))[name].run, args)})[name]
     return bool(best.error) or _differs(at, tolerance.numbers(jax.tree.leaves(best(*args))), want) is not None
 
 

@@ -14,6 +14,7 @@ from fnnet.verify.probes import shapes
 from fnnet.verify.probes.evaluation import evaluator, look
 from fnnet.verify.probes.findings import Findings
 from fnnet.verify.report.diagnose import looks_like
+from fnnet.verify.report.purpose import purpose
 from fnnet.verify.report.report import Check
 
 PATIENCE = 1.5          # seconds to spend on making the failures of one check small
@@ -71,7 +72,7 @@ def _by(fault, kind):
 def _guess(finding, at, small=False):
     p, f = finding.case, finding.fault
     try:
-        ones, right, mixes, outputs = None, None, "", []
+        ones, right, mixes, outputs, meant = None, None, "", [], ""
         if at is not None and finding.check in FIRST_ORDER:
             here = _evaluate(p, finding.leaves, finding.cts, at)
             if here is not None:
@@ -84,9 +85,12 @@ def _guess(finding, at, small=False):
                 mixes = _mixes(here, finding)
                 if np.isfinite(f.got) and _on_kink(here, finding, right[f.array]):
                     return "on a kink, and neither the derivative on one side of it nor between the two"
+        meant = purpose(here, finding) if ones is not None else ""
         said = looks_like(p, f, finding.check, finding.leaves, finding.cts, right or [], ones, small, mixes, outputs)
     except Exception:                                   # a guess must never stand in the way of the finding
-        said = ""
+        said = meant = ""
+    if meant:
+        said = f"{said}; {meant}" if said else meant
     if finding.check == "settings" and at is not None:
         said = (said + "; " if said else "") + f"right at the settings given, wrong at {finding.label.split(':')[0]}"
     if finding.check == "shapes":
@@ -132,7 +136,7 @@ def smaller(finding, at, until, cause=""):
     """The same failure at the smallest shapes, and the roundest numbers, at which it still is one, and has the same cause."""
     if finding.check not in FIRST_ORDER or at is None or finding.dtype:
         return finding
-    best, shrinking = finding, not at.p.numeric
+    best, shrinking = _rounder(finding, at, until, cause), not at.p.numeric     # which costs no new program
     while shrinking and time.perf_counter() < until:
         shrinking = False
         for q in shapes.simpler(best.case, best.leaves):

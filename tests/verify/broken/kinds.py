@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnet.rule import rule
-from tests.verify.family import LABELS, LOGITS, Case, V, W, X, normal, vjp
+from tests.verify.family import LABELS, LOGITS, Case, V, W, X, normal, slope, vjp
 
 CASES = []
 
@@ -178,3 +178,91 @@ broken("rank", "the norm of axis 1 for that of the last", vjp(lambda x: x / jnp.
     lambda g, x: row_norm_back(g, x, 1)), X, caught="shapes")
 broken("rank", "a mean over everything divided by two sizes", vjp(lambda x: (x * x).mean(), lambda g, x:
     2 * g * x / x.shape[0] / x.shape[1]), X, caught="shapes")
+
+
+# How a rule is made: optimize_remat, symbolic zeros
+def remat(fun, forward, backward):
+    f = jax.custom_vjp(fun)
+    f.defvjp(forward, backward, optimize_remat=True)
+    return f
+
+
+broken("optimize_remat", "a forward pass in half precision", remat(lambda x: jnp.sin(x), lambda x: (
+    jnp.sin(x).astype(jnp.float16).astype(x.dtype), x), lambda x, g: (g * jnp.cos(x),)), V, caught="value")
+broken("optimize_remat", "a forward pass of another function", remat(lambda x: jnp.sin(x), lambda x: (jnp.sin(x + 0.1), x),
+    lambda x, g: (g * jnp.cos(x),)), V, caught="value")
+broken("optimize_remat", "a forward pass that forgets the bias", remat(lambda x, b: x * x + b, lambda x, b: (x * x, x), lambda x, g: (
+    2 * g * x, g.sum(0))), X, A, caught="value")
+
+
+def zero(c):
+    return isinstance(c, jax.custom_derivatives.SymbolicZero)
+
+
+def two(x, y):
+    return x * y, x + jnp.sin(y)
+
+
+def symbolic(backward):
+    """x·y and x + sin y, whose backward pass is told which cotangents are 0."""
+    f = jax.custom_vjp(two)
+    f.defvjp(lambda x, y: (two(x.value, y.value), (x.value, y.value)), lambda kept, cts: backward(*kept, *cts), symbolic_zeros=True)
+    return f
+
+
+def dense_zero(c):
+    return jnp.zeros(c.shape, c.dtype) if zero(c) else c
+
+
+def two_back(x, y, a, b):
+    return a * y + b, a * x + b * jnp.cos(y)
+
+
+broken("symbolic zeros", "nothing where the first cotangent is 0", symbolic(lambda x, y, a, b: (0 * x, 0 * y) if zero(a) else two_back(
+    x, y, a, dense_zero(b))), V, normal(6, seed=2), caught="argnums", reference=two)
+broken("symbolic zeros", "1 for a cotangent that is 0", symbolic(lambda x, y, a, b: two_back(x, y, dense_zero(a),
+    jnp.ones_like(x) if zero(b) else b)), V, normal(6, seed=2), caught="argnums", reference=two)
+broken("symbolic zeros", "the sign, where the second is 0", symbolic(lambda x, y, a, b: (-a * y, a * x) if zero(b) else two_back(
+    x, y, dense_zero(a), b)), V, normal(6, seed=2), caught="argnums", reference=two)
+
+
+# On purpose, and not said
+broken("purpose", "a gradient reversed", slope(lambda x: x, lambda x: -0.3 * jnp.ones_like(x)), X, caught="gradient")
+broken("purpose", "straight through a sine", slope(lambda x: jnp.sin(x), jnp.ones_like), X, caught="gradient")
+broken("purpose", "a clipped gradient", vjp(lambda x: 2 * x, lambda g, x: jnp.clip(2 * g, -0.5, 0.5)), X, caught="gradient")
+
+
+# Complex arguments, in JAX's convention
+def spectrum(x):
+    return jnp.fft.fft(x)
+
+
+Z, C = jax.lax.complex(V[:4], normal(4, seed=5)), jax.lax.complex(normal(4, seed=6), -2 * V[:4])
+broken("complex", "a product, conjugated", vjp(lambda z, w: z * w, lambda g, z, w: (g * jnp.conj(w), g * z)), Z, C, caught="gradient")
+broken("complex", "|z|² without its conjugate", vjp(lambda z: (z * jnp.conj(z)).real, lambda g, z: 2 * g * z), Z, caught="gradient")
+broken("complex", "a Fourier transform by the inverse one", vjp(spectrum, lambda g, x: len(g) * jnp.fft.ifft(g)), Z, caught="gradient")
+broken("complex", "the imaginary part of a gradient lost", vjp(lambda x, z: x * z, lambda g, x, z: ((g * z).real.astype(x.dtype),
+    (g * x).real.astype(z.dtype))), V[:4], Z, caught="gradient")
+
+
+# Loops that converge, with a cap
+def root(a, start):
+    """x with x³ + x = a, by Newton's method."""
+    def more(s):
+        return (jnp.abs(s[1]).max() > 1e-12) & (s[2] < 100)
+
+    def step(s):
+        d = (s[0]**3 + s[0] - a) / (3 * s[0]**2 + 1)
+        return s[0] - d, d, s[2] + 1
+    return jax.lax.while_loop(more, step, (start, jnp.ones_like(start), 0))[0]
+
+
+def root_kept(a, start):
+    return root(a, start), (root(a, start),)
+
+
+broken("converging", "a root, without the derivative of its second term", vjp(root, lambda g, x: (g / (3 * x**2 + 2), 0 * x), root_kept),
+       V, V * 0 + 1, caught="gradient")
+broken("converging", "a root, the derivative not inverted", vjp(root, lambda g, x: (g * (3 * x**2 + 1), 0 * x), root_kept), V, V * 0 + 1,
+       caught="gradient")
+broken("converging", "a root, its sign", vjp(root, lambda g, x: (-g / (3 * x**2 + 1), 0 * x), root_kept), V, V * 0 + 1, caught="gradient")

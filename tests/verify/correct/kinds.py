@@ -6,8 +6,11 @@ import jax.numpy as jnp
 from tests.verify.broken.kinds import (
     ROWS,
     A,
+    C,
+    Z,
     batch_norm,
     batch_norm_back,
+    dense_zero,
     ignoring,
     ignoring_back,
     leaky,
@@ -17,12 +20,45 @@ from tests.verify.broken.kinds import (
     masked_kept,
     padded,
     plus,
+    remat,
+    root,
+    root_kept,
     row_norm_back,
     softmax_back,
+    spectrum,
+    symbolic,
+    two,
+    two_back,
 )
-from tests.verify.family import LABELS, LOGITS, Case, V, W, X, slope, vjp
+from tests.verify.family import LABELS, LOGITS, Case, S, V, W, X, normal, slope, vjp
 
 CASES = []
+
+
+def settled(a, b):
+    """x = A·x + b, again and again."""
+    def more(s):
+        return (jnp.abs(s[1]).max() > 1e-12) & (s[2] < 300)
+
+    def step(s):
+        new = a @ s[0] + b
+        return new, new - s[0], s[2] + 1
+    return jax.lax.while_loop(more, step, (b, jnp.ones_like(b), 0))[0]
+
+
+def settled_back(g, a, x):
+    u = jnp.linalg.solve((jnp.eye(len(x), dtype=x.dtype) - a).T, g)
+    return jnp.outer(u, x), u
+
+
+def refuses(x, y):
+    if y.perturbed:
+        raise ValueError("the second argument is not differentiated")
+    return jnp.sin(x.value) * y.value, (x.value, y.value)
+
+
+first_only = jax.custom_vjp(lambda x, y: jnp.sin(x) * y)
+first_only.defvjp(refuses, lambda kept, g: (g * jnp.cos(kept[0]) * kept[1], None), symbolic_zeros=True)
 
 
 def right(kind, name, f, *args, **options):
@@ -52,3 +88,17 @@ right("rank", "batch norm of images", vjp(batch_norm, lambda g, x: batch_norm_ba
 right("rank", "the norm of the last axis", vjp(lambda x: x / jnp.sqrt((x * x).sum(-1, keepdims=True) + 1),
     lambda g, x: row_norm_back(g, x, -1)), X)
 right("rank", "a product of matrices, of two axes alone", vjp(lambda x: x @ x.T, lambda g, x: (g + g.T) @ x), X)
+right("optimize_remat", "the input alone is kept", remat(lambda x: jnp.sin(x), lambda x: (jnp.sin(x), x),
+    lambda x, g: (g * jnp.cos(x),)), V)
+right("symbolic zeros", "made dense", symbolic(lambda x, y, a, b: two_back(x, y, dense_zero(a), dense_zero(b))), V, normal(6, seed=2),
+      reference=two)
+right("argnums", "an argument that refuses to be differentiated", first_only, V, normal(6, seed=2), argnums=0,
+      reference=lambda x, y: jnp.sin(x) * y)
+right("purpose", "a gradient reversed, said", slope(lambda x: x, lambda x: -0.3 * jnp.ones_like(x)), X,
+      reference=lambda x: -0.3 * x + jax.lax.stop_gradient(x + 0.3 * x))
+right("complex", "a product", vjp(lambda z, w: z * w, lambda g, z, w: (g * w, g * z)), Z, C)
+right("complex", "a Fourier transform", vjp(spectrum, lambda g, x: jnp.fft.fft(g)), Z)
+right("complex", "|z|²", vjp(lambda z: (z * jnp.conj(z)).real, lambda g, z: 2 * g * jnp.conj(z)), Z)
+right("converging", "a root", vjp(root, lambda g, x: (g / (3 * x**2 + 1), 0 * x), root_kept), V, V * 0 + 1)
+right("converging", "a linear system of three", vjp(settled, settled_back, lambda a, b: (settled(a, b), (a, settled(a, b)))), S[:3, :3] / 9,
+      V[:3])
