@@ -76,6 +76,8 @@ def _parts(value):
         return {f"[{key!r}]": part for key, part in value.items()}
     if hasattr(value, "_fields"):
         return {f".{name}": getattr(value, name) for name in value._fields}
+    if value and isinstance(value, tuple) and all(type(part) is tuple and len(part) == 2 and isinstance(part[0], str) for part in value):
+        return {f".{name}": part for name, part in value}                   # names and values
     if isinstance(value, list | tuple):
         return {f"[{i}]": part for i, part in enumerate(value)}
     if isinstance(value, set | frozenset):
