@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fnnet.objects import Frozen
 from fnnet.train.batching import check_data, is_arrays, order, rows_in_order, rows_of
+from fnnet.train.checks import check_kinds, check_run, check_step
 from fnnet.train.metrics import over_steps
 
 COPIED = 2**22          # data of at most so many bytes, which a cache holds, are put in order for the whole epoch at once
@@ -22,6 +23,8 @@ class Epoch(Frozen):
     shuffle: bool = True
 
     def __call__(self, run, data):
+        check_run(run)
+        check_kinds(data)
         if is_arrays(data):
             check_data(data, self.batch_size)
             data = jax.tree.map(jnp.asarray, data)
@@ -123,6 +126,7 @@ def make_epoch(step, batch_size=128, *, shuffle=True) -> Epoch:
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"the batch size is a whole number above 0, and was given as {batch_size!r}")
+    check_step(step)
     return Epoch(step, batch_size, shuffle)
 
 

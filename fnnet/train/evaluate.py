@@ -11,6 +11,7 @@ import numpy as np
 
 from fnnet.objects import Frozen
 from fnnet.train.batching import check_data
+from fnnet.train.checks import check_kinds, check_run
 from fnnet.train.metrics import Collected, Mean, number
 
 
@@ -23,6 +24,7 @@ class Evaluate(Frozen):
     prefix: str = "valid_"
 
     def __call__(self, run):
+        check_run(run)
         n, total, found = jax.tree.leaves(self.data)[0].shape[0], 0.0, {}
         for start in range(0, n, self.batch_size):
             batch = jax.tree.map(lambda a, i=start: a[i:i + self.batch_size], self.data)
@@ -48,7 +50,11 @@ def make_evaluate(objective, data, *, batch_size=1024, prefix="valid_") -> Evalu
     In batches, the last of which may be smaller; the result is that of one batch. Metrics that an objective of your own returns as
     plain numbers count by the size of their batch, or by its weights where data are (x, y, weights).
     """
+    check_kinds(data)
     check_data(data)
+    if not callable(objective) or hasattr(objective, "apply"):
+        raise TypeError(f"make_evaluate takes an objective; got {objective!r}: write "
+                        "train.make_evaluate(train.supervised(net, loss), data)")
     if not batch_size >= 1:
         raise ValueError(f"the batch size is a whole number above 0, and was given as {batch_size}")
     return Evaluate(objective, jax.tree.map(jnp.asarray, data), batch_size, prefix)

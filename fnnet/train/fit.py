@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from fnnet.train.checkpoint import Keeper, Stopped, nothing
+from fnnet.train.checks import check_epoch, check_run
 from fnnet.train.metrics import number
 from fnnet.train.nonfinite import explain, not_finite
 from fnnet.train.step import TrainState
@@ -30,6 +31,8 @@ def epochs(run, epoch, data, *, evaluate=None, epochs=None):
     """
     if evaluate is not None and not callable(evaluate):
         raise TypeError(f"evaluate is a function run -> dictionary, train.make_evaluate(objective, data), and was given as {evaluate!r}")
+    check_run(run)
+    check_epoch(epoch)
     for i in itertools.count(1) if epochs is None else range(1, epochs + 1):
         before = run
         run, metrics = epoch(before, data)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from fnnet.objects import Frozen
 from fnnet.train.metrics import measure, without_uncounted
+from fnnet.train.precision import check_precision, like, narrowed, widened
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +22,14 @@ class Objective(Frozen):
     loss: Callable
     penalty: Callable | None = None
     metrics: tuple[tuple[str, Callable], ...] = ()
+    precision: str | None = None
 
     def __call__(self, params, state, batch, *, key=None, train=True):
         if not isinstance(batch, tuple | list) or len(batch) not in (2, 3) or not hasattr(batch[1], "dtype"):
             raise ValueError(f"a batch is (x, y) or (x, y, weights), and was given as {jax.tree.map(jnp.shape, batch)}")
         x, y, *weights = batch
         x = without_uncounted(x, y, self.loss, *weights)
-        prediction, state = self.net.apply(params, state, x, key=key, train=train)
+        prediction, state = self._apply(params, state, x, key, train)
         value = self.loss(prediction, y, *weights)
         if jnp.ndim(value):
             raise ValueError(f"the loss of a batch is one number, and was given as {list(jnp.shape(value))}: take its mean, "
@@ -38,8 +40,15 @@ class Objective(Frozen):
             measured["objective"] = replace(measured["loss"], total=value.astype(float) * measured["loss"].count)
         return value, (state, measured)
 
+    def _apply(self, params, state, x, key, train):
+        if self.precision is None:
+            return self.net.apply(params, state, x, key=key, train=train)
+        half = narrowed((params, x), self.precision)
+        prediction, after = self.net.apply(half[0], state, half[1], key=key, train=train)
+        return widened(prediction, params), like(after, state)
 
-def supervised(net, loss, penalty=None, metrics=None) -> Objective:
+
+def supervised(net, loss, penalty=None, metrics=None, *, precision=None) -> Objective:
     """The objective of learning from pairs: objective(params, state, batch, *, key, train) -> loss, (state, metrics).
 
     batch is (x, y) or (x, y, weights). A row of weight 0, or whose label the loss ignores, adds exactly 0 to the loss and its
@@ -51,5 +60,10 @@ def supervised(net, loss, penalty=None, metrics=None) -> Objective:
     number, the mean over the batch; or (sum, count), where it counts something other than rows. What is no mean over batches (R²,
     AUC, F1) is wrapped, train.OverAll(f), and measured of all examples where a state is evaluated. They come as train.Mean(total,
     count); epochs and evaluations add these and divide once.
+
+    precision="bfloat16" or "float16" applies the network in that dtype, every layer of it: parameters, the optimizer's state, the
+    network's state, the loss and the metrics stay in float32, and norms and softmaxes sum in it. In float16 the loss is multiplied
+    by TrainState.scale before it is differentiated; a step whose gradients overflow is skipped and halves the scale.
     """
-    return Objective(net, loss, penalty, tuple((metrics or {}).items()))
+    check_precision(precision)
+    return Objective(net, loss, penalty, tuple((metrics or {}).items()), precision)

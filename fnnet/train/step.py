@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.objects import Frozen, inner
+from fnnet.train.checks import check_parts, check_returned, check_run, update
+from fnnet.train.precision import FIRST, next_scale, unscaled
 
 _looks = jax.make_user_context(())      # those that look into every step, set by Step.watched; a part of what jit compiles for
 
@@ -21,6 +23,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     step: jax.Array         # how many updates have been made
     key: jax.Array          # never changes: the keys of a step are drawn from it and the step's number
+    scale: Any = None       # by which a loss is multiplied whose objective is of precision float16
 
 
 def init(net, optimizer, key, x) -> TrainState:
@@ -31,9 +34,10 @@ def init(net, optimizer, key, x) -> TrainState:
         raise TypeError(f"init takes an optimizer, optim.adam(1e-3), and was given {optimizer!r}")
     for_net, for_steps = jax.random.split(key)
     params, state = net.init(for_net, x)
-    run = TrainState(params, state, optimizer.init(params), jnp.zeros((), jnp.int32), for_steps)
-    # A weakly typed leaf would come back strong from the first step and compile the second one anew.
-    return jax.tree.map(lambda leaf: lax.convert_element_type(leaf, leaf.dtype) if _number(leaf) else leaf, run)
+    run = TrainState(params, state, optimizer.init(params), jnp.zeros((), jnp.int32), for_steps, jnp.float32(FIRST))
+    # A weakly typed leaf would come back strong from the first step and compile the second one anew; an array that is in the
+    # state twice, as a number of the optimizer may be, could not be donated.
+    return jax.tree.map(lambda leaf: jnp.copy(lax.convert_element_type(leaf, leaf.dtype)) if _number(leaf) else leaf, run)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,18 +47,28 @@ class Step(Frozen):
     optimizer: Any
 
     def __call__(self, run, batch):
+        check_run(run)
         objective, sees = self.objective, []
         for look in _looks.value:
             objective, see = look(objective, run)
             sees.append(see)
-        gradient = jax.value_and_grad(objective, has_aux=True)
-        key = jax.random.fold_in(run.key, run.step)
-        (loss, (state, metrics)), grads = gradient(run.params, run.state, batch, key=key, train=True)
-        updates, opt_state = self.optimizer.update(grads, run.opt_state, run.params)
+        scaled = getattr(inner(self.objective, "precision"), "precision", None) == "float16"
+
+        def scaled_loss(params):
+            loss, aux = check_returned(objective(params, run.state, batch, key=jax.random.fold_in(run.key, run.step), train=True))
+            return loss * run.scale.astype(loss.dtype) if scaled else loss, (loss, aux)
+        (_, (loss, (state, metrics))), grads = jax.value_and_grad(scaled_loss, has_aux=True)(run.params)
+        if scaled:
+            grads, finite = unscaled(grads, run.scale)
+        updates, opt_state = update(self.optimizer, grads, run)
         params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), run.params, updates)
         for see in sees:
             metrics = see(metrics, loss, params, grads, updates)
-        return run._replace(params=params, state=state, opt_state=opt_state, step=run.step + 1), metrics
+        after = run._replace(params=params, state=state, opt_state=opt_state, step=run.step + 1)
+        if scaled:
+            kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after[:3], run[:3])
+            after = after._replace(params=kept[0], state=kept[1], opt_state=kept[2], scale=next_scale(run.scale, finite, run.step))
+        return after, metrics
 
     def watched(self, look, step=None):
         """This step, or a `step` that calls it somewhere (fnnet.autodiff(this), a partial), with more among its metrics.
@@ -73,6 +87,7 @@ class Step(Frozen):
 
 def make_step(objective, optimizer) -> Step:
     """(run, batch) -> run, metrics: one gradient, one update."""
+    check_parts(objective, optimizer)
     return Step(objective, optimizer)
 
 

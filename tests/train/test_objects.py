@@ -55,12 +55,12 @@ def test_equal_objects_are_equal_and_hash_equal():
 
 
 def test_a_field_without_a_hash_makes_an_object_equal_to_itself_alone():
-    one, two = (train.make_step(OBJECTIVE, jnp.ones(2)) for _ in range(2))
+    one, two = (train.Step(OBJECTIVE, jnp.ones(2)) for _ in range(2))
     assert one == one and one != two and len({one, two}) == 2
 
     def of(rate):
-        step = train.make_step(OBJECTIVE, (rate,))
-        assert step != train.make_step(OBJECTIVE, (rate,)) and isinstance(hash(step), int)
+        step = train.Step(OBJECTIVE, (rate,))
+        assert step != train.Step(OBJECTIVE, (rate,)) and isinstance(hash(step), int)
         return rate
     jax.jit(of)(0.1)
 

@@ -1,0 +1,93 @@
+"""Wrong things in wrong places, said before anything compiles: what was given, and what to write."""
+
+import jax
+import jax.numpy as jnp
+
+from fnnet.objects import inner
+
+
+def check_run(run):
+    """A state of training, whose arrays are still there."""
+    if hasattr(run, "history") and hasattr(run, "run"):
+        raise TypeError("run must be a train.TrainState; got what fit returned: write result.run")
+    if hasattr(run, "init") and hasattr(run, "apply"):
+        raise TypeError(f"run must be a train.TrainState; got the network {run!r}: write run = train.init(net, optimizer, key, x)")
+    if not hasattr(run, "params"):
+        pair = isinstance(run, tuple) and len(run) == 2 and hasattr(run[0], "params")
+        raise TypeError("run must be a train.TrainState; got " + (
+            "the pair that a step, an epoch or train.epochs returns: unpack it, run, metrics = epoch(run, data)" if pair
+            else f"{type(run).__name__}: write run = train.init(net, optimizer, key, x)"))
+    if any(isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer) and leaf.is_deleted() for leaf in jax.tree.leaves(run)):
+        raise ValueError("the arrays of this state were donated to the step that came after it (donate_argnums): go on with the state that "
+                         "the step returned, run, metrics = step(run, batch), or jit the step without donate_argnums")
+
+
+def check_epoch(epoch):
+    wanted = "fit and epochs take an epoch, (run, data) -> run, metrics; got"
+    if inner(epoch, "step", "batch_size") is None and inner(epoch, "objective", "optimizer") is not None:
+        raise TypeError(f"{wanted} a step: write train.make_epoch(step, batch_size=128)")
+    if hasattr(epoch, "init") and hasattr(epoch, "apply"):
+        raise TypeError(f"{wanted} the network {epoch!r}: write train.make_epoch(train.make_step(objective, optimizer), batch_size=128)")
+    if not callable(epoch):
+        raise TypeError(f"{wanted} {type(epoch).__name__}: write train.make_epoch(step, batch_size=128)")
+
+
+def check_step(step):
+    if inner(step, "step", "batch_size") is not None:
+        raise TypeError("make_epoch takes a step, (run, batch) -> run, metrics; got an epoch: give it to train.fit as it is")
+    if not callable(step) or (hasattr(step, "init") and hasattr(step, "apply")):
+        raise TypeError(f"make_epoch takes a step, (run, batch) -> run, metrics; got {step!r}: write train.make_step(objective, optimizer)")
+
+
+def check_parts(objective, optimizer):
+    if not callable(objective):
+        raise TypeError(f"make_step takes an objective; got {objective!r}: write train.supervised(net, loss)")
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"make_step takes an optimizer; got {optimizer!r}: write make_step(objective, optim.adam(1e-3))")
+
+
+def check_kinds(data):
+    """Data as arrays of numbers in a tuple or dictionary, or batches of such."""
+    if hasattr(data, "shape") and hasattr(data, "dtype"):
+        raise TypeError(f"data must be a tuple of arrays, (x, y), or an iterable of batches; got a single array {list(data.shape)}, "
+                        "which would be read row by row: write (x, y)")
+    if not isinstance(data, tuple | dict):
+        return
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+        name = f"data{jax.tree_util.keystr(path)}"
+        if isinstance(leaf, str | bytes) or getattr(getattr(leaf, "dtype", None), "kind", "f") in "USO":
+            raise TypeError(f"{name} must hold numbers; got {getattr(leaf, 'dtype', type(leaf).__name__)}: for labels that are words write "
+                            "classes, y = np.unique(y, return_inverse=True)")
+    parts = list(data.values() if isinstance(data, dict) else data)
+    if any(isinstance(part, list) and not any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(part)) for part in parts):
+        raise TypeError("data must be arrays with one leading axis of examples; got a list of numbers: write "
+                        "(np.asarray(x), np.asarray(y))")
+
+
+def check_returned(returned):
+    """What an objective returned: loss, (state, metrics)."""
+    if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], tuple) and len(returned[1]) == 2
+            and isinstance(returned[1][1], dict)):
+        what = jax.tree.map(jnp.shape, returned) if not hasattr(returned, "shape") else f"an array {list(returned.shape)}"
+        raise TypeError("an objective must return loss, (state, metrics), metrics a dictionary; got "
+                        f'{what}: write return loss, (state, {{"loss": loss}})')
+    return returned
+
+
+def update(optimizer, grads, run):
+    """optimizer.update, with a sentence where the state is another optimizer's."""
+    try:
+        updates, after = optimizer.update(grads, run.opt_state, run.params)
+    except Exception as error:
+        own = jax.tree.structure(jax.eval_shape(optimizer.init, run.params))
+        if own != jax.tree.structure(run.opt_state):
+            raise _another() from error
+        raise
+    if jax.tree.structure(after) != jax.tree.structure(run.opt_state):
+        raise _another()
+    return updates, after
+
+
+def _another():
+    return ValueError("run.opt_state is the state of another optimizer than the step's: write run = train.init(net, optimizer, key, x) "
+                      "with this optimizer, or run = run._replace(opt_state=optimizer.init(run.params))")

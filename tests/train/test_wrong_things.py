@@ -1,0 +1,76 @@
+"""Wrong things in wrong places are errors that say what to write."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnnet as fn
+from fnnet import layers, ops, optim, train
+
+N, D, K = 16, 4, 3
+X = np.random.default_rng(0).normal(size=(N, D))
+Y = np.arange(N, dtype=np.int32) % K
+NET = layers.Dense(K)
+ADAM, SGD = optim.adam(0.1), optim.sgd(0.1)
+OBJECTIVE = train.supervised(NET, ops.softmax_cross_entropy)
+STEP = train.make_step(OBJECTIVE, ADAM)
+EPOCH = train.make_epoch(STEP, 8)
+RUN = train.init(NET, ADAM, jax.random.key(0), X)
+WORDS = np.array(["cat", "dog"])[Y % 2]
+
+
+def donated():
+    run = train.init(NET, ADAM, jax.random.key(0), X)
+    jax.jit(STEP, donate_argnums=0)(run, (X, Y))
+    return run
+
+
+def only_a_loss(params, state, batch, *, key=None, train=True):
+    return ops.softmax_cross_entropy(NET.apply(params, state, batch[0])[0], batch[1])
+
+
+WRONG = {
+    "step for epoch": (lambda: train.fit(RUN, STEP, (X, Y)), r"got a step: write train.make_epoch\(step, batch_size=128\)"),
+    "wrapped step": (lambda: train.fit(RUN, fn.autodiff(STEP), (X, Y)), "got a step: write train.make_epoch"),
+    "epochs of a step": (lambda: next(train.epochs(RUN, STEP, (X, Y))), "got a step: write train.make_epoch"),
+    "net for epoch": (lambda: train.fit(RUN, NET, (X, Y)), r"got the network Dense\(3\): write train.make_epoch"),
+    "number for epoch": (lambda: train.fit(RUN, 128, (X, Y)), "got int: write train.make_epoch"),
+    "epoch for step": (lambda: train.make_epoch(EPOCH), "make_epoch takes a step.*got an epoch"),
+    "objective for optimizer": (lambda: train.make_step(ADAM, OBJECTIVE), "make_step takes an objective"),
+    "no optimizer": (lambda: train.make_step(OBJECTIVE, optim.adam), r"write make_step\(objective, optim.adam\(1e-3\)\)"),
+    "net for run": (lambda: train.fit(NET, EPOCH, (X, Y)), r"got the network Dense\(3\): write run = train.init"),
+    "net for run of an epoch": (lambda: EPOCH(NET, (X, Y)), r"got the network Dense\(3\): write run = train.init"),
+    "fit for run": (lambda: train.fit(train.Fit(RUN, [], ""), EPOCH, (X, Y)), r"got what fit returned: write result.run"),
+    "fit for run of evaluate": (lambda: train.make_evaluate(OBJECTIVE, (X, Y))(train.Fit(RUN, [], "")), "write result.run"),
+    "not unpacked": (lambda: [EPOCH(run, (X, Y)) for run in train.epochs(RUN, EPOCH, (X, Y), epochs=1)], "unpack it, run, metrics ="),
+    "not unpacked step": (lambda: STEP(STEP(RUN, (X, Y)), (X, Y)), "unpack it, run, metrics ="),
+    "params for run": (lambda: EPOCH(RUN.params, (X, Y)), "got dict: write run = train.init"),
+    "bare array": (lambda: train.fit(RUN, EPOCH, X), r"got a single array \[16, 4\], which would be read row by row: write \(x, y\)"),
+    "bare array evaluated": (lambda: train.make_evaluate(OBJECTIVE, X), r"got a single array \[16, 4\]"),
+    "string labels": (lambda: train.fit(RUN, EPOCH, (X, WORDS)), r"data\[1\] must hold numbers; got <U3: .*np.unique\(y, return_inverse"),
+    "lists of words": (lambda: train.fit(RUN, EPOCH, (X, WORDS.tolist())), r"data\[1\]\[0\] must hold numbers; got str"),
+    "objects": (lambda: train.make_evaluate(OBJECTIVE, (X, WORDS.astype(object))), r"data\[1\] must hold numbers; got object"),
+    "lists of numbers": (lambda: train.fit(RUN, EPOCH, (X.tolist(), Y.tolist())), r"got a list of numbers: write \(np.asarray\(x\)"),
+    "labels in a list": (lambda: train.fit(RUN, EPOCH, (X, Y.tolist())), r"got a list of numbers: write \(np.asarray\(x\)"),
+    "only a loss": (lambda: train.make_step(only_a_loss, ADAM)(RUN, (X, Y)), r"must return loss, \(state, metrics\).* got an array \[\]"),
+    "no metrics": (lambda: train.make_step(lambda *a, **s: (only_a_loss(*a), {}), ADAM)(RUN, (X, Y)), "must return loss, .state, metrics"),
+    "another optimizer": (lambda: train.make_step(OBJECTIVE, SGD)(RUN, (X, Y)), "state of another optimizer than the step's: write run ="),
+    "another, with more": (lambda: train.make_step(OBJECTIVE, ADAM)(RUN._replace(opt_state=SGD.init(RUN.params)), (X, Y)),
+                           "the state of another optimizer than the step's"),
+    "donated": (lambda: EPOCH(donated(), (X, Y)), "donated to the step that came after it"),
+    "donated evaluated": (lambda: train.make_evaluate(OBJECTIVE, (X, Y))(donated()), "donated to the step that came after it"),
+    "net for objective": (lambda: train.make_evaluate(NET, (X, Y)), "make_evaluate takes an objective"),
+}
+
+
+@pytest.mark.parametrize("call, sentence", WRONG.values(), ids=WRONG)
+def test_a_wrong_thing_says_what_to_write(call, sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        call()
+
+
+def test_batches_in_lists_and_dictionaries_are_data():
+    for data in [(X[:8], Y[:8]), (X[8:], Y[8:])], ((x, y) for x, y in [(X, Y)]):
+        assert jnp.isfinite(EPOCH(RUN, data)[1]["loss"])
+    assert float(STEP(RUN, (X, Y))[1]["loss"]) > 0
