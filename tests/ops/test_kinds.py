@@ -53,6 +53,14 @@ EMPTY = {
 }
 
 
+@pytest.mark.parametrize("f", [ops.cosine_distance, ops.triplet], ids=lambda op: op.__name__)
+def test_vectors_without_features_are_vectors_of_length_0(f):
+    """Of which the cosine is taken as 0, and the distance is 0: the reference has 0/0 for the cosine."""
+    rows = [jnp.ones((3, 0))] * len([name for name in f.arrays if name != "weights"])
+    assert f(*rows) == 1
+    assert jax.grad(f)(*rows).shape == (3, 0)
+
+
 @pytest.mark.parametrize("name", EMPTY)
 def test_of_nothing_there_is_an_empty_value_and_an_empty_gradient(name):
     f, shape = EMPTY[name]

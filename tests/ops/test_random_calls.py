@@ -1,6 +1,6 @@
 """Random calls of every rule: odd sizes, dtypes, settings and values. Each is right, or refused with an error of ours.
 
-    python -m pytest tests/ops/test_fuzz.py -m fuzz
+    python -m pytest tests/ops/test_random_calls.py -m fuzz
 
 An error of ours is a TypeError or ValueError raised by a line of this library. A NaN is at fault only where the reference, computed in
 float64 from the same numbers, has none.

@@ -61,7 +61,7 @@ def l2_normalize_bwd(dy, x, r, *, axis):
 def length(x, axis):
     """‖x‖ with axes of 1. Where a square leaves the range of numbers, all is divided by the largest first."""
     def careful(x, square):
-        largest = lax.stop_gradient(jnp.abs(x).max(axis, keepdims=True))
+        largest = lax.stop_gradient(jnp.abs(x).max(axis, keepdims=True, initial=0))
         largest = jnp.where((largest > 0) & (largest < jnp.inf), jnp.minimum(largest, 1 / limits.tiny), 1)    # 1/largest is a number
         square = ((x / largest) ** 2).sum(axis, keepdims=True)
         return largest * jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
