@@ -95,6 +95,7 @@ wrong.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x) * jnp.where
 def test_audit_of_a_function_of_ones_own(capsys, mine):
     status, out, _ = run(capsys, "audit", "somebodys:right", "somebodys:wrong", "--args", "x: f[N, D]", "--quick")
     assert status == 1 and "somebodys:right(x f32[5, 3]): passed" in out and "somebodys:wrong(x f32[5, 3]): FAILED" in out
+    assert "def test_right(check_gradient): check_gradient(somebodys.right, spec='x: f[N, D]')" in out
     status, out, _ = run(capsys, "audit", "fnnet.ops:log_softmax", "--args", "x: f[N, D]", "--reference", "somebodys:plain",
                          "--settings", "axis=0", "--quick", "--json")
     assert status == 0 and json.loads(out)["ok"] is True

@@ -84,9 +84,21 @@ def _check(args):
             raise ValueError(f"what does {name} take? write --args 'x: f[N, D]', one item for each array")
         else:
             report = verify.check(f, spec=args.args, reference=reference, settings=settings, thorough=not args.quick)._replace(title=name)
-        print(report.to_json() if args.json else report)
+        print(report.to_json() if args.json else f"{report}\n\n{_as_a_test(name, args, settings)}")
         failed |= not report.ok
     return int(failed)
+
+
+def _as_a_test(name, args, settings):
+    """The line that keeps a check in a test suite."""
+    f, test = name.replace(":", "."), "test_" + name.partition(":")[2].replace(".", "_")
+    if not args.args:
+        return f"as a test:\n    def {test}(): fnnet.audit({f}).raise_if_failed()"
+    given = [f, f"spec={args.args!r}"]
+    given += [f"reference={args.reference.replace(':', '.')}"] if args.reference else []
+    given += [f"settings={settings!r}"] if settings else []
+    return (f"as a test, with pytest_plugins = \"fnnet.verify.plugin\" in conftest.py:\n"
+            f"    def {test}(check_gradient): check_gradient({', '.join(given)})")
 
 
 def _imported(name):

@@ -87,7 +87,7 @@ def ctc_bwd(dy, logits, labels, lengths, label_lengths, alphas, loss, weights, *
     gamma = jnp.moveaxis(gamma / jnp.where(total == 0, 1, total), 0, 1)             # [n t s]
     n, t, k = logits.shape
     written = jnp.zeros((n, t, k), p.dtype).at[jnp.arange(n)[:, None, None], jnp.arange(t)[None, :, None], blanks[:, None]].add(gamma)
-    possible = (total[..., 0] > 0).T & (jnp.arange(t, dtype=jnp.int32)[None] < steps[:, None])
+    possible = (total[..., 0] != 0).T & (jnp.arange(t, dtype=jnp.int32)[None] < steps[:, None])
     dz = jnp.where(possible[..., None], (p - written) * dloss[:, None, None], 0)
     return *like((counted(dz, weights), logits), (None, labels), (dweights, weights)), None, None
 

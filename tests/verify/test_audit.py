@@ -1,0 +1,37 @@
+"""What an audit says of a rule that fails, and of one that is no derivative on purpose."""
+
+import jax
+import jax.numpy as jnp
+
+from fnnet import audit, rule
+
+
+def sine(backward):
+    @rule
+    def f(x):
+        """y = sin x"""
+        return jnp.sin(x)
+    f.bwd(backward)
+    f.example(x="n d")
+    return f
+
+
+def test_a_failure_names_the_argument_and_the_cause_in_a_narrow_table():
+    def bwd(dy, x):
+        return 3 * dy * jnp.cos(x)
+    text = str(audit(sine(bwd)))
+    assert "FAILED gradient, example 0: d x at [" in text and "looks like a constant factor of 3" in text
+    assert all(len(line) < 60 for line in text.splitlines() if set(line) <= {"─", " "} and line)
+
+
+def test_a_gradient_that_is_meant_passes_with_the_reference_that_says_so():
+    def bwd(dy):
+        return dy
+    assert not audit(sine(bwd)).ok
+    audit(sine(bwd), reference=lambda x: x + jax.lax.stop_gradient(jnp.sin(x) - x)).raise_if_failed()
+
+
+def test_nan_that_comes_out_as_0_fails():
+    def bwd(dy, x):
+        return jnp.nan_to_num(dy * jnp.cos(x))
+    assert [check.name for check in audit(sine(bwd)).failures] == ["NaN"]
