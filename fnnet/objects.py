@@ -1,6 +1,7 @@
 """Small frozen objects that are called like functions, and the way to them through functions that wrap them."""
 
 import functools
+import inspect
 from dataclasses import fields
 
 
@@ -39,3 +40,14 @@ def inner(f, *names):
     while f is not None and not all(hasattr(f, name) for name in names):
         f = f.func if isinstance(f, functools.partial) else getattr(f, "__wrapped__", getattr(f, "__self__", None))
     return f
+
+
+def accepted(f, extra):
+    """Of some keyword arguments those that f takes: all where it takes any, none where it does not say."""
+    try:                                        # a wrapper (functools.wraps) takes what it says itself
+        parameters = inspect.signature(f, follow_wrapped=False).parameters.values()
+    except (TypeError, ValueError):             # one of C, which says nothing
+        return {}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return extra
+    return {p.name: extra[p.name] for p in parameters if p.name in extra}

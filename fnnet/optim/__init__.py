@@ -2,7 +2,7 @@
 
 # Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.
 from fnnet import hints as _hints
-from fnnet.optim.evaluation import evaluation_params
+from fnnet.evaluation import evaluation_params
 from fnnet.optim.lift import lift
 from fnnet.optim.masks import matrices
 from fnnet.optim.methods import (

@@ -7,7 +7,6 @@ extra is what a training loop knows besides: `value` (the loss), `grad` (its gra
 loss). Each stage takes what it needs, and so does a third-party optimizer in a chain.
 """
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnnet.objects import Frozen
+from fnnet.objects import Frozen, accepted
 from fnnet.optim.numbers import NOT_GIVEN, at, constant_of, is_live, real
 
 __all__ = ["Chain", "ChainState", "Optimizer", "apply_updates", "chain"]
@@ -184,18 +183,8 @@ def check_optimizer(name, optimizer):
 def call_update(optimizer, grads, state, params, extra):
     """optimizer.update with those extra arguments that it takes."""
     if not isinstance(optimizer, Chain) and extra:
-        extra = _taken(optimizer.update, extra)
+        extra = accepted(optimizer.update, extra)
     return optimizer.update(grads, state, params, **extra)
-
-
-def _taken(update, extra):
-    try:                                        # a wrapper (functools.wraps) takes what it says itself
-        parameters = inspect.signature(update, follow_wrapped=False).parameters.values()
-    except (TypeError, ValueError):             # one of C, which says nothing
-        return {}
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return extra
-    return {p.name: extra[p.name] for p in parameters if p.name in extra}
 
 
 def need_value_fn(name, extra):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from fnnet.objects import inner
+from fnnet.objects import accepted, inner
 
 
 def check_run(run):
@@ -74,10 +74,10 @@ def check_returned(returned):
     return returned
 
 
-def update(optimizer, grads, run):
-    """optimizer.update, with a sentence where the state is another optimizer's."""
+def update(optimizer, grads, run, **extra):
+    """optimizer.update with those extra arguments that it takes; an error names a state that is another optimizer's."""
     try:
-        updates, after = optimizer.update(grads, run.opt_state, run.params)
+        updates, after = optimizer.update(grads, run.opt_state, run.params, **accepted(optimizer.update, extra))
     except Exception as error:
         own = jax.tree.structure(jax.eval_shape(optimizer.init, run.params))
         if own != jax.tree.structure(run.opt_state):

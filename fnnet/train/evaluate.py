@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnnet.evaluation import evaluation_params
 from fnnet.objects import Frozen
 from fnnet.train.batching import check_data
 from fnnet.train.checks import check_kinds, check_run
@@ -17,7 +18,7 @@ from fnnet.train.metrics import Collected, Mean, number
 
 @dataclass(frozen=True, eq=False)
 class Evaluate(Frozen):
-    """evaluate(run) -> {"valid_loss": …, …}, on data of its own."""
+    """evaluate(run) -> {"valid_loss": …, …}, on data of its own, at the parameters that the optimizer says are to be evaluated."""
     objective: Callable
     data: Any
     batch_size: int = 1024
@@ -25,12 +26,13 @@ class Evaluate(Frozen):
 
     def __call__(self, run):
         check_run(run)
+        params = evaluation_params(run.opt_state, run.params)
         n, total, found = jax.tree.leaves(self.data)[0].shape[0], 0.0, {}
         for start in range(0, n, self.batch_size):
             batch = jax.tree.map(lambda a, i=start: a[i:i + self.batch_size], self.data)
             few = min(self.batch_size, n - start)
             count = float(batch[2].sum()) if isinstance(batch, tuple | list) and len(batch) == 3 else few
-            for name, metric in jax.device_get(self._measure(run.params, run.state, batch)).items():
+            for name, metric in jax.device_get(self._measure(params, run.state, batch)).items():
                 metric = _summed(name, metric, count)
                 found[name] = found[name].merge(metric) if name in found else metric
             total += count
@@ -47,8 +49,10 @@ class Evaluate(Frozen):
 def make_evaluate(objective, data, *, batch_size=1024, prefix="valid_") -> Evaluate:
     """evaluate(run) -> {"valid_loss": …, …}: the metrics of the objective, train=False, over all examples.
 
-    In batches, the last of which may be smaller; the result is that of one batch. Metrics that an objective of your own returns as
-    plain numbers count by the size of their batch, or by its weights where data are (x, y, weights).
+    A moving average of the parameters, or the x of a schedule-free method, is evaluated in place of the parameters that are
+    trained: see `optim.evaluation_params`. In batches, the last of which may be smaller; the result is that of one batch.
+    Metrics that a user-defined objective returns as plain numbers count by the size of their batch, or by its weights
+    where data are (x, y, weights).
     """
     check_kinds(data)
     check_data(data)

@@ -46,17 +46,40 @@ class Mean:
     def __jax_array__(self):
         return self.value
 
+    def __add__(self, other):
+        return self.value + value_of(other)
+
     def __sub__(self, other):
         return self.value - value_of(other)
 
     def __rsub__(self, other):
         return other - self.value
 
+    def __mul__(self, other):
+        return self.value * value_of(other)
+
+    def __truediv__(self, other):
+        return self.value / value_of(other)
+
+    def __rtruediv__(self, other):
+        return other / self.value
+
+    def __neg__(self):
+        return -self.value
+
+    __radd__, __rmul__ = __add__, __mul__
+
     def __lt__(self, other):
         return self.value < value_of(other)
 
     def __gt__(self, other):
         return self.value > value_of(other)
+
+    def __le__(self, other):
+        return self.value <= value_of(other)
+
+    def __ge__(self, other):
+        return self.value >= value_of(other)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,7 +42,11 @@ def init(net, optimizer, key, x) -> TrainState:
 
 @dataclass(frozen=True, eq=False)
 class Step(Frozen):
-    """(run, batch) -> run, metrics: one gradient, one update. Any function of this form stands in its place."""
+    """(run, batch) -> run, metrics: one gradient, one update. Any function of this form stands in its place.
+
+    An optimizer whose update takes them is given value=, grad= and value_fn=, a function of the parameters that is the loss of this
+    batch with the same dropout: for line search (L-BFGS), SAM, or a rate that falls on a plateau.
+    """
     objective: Callable
     optimizer: Any
 
@@ -52,15 +56,19 @@ class Step(Frozen):
         for look in _looks.value:
             objective, see = look(objective, run)
             sees.append(see)
+        key = jax.random.fold_in(run.key, run.step)
         scaled = getattr(inner(self.objective, "precision"), "precision", None) == "float16"
 
         def scaled_loss(params):
-            loss, aux = check_returned(objective(params, run.state, batch, key=jax.random.fold_in(run.key, run.step), train=True))
+            loss, aux = check_returned(objective(params, run.state, batch, key=key, train=True))
             return loss * run.scale.astype(loss.dtype) if scaled else loss, (loss, aux)
         (_, (loss, (state, metrics))), grads = jax.value_and_grad(scaled_loss, has_aux=True)(run.params)
         if scaled:
             grads, finite = unscaled(grads, run.scale)
-        updates, opt_state = update(self.optimizer, grads, run)
+
+        def value_fn(params):
+            return self.objective(params, run.state, batch, key=key, train=True)[0]
+        updates, opt_state = update(self.optimizer, grads, run, value=loss, grad=grads, value_fn=value_fn)
         params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), run.params, updates)
         for see in sees:
             metrics = see(metrics, loss, params, grads, updates)

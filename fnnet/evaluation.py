@@ -1,5 +1,6 @@
 """What to evaluate, where that is not the parameters that are trained."""
 
+import functools
 from typing import Any
 
 import jax
@@ -19,10 +20,13 @@ def evaluation_params(opt_state: Any, params: Any) -> Any:
         if hasattr(node, "evaluation_params"):
             params = node.evaluation_params(params)
         elif _knows(node):
-            params = jax.tree.map(lambda y,
-                                  z: y if z is None else ((y - (1 - node.b1) * z) / node.b1).astype(jnp.result_type(y)),
-                                  params, node.z, is_leaf=lambda leaf: leaf is None)
+            params = jax.tree.map(functools.partial(_averaged, node.b1), params, node.z, is_leaf=lambda leaf: leaf is None)
     return params
+
+
+def _averaged(b1, y, z):
+    """x of y = b₁x + (1 − b₁)z, the parameters that are trained."""
+    return y if z is None else ((y - (1 - b1) * z) / b1).astype(jnp.result_type(y))
 
 
 def _knows(node):
