@@ -98,7 +98,8 @@ class Chain(Frozen):
     def init(self, params: Any) -> ChainState:
         step = jnp.zeros((), jnp.int32)
         _, held, given = self._numbers(step, {}, {})
-        return ChainState(step, tuple(stage.init(params) for stage in self.stages), held, given)
+        state = ChainState(step, tuple(stage.init(params) for stage in self.stages), held, given)
+        return _apart(state, params)
 
     def update(self, grads: Any, state: ChainState, params: Any = None, **extra: Any) -> tuple[Any, ChainState]:
         self._check(state)
@@ -153,6 +154,22 @@ class Chain(Frozen):
 
     def __repr__(self):
         return repr(self.stages[0]) if len(self.stages) == 1 else f"chain({', '.join(map(repr, self.stages))})"
+
+
+def _apart(state, params):
+    """The state, with a copy in place of every array that is in it twice, or in the parameters, or a setting of the user's: a state
+    whose memory is given up (donated) must own each of its arrays alone."""
+    seen = {id(leaf) for leaf in jax.tree.leaves(params)}
+
+    def own(leaf):
+        if not isinstance(leaf, jax.Array) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        if id(leaf) in seen:
+            return jnp.copy(leaf)
+        seen.add(id(leaf))
+        return leaf
+    state = state._replace(hyperparams=jax.tree.map(jnp.copy, state.hyperparams))
+    return jax.tree.map(own, state)
 
 
 def chain(*optimizers: Any) -> Chain:

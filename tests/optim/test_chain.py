@@ -291,3 +291,19 @@ def test_the_counter_stays_at_its_end():
 def test_a_wrong_call_says_what_to_write(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_state_owns_its_arrays_so_that_it_can_be_donated(name):
+    optimizer, params = MAKERS[name](), jax.tree.map(jnp.copy, PARAMS)
+    state = optimizer.init(params)
+    leaves = [leaf for leaf in jax.tree.leaves((params, state)) if isinstance(leaf, jax.Array)]
+    assert len({id(leaf) for leaf in leaves}) == len(leaves)
+
+
+def test_a_rate_that_is_an_array_of_the_user_is_not_given_up():
+    rate, params = jnp.array(0.1), jax.tree.map(jnp.copy, PARAMS)
+    optimizer = optim.adam(rate)
+    step = jax.jit(lambda params, state: optimizer.update(params, state, params), donate_argnums=1)
+    step(params, optimizer.init(params))
+    assert not rate.is_deleted()
