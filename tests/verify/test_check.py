@@ -113,6 +113,15 @@ def test_what_may_be_meant_is_said_with_the_reference_that_says_so(case):
         verify.check(case.f, *case.args, thorough=False, reference=eval(line, {"f": case.f, "jax": jax})).raise_if_failed()
 
 
+@pytest.mark.parametrize("targets, said", [(jax.nn.softmax(X), "works only where t sums to 1"), (X + 2, "")], ids=["sum to 1", "any"])
+def test_what_a_rule_works_for_is_said(targets, said):
+    f = jax.custom_vjp(lambda z, t: -(t * jax.nn.log_softmax(z)).sum())
+    f.defvjp(lambda z, t: (f(z, t), (z, t)), lambda kept, g: (
+        g * (jax.nn.softmax(kept[0]) - kept[1]), -g * jax.nn.log_softmax(kept[0])))
+    report = verify.check(f, X, targets, thorough=False)
+    assert report.ok == bool(said) and (not said or any(said in note for note in report.notes))
+
+
 def test_the_time_a_check_may_take_is_kept_and_what_is_left_out_is_said():
     report = verify.check(sine(lambda x, g: (g * jnp.cos(x),)), X, seconds=1e-3)
     assert any("not looked at" in note and "low precision" in note for note in report.notes)

@@ -96,7 +96,7 @@ def invented(problem, rng, settings=(), thorough=True):
         yield "extremes", f"everything {c:g}", put(free, lambda i, c=c: base[i] * c)
         for i in free if len(free) > 1 and thorough else ():
             yield "extremes", f"{problem.names[i]} {c:g}", put([i], lambda i, c=c: base[i] * c)
-    yield from _discrete(problem, rng, fresh)
+    yield from _discrete(problem, rng)
 
 
 def _one(x, c, rng):
@@ -183,7 +183,7 @@ def _ends(problem, floats, put, rng):
             yield "inputs", f"{problem.names[i]} all {v:g}", put([i], lambda i, v=v: np.full(base[i].shape, v))
 
 
-def _discrete(problem, rng, fresh):
+def _discrete(problem, rng):
     base, domains = problem.leaves, problem.domains
     for i, d in enumerate(domains):
         if d.kind == "int":

@@ -1,8 +1,15 @@
 """Inputs nobody thought of: other draws, ties, zeros, saturation, rare classes, masks."""
 
+import numpy as np
+
 from fnnet.verify.case.inputs import invented
 from fnnet.verify.oracle import tolerance
 from fnnet.verify.probes.evaluation import look
+from fnnet.verify.probes.findings import Findings
+
+# What an example suggests of an argument of which nobody said anything.
+SUGGESTED = {"distribution": "sums to 1 over its last axis", "onehot": "is 1 in one place of each row and 0 elsewhere",
+             "binary": "is 0 or 1"}
 
 NEAR = 16               # how much the inputs may grow where differences are the truth, which see neither kinks nor far ends
 
@@ -17,3 +24,17 @@ def run(p, evaluation, findings):
         evaluation.in_time()
         evaluation.tried.append((name, label, leaves, [rng.normal(size=s) for s in at.shapes]))
         look(findings, name, label, at, *evaluation.tried[-1][2:])
+    if not (p.numeric or p.endless):
+        _beyond(at, rng, evaluation.cts, findings)
+
+
+def _beyond(at, rng, cts, findings):
+    """Numbers that the example does not suggest, and the reference takes: a limit of the rule, which is said."""
+    p = at.p
+    for i in [i for i, d in enumerate(p.domains) if d.word in SUGGESTED and not d.said]:
+        leaves, quiet = [np.abs(rng.normal(size=np.shape(v))) if j == i else v for j, v in enumerate(p.leaves)], Findings.empty()
+        found = at.run(leaves, cts).reference
+        known = all(np.isfinite(a).all() for a in tolerance.numbers([*found.values, *found.grads]))
+        if known and not look(quiet, "inputs", "", at, leaves, cts):
+            findings.note("inputs", f"works only where {p.names[i]} {SUGGESTED[p.domains[i].word]}: the reference takes other numbers, and "
+                                    "there the gradient is not the reference's")

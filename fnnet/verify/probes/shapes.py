@@ -211,17 +211,17 @@ def simpler(p, leaves):
     """Smaller problems to try a failure on: each group of axes cut to 1, 2 or a half."""
     base = p._replace(leaves=list(leaves))
     found = groups(base)
-    for k, g in enumerate(found):
+    for g in found:
         old = _size(base, g[0])
         for s in (1, 2, old // 2):
             if 0 < s < old and _runs(base, dict.fromkeys(g, s)):
                 cut = list(leaves)
                 for i, a in g:
                     cut[i] = np.take(cut[i], range(s), a)
-                domains = [d._replace(high=min(d.high, s - 1)) if d.kind == "int" and _bounded(base, d, g, k) else d for d in base.domains]
+                domains = [d._replace(high=min(d.high, s - 1)) if d.kind == "int" and _bounded(base, d, g) else d for d in base.domains]
                 cut = [np.minimum(c, int(d.high)).astype(c.dtype) if d.kind == "int" else c for c, d in zip(cut, domains)]
                 yield base._replace(leaves=cut, domains=tuple(domains))
 
 
-def _bounded(p, domain, group, _):
+def _bounded(p, domain, group):
     return isinstance(domain, Domain) and domain.high < max(_size(p, x) for x in group)

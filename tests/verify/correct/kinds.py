@@ -88,6 +88,8 @@ right("rank", "batch norm of images", vjp(batch_norm, lambda g, x: batch_norm_ba
 right("rank", "the norm of the last axis", vjp(lambda x: x / jnp.sqrt((x * x).sum(-1, keepdims=True) + 1),
     lambda g, x: row_norm_back(g, x, -1)), X)
 right("rank", "a product of matrices, of two axes alone", vjp(lambda x: x @ x.T, lambda g, x: (g + g.T) @ x), X)
+right("stationary", "cross entropy where it is least", vjp(lambda z, t: -(t * jax.nn.log_softmax(z)).sum(), lambda g, z, t: (
+    g * (jax.nn.softmax(z) - t), -g * jax.nn.log_softmax(z))), X, jax.nn.softmax(X))
 right("optimize_remat", "the input alone is kept", remat(lambda x: jnp.sin(x), lambda x: (jnp.sin(x), x),
     lambda x, g: (g * jnp.cos(x),)), V)
 right("symbolic zeros", "made dense", symbolic(lambda x, y, a, b: two_back(x, y, dense_zero(a), dense_zero(b))), V, normal(6, seed=2),
