@@ -71,6 +71,11 @@ def constants(closed):
     return sorted(v for v in found if abs(v) < 1e4 and v == v)
 
 
+def plain_program(p):
+    """The program of the reference's value alone: in that of its gradient, what a sum over segments drops is a gather that fills."""
+    return _traced(p.reference, p.arguments(p.leaves), p.settings)[0]
+
+
 def compared(closed):
     """The integers that a program compares others with, and the next smaller ones of an order: padding, labels to ignore. Left out is
     that each index is compared with 0, to be counted from the end where it is smaller."""

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fnnet.verify.oracle import tolerance
-from fnnet.verify.oracle.reference import compared, fills
+from fnnet.verify.oracle.reference import compared, fills, plain_program
 from fnnet.verify.probes.evaluation import look
 from fnnet.verify.probes.findings import Findings
 
@@ -14,13 +14,15 @@ def run(p, evaluation, findings):
     at, cts = evaluation.at, evaluation.cts
     if p.numeric or p.endless:
         return
-    for i, d in enumerate(p.domains):
-        if d.kind != "int" or d.said or not np.size(p.leaves[i]) or p.leaves[i].dtype.kind != "i":
-            continue
-        _named(at, i, d, cts, findings)
+    chosen = [i for i, d in enumerate(p.domains)
+              if d.kind == "int" and not d.said and np.size(p.leaves[i]) and p.leaves[i].dtype.kind == "i"]
+    program = plain_program(p) if chosen else None
+    for i in chosen:
+        d = p.domains[i]
+        _named(at, program, i, d, cts, findings)
         if d.low >= 0:
             _negative(at, i, cts, findings)
-        if fills(at.program.jaxpr):
+        if fills(program):
             for size in sorted({s for j in p.real for s in np.shape(p.leaves[j]) if s > d.high}):
                 _tried(at, i, size, cts, findings)
 
@@ -47,9 +49,9 @@ def _is_known(at, leaves, cts):
     return all(np.isfinite(a).all() for a in tolerance.numbers([*found.values, *found.grads]))
 
 
-def _named(at, i, domain, cts, findings):
+def _named(at, program, i, domain, cts, findings):
     """What a program makes an exception of it means: a padding index, a label that is ignored."""
-    for value in [v for v in compared(at.program.jaxpr) if not domain.low <= v <= domain.high][:MOST]:
+    for value in [v for v in compared(program) if not domain.low <= v <= domain.high][:MOST]:
         if np.iinfo(at.p.leaves[i].dtype).min <= value <= np.iinfo(at.p.leaves[i].dtype).max:
             _tried(at, i, value, cts, findings)
 

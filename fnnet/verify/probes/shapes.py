@@ -161,7 +161,7 @@ def _ranks(p, thorough):
         arrays = [i for i, d in enumerate(p.domains) if d.kind in ("float", "int", "bool") and np.ndim(p.leaves[i])]
         for some in ([arrays[:1], arrays] if len(arrays) > 1 else [arrays] if arrays else []) if thorough else ():
             yield f"{UNDECLARED} of {' and '.join(p.names[i] for i in some)}", _with_axis(p, some)
-        if arrays and np.ndim(p.leaves[arrays[0]]) > 1 and p.domains[arrays[0]].kind == "float":
+        if arrays and np.ndim(p.leaves[arrays[0]]) > 1 and np.size(p.leaves[arrays[0]]) and p.domains[arrays[0]].kind == "float":
             more_rows = _with_axis(p, arrays[:1], np.shape(p.leaves[arrays[0]])[0])
             yield f"{UNDECLARED} of {p.names[arrays[0]]}{AS_MANY}", more_rows
 
