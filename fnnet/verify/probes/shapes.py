@@ -131,16 +131,18 @@ def _broadcast(p, found, thorough):
     axes = [(i, a) for i in sorted(p.real, key=lambda i: np.ndim(p.leaves[i])) for a in range(np.ndim(p.leaves[i]))
             if _size(p, (i, a)) > 1 and (i, a) not in free]
     axes = sorted(axes, key=lambda axis: axis not in together)
-    count = 0
+    count, most = 0, max(np.ndim(v) for v in p.leaves)
     for i, a in axes[:TRIALS // 4]:
         if count < BROADCAST[thorough] and _runs(p, {(i, a): 1}):
             count += 1
-            yield f"axis {a} of {p.names[i]} of size 1, broadcast", resized(p, {(i, a): 1})
+            label = f"axis {a} of {p.names[i]} of size 1, broadcast"
+            yield label + ("" if np.ndim(p.leaves[i]) < most else ANEW), resized(p, {(i, a): 1})
 
 
 BROADCAST = {False: 2, True: 6}                 # axes, in the quick form and in the thorough one
 UNDECLARED = "an axis more in front"
 ONE = "batch of one"
+ANEW = ", which it is not at the shapes given"
 AS_MANY = ", of the same size"
 
 
@@ -164,6 +166,12 @@ def _ranks(p, thorough):
         if arrays and np.ndim(p.leaves[arrays[0]]) > 1 and np.size(p.leaves[arrays[0]]) and p.domains[arrays[0]].kind == "float":
             more_rows = _with_axis(p, arrays[:1], np.shape(p.leaves[arrays[0]])[0])
             yield f"{UNDECLARED} of {p.names[arrays[0]]}{AS_MANY}", more_rows
+
+
+def longer(p):
+    """The problem with more of what comes first: rows of a batch."""
+    first = groups(p)[0]
+    return resized(p, dict.fromkeys(first, _size(p, first[0]) + 2))
 
 
 def _with_axis(p, some, size=None):
