@@ -12,6 +12,7 @@ from fnnet.train.batching import check_data, is_arrays, order, rows_in_order, ro
 from fnnet.train.checks import check_kinds, check_run, check_step
 from fnnet.train.metrics import over_steps
 
+LOOPED = 8              # from so many steps on a scan stays a loop, whose results are its parts' bit for bit; fewer XLA may unroll
 COPIED = 2**22          # data of at most so many bytes, which a cache holds, are put in order for the whole epoch at once
 
 
@@ -28,8 +29,9 @@ class Epoch(Frozen):
         if is_arrays(data):
             check_data(data, self.batch_size)
             data = jax.tree.map(jnp.asarray, data)
-            if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((run, data))):
-                return self._scanned(run, data)         # can be differentiated
+            traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((run, data)))
+            if traced or jax.tree.leaves(data)[0].shape[0] // self.batch_size >= LOOPED:
+                return self._scanned(run, data)         # one program, and a traced one can be differentiated
             rows = self.order(run, data)
             run, seen = self.part(run, data, rows, self.metrics_of(run, data), 0, len(rows))
             return run, self.means(seen)
@@ -70,8 +72,8 @@ class Epoch(Frozen):
     def part(self, run, data, rows, seen, start, stop):
         """run, seen: after the steps from `start` to `stop` of an epoch in this order, their metrics written into `seen`.
 
-        One program for all parts and for a whole epoch: the results are the same, bit for bit. (Those of a scan are not:
-        where it has few steps XLA unrolls it, and fuses otherwise.)
+        One program for all parts, whose results are those of the whole epoch, bit for bit: of the scan where that stays a loop.
+        (Where it has few steps XLA unrolls it, and fuses otherwise.)
         """
         return self._part(run, data, rows, seen, jnp.int32(start), jnp.int32(stop))
 
