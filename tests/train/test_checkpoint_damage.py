@@ -181,3 +181,19 @@ def test_a_checkpoint_of_the_first_version_is_read(tmp_path):
     assert int(result.run.step) == 4
     np.testing.assert_array_equal(result.run.params["w"], np.float32([1.7262324, -2.5077426, 1.2955128]))
     np.testing.assert_array_equal(jax.random.key_data(result.run.key), np.uint32([928981903, 3453687069]))
+
+
+def test_a_training_of_0_1_with_adam_resumes(tmp_path):
+    """Its state had neither hyperparams nor a loss scale; made with train.init, clip_by_global_norm and adam, as in the lines below."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        folder = copied(Path(__file__).parent / "checkpoint_of_0_1_adam", tmp_path / "c")
+        x, y = jnp.asarray(np.arange(16).reshape(8, 2) / 16, jnp.float32), jnp.arange(8) % 2
+        net, optimizer = layers.Serial(layers.Dense(2)), optim.chain(optim.clip_by_global_norm(1.0), optim.adam(0.1))
+        epoch = train.make_epoch(train.make_step(train.supervised(net, ops.softmax_cross_entropy), optimizer), batch_size=4)
+        resumed = train.fit(train.init(net, optimizer, jax.random.key(0), x), epoch, (x, y), epochs=3, checkpoint=folder).run
+        np.testing.assert_array_equal(resumed.params[0]["b"], np.float32([0.3766428, -0.3766428]))
+        first, second = resumed.opt_state.inner[1]
+        np.testing.assert_array_equal(first[0]["b"], np.float32([-0.05979188, 0.05979188]))
+        assert int(resumed.step) == int(resumed.opt_state.step) == 6 and optim.hyperparams(resumed.opt_state)["rate"] == np.float32(0.1)
+        after = train.fit(train.init(net, optimizer, jax.random.key(0), x), epoch, (x, y), epochs=5, checkpoint=folder)
+        assert int(after.run.step) == 10 and after.history[-1]["loss"] < after.history[0]["loss"]

@@ -7,6 +7,7 @@ SHA-1 76, SHA-256 84, BLAKE2b 153. The enemy is a bad disk, not a forger; a CRC 
 import contextlib
 import json
 import logging
+import re
 import shutil
 import sys
 import zlib
@@ -23,6 +24,10 @@ class Damaged(Exception):
 
 class Mismatch(ValueError):
     """The checkpoint is whole, and holds the arrays of something else."""
+
+
+# What a state has since 0.2 and the files of 0.1 lack: it keeps the values that the training begins with.
+LATER = re.compile(r"\.hyperparams\[|\.given\[|\.scale$")
 
 
 def orbax():
@@ -82,6 +87,8 @@ def read(path, log, templates):
     wanted, leaves = _flat(templates)
     groups = tuple(f"[{group!r}]" for group in templates)
     here, there = dict(wanted), {name: kind for name, kind in every if name.startswith(groups)}
+    fresh = {name for name in here if "format" not in log and name not in there and LATER.search(name)}
+    here = {name: kind for name, kind in here.items() if name not in fresh}
     if odd := [name for name in here | there if here.get(name) != there.get(name)]:
         name = odd[0]
         raise Mismatch(f"{path} holds the checkpoint of another training: {name} is {there.get(name, 'not')} there and "
@@ -89,7 +96,7 @@ def read(path, log, templates):
                        "was made with")
     places = {name: i for i, (name, _) in enumerate(every)}
     target = {_number(places[name]): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-              for (name, _), leaf in zip(wanted, leaves, strict=True) if leaf.size}
+              for (name, _), leaf in zip(wanted, leaves, strict=True) if leaf.size and name not in fresh}
     try:
         with _quiet():
             how = ocp.checkpoint_utils.construct_restore_args(target)
@@ -99,6 +106,9 @@ def read(path, log, templates):
         raise Damaged(f"its arrays cannot be read ({_first_line(error)})") from error
     back = []
     for (name, _), old, plain in zip(wanted, jax.tree.leaves(templates), leaves, strict=True):
+        if name in fresh:
+            back.append(old)
+            continue
         new = found[_number(places[name])] if plain.size else plain
         crc = log["crc32"][places[name]] if "crc32" in log else None
         if new.shape != plain.shape or new.dtype != plain.dtype or (crc is not None and _crc(new) not in (crc, None)):
