@@ -28,6 +28,16 @@ Y = (X[:, 0] > 0).astype(np.int32)
 DATA = (X, Y)
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """A shell that starts the tests in the background has them ignore Ctrl-C, and so fnnet leaves it alone."""
+    before = {number: signal.signal(number, handler)
+              for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @functools.cache
 def training(batch_size=8, look=False, rate=1e-2):
     net = layers.Serial(layers.Dense(8), layers.BatchNorm(), ops.relu, layers.Dropout(0.1), layers.Dense(2))
@@ -163,7 +173,7 @@ def test_numbers_that_end_are_not_saved_and_are_explained_after_resuming(tmp_pat
 
 def started(folder, *more):
     """A training in a process of its own, of which one epoch has ended."""
-    code = ("import sys; sys.path.insert(0, sys.argv[1]); import killed\n"
+    code = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.path.insert(0, sys.argv[1]); import killed\n"
             "killed.training(killed.Path(sys.argv[2]), 1, epochs=10_000, pause=float(sys.argv[3]))")
     child = subprocess.Popen([sys.executable, "-c", code, KILLED.parent, folder, *more], stderr=subprocess.PIPE, text=True,
                              env={**os.environ, "XLA_FLAGS": FLAGS})
@@ -186,8 +196,11 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
     with started(tmp_path / "a", "1000") as child:                  # in an evaluation that would take long
         assert child.stderr is not None
         child.send_signal(signal.SIGINT)
+        late = threading.Timer(120, child.kill)                     # rather than waiting without end
+        late.start()
         while "saving the training in" not in child.stderr.readline():
             assert child.poll() is None
+        late.cancel()
         child.send_signal(signal.SIGINT)
         child.communicate(timeout=60)
     assert child.returncode in (-signal.SIGINT, 1)
