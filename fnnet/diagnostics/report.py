@@ -26,7 +26,7 @@ def report(run: str | Path | dict, path: str | Path = "report.html") -> Path:
     """Writes a run, kept by `fnnet train … --save RUN`, as a page: the result, curves, network, rules with their audits, settings.
 
     run is the folder, its run.json, or what that holds; the page is one file with its pictures inside. Returns its path.
-    Raises FileNotFoundError where there is no run, and ValueError, with the file and the field, where a run has not the form of one.
+    Raises FileNotFoundError where there is no run, and ValueError, with the file and the field, where it does not have the form of a run.
     """
     found = read_run(run)
     test, last = found["test"], found["history"][-1]
