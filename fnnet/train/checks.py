@@ -1,9 +1,12 @@
 """Wrong things in wrong places, said before anything compiles: what was given, and what to write."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 
 from fnnet.objects import accepted, inner
+from fnnet.train.precision import DTYPES
 
 
 def check_run(run):
@@ -62,6 +65,42 @@ def check_kinds(data):
     if any(isinstance(part, list) and not any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(part)) for part in parts):
         raise TypeError("data must be arrays with one leading axis of examples; got a list of numbers: write "
                         "(np.asarray(x), np.asarray(y))")
+
+
+def check_values(run, objective, data):
+    """Labels, targets and indices that the network and the loss do not take: found in all the data, before anything is compiled.
+
+    A rule checks the values that it knows. So the objective is traced with parameters that are not known, and data that are.
+    """
+    if inner(objective, "net", "loss") is None:
+        return
+
+    def trace(data):
+        jax.eval_shape(lambda run: objective(run.params, run.state, data, key=run.key, train=True), run)
+    try:
+        trace(data)
+    except Exception as error:
+        if _fits_no_size(objective, run, data):         # a network of one batch size
+            return
+        raise error from None
+
+
+def _fits_no_size(objective, run, data):
+    """Whether data of so many rows fail whatever their values are."""
+    try:
+        jax.eval_shape(lambda run, data: objective(run.params, run.state, data, key=run.key, train=True), run, data)
+    except Exception:
+        return True
+    return False
+
+
+def check_rounding(params):
+    """Parameters of half precision, to which small steps add nothing."""
+    half = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(params) if str(leaf.dtype) in DTYPES})
+    if half:
+        warnings.warn(f"parameters are {' and '.join(half)}: steps of less than {float(jnp.finfo(half[0]).eps) / 2:.1g} of a parameter "
+                      "round to nothing, and training stalls. Keep them in float32 and write train.supervised(net, loss, "
+                      f'precision="{half[0]}"): parameters in float32, products in {half[0]}', stacklevel=3)
 
 
 def check_returned(returned):

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 
+from fnnet.objects import inner
+from fnnet.train.batching import is_arrays
 from fnnet.train.checkpoint import Keeper, Stopped, nothing
-from fnnet.train.checks import check_epoch, check_run
+from fnnet.train.checks import check_epoch, check_kinds, check_run, check_values
 from fnnet.train.metrics import number
 from fnnet.train.nonfinite import explain, not_finite
-from fnnet.train.step import TrainState
+from fnnet.train.step import TrainState, objective_of
 
 
 class Fit(NamedTuple):
@@ -33,9 +35,18 @@ def epochs(run, epoch, data, *, evaluate=None, epochs=None):
         raise TypeError(f"evaluate is a function run -> dictionary, train.make_evaluate(objective, data), and was given as {evaluate!r}")
     check_run(run)
     check_epoch(epoch)
+    parts = inner(epoch, "step", "batch_size")          # None of a user-defined epoch
+    objective = objective_of(getattr(parts, "step", None))
+    if parts is not None:
+        check_kinds(data)
+        if is_arrays(data):
+            check_values(run, objective, data)
+    if (measured := inner(evaluate, "objective", "data")) is not None:
+        check_values(run, measured.objective, measured.data)
     for i in itertools.count(1) if epochs is None else range(1, epochs + 1):
         before = run
-        run, metrics = epoch(before, data)
+        unchecked = parts is not None and i == 1 and not is_arrays(data)
+        run, metrics = epoch(before, _checked(run, objective, data) if unchecked else data)
         metrics = {name: number(name, value) if jax.tree_util.all_leaves([value]) else jax.device_get(value)
                    for name, value in metrics.items()}
         if not_finite(run, metrics):
@@ -45,6 +56,14 @@ def epochs(run, epoch, data, *, evaluate=None, epochs=None):
         if evaluate is not None:
             log |= {name: number(name, value) for name, value in evaluate(run).items()}
         yield run, log
+
+
+def _checked(run, objective, batches):
+    """The batches, the first of them checked before anything is compiled for it."""
+    for i, batch in enumerate(batches):
+        if i == 0:
+            check_values(run, objective, batch)
+        yield batch
 
 
 def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=None, mode=None, min_delta=0.0, checkpoint=None,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.objects import Frozen, inner
-from fnnet.train.checks import check_parts, check_returned, check_run, update
+from fnnet.train.checks import check_parts, check_returned, check_rounding, check_run, update
 from fnnet.train.precision import FIRST, next_scale, unscaled
 
 _looks = jax.make_user_context(())      # those that look into every step, set by Step.watched; a part of what jit compiles for
@@ -52,6 +52,7 @@ class Step(Frozen):
 
     def __call__(self, run, batch):
         check_run(run)
+        check_rounding(run.params)
         objective, sees = self.objective, []
         for look in _looks.value:
             objective, see = look(objective, run)

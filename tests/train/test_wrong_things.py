@@ -60,14 +60,51 @@ WRONG = {
                            "the state of another optimizer than the step's"),
     "donated": (lambda: EPOCH(donated(), (X, Y)), "donated to the step that came after it"),
     "donated evaluated": (lambda: train.make_evaluate(OBJECTIVE, (X, Y))(donated()), "donated to the step that came after it"),
+    "label past the end": (lambda: train.fit(RUN, EPOCH, (X, np.where(np.arange(16) == 13, 3, Y))), "takes labels 0 to 2, .* the label 3"),
+    "label past the end of a batch": (lambda: train.fit(RUN, EPOCH, [(X, Y + 1)]), "takes labels 0 to 2, and was given the label 3"),
+    "label evaluated": (lambda: train.fit(RUN, EPOCH, (X, Y), evaluate=train.make_evaluate(OBJECTIVE, (X, Y + 1))), "takes labels 0 to 2"),
+    "pixels as targets": (lambda: fit_one(ops.binary_cross_entropy_with_logits, 255.0 * (Y > 0)), "in .0, 1.; .* 255: write target / 255"),
+    "one class": (lambda: fit_one(ops.softmax_cross_entropy, 0 * Y), "two classes or more; got one.* write binary_cross_entropy"),
+    "probabilities in KL": (lambda: ops.kl_divergence(jnp.full((2, 4), 0.25), jnp.eye(4)[:2]), "write kl_divergence.jnp.log.p., target"),
+    "logarithms as targets": (lambda: ops.kl_divergence(jnp.zeros((2, 1)), jnp.full((2, 1), -1.0)), "write jnp.exp.target"),
     "net for objective": (lambda: train.make_evaluate(NET, (X, Y)), "make_evaluate takes an objective"),
 }
+
+
+def fit_one(loss, target):
+    """One score for each example."""
+    net = layers.Dense(1)
+    run = train.init(net, ADAM, jax.random.key(0), X)
+    step = train.make_step(train.supervised(net, loss), ADAM)
+    train.fit(run, train.make_epoch(step, batch_size=8), (X, target if loss is ops.softmax_cross_entropy else target[:, None]))
 
 
 @pytest.mark.parametrize("call, sentence", WRONG.values(), ids=WRONG)
 def test_a_wrong_thing_says_what_to_write(call, sentence):
     with pytest.raises((TypeError, ValueError), match=sentence):
         call()
+
+
+def test_exchanged_arguments_of_binary_cross_entropy_warn():
+    target, probability = jnp.array([0.0, 1.0]), jnp.array([0.2, 0.7])
+    with pytest.warns(UserWarning, match=r"write binary_cross_entropy\(probability, target\)"):
+        ops.binary_cross_entropy(target, probability)
+    with pytest.warns(UserWarning, match="if the arguments are exchanged"):
+        fit_one(lambda scores, y: ops.binary_cross_entropy(y, ops.sigmoid(scores)), 1.0 * (Y > 0))
+    ops.binary_cross_entropy(target, target)
+
+
+def test_parameters_of_half_precision_warn():
+    with pytest.warns(UserWarning, match="parameters are bfloat16: steps of less than 0.004 of a parameter round to nothing"):
+        half = RUN._replace(params=jax.tree.map(lambda p: p.astype(jnp.bfloat16), RUN.params))
+        STEP(half._replace(opt_state=ADAM.init(half.params)), (X.astype(jnp.bfloat16), Y))
+
+
+def test_a_network_of_one_batch_size_is_trained():
+    net = layers.Serial(lambda x: x.reshape(8, D), layers.Dense(K))
+    run = train.init(net, ADAM, jax.random.key(0), X[:8])
+    epoch = train.make_epoch(train.make_step(train.supervised(net, ops.softmax_cross_entropy), ADAM), batch_size=8)
+    assert len(train.fit(run, epoch, (X, Y), epochs=1).history) == 1
 
 
 def test_batches_in_lists_and_dictionaries_are_data():

@@ -1,17 +1,20 @@
 """Losses for yes or no."""
 
 import math
+import warnings
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.ops.losses.reduction import at_least_tiny, by_element, check_alike, explicit, extremes, over_features, reduce
+from fnnet.ops.losses.reduction import at_least_tiny, by_element, check_alike, check_limits, explicit, extremes, over_features, reduce
 from fnnet.rule import rule
 from fnnet.sample import apart, positive, uniform
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "binary_focal", "binary_hinge"]
 
+WHITE = (255, 65535)        # the brightest pixel of images whose pixels are whole numbers
+FOCAL = {"gamma": (lambda gamma: gamma >= 0, "a number from 0 on"), "alpha": (lambda alpha: 0 <= alpha <= 1, "a number from 0 to 1")}
 SHARE = 16                  # elements: their product is at most 2¹⁶
 
 
@@ -89,8 +92,7 @@ def _focal_loss(z, t, *, gamma, alpha):
     return alpha * t * _focal(z, gamma)[0] + (1 - alpha) * (1 - t) * _focal(-z, gamma)[0]
 
 
-@by_element(binary_focal, value=_focal_loss, limits={
-    "gamma": (lambda gamma: gamma >= 0, "a number from 0 on"), "alpha": (lambda alpha: 0 <= alpha <= 1, "a number from 0 to 1")})
+@by_element(binary_focal, value=_focal_loss)
 def binary_focal_slopes(z, t, *, gamma, alpha):
     (yes, of_yes), (no, of_no) = _focal(z, gamma), _focal(-z, gamma)
     return alpha * t * of_yes - (1 - alpha) * (1 - t) * of_no, alpha * yes - (1 - alpha) * no
@@ -124,15 +126,45 @@ def binary_cross_entropy_check(probability, target, weights, *, features, reduct
     if low < 0 or high > 1:
         raise ValueError(f"binary_cross_entropy takes probabilities in [0, 1], and was given numbers from {low:g} to {high:g}: "
                          "for scores write binary_cross_entropy_with_logits")
+    check_targets("binary_cross_entropy", target)
+    if _certain(probability) and not _certain(target):
+        warnings.warn("every probability of binary_cross_entropy is exactly 0 or 1, and the targets are not: if the arguments "
+                      "are exchanged, write binary_cross_entropy(probability, target)", stacklevel=4)
+
+
+@binary_cross_entropy_with_logits.check
+def binary_cross_entropy_with_logits_check(logits, target, weights, *, features, reduction):
+    check_alike("binary_cross_entropy_with_logits", {"logits": logits, "target": target}, weights, features, reduction)
+    check_targets("binary_cross_entropy_with_logits", target, ": the order is (logits, target)")
+
+
+@binary_focal.check
+def binary_focal_check(logits, target, weights, *, gamma, alpha, features, reduction):
+    check_alike("binary_focal", {"logits": logits, "target": target}, weights, features, reduction)
+    check_targets("binary_focal", target, ": the order is (logits, target)")
+    check_limits("binary_focal", FOCAL, {"gamma": gamma, "alpha": alpha})
 
 
 @binary_hinge.check
 def binary_hinge_check(scores, target, weights, *, features, reduction):
     check_alike("binary_hinge", {"scores": scores, "target": target}, weights, features, reduction)
+    check_targets("binary_hinge", target, ": for −1 and 1 write (target + 1) / 2")
+
+
+def check_targets(name, target, remedy=""):
+    """Targets that are probabilities, where their values are known."""
     low, high = extremes(target)
     if low < 0 or high > 1:
-        raise ValueError(f"binary_hinge takes targets in [0, 1], and was given numbers from {low:g} to {high:g}: "
-                         "for −1 and 1 write (target + 1) / 2")
+        remedy = f": write target / {high:g}" if low >= 0 and high in WHITE else remedy
+        raise ValueError(f"the targets of {name} must be in [0, 1]; got numbers from {low:g} to {high:g}{remedy}")
+
+
+def _certain(probability):
+    """Whether all are known to be exactly 0 or 1."""
+    if isinstance(probability, jax.core.Tracer) or not jnp.size(probability):
+        return False
+    with jax.ensure_compile_time_eval():
+        return extremes(probability * (1 - jnp.asarray(probability))) == (0, 0)
 
 
 for binary, inputs in ((binary_cross_entropy, uniform), (binary_cross_entropy_with_logits, apart), (binary_focal, apart),

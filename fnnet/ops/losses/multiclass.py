@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
-from fnnet.numeric import wide
+from fnnet.numeric import extremes, wide
 from fnnet.ops.activations.softmax import logsumexp
 from fnnet.ops.losses.reduction import (
+    are_distributions,
     at_label,
     check_labels,
     check_limits,
@@ -274,6 +275,12 @@ def multiclass_focal_check(logits, labels, weights, *, gamma, reduction):
 @kl_divergence.check
 def kl_divergence_check(log_probability, target, weights, *, reduction):
     check_rows("kl_divergence", {"log_probability": log_probability, "target": target}, weights, reduction)
+    if are_distributions(log_probability):
+        raise ValueError("kl_divergence takes the logarithms of probabilities; got probabilities: write "
+                         "kl_divergence(jnp.log(p), target), or kl_divergence(log_softmax(logits), target)")
+    low, _ = extremes(target)
+    if low < 0:
+        raise ValueError(f"the targets of kl_divergence must be probabilities ≥ 0; got {low:g}: of logarithms write jnp.exp(target)")
 
 
 softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k"))

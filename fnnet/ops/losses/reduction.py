@@ -15,6 +15,7 @@ from jax import lax
 
 from fnnet.numeric import check_real, extremes, wide
 
+SUMS_TO_1 = 1e-2            # by how much sums of probabilities in bfloat16 are off
 REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -212,6 +213,16 @@ def _and(words):
     return f"{', '.join(most)} and {last}"
 
 
+def are_distributions(a):
+    """Whether the rows of an array are known to be probabilities: in [0, 1], with sums of 1."""
+    low, high = extremes(a)
+    if isinstance(a, jax.core.Tracer) or not jnp.size(a) or low < 0 or not 0 < high <= 1:
+        return False
+    with jax.ensure_compile_time_eval():
+        low, high = extremes(jnp.asarray(a, jnp.float32).sum(-1))
+    return low >= 1 - SUMS_TO_1 and high <= 1 + SUMS_TO_1
+
+
 def check_limits(name, limits, settings):
     """limits: {setting: (whether a value is right, what is wanted)}."""
     for setting, (right, wanted) in limits.items():
@@ -234,6 +245,9 @@ def check_classes(name, what, given, scores_shape, labels, distributions=False, 
     if not scores_shape or shape != (scores_shape[:-1] if whole else scores_shape) or not (whole or (real and distributions)):
         raise ValueError(f"{name} with {what} {list(jnp.shape(given))} takes {wanted}, and was given "
                          f"{jnp.result_type(labels)}{list(shape)}")
+    if scores_shape[-1] == 1:
+        raise ValueError(f"{name} needs scores of two classes or more; got one, whose loss is 0 whatever it is: for one score of "
+                         "yes or no write binary_cross_entropy_with_logits(scores, target), target [n 1] in [0, 1]")
     low, high = extremes(labels, ignore_index) if whole else (0, 0)
     if low < 0 or high >= scores_shape[-1]:
         remedy = "count from 0, or give the last layer more features"
