@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 
-ROOMS = ("ops", "layers", "optim", "train", "data", "diagnostics", "verify", "measure")
+ROOMS = ("ops", "layers", "optim", "train", "data", "store", "diagnostics", "verify", "measure")
 
 # What is here, and what PyTorch, Flax, Keras, Optax, Equinox and scikit-learn call it, without capitals and
 # underscores. Names that differ from those here in these alone (ReLU, Softmax, Adam) are found without this table.
@@ -96,6 +96,8 @@ ELSEWHERE = {
     "diagnostics.confusion": "confusionmatrix",
     "gradient_check": "checkgrads gradcheck checkgradients",
     "rule": "customvjp customgradient custom",
+    "save": "savemodel savecheckpoint savestate",
+    "load": "loadmodel restore restorecheckpoint loadstate",
     "summary": "tabulate",
 }
 # What a setting is called here, and elsewhere.

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fnnet"
 TOP = {"pyproject.toml", "README.md", "LICENSE", "fnnet", "tests", "examples", "bench"}
 PLAIN = {"jax", "numpy"}
-EXTRAS = {"sklearn", "matplotlib", "tqdm", "orbax"}         # only ever inside a function
+EXTRAS = {"sklearn", "matplotlib", "tqdm", "orbax", "safetensors"}         # only ever inside a function
 MAY_IMPORT = {
     "rule": {"jax", "numpy"},
     "sample": {"jax"},
@@ -26,12 +26,14 @@ MAY_IMPORT = {
     "optim": {"jax", "numeric", "roles", "hints", "objects", "evaluation"},
     "data": {"numpy", "hints"},
     "train": {"jax", "numpy", "hints", "objects", "evaluation"},
+    "store": {"jax", "numpy", "ops", "layers", "data", "objects", "evaluation", "hints"},
     "measure": {"jax", "numpy", "rule", "sample", "table", "hints"},
     "verify": {"jax", "numpy", "rule", "sample", "table", "measure", "hints"},
     "diagnostics": {"jax", "numpy", "layers", "objects", "rule", "roles", "table", "measure", "verify", "hints"},
-    "cli": PLAIN | {"rule", "sample", "table", "hints", "ops", "layers", "optim", "train", "data", "measure", "verify", "diagnostics"},
+    "cli": PLAIN | {"rule", "sample", "table", "hints", "ops", "layers", "optim", "train", "data", "store", "measure", "verify",
+                    "diagnostics"},
     "__main__": {"cli"},
-    "__init__": {"rule", "ops", "layers", "optim", "train", "data", "measure", "verify", "diagnostics", "hints"},
+    "__init__": {"rule", "ops", "layers", "optim", "train", "data", "store", "measure", "verify", "diagnostics", "hints"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 PLUGIN = PACKAGE / "verify" / "plugin.py"                   # pytest's, which loads it where a conftest.py names it; nobody imports it

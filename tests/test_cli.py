@@ -247,12 +247,13 @@ import fnnet as fn
 
 
 @pytest.mark.parametrize("blocked, code, sentence", [
-    (["sklearn", "matplotlib", "tqdm", "orbax.checkpoint", "chex", "optax"], "print(fn.ops.relu(-1.0))", None),
+    (["sklearn", "matplotlib", "tqdm", "orbax.checkpoint", "safetensors", "chex", "optax"], "print(fn.ops.relu(-1.0))", None),
     (["sklearn"], "fn.data.digits()", "pip install 'fnnet[data]'"),
     (["matplotlib"], "fn.diagnostics.learning_curve([{'epoch': 1, 'loss': 1.0}])", "pip install 'fnnet[plot]'"),
     (["tqdm"], "fn.train.fit(None, None, None, progress=True)", "pip install 'fnnet[progress]'"),
     (["orbax.checkpoint"], "fn.train.fit(None, None, None, checkpoint='runs/a')", "pip install 'fnnet[checkpoint]'"),
-], ids=["jax alone", "data", "plot", "progress", "checkpoint"])
+    (["safetensors"], "fn.load('model.safetensors')", "pip install 'fnnet[store]'"),
+], ids=["jax alone", "data", "plot", "progress", "checkpoint", "store"])
 def test_jax_alone_is_enough_and_a_missing_extra_is_a_sentence(blocked, code, sentence):
     program = BLOCKED.format(blocked=blocked, code=code)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""})

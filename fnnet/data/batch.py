@@ -1,10 +1,38 @@
 """Splitting, scaling, batches."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """x → (x − μ)/σ, with as many axes of μ and σ as one example has: of raw examples [n ...] what a network was trained on."""
+    mean: np.ndarray
+    scale: np.ndarray
+
+    def __post_init__(self):
+        if np.shape(self.mean) != np.shape(self.scale):
+            raise ValueError(f"mean and scale must be of one shape; got {list(np.shape(self.mean))} and {list(np.shape(self.scale))}")
+
+    def __call__(self, x: ArrayLike) -> np.ndarray:
+        x = self._checked(x)
+        return ((x - self.mean) / self.scale).astype(_floating(x.dtype), copy=False)
+
+    def inverse(self, x: ArrayLike) -> np.ndarray:
+        """x·σ + μ, in the units that the data had."""
+        x = self._checked(x)
+        return (x * self.scale + self.mean).astype(_floating(x.dtype))
+
+    def _checked(self, x):
+        x = np.asarray(x)
+        trailing = x.shape[-self.mean.ndim:] if self.mean.ndim else ()
+        if len(trailing) < self.mean.ndim or any(m not in (1, k) for m, k in zip(self.mean.shape, trailing)):
+            raise ValueError(f"x must be examples that end in the axes of the mean, {list(self.mean.shape)}; got {list(x.shape)}")
+        return x
 
 
 class Standardized(NamedTuple):
@@ -13,13 +41,14 @@ class Standardized(NamedTuple):
     mean: np.ndarray
     scale: np.ndarray
 
+    @property
+    def scaling(self) -> Scaling:
+        """x → (x − μ)/σ for other examples."""
+        return Scaling(self.mean, self.scale)
+
     def inverse(self, x: ArrayLike) -> np.ndarray:
         """x·σ + μ, in the units that the data had: of examples [n ...], or of one example."""
-        x = np.asarray(x)
-        trailing = x.shape[-self.mean.ndim:] if self.mean.ndim else ()
-        if len(trailing) < self.mean.ndim or any(m not in (1, k) for m, k in zip(self.mean.shape, trailing)):
-            raise ValueError(f"x must be examples that end in the axes of the mean, {list(self.mean.shape)}; got {list(x.shape)}")
-        return (x * self.scale + self.mean).astype(_floating(x.dtype))
+        return self.scaling.inverse(x)
 
 
 def split(x: ArrayLike, y: ArrayLike, *, fractions: Sequence[float] = (0.7, 0.15, 0.15), seed: int = 0,

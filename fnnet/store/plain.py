@@ -1,0 +1,271 @@
+"""Networks and other frozen objects as plain data for JSON, and back.
+
+    1, "SAME", true, null       as they are; an array of JSON is a tuple
+    {"list": …}, {"dict": …}, {"float": "inf"}, {"number": [dtype, value]}, {"dtype": name}
+    {"array": name, "shape": …, "dtype": …, "crc32": …, "jax": …}                       the numbers are stored apart
+    {"function": name}                                                                  of fnnet.ops, a rule for instance
+    {"class": name, "fields": …}                                                        a layer, an initializer, …
+    either with "module": …                                                             of the user's, handed over by known=
+    {"partial": function, "args": …, "keywords": …}, {"initializer": text}, {"shape": …, "dtype": …}
+
+Nothing that is read is run or imported: a name is looked up among those of fnnet and what the caller hands over.
+"""
+
+import dataclasses
+import functools
+import inspect
+import math
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnnet import data, layers, ops
+from fnnet.layers import initializers
+from fnnet.store.arrays import DTYPES, Damaged, array, crc
+
+DEEPEST = 120           # levels of nesting, each of which takes a few frames of Python's 1000
+LARGEST = 2**63         # whole numbers
+INITIALIZERS = "weights", "biases", "recurrent"         # settings of layers that only init uses
+
+
+class NoInitializer(ValueError):
+    """Raised where new parameters are asked of an initializer that was not stored."""
+
+
+@dataclass(frozen=True)
+class NotStored:
+    """In the place of an initializer that has no name to be found by. The parameters it made are stored; it is not needed again."""
+    what: str
+
+    def __call__(self, *args, **kwargs):
+        raise NoInitializer(f"the initializer {self.what} was not stored with the network: the parameters are there already; for "
+                         "new ones build the network anew")
+
+
+def _classes():
+    found = [getattr(room, name) for room in (layers, data) for name in room.__all__] + list(vars(initializers).values())
+    found = [thing for thing in found if dataclasses.is_dataclass(thing) and isinstance(thing, type) and not thing.__name__.startswith("_")]
+    return {thing.__name__: thing for thing in found if thing is not layers.Layer}
+
+
+CLASSES = _classes()
+FUNCTIONS = {"tuple": tuple} | {thing.__name__: thing for name in ops.__all__ if callable(thing := getattr(ops, name))}
+
+
+# To plain data
+
+def plain(value: Any, arrays: dict[str, np.ndarray], path: str, depth: int = 0) -> Any:
+    """A value as plain data; its arrays go into `arrays`, by their paths."""
+    def inner(value, name):
+        return plain(value, arrays, f"{path}.{name}", depth + 1)
+    if depth > DEEPEST:
+        raise ValueError(f"{path[:200]}… must be nested at most {DEEPEST} levels deep")
+    if value is None or type(value) in (bool, str):
+        return value
+    if type(value) is int and abs(value) < LARGEST:
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        return {"number": [value.dtype.name, plain(value.item(), arrays, path)]}
+    if isinstance(value, np.dtype) and value.name in DTYPES:
+        return {"dtype": value.name}
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return {"shape": [*value.shape], "dtype": value.dtype.name}
+    if isinstance(value, np.ndarray | jax.Array):
+        return _stored(value, arrays, path)
+    if type(value) is tuple:
+        return [inner(part, i) for i, part in enumerate(value)]
+    if type(value) is list:
+        return {"list": [inner(part, i) for i, part in enumerate(value)]}
+    if type(value) is dict:
+        return {"dict": [[inner(name, "key"), inner(part, name)] for name, part in value.items()]}
+    if isinstance(value, functools.partial):
+        return {"partial": inner(value.func, "func"), "args": inner(value.args, "args"), "keywords": inner(value.keywords, "keywords")}
+    if not isinstance(value, type) and (dataclasses.is_dataclass(value) or _is_namedtuple(value)):
+        return {"class": type(value).__name__ if _is_ours(type(value)) else _name(type(value), path), **_module(type(value)),
+                "fields": {name: _field(value, name, inner) for name in _fields(type(value))}}
+    if callable(value) and hasattr(value, "__name__") and isinstance(getattr(value, "__self__", types), types.ModuleType):
+        return {"function": value.__name__ if _is_ours(value) else _name(value, path), **_module(value)}
+    raise TypeError(f"{path} must be made of layers, functions, numbers, text, tuples and arrays to be stored; got "
+                    f"{type(value).__name__} {value!r}"[:300] + ": make it a frozen dataclass, whose class load is given by known=")
+
+
+def _stored(value, arrays, path):
+    name = path
+    while name in arrays:               # a key with a point in it
+        name += "'"
+    arrays[name] = found = array(value, path)
+    return {"array": name, "shape": list(found.shape), "dtype": found.dtype.name, "crc32": crc(found), "jax": isinstance(value, jax.Array)}
+
+
+def _field(value, name, inner):
+    setting = getattr(value, name)
+    if isinstance(value, layers.Layer) and name in INITIALIZERS and callable(setting) and not dataclasses.is_dataclass(setting):
+        return {"initializer": getattr(setting, "__qualname__", repr(setting))[:200]}
+    return inner(setting, name)
+
+
+def _name(thing, path):
+    """The name by which load is to find what is the user's among what it is given."""
+    name = getattr(thing, "__qualname__", thing.__name__)
+    closed = getattr(thing, "__closure__", None)
+    if "<lambda>" in name or closed:
+        what = "a function that holds values of where it was made" if closed else "a lambda"
+        raise TypeError(f"{path} must be found again by its name; got {what}: write def at the top of a module"
+                        + (", and functools.partial for the values" if closed else "") + ", and give it to load by known=")
+    return name
+
+
+def _module(thing):
+    return {} if _is_ours(thing) else {"module": str(getattr(thing, "__module__", None))}
+
+
+def _is_ours(thing):
+    return any(found.get(getattr(thing, "__name__", "")) is thing for found in (CLASSES, FUNCTIONS))
+
+
+def _is_namedtuple(value):
+    return isinstance(value, tuple) and hasattr(value, "_fields")
+
+
+def _fields(cls):
+    return cls._fields if hasattr(cls, "_fields") else [field.name for field in dataclasses.fields(cls)]
+
+
+# And back
+
+class Known:
+    """What the caller hands over, by name."""
+
+    def __init__(self, things: Iterable | Callable):
+        things = (things,) if callable(things) else tuple(things)
+        for thing in things:
+            if not callable(thing) or not hasattr(thing, "__name__"):
+                raise TypeError(f"known must hold classes and functions themselves; got {thing!r}: write known=(MyLayer, my_function)")
+        self.things = things
+
+    def find(self, name: str, module: str) -> Any:
+        """The thing of that name, of several the one from that module; None where there is none."""
+        found = [thing for thing in self.things if getattr(thing, "__qualname__", thing.__name__) == name]
+        exact = [thing for thing in found if str(getattr(thing, "__module__", None)) == module]
+        return (exact or found or [None])[0] if len(exact or found) < 2 else None
+
+
+def missing(node: Any, known: Known) -> list[str]:
+    """The names in a description that are neither fnnet's nor known, each once."""
+    found, left = {}, [node]
+    while left:
+        node = left.pop()
+        if isinstance(node, dict):
+            name, module = node.get("class", node.get("function")), node.get("module")
+            if isinstance(name, str) and isinstance(module, str) and known.find(name, module) is None:
+                found[f"{module}.{name}"[:200]] = None
+        left += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return list(found)
+
+
+def built(node: Any, read: Callable, known: Known, path: str, depth: int = 0) -> Any:
+    """The value of plain data; read(name, shape, dtype, crc32) gives an array. Damaged, with the path, for anything else."""
+    def inner(node, name):
+        return built(node, read, known, f"{path}.{name}"[:500], depth + 1)
+    if depth > DEEPEST:
+        raise Damaged(f"{path[:200]}… is nested more than {DEEPEST} levels deep")
+    match node:
+        case None | bool() | str():
+            return node
+        case int() if abs(node) < LARGEST:
+            return node
+        case float() if math.isfinite(node):
+            return node
+        case list():
+            return tuple(inner(part, i) for i, part in enumerate(node))
+        case {"float": "inf" | "-inf" | "nan" as text, **rest} if not rest:
+            return float(text)
+        case {"number": [str(dtype), bool() | int() | float() | dict() as value], **rest} if not rest and dtype in DTYPES:
+            return _made(lambda: np.dtype(dtype).type(inner(value, "number")), path)
+        case {"dtype": str(dtype), **rest} if not rest and dtype in DTYPES:
+            return jnp.dtype(dtype)
+        case {"shape": list(shape), "dtype": str(dtype), **rest} if not rest and dtype in DTYPES and _is_shape(shape):
+            return jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
+        case {"list": list(parts), **rest} if not rest:
+            return [inner(part, i) for i, part in enumerate(parts)]
+        case {"dict": list(pairs), **rest} if not rest and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            return _made(lambda: {inner(name, "key"): inner(part, name) for name, part in pairs}, path)
+        case {"array": str(name), "shape": list(shape), "dtype": str(dtype), "crc32": int(check), "jax": bool(on_device), **rest} \
+                if not rest and dtype in DTYPES and _is_shape(shape):
+            content = read(name, tuple(shape), dtype, check)
+            return _on_device(content, path) if on_device else content
+        case {"partial": function, "args": list(args), "keywords": {"dict": list()} as keywords, **rest} if not rest:
+            return _made(lambda: functools.partial(inner(function, "func"), *inner(args, "args"), **inner(keywords, "keywords")), path)
+        case {"initializer": str(what), **rest} if not rest:
+            return NotStored(what)
+        case {"function": str(name), **rest} if not rest.keys() - {"module"}:
+            return _found(name, rest.get("module"), FUNCTIONS, known, path)
+        case {"class": str(name), "fields": dict(fields), **rest} if not rest.keys() - {"module"}:
+            cls = _found(name, rest.get("module"), CLASSES, known, path)
+            return _made(lambda: _instance(cls, {field: inner(part, field) for field, part in fields.items()}), f"{path} ({name})")
+    raise Damaged(f"{path} is not the description of anything: {str(node)[:100]}")
+
+
+def _found(name, module, ours, known, path):
+    thing = ours.get(name) if module is None else known.find(name, module) if isinstance(module, str) else None
+    if thing is None:
+        raise Damaged(f"{path} names {name[:100]!r}, which this version of fnnet does not have")
+    return thing
+
+
+def _made(make, path):
+    """What make() gives; whatever a class says of the settings in a file is one sentence with the path."""
+    try:
+        return make()
+    except Damaged:
+        raise
+    except Exception as problem:
+        raise Damaged(f"{path}: {type(problem).__name__}: {str(problem)[:300]}") from problem
+
+
+def _instance(cls, fields):
+    """By the class itself, which checks its settings; where it is not made from its fields, field by field."""
+    names = set(_fields(cls))
+    if fields.keys() != names:
+        raise ValueError(f"its fields must be {', '.join(sorted(names))}; got {', '.join(sorted(fields))}")
+    if cls.__init__ is layers.Serial.__init__:
+        return cls(*_parts(fields["parts"]))
+    if cls.__init__ is layers.Parallel.__init__:
+        return cls(*_parts(fields["parts"]), join=fields["join"])
+    if cls.__init__ is layers.Function.__init__:
+        return cls(fields["f"], **dict(fields["settings"]))
+    if not dataclasses.is_dataclass(cls):
+        return cls(**fields)
+    taken = {field.name for field in dataclasses.fields(cls) if field.init}
+    if taken == {*inspect.signature(cls).parameters}:
+        return cls(**{name: fields[name] for name in taken})
+    made = cls.__new__(cls)
+    for name, value in fields.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
+def _parts(parts):
+    if not isinstance(parts, tuple):
+        raise TypeError(f"its parts must be a tuple of layers; got {parts!r}")
+    return parts
+
+
+def _is_shape(sizes):
+    return all(type(n) is int and 0 <= n < LARGEST for n in sizes)
+
+
+def _on_device(content, path):
+    made = jnp.asarray(content)
+    if made.dtype != content.dtype:
+        raise Damaged(f"{path} is {content.dtype}, which this process rounds to {made.dtype}: write "
+                      "jax.config.update('jax_enable_x64', True) first, as where it was saved")
+    return made
+

@@ -1,0 +1,44 @@
+"""An example of every layer that fnnet.layers exports, found there: with small settings, on the first input that it takes."""
+
+import inspect
+import itertools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from drawn import normal
+
+from fnnet import layers, ops
+
+KEY = jax.random.key(0)
+LAYERS = {name: thing for name, thing in ((name, getattr(layers, name)) for name in layers.__all__)
+          if isinstance(thing, type) and issubclass(thing, layers.Layer) and thing is not layers.Layer}
+# What a setting without a default is given, by its name; a layer inside is the first of these that goes.
+SETTINGS = {"features": 8, "symbols": 11, "depth": 2, "rate": 0.4, "groups": 2, "heads": 2, "times": 2, "p": 3.0}
+INSIDE = (layers.Dense(8), layers.GRU(8), layers.Dense(4), ops.tanh)
+INPUTS = {
+    "rows": normal(0, (5, 8), jnp.float64),
+    "images": normal(1, (2, 6, 6, 4), jnp.float64),
+    "sequences": normal(2, (2, 6, 8), jnp.float64),
+    "symbols": jnp.arange(10, dtype=jnp.int32).reshape(2, 5),
+    "a pair": (normal(3, (5, 8), jnp.float64), normal(4, (5, 8), jnp.float64)),
+}
+
+
+def made(name):
+    """A layer of this class, and an input that it takes."""
+    needed = [p for p in inspect.signature(LAYERS[name]).parameters.values()
+              if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    problems = []
+    for (kind, x), inside in itertools.product(INPUTS.items(), INSIDE):
+        given = [SETTINGS.get(p.name, inside) for p in needed]
+        try:
+            layer = LAYERS[name](*given)
+            jax.eval_shape(lambda key: layer.apply(*layer.init(key, x), x, key=key, train=True)[0], KEY)
+            return layer, x
+        except (ValueError, TypeError, IndexError, AttributeError) as problem:
+            problems.append(f"{kind}, {inside!r}: {problem}")
+    place = LAYERS[name].__module__.removeprefix("fnnet.").replace(".", "/")
+    pytest.fail(f"{name} in {place}.py takes none of the inputs here with {', '.join(p.name for p in needed)}: "
+                "write a value for them into SETTINGS, or another input into INPUTS\n" + "\n".join(problems),
+                pytrace=False)
