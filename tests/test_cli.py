@@ -26,9 +26,10 @@ def run(capsys, *argv):
 
 
 @pytest.fixture
-def train(capsys, monkeypatch):
+def train(capsys, monkeypatch, tmp_path):
     """run("train", …) as a shell would have it; each rule is audited once for all trainings, on its first example."""
     monkeypatch.setattr(verify, "audit", AUDIT)
+    monkeypatch.chdir(tmp_path)
 
     def train(*argv):
         with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
@@ -215,8 +216,8 @@ WRONG = [
     (("train", "digits", "--dropout", "1.5"), "the rate of Dropout is the share that is dropped, from 0 to 1"),
     (("train", wrong("t.csv", "a,y\n1,2\n")), "which column of"),
     (("train", wrong("t.csv", "a,b\n1,2\n"), "--target", "y"), "has no column 'y': it has a, b"),
-    (("train", wrong("t.csv", "a,y\n1,2\nred,3\n"), "--target", "y"), "line 3, column 'a': 'red' where a number is wanted"),
-    (("train", wrong("t.csv", "a,y\n1,2\nnan,3\n"), "--target", "y"), "line 3, column 'a': nan is not a finite number"),
+    (("train", wrong("t.csv", "a,y\n1,2\nred,3\n" + "1,2\n" * 9), "--target", "y"), "line 3, column 'a': 'red' where a number is wanted"),
+    (("train", wrong("t.csv", "a,y\n1,2\nnan,3\n" + "1,2\n" * 9), "--target", "y"), "line 3, column 'a': nan is not a finite number"),
     (("train", wrong("t.csv", "a,b,y\n1,2,3\n1,2"), "--target", "y"), "line 3: 2 cells where the header has 3 (is the file cut short?)"),
     (("train", wrong("t.csv", ""), "--target", "y"), "is empty"),
     (("train", wrong("t.csv", "a,y\n"), "--target", "y"), "has a header and no rows"),

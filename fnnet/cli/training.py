@@ -10,7 +10,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fnnet import data, diagnostics, layers, ops, optim, train, verify
+from fnnet import data, diagnostics, layers, ops, optim, store, train, verify
+from fnnet.cli import tables
 from fnnet.cli.command import command
 from fnnet.diagnostics.figure import figure
 from fnnet.rule import Rule, autodiff
@@ -27,8 +28,7 @@ def add(commands):
     sub = command(commands, "train", _train, "train a classifier or a regression, with hand-written rules")
     sub.add_argument("data", help="digits; mnist or cifar10 and the folder of their files; or a CSV file with a header")
     sub.add_argument("folder", nargs="?", help="where the files of mnist or cifar10 lie")
-    sub.add_argument("--target", metavar="COLUMN", help="the column of a CSV file to predict: whole numbers and words "
-                     "are classes, other numbers are for a regression")
+    tables.options(sub)
     sub.add_argument("--net", choices=("mlp", "linear"), default="mlp", help="hidden layers of ReLU units, or scores Wx + b alone")
     sub.add_argument("--hidden", default="512,256", metavar="N,N", help="units of the hidden layers (default: %(default)s)")
     sub.add_argument("--loss", choices=tuple(LOSSES), default="softmax", help="of a classifier (default: %(default)s)")
@@ -51,12 +51,15 @@ def _report(args):
 
 
 class Given(NamedTuple):
-    """Three pairs (x, y), standardised; the names of the classes, () for a regression; how the examples are called in a sentence."""
+    """Three pairs (x, y), standardized; the names of the classes, () for a regression; how the examples are called in a sentence; what
+    made them of raw examples; of a table the raw rows of the test."""
     training: tuple
     validation: tuple
     test: tuple
     classes: tuple
     what: str
+    preprocessing: object
+    held_out: data.Cells | None = None
 
 
 def _train(args):
@@ -96,11 +99,11 @@ def _train(args):
                        patience=args.patience, progress=not args.quiet)
     scores = {part: train.make_evaluate(objective, getattr(given, part), prefix="")(result.run)
               for part in (("training", "validation", "test") if args.save else ("test",))}
-    score = scores["test"]
-    mean = float(((given.test[1] - given.training[1].mean()) ** 2).mean())
+    result, scores = _in_units(given, result, scores)
     print(_ended(result))
-    print(f"test accuracy {100 * score['accuracy']:.2f} %, loss {score['loss']:.4f}" if given.classes else
-          f"test mean squared error {score['loss']:.6g} (predicting the mean: {mean:.6g})")
+    kept, said = _kept(args, given, net, result, scores)
+    print(f"test {said}, loss {scores['test']['loss']:.4f}" if given.classes else f"test {said}")
+    print(kept)
     print(f"learning curve: {diagnostics.learning_curve(result.history, args.out, title=f'{args.data}: training and validation')}")
     if args.save:
         batch = tuple(a[:1024] for a in given.training)
@@ -108,6 +111,36 @@ def _train(args):
         print(flow)
         print(f"wrote {_save(args, given, net, audits, result, scores, flow)}")
     print(_next(args, loss))
+
+
+def _in_units(given, result, scores):
+    """Losses of a regression in the unit of its target, whose scaled values it was trained on."""
+    if given.classes:
+        return result, scores
+    unit = float(given.preprocessing[1].scaling.scale) ** 2
+
+    def in_unit(log):
+        return {name: value * unit if name.endswith(("loss", "objective")) else value for name, value in log.items()}
+    return result._replace(history=[in_unit(log) for log in result.history]), {part: in_unit(log) for part, log in scores.items()}
+
+
+def _kept(args, given, net, result, scores):
+    """Keeps the model and the rows of the test for `predict`: where it is, and the score of the test as `predict` will say it."""
+    folder = Path(args.save or Path("runs", Path(args.data).stem))
+    run, said = result.run, f"accuracy {100 * scores['test']['accuracy']:.2f} %" if given.classes else ""
+    if given.held_out is not None:
+        score = tables.scored(given.preprocessing[1], tables.predicted(store.Model(net, run.params, run.state, given.preprocessing),
+                                                                       given.held_out), given.held_out)
+        said = score.said
+        if not given.classes:
+            scores["test"]["loss"] = score.error
+    try:
+        path = store.save(folder / tables.MODEL, net, run, preprocessing=given.preprocessing, x=given.training[0][:1])
+    except ImportError as missing:
+        return f"the model was not kept: {missing}", said
+    if given.held_out is not None:
+        tables.keep_held_out(folder, given.held_out)
+    return f"model: {path}", said
 
 
 def _ended(result):
@@ -118,9 +151,11 @@ def _ended(result):
 
 def _next(args, loss):
     """Commands worth trying after this one."""
-    folder = args.save or Path("runs", Path(args.data).stem)
+    folder = Path(args.save or Path("runs", Path(args.data).stem))
     again = " ".join([args.data, *([args.folder] if args.folder else []), *(["--target", args.target] if args.target else [])])
-    commands = [(f"report {folder}", "this run as one page of HTML") if args.save else
+    model = Path(folder, tables.MODEL)
+    predict = [(f"predict {folder} {folder / tables.HELD_OUT}", "predictions for raw rows: here those of the test")]
+    commands = [*(predict if args.target and model.exists() else []), (f"report {folder}", "this run as one page of HTML") if args.save else
                 (f"train {again} --save {folder}", "keep the run; then: report " + str(folder)),
                 (f"explain {loss.__name__}", "the loss: formula, hand-written gradient, audit"),
                 ('graph "Serial(Dense(4), tanh, Dense(2))" --out runs/net.html', "step through both passes of a small network")]
@@ -139,8 +174,11 @@ def _make_room(args):
 def _load(args):
     if args.folder and args.data not in FOLDERS:
         raise ValueError(f"only {' and '.join(FOLDERS)} lie in a folder: leave {args.folder} out")
-    if args.target and args.data in ("digits", *FOLDERS):
-        raise ValueError(f"{args.data} have their own target: leave --target out")
+    if args.data in ("digits", *FOLDERS):
+        for name, default in tables.DEFAULTS.items():
+            if getattr(args, name) != default:
+                raise ValueError(f"{args.data} have their own {name if name == 'target' else 'features and classes'}: leave "
+                                 f"--{name.replace('_', '-')} out")
     if args.data in FOLDERS:
         if not args.folder:
             raise ValueError(f"where do the files of {args.data} lie? write train {args.data} FOLDER")
@@ -152,11 +190,12 @@ def _load(args):
             raise ValueError(f"there is no data set {args.data!r}: {hint}")
         if Path(args.data).exists() and not args.target:
             raise ValueError(f"which column of {args.data} is to be predicted? write --target COLUMN")
-    table = data.digits() if args.data == "digits" else data.read_csv(args.data, args.target)
+        table = tables.prepared(args)
+        _check_classes(table.answers.classes)
+        return Given(*table.parts, table.answers.classes, table.what, (table.columns, table.answers), table.held_out)
+    table = data.digits()
     parts = data.split(table.x, table.y)             # always the same, so that runs compare on one test set
-    what = (f"{len(table.y)} examples of {table.x.shape[1]} features, "
-            + (f"{len(table.classes)} classes" if table.classes else f"to predict {args.target}"))
-    return _standardised(parts, table.classes, what)
+    return _standardized(parts, table.classes, f"{len(table.y)} examples of {table.x.shape[1]} features, {len(table.classes)} classes")
 
 
 def _images(args):
@@ -164,16 +203,19 @@ def _images(args):
     found = FOLDERS[args.data](args.folder)
     training, validation = data.split(*found.training, fractions=(0.9, 0.1))
     parts = [(x.reshape(len(x), -1), y) for x, y in (training, validation, found.test)]
-    return _standardised(parts, found.classes, f"{sum(len(y) for _, y in parts)} images of {' × '.join(map(str, training[0].shape[1:]))}, "
+    return _standardized(parts, found.classes, f"{sum(len(y) for _, y in parts)} images of {' × '.join(map(str, training[0].shape[1:]))}, "
                                                f"{len(found.classes)} classes")
 
 
-def _standardised(parts, classes, what):
+def _standardized(parts, classes, what):
+    _check_classes(classes)
+    scaled = data.standardize(*(x for x, _ in parts))
+    return Given(*zip(scaled.parts, (y for _, y in parts), strict=True), classes, what, scaled)
+
+
+def _check_classes(classes):
     if len(classes) == 1:
         raise ValueError(f"all examples are of one class, {classes[0]!r}: there is nothing to tell apart")
-    scaled = data.standardize(*(x for x, _ in parts))
-    ys = [y if classes else y[:, None] for _, y in parts]
-    return Given(*zip(scaled.parts, ys, strict=True), classes, what)
 
 
 def _network(args, outputs):

@@ -1,14 +1,18 @@
 """Data from local files as numpy arrays, and what is done to them before training."""
 
 from fnnet import hints as _hints
+from fnnet.data.answers import Answers, answers_of
 from fnnet.data.batch import Scaling, Standardized, batches, one_hot, split, standardize
+from fnnet.data.cells import Cells, read_cells
 from fnnet.data.cifar import read_cifar10
+from fnnet.data.columns import Columns, columns_of
 from fnnet.data.csv_file import read_csv
 from fnnet.data.idx import read_idx, read_mnist
 from fnnet.data.npz import read_npz
 from fnnet.data.table import Images, Table, digits
 
-__all__ = ["Images", "Scaling", "Standardized", "Table", "batches", "digits", "one_hot", "read_cifar10", "read_csv",
-           "read_idx", "read_mnist", "read_npz", "split", "standardize"]
+__all__ = ["Answers", "Cells", "Columns", "Images", "Scaling", "Standardized", "Table", "answers_of", "batches",
+           "columns_of", "digits", "one_hot", "read_cells", "read_cifar10", "read_csv", "read_idx", "read_mnist", "read_npz",
+           "split", "standardize"]
 
 _hints.give(__name__, renamed={"standardise": "standardize", "Standardised": "Standardized"})

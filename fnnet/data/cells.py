@@ -1,0 +1,144 @@
+"""CSV files as text: the cells of every row, and what the text of a cell says."""
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fnnet.data.files import existing
+from fnnet.data.table import FLOAT32
+
+MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}         # in any case of letters
+
+
+class Cells(NamedTuple):
+    """A table with a header, as text: rows of as many cells as there are names, and the line of each in the file."""
+    path: Path | str
+    names: tuple[str, ...]
+    rows: list[list[str]]
+    lines: list[int]
+
+    def column(self, name: str) -> list[str]:
+        """The cells below a name, without the blanks around them."""
+        if name not in self.names:
+            raise ValueError(f"{self.path} has no column {name!r}: {listed(self.names)}")
+        at = self.names.index(name)
+        return [row[at].strip() for row in self.rows]
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "Cells":
+        """The rows with these numbers, in this order."""
+        return self._replace(rows=[self.rows[i] for i in rows], lines=[self.lines[i] for i in rows])
+
+    def where(self, row: int, name: str) -> str:
+        """Where a cell is, for a sentence."""
+        return f"{self.path}, line {self.lines[row]}, column {name!r}"
+
+
+def read_cells(path: str | Path, *, delimiter: str = ",") -> Cells:
+    """A CSV file with a header as text. Every column must have a name of its own, and every row as many cells."""
+    path = existing(path)
+    found = records(path, delimiter)
+    _, header = next(found)
+    check_names(header, path)
+    rows = list(found)
+    if not rows:
+        raise ValueError(f"{path} has a header and no rows")
+    return Cells(path, tuple(header), [cells for _, cells in rows], [line for line, _ in rows])
+
+
+def as_cells(table: Any) -> Cells:
+    """Cells as they are; columns by name, {"a": [1, 2], "b": ["x", "y"]} or a data frame, as cells."""
+    if isinstance(table, Cells):
+        return table
+    if not isinstance(table, Mapping) and not (hasattr(table, "keys") and hasattr(table, "__getitem__")):
+        raise TypeError(f"a table must be columns by name, as data.read_cells(path) or {{'a': [1, 2], 'b': ['x', 'y']}}; got "
+                        f"{type(table).__name__}")
+    names = list(table.keys())
+    columns = {str(name): ["" if cell is None else str(cell) for cell in table[name]] for name in names}
+    if len(lengths := {len(column) for column in columns.values()}) > 1:
+        raise ValueError(f"all columns of a table must have one length; got {', '.join(map(str, sorted(lengths)))}")
+    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+    return Cells("the table", tuple(columns), rows, list(range(1, len(rows) + 1)))
+
+
+def records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of the header, its names without blanks around them, and of every row that is not empty."""
+    if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
+        raise ValueError(f"delimiter must be one character other than a quotation mark or an end of line; got {delimiter!r}")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file, delimiter=delimiter, strict=True)
+            header = [name.strip() for name in next(filter(None, lines), [])]
+            if not header:
+                raise ValueError(f"{path} is empty: the first line names the columns")
+            yield lines.line_num, header
+            for cells in filter(None, lines):
+                if len(cells) != len(header):
+                    raise ValueError(f"{path}, line {lines.line_num}: {len(cells)} cells where the header has {len(header)}"
+                                     " (is the file cut short?)")
+                yield lines.line_num, cells
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not text in UTF-8: save the table as CSV in UTF-8") from None
+    except csv.Error as problem:
+        raise ValueError(f"{path} is not a CSV file ({problem}): is a quotation mark not closed?") from None
+
+
+def check_names(header: Sequence[str], path: Path | str, target: str | None = None) -> None:
+    """Refuses columns without names, of one name, and a header without the target."""
+    seen = set()
+    for place, name in enumerate(header, 1):
+        if not name:
+            raise ValueError(f"{path}: column {place} has no name; name it, or leave it out (pandas writes an index without a name: "
+                             "use to_csv(…, index=False))")
+        if name in seen:
+            raise ValueError(f"{path} has {list(header).count(name)} columns {name!r}: {listed(header)}; rename or remove all but one")
+        seen.add(name)
+    if target is not None and target not in seen:
+        raise ValueError(f"{path} has no column {target!r}: {listed(header)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """What a table has, for a sentence."""
+    return f"it has {', '.join(names[:20])}{', …' * (len(names) > 20)}"
+
+
+def is_missing(cell: str) -> bool:
+    """Whether a cell says that there is no value."""
+    return cell.lower() in MISSING
+
+
+def number(cell: str, where: str) -> float:
+    """The number that a cell says, one that float32 holds, or a sentence."""
+    cell = cell.strip()
+    try:
+        value = float(cell)
+    except ValueError:
+        raise ValueError(f"{where}: {short(cell)} where a number is wanted") from None
+    if not plain(cell):
+        raise ValueError(f"{where}: {short(cell)} must be written with the digits 0 to 9 and without '_'")
+    if not math.isfinite(value) and cell.lstrip("+-").isalpha():
+        raise ValueError(f"{where}: {cell} is not a finite number; fill it or leave the line out")
+    if abs(value) > FLOAT32:
+        raise ValueError(f"{where}: {short(cell, '')} is too large for float32; give the column in another unit")
+    return value
+
+
+def value(cell: str) -> float | str:
+    """The number that a cell says, or its text."""
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+def plain(cell: str) -> bool:
+    """float() reads 1_000 and the digits of all scripts, which other programs take for text."""
+    return cell.isascii() and "_" not in cell
+
+
+def short(cell: str, quote: str = "'") -> str:
+    """A cell in a sentence."""
+    return f"{quote}{cell[:50]}{'…' * (len(cell) > 50)}{quote}" if cell else "nothing"

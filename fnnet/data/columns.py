@@ -1,0 +1,144 @@
+"""Raw rows of a table as numbers: what the columns were in training, kept, so that others are read as those were."""
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fnnet.data.batch import standardize
+from fnnet.data.cells import Cells, as_cells, is_missing, number, plain, short, value
+
+CHOICES = "error", "drop", "mean"
+MANY = 50               # different words in a column that are categories without being asked
+
+
+@dataclass(frozen=True, eq=False)
+class Columns:
+    """columns(table) → x [n d] float32: numbers as (x − μ)/σ, and of each column of words one column for each category, 1 or 0.
+
+    names are the columns, matched by name; categories has the words of each, () for a column of numbers. missing says what becomes
+    of rows without a value: "error", "drop" (columns.complete(table) says which rows have all) or "mean", in which `fill` [d]
+    stands for them: the mean in training of numbers, the commonest category of words.
+    """
+    names: tuple[str, ...]
+    categories: tuple[tuple[str, ...], ...]
+    missing: str
+    fill: np.ndarray
+    mean: np.ndarray
+    scale: np.ndarray
+
+    def __post_init__(self):
+        kinds = isinstance(self.names, tuple) and isinstance(self.categories, tuple) and len(self.names) == len(self.categories)
+        if not kinds or self.missing not in CHOICES or not all(isinstance(words, tuple) for words in self.categories):
+            raise TypeError(f"columns must have names, the categories of each and one of {', '.join(CHOICES)}; got "
+                            f"{self.names!r}, {self.categories!r}, {self.missing!r}"[:300])
+        if not all(isinstance(text, str) for texts in (self.names, *self.categories) for text in texts):
+            raise TypeError("the names of columns and categories must be text")
+        width = sum(len(words) or 1 for words in self.categories)
+        if any(np.shape(numbers) != (width,) for numbers in (self.fill, self.mean, self.scale)):
+            raise ValueError(f"fill, mean and scale must be [{width}], one for each number in x")
+
+    def __call__(self, table: Any) -> np.ndarray:
+        cells = as_cells(table)
+        x = encoded(cells, self.names, self.categories)
+        if self.missing != "mean" and np.isnan(x).any():
+            raise _no_value(cells, self.names)
+        return ((np.where(np.isnan(x), self.fill, x) - self.mean) / self.scale).astype(np.float32)
+
+    def complete(self, table: Any) -> np.ndarray:
+        """Which rows [n] have a value in all these columns."""
+        cells = as_cells(table)
+        return ~np.any([[is_missing(cell) for cell in cells.column(name)] for name in self.names], 0)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the d numbers in x."""
+        return tuple(name if not words else f"{name}={word}" for name, kinds in zip(self.names, self.categories)
+                     for words, word in ([(kinds, word) for word in kinds] or [((), "")]))
+
+
+def columns_of(table: Any, names: Collection[str], rows: np.ndarray | None = None, *, missing: str = "error",
+               categories: Collection[str] = ()) -> Columns:
+    """The columns with these names of a table, as they are in it; means, scales and fillings are those of the `rows` to train on.
+
+    A column of words is one of categories, those of all rows; columns in `categories` are so even where they hold numbers (codes).
+    Raises ValueError for words among numbers, and for so many different words that they may be names or dates.
+    """
+    cells = as_cells(table)
+    if missing not in CHOICES:
+        raise ValueError(f"missing must be one of {', '.join(CHOICES)}; got {missing!r}")
+    if not names:
+        raise ValueError(f"{cells.path} has no column to learn from")
+    for name in categories:
+        cells.column(name)
+    kinds = tuple(_kinds(cells, name, name in categories) for name in names)
+    x = encoded(cells, names, kinds)
+    if missing != "mean" and np.isnan(x).any():
+        raise _no_value(cells, names)
+    training = x if rows is None else x[rows]
+    start, fill, mean, scale = 0, np.zeros(x.shape[1], np.float32), np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32)
+    for name, words in zip(names, kinds):
+        here = slice(start, start + (len(words) or 1))
+        start = here.stop
+        known = training[:, here][~np.isnan(training[:, here]).any(1)]
+        if not len(known):
+            raise ValueError(f"{cells.path}: column {name!r} has no value in the rows to train on: leave it out")
+        if words:
+            fill[here] = np.eye(len(words))[known.sum(0).argmax()]
+        else:
+            fill[here] = known.mean(dtype=np.float64)
+            scaled = standardize(np.where(np.isnan(training[:, here]), fill[here], training[:, here]))
+            mean[here], scale[here] = scaled.mean, scaled.scale
+    return Columns(tuple(names), kinds, missing, fill, mean, scale)
+
+
+def encoded(cells: Cells, names: Collection[str], categories: Collection[Collection[str]]) -> np.ndarray:
+    """x [n d] float32 before scaling: numbers, and 1 or 0 for each category; NaN where there is no value."""
+    blocks = []
+    for name, words in zip(names, categories, strict=True):
+        column = cells.column(name)
+        if not words:
+            found = [np.nan if is_missing(cell) else number(cell, cells.where(row, name)) for row, cell in enumerate(column)]
+            blocks.append(np.asarray(found, np.float32)[:, None])
+            continue
+        place = {word: i for i, word in enumerate(words)}
+        block = np.zeros((len(column), len(words)), np.float32)
+        for row, cell in enumerate(column):
+            if cell in place:
+                block[row, place[cell]] = 1
+            elif is_missing(cell):
+                block[row] = np.nan
+            else:
+                raise ValueError(f"{cells.where(row, name)}: {short(cell)} was not in training, where it was one of "
+                                 f"{', '.join(words[:20])}{', …' * (len(words) > 20)}: correct it or leave the line out")
+        blocks.append(block)
+    return np.concatenate(blocks, 1)
+
+
+def _kinds(cells, name, asked):
+    """The categories of a column, () of numbers."""
+    column = cells.column(name)
+    counts = Counter(cell for cell in column if not is_missing(cell))
+    if asked:
+        return tuple(sorted(counts))
+    words = {cell for cell in counts if isinstance(value(cell), str) or not plain(cell)}
+    if not words:
+        return ()
+    if sum(counts[word] for word in words) * 2 <= sum(counts.values()):
+        row = next(row for row, cell in enumerate(column) if cell in words)
+        number(column[row], cells.where(row, name))                     # which says what is wrong with it
+    if len(counts) > MANY or (len(counts) > 2 and len(counts) * 2 > len(column)):
+        raise ValueError(f"{cells.path}: column {name!r} has {len(counts)} different words in {len(column)} rows, which may be names "
+                         f"or dates: leave it out (from the shell --leave-out {name}), or say that it is one of categories "
+                         f"(--categories {name})")
+    return tuple(sorted(counts))
+
+
+def _no_value(cells, names):
+    row, name = min((row, name) for name in names for row, cell in enumerate(cells.column(name)) if is_missing(cell))
+    cell = cells.column(name)[row]
+    what = f"{cell} is not a finite number" if cell.lower() == "nan" else f"no value ({short(cell)})"
+    return ValueError(f"{cells.where(row, name)}: {what}; fill it or leave the line out, or choose what becomes of such rows: "
+                      'missing="drop" or "mean" (from the shell --missing drop, --missing mean)')
