@@ -4,7 +4,7 @@
     net = fn.layers.Serial(fn.layers.Dense(128), fn.ops.relu, fn.layers.Dense(10))
 """
 
-from fnnet import data, diagnostics, layers, measure, ops, optim, store, train, verify
+from fnnet import config, data, diagnostics, layers, measure, ops, optim, store, train, verify
 from fnnet import hints as _hints
 from fnnet.diagnostics import summary
 from fnnet.measure import compare
@@ -14,7 +14,7 @@ from fnnet.verify import audit, gradient_check
 
 __version__ = "0.2.0"
 
-__all__ = ["audit", "autodiff", "compare", "data", "diagnostics", "gradient_check", "layers", "load", "measure", "ops", "optim", "rule",
-           "save", "store", "summary", "train", "verify"]
+__all__ = ["audit", "autodiff", "compare", "config", "data", "diagnostics", "gradient_check", "layers", "load", "measure", "ops",
+           "optim", "rule", "save", "store", "summary", "train", "verify"]
 
 _hints.give(__name__)

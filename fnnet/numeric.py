@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 from numbers import Integral
 
 import jax
@@ -15,11 +14,6 @@ def wide(dtype):
     if not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(f"an operation on real numbers was given {jnp.dtype(dtype)}: write .astype(jnp.float32)")
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
-
-
-def cores():
-    """How many cores of the processor this process may use. A form chosen by it is chosen as the program is made."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def widened(f):

@@ -16,12 +16,14 @@ MAY_IMPORT = {
     "rule": {"jax", "numpy"},
     "sample": {"jax"},
     "numeric": {"jax"},
+    "config": {"jax"},
+    "form": {"jax", "config"},
     "roles": {"jax"},
     "hints": set(),
     "evaluation": {"jax"},
     "objects": set(),
     "table": set(),
-    "ops": {"jax", "rule", "sample", "numeric", "roles", "hints"},
+    "ops": {"jax", "rule", "sample", "numeric", "config", "form", "roles", "hints"},
     "layers": {"jax", "ops", "rule", "numeric", "roles", "hints"},
     "optim": {"jax", "numeric", "roles", "hints", "objects", "evaluation"},
     "data": {"numpy", "hints"},
@@ -30,10 +32,10 @@ MAY_IMPORT = {
     "measure": {"jax", "numpy", "rule", "sample", "table", "hints"},
     "verify": {"jax", "numpy", "rule", "sample", "table", "measure", "hints"},
     "diagnostics": {"jax", "numpy", "layers", "objects", "rule", "roles", "table", "measure", "verify", "hints"},
-    "cli": PLAIN | {"rule", "sample", "table", "hints", "ops", "layers", "optim", "train", "data", "store", "measure", "verify",
+    "cli": PLAIN | {"rule", "sample", "table", "config", "hints", "ops", "layers", "optim", "train", "data", "store", "measure", "verify",
                     "diagnostics"},
     "__main__": {"cli"},
-    "__init__": {"rule", "ops", "layers", "optim", "train", "data", "store", "measure", "verify", "diagnostics", "hints"},
+    "__init__": {"config", "rule", "ops", "layers", "optim", "train", "data", "store", "measure", "verify", "diagnostics", "hints"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 PLUGIN = PACKAGE / "verify" / "plugin.py"                   # pytest's, which loads it where a conftest.py names it; nobody imports it

@@ -6,6 +6,7 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.form import Form, always, by_device, choose
 from fnnet.numeric import is_whole, wide
 from fnnet.rule import rule
 
@@ -18,9 +19,9 @@ def dense(x, w, b=None, *, compute_dtype=None):
 
     x [... d], w [d k], b [k] or None → y [... k]
 
-    compute_dtype: "bfloat16" or "float16" for mixed precision: x, w and b are rounded to it, and y is in it. Sums are of float32, and
-    dX, dW and db come in the dtypes of x, w and b without having been rounded to it, as weights kept in float32 need. None: nothing
-    is rounded.
+    compute_dtype: "bfloat16" or "float16" for mixed precision: x, w and b are rounded to it, and y is in it. Sums are of
+    float32, and dX, dW and db come in the dtypes of x, w and b without having been rounded to it, as weights kept in
+    float32 need. None: nothing is rounded.
     """
     x, w, b = (_as(compute_dtype, a) for a in (x, w, b))
     y = x @ w
@@ -51,60 +52,69 @@ def _is_real(dtype):
 @dense.check
 def dense_check(x, w, b, *, compute_dtype):
     if compute_dtype is not None and not _is_real(compute_dtype):
-        raise ValueError(f"dense takes a compute_dtype of real numbers, \"bfloat16\" say, or None: it is {compute_dtype!r}")
+        raise ValueError("dense takes a compute_dtype of real numbers, \"bfloat16\" say, or None: it is "
+                         f"{compute_dtype!r}")
     (*_, d), (rows, k) = jnp.shape(x) or (1,), jnp.shape(w) if jnp.ndim(w) == 2 else (0, 0)
     if jnp.ndim(w) != 2 or d != rows or not jnp.ndim(x):
-        raise ValueError(f"dense takes x [... d] and w [d k]: x is {list(jnp.shape(x))} and w is {list(jnp.shape(w))}, "
-                         f"so x has {d} features where w wants {jnp.shape(w)[0] if jnp.ndim(w) else 'a matrix'}")
+        raise ValueError(f"dense takes x [... d] and w [d k]: x is {list(jnp.shape(x))} and w is "
+                         f"{list(jnp.shape(w))}, so x has {d} features where w wants "
+                         f"{jnp.shape(w)[0] if jnp.ndim(w) else 'a matrix'}")
     if b is not None and jnp.shape(b) != (k,):
         raise ValueError(f"dense takes a bias b [{k}] for w {[rows, k]}: b is {list(jnp.shape(b))}")
 
 
 def transposed_product(x, g, dtype=None):
-    """xᵀ·g, x [n d], g [n k] → [d k], in the order of operations that is fastest on the device it is compiled for. It is answered
-    in the dtype in which it is summed, where one is given.
+    """xᵀ·g, x [n d], g [n k] → [d k], in the order of operations that is fastest on the device it is compiled for. The
+    result has the dtype in which it is summed, where one is given.
 
     On a CPU the compiler folds a transpose into the product, which then misses the fast routine for some shapes.
     A barrier keeps the transpose apart.
     """
-    form = cpu_form(*x.shape, g.shape[1])
-    if form == "plain":
-        return FORMS["plain"](x, g, dtype)
-    here, elsewhere = (functools.partial(FORMS[name], dtype=dtype) for name in (form, "plain"))
-    return lax.platform_dependent(x, g, cpu=here, default=elsewhere)
+    run = cpu_form(*x.shape, g.shape[1]).run
+    if run is _plain:
+        return _plain(x, g, dtype)
+    return by_device(x, g, cpu=functools.partial(run, dtype=dtype), default=functools.partial(_plain, dtype=dtype))
 
 
-FORMS = {
-    "plain": lambda x, g, dtype=None: _product(x.T, g, dtype),
-    "from the right": lambda x, g, dtype=None: lax.optimization_barrier(_product(lax.optimization_barrier(g.T), x, dtype)).T,
-    "transpose first": lambda x, g, dtype=None: _product(lax.optimization_barrier(x.T), g, dtype),
-}
+def cpu_form(n, d, k):
+    """The row of FORMS for xᵀ·g on a CPU; of a number of rows that is not known, that of many."""
+    return choose(FORMS, n=n if is_whole(n) else MANY, d=d, k=k)
+
+
+def from_the_right(x, g, dtype=None):
+    """xᵀ·g as (gᵀ·x)ᵀ."""
+    return lax.optimization_barrier(_product(lax.optimization_barrier(g.T), x, dtype)).T
+
+
+def _transpose_first(x, g, dtype=None):
+    return _product(lax.optimization_barrier(x.T), g, dtype)
+
+
+def _plain(x, g, dtype=None):
+    return _product(x.T, g, dtype)
 
 
 def _product(a, b, dtype):
     return jnp.matmul(a, b, preferred_element_type=dtype)
 
 
+def _few(n, d):
+    """How many columns are few: more where there are many rows, and where d is a multiple of 512, whose columns compete
+    for the same cache lines."""
+    return 32 if n < 128 else 64 if d % 512 else 256
+
+
 MANY = 2**20            # rows, where a symbolic size of jax.export does not say how many
-
-
-def cpu_form(n, d, k):
-    """Which form is fastest, by shape. Measured on x86 CPUs of 1 and 4 cores, JAX 0.10 and 0.12, alone and inside a scan.
-
-    Few columns, "from the right": 1.2 to 2.5 times as fast as the plain product from 32×32→3 on, 3 to 10 times from 128×256→10
-    on. What few means grows with the rows, and where d is a multiple of 512, whose columns compete for the same cache lines.
-    One column of few rows is a matrix times a vector, fast as it stands. Up to 512 columns, "transpose first": 1 to 1.4 times.
-    """
-    if not is_whole(d) or not is_whole(k):
-        return "plain"
-    n = n if is_whole(n) else MANY
-    few = 32 if n < 128 else 64 if d % 512 else 256
-    if k <= few and d >= 2 * k and (k > 1 or n * d > 10_000):
-        return "from the right"
-    if n * d * k > 100_000 and d >= 256 and (k <= 256 or (k <= 512 and d % 512 == 0)):
-        return "transpose first"
-    return "plain"
-
+# Measured on x86 CPUs of 1 and 4 cores, JAX 0.10 and 0.12, alone and inside a scan.
+FORMS = (
+    Form("from the right", lambda n, d, k: k <= _few(n, d) and d >= 2 * k and (k > 1 or n * d > 10_000), from_the_right,
+         "few columns: 1.2 to 2.5 times as fast as the plain product from 32×32→3 on, 3 to 10 times from 128×256→10 on; "
+         "one column of few rows is a matrix times a vector, fast as it stands"),
+    Form("transpose first", lambda n, d, k: (
+            n * d * k > 100_000 and d >= 256 and (k <= 256 or (k <= 512 and d % 512 == 0))), _transpose_first,
+         "up to 512 columns: 1 to 1.4 times as fast"),
+    Form("plain", always, _plain, "the general form"),
+)
 
 dense.example(x="n d", w="d k", b="k")
 dense.example(x="n t d", w="d k", b="k")

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet import config
+from fnnet.form import by_device, device
 from fnnet.numeric import wide
 from fnnet.ops.windows import apart, axis_by_axis, count, per_axis, put_back, seen, spread, window_of
 from fnnet.rule import rule
@@ -59,8 +61,9 @@ def relu_max_pool(x, *, window, strides=None, padding="VALID"):
 def relu_max_pool_fwd(x, *, window, strides, padding):
     at = _window("relu_max_pool", x, window, strides, padding)
     y, winner = _largest(x, at)
-    none = jnp.array(len(at.taps), winner.dtype)
-    return jnp.where(y <= 0, 0, y), (_image(x), jnp.where(y <= 0, none, winner))
+    if winner is not None:
+        winner = jnp.where(y <= 0, jnp.array(len(at.taps), winner.dtype), winner)
+    return jnp.where(y <= 0, 0, y), (_image(x), winner)
 
 
 @relu_max_pool.bwd
@@ -90,7 +93,7 @@ def avg_pool_fwd(x, *, window, strides, padding, count_include_pad):
         for one in _few_taps(at):
             total = functools.reduce(jnp.add, seen(total, one))
         return (total / _shares(x, at, count_include_pad)).astype(x.dtype)
-    return lax.platform_dependent(x, tpu=native, default=summed), (x,)
+    return by_device(x, tpu=native, default=summed), (x,)
 
 
 @avg_pool.bwd
@@ -104,7 +107,7 @@ def avg_pool_bwd(dy, x, *, window, strides, padding, count_include_pad):
         for axis, one in reversed(list(enumerate(axis_by_axis(at)))) if overlap and len(at.taps) > 16 else [(0, at)]:
             dx = spread(dx, one, (*dx.shape[1:1 + axis], *x.shape[1 + axis:-1]))
         return dx.astype(x.dtype)
-    return lax.platform_dependent(dy, tpu=lambda dy: jax.linear_transpose(native, x)(dy)[0], default=shared)
+    return by_device(dy, tpu=lambda dy: jax.linear_transpose(native, x)(dy)[0], default=shared)
 
 
 @rule
@@ -227,7 +230,7 @@ def _shares(x, window, count_include_pad):
 
 
 def _largest(x, window):
-    """The largest of each window, and the number of the tap where it stands."""
+    """The largest of each window, and the number of the tap where it stands; None where that is chosen to be for TPUs."""
     dtype = next(t for t in (jnp.uint8, jnp.uint16, jnp.uint32) if math.prod(window.size) < jnp.iinfo(t).max)
 
     def by_taps(x):
@@ -246,13 +249,14 @@ def _largest(x, window):
     def native(x):
         y = _reduced(x, -jnp.inf, lax.max, window)
         return y, jnp.zeros_like(y, dtype)
-    return lax.platform_dependent(x, cpu=functools.partial(apart, by_taps), tpu=native, default=by_taps)
+    y, winner = by_device(x, cpu=functools.partial(apart, by_taps), tpu=native, default=by_taps)
+    return y, None if config.current().backend == "tpu" else winner
 
 
 def _image(x):
     """What is kept of x: all of it where it may be read again, else its shape. Chosen as the program is made, since what a program
     keeps is the same for every device."""
-    return x if jax.default_backend() == "tpu" else jnp.zeros((0, *x.shape[1:]), x.dtype)
+    return x if device() == "tpu" else jnp.zeros((0, *x.shape[1:]), x.dtype)
 
 
 def _to_the_winners(dy, x, winner, window, plain):
@@ -261,8 +265,11 @@ def _to_the_winners(dy, x, winner, window, plain):
 
     def native(dy, x, winner):
         return jax.vjp(plain, x)[1](dy)[0]
+    # Which of the two follows from what was kept, whatever is configured by now.
     if not x.shape[0]:
         return by_taps(dy, x, winner)
+    if winner is None:
+        return native(dy, x, winner)
     return lax.platform_dependent(dy, x, winner, tpu=native, default=by_taps)
 
 

@@ -6,8 +6,8 @@ import string
 from functools import partial
 
 import jax.numpy as jnp
-from jax import lax
 
+from fnnet.form import by_device
 from fnnet.numeric import check_real, wide
 from fnnet.ops.linear import transposed_product
 from fnnet.rule import rule
@@ -43,7 +43,8 @@ def _product(of_a, of_b, of_y, a, b):
     if dtype == sum_in:
         return narrow(a, b)
     # A CPU has no products of half precision, and its compiler refuses some that sum in another; elsewhere they are the fast ones.
-    return lax.platform_dependent(a, b, cpu=lambda a, b: product(a.astype(sum_in), b.astype(sum_in)), default=narrow).astype(dtype)
+    y = by_device(a, b, cpu=lambda a, b: product(a.astype(sum_in), b.astype(sum_in)), default=narrow)
+    return y.astype(dtype)
 
 
 def _back(of_p, of_q, of_x, p, q, x):

@@ -1,22 +1,24 @@
-"""The three products of an image x [n *spatial c], a kernel w [*kernel c/groups k] and an output y [n *places k], joined wherever an
-element of the image, a tap of the kernel and a place of the output meet, i = s·o + r·u − p:
+"""The three products of an image x [n *spatial c], a kernel w [*kernel c/groups k] and an output y [n *places k],
+joined wherever an element of the image, a tap of the kernel and a place of the output meet, i = s·o + r·u − p:
 
     to_output(x, w)  [n *places k]           to_input(y, w)  [n *spatial c]          to_kernel(x, y)  [*kernel c/groups k]
 
-Each is the derivative of the others. How it is computed on a CPU is a row of FORMS; elsewhere it is one convolution, which the
-compilers for GPUs and TPUs know best.
+Each is the derivative of the others. How it is computed on a CPU is a row of FORMS; elsewhere it is one convolution,
+which the compilers for GPUs and TPUs know best.
 """
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import cores, is_whole, wide
-from fnnet.ops.linear import FORMS as PRODUCTS
+from fnnet.form import Form, always, by_device, choose
+from fnnet.numeric import is_whole, wide
+from fnnet.ops.linear import from_the_right
 from fnnet.ops.windows import axis_by_axis, put_back, seen
 
 
@@ -48,23 +50,10 @@ AT_ONCE = 800_000            # numbers of several images' windows, row by row: a
 
 
 def form(shape, groups, places=()):
-    """Which row of FORMS is fastest on a CPU. Measured on x86 CPUs of 1 to 3 cores, JAX 0.10 and 0.12, alone and inside a scan.
-
-    The compiler's convolutions over three axes run at a quarter of the speed of products tap by tap, and at a thirtieth with
-    strides; the one that makes dw of a 1×1 kernel is 4 times slower than a product. Those with groups run at a tenth of it,
-    their dw at a hundredth and less: channel by channel it is 5 to 100 times faster, and only dw group by group 10 to 300 times.
-
-    dw over many places [n *places] of two axes is 1 to 5 times as fast row by row, but for few channels, large kernels or images.
-    """
+    """The row of FORMS that is fastest on a CPU, for a kernel of a shape, and for dw the places [n *places]."""
     *kernel, c, k = shape
-    taps = math.prod(kernel)
-    if groups > 1:
-        return "channel by channel" if c * (k // groups) <= 4 else "group by group"
-    if len(kernel) > 2 or taps == 1:
-        return "tap by tap"
-    known = all(map(is_whole, places))                  # all but a symbolic batch of jax.export
-    many = known and math.prod(places) * k > 2_000_000 and math.prod(places[1:]) * taps * c <= 5 * AT_ONCE
-    return "row by row" if many and len(kernel) == 2 and taps <= 9 and c >= 32 and k >= 64 else "convolution"
+    return choose(FORMS, axes=len(kernel), taps=math.prod(kernel), c=c, k=k, groups=groups, places=math.prod(places),
+                  of_one=math.prod(places[1:]))
 
 
 def convolution(x, w, window, groups, padding=None, apart=None):
@@ -72,19 +61,23 @@ def convolution(x, w, window, groups, padding=None, apart=None):
     rank, dtype = x.ndim - 2, jnp.result_type(x, w)
     x, w = x.astype(dtype), w.astype(dtype)
     return lax.conv_general_dilated(x, w, window.strides, padding or window.padding, lhs_dilation=apart or (1,) * rank,
-                                    rhs_dilation=window.dilation, dimension_numbers=_channels_last(rank), feature_group_count=groups)
+                                    rhs_dilation=window.dilation, dimension_numbers=_channels_last(rank),
+                                    feature_group_count=groups)
 
 
 def transposed_convolution(y, w, window, spatial, groups):
-    """w already has its inputs and outputs exchanged. One convolution: zeros between the elements of y, and the kernel flipped."""
+    """w already has its inputs and outputs exchanged. One convolution: zeros between the elements of y, and the kernel
+    flipped."""
     rank, padding = y.ndim - 2, _back(window, spatial, y.shape[1:-1])
-    return convolution(y, jnp.flip(w, tuple(range(rank))), window._replace(strides=(1,) * rank), groups, padding, window.strides)
+    flipped = jnp.flip(w, tuple(range(rank)))
+    return convolution(y, flipped, window._replace(strides=(1,) * rank), groups, padding, window.strides)
 
 
 def _back(window, spatial, places):
     """The padding around y, its elements s places apart, over which the flipped kernel slides to give the image back."""
     before = [e - 1 - lo for e, (lo, _) in zip(window.reach, window.padding)]
-    return tuple((a, h + e - 1 - ((o - 1) * s + 1) - a) for a, h, e, o, s in zip(before, spatial, window.reach, places, window.strides))
+    return tuple((a, h + e - 1 - ((o - 1) * s + 1) - a)
+                 for a, h, e, o, s in zip(before, spatial, window.reach, places, window.strides))
 
 
 def _output_by_convolution(x, w, *, window, groups):
@@ -92,20 +85,39 @@ def _output_by_convolution(x, w, *, window, groups):
 
 
 def _output_by_padded_convolution(x, w, *, window, groups):
-    """JAX 0.10 has two libraries for its CPUs, and the padding decides between them over two axes. With as many rows of it as the kernel
-    has it takes one that uses every core; with fewer, one that is 1 to 1.4 times as fast on one core, and stays there but for large
-    products. So where there are cores, some rows more than wanted: 0.55 to 0.85 of the time on two, 0.35 to 0.8 on four, and more for
-    4 to 7 channels. Without padding, one column more makes the second 1 to 5 times as fast, but for one or two channels or few places."""
-    places, (c, k), more = window.places(x.shape[1:-1]), w.shape[-2:], window.reach[0] - sum(window.padding[0])
-    if not TWO_LIBRARIES or len(places) != 2 or c < 3:
-        return convolution(x, w, window, groups)
+    """The convolution with the padding that is fastest, of which what is wanted is cut out."""
+    spatial, (c, k) = window.places(x.shape[1:-1]), w.shape[-2:]
+    padded = choose(PADDED, axes=len(spatial), c=c, k=k, rows=spatial[0], columns=spatial[-1], stride=max(window.strides),
+                    more=window.reach[0] - sum(window.padding[0]), margin=sum(a != 0 for a in sum(window.padding, ())))
+    return padded.run(x, w, window, groups)
+
+
+def _with_more_rows(x, w, window, groups):
     (above, below), along = window.padding
-    large = c * k > (8192 if cores() == 2 else 32768)
-    if cores() > 1 and window.strides == (1, 1) and 0 < 4 * more <= places[0] and k >= 32 and (c == 3 or c >= 8) and not large:
-        return convolution(x, w, window, groups, ((above, below + more), along))[:, :places[0]]
-    if any((above, below, *along)) or places[1] < 8:
-        return convolution(x, w, window, groups)
-    return convolution(x, w, window, groups, ((0, 0), (0, window.strides[1])))[:, :, :places[1]]
+    more = window.reach[0] - above - below
+    y = convolution(x, w, window, groups, ((above, below + more), along))
+    return y[:, :window.places(x.shape[1:-1])[0]]
+
+
+def _with_one_more_column(x, w, window, groups):
+    y = convolution(x, w, window, groups, ((0, 0), (0, window.strides[1])))
+    return y[:, :, :window.places(x.shape[1:-1])[1]]
+
+
+# JAX 0.10 has two libraries for its CPUs, and the padding decides between them over two axes. With as many rows of it as
+# the kernel has it takes one that uses every core; with fewer, one that is 1 to 1.4 times as fast on one core, and stays
+# there but for large products.
+PADDED = (
+    Form("as it stands", lambda axes, c: not TWO_LIBRARIES or axes != 2 or c < 3, convolution,
+         "JAX 0.11 has one library; for one or two channels more padding gains nothing"),
+    Form("more rows", lambda cores, c, k, rows, more, stride: (
+            cores > 1 and stride == 1 and 0 < 4 * more <= rows and k >= 32 and (c == 3 or c >= 8)
+            and c * k <= (8192 if cores == 2 else 32768)),
+         _with_more_rows, "0.55 to 0.85 of the time on two cores, 0.35 to 0.8 on four, and more for 4 to 7 channels"),
+    Form("one more column", lambda margin, columns: not margin and columns >= 8, _with_one_more_column,
+         "without padding, one column more makes the second library 1 to 5 times as fast, but for few places"),
+    Form("as given", always, convolution, "the general form"),
+)
 
 
 def _input_by_convolution(y, w, *, spatial, window, groups):
@@ -116,7 +128,8 @@ def _input_by_padded_convolution(y, w, *, spatial, window, groups):
     if any(s > 1 for s in window.strides):
         return _input_by_convolution(y, w, spatial=spatial, window=window, groups=groups)
     flipped = jnp.flip(exchanged(w, groups), tuple(range(len(spatial))))
-    return _output_by_padded_convolution(y, flipped, window=window._replace(padding=_back(window, spatial, y.shape[1:-1])), groups=groups)
+    window = window._replace(padding=_back(window, spatial, y.shape[1:-1]))
+    return _output_by_padded_convolution(y, flipped, window=window, groups=groups)
 
 
 def _kernel_by_convolution(x, y, *, window, groups, plainly=False):
@@ -144,7 +157,7 @@ def _input_by_taps(y, w, *, spatial, window, groups):
 
 def _kernel_by_taps(x, y, *, window, groups):
     rows = y.reshape(-1, y.shape[-1])
-    products = [PRODUCTS["from the right"](part.reshape(-1, x.shape[-1]), rows) for part in seen(x, window)]
+    products = [from_the_right(part.reshape(-1, x.shape[-1]), rows) for part in seen(x, window)]
     return jnp.stack(products).reshape(*window.size, x.shape[-1], y.shape[-1])
 
 
@@ -156,7 +169,8 @@ def _kernel_by_rows(x, y, *, window, groups):
 
     def added(w, images):
         x, y = images
-        across, columns = jnp.concatenate(seen(x, along), -1), lax.optimization_barrier(y.reshape(-1, k).T)     # as "from the right"
+        across = jnp.concatenate(seen(x, along), -1)
+        columns = lax.optimization_barrier(y.reshape(-1, k).T)                          # as in from_the_right
         rows = [lax.optimization_barrier(columns @ part.reshape(-1, part.shape[-1])).T for part in seen(across, down)]
         return w + jnp.stack(rows), None
     images = tuple(a.reshape(n // some, some, *a.shape[1:]) for a in (x, y))
@@ -207,36 +221,49 @@ def _interleaved(parts):
     return parts[0] if len(parts) == 1 else jnp.stack(parts, -1).reshape(*parts[0].shape[:-1], -1)
 
 
-class Form(NamedTuple):
-    to_output: object
-    to_input: object
-    to_kernel: object
+class Products(NamedTuple):
+    to_output: Callable
+    to_input: Callable
+    to_kernel: Callable
 
 
-FORMS = {
-    "elsewhere": Form(_output_by_convolution, _input_by_convolution, _kernel_by_convolution),
-    "convolution": Form(_output_by_padded_convolution, _input_by_padded_convolution,
-                        functools.partial(_kernel_by_convolution, plainly=True)),
-    "row by row": Form(_output_by_padded_convolution, _input_by_padded_convolution, _kernel_by_rows),
-    "tap by tap": Form(_output_by_taps, _input_by_taps, _kernel_by_taps),
-    "channel by channel": Form(_output_by_channels, _input_by_channels, _kernel_by_channels),
-    "group by group": Form(_output_by_convolution, _input_by_convolution, _kernel_by_groups),
-}
+ELSEWHERE = Products(_output_by_convolution, _input_by_convolution, _kernel_by_convolution)
+_BY_CONVOLUTION = Products(_output_by_padded_convolution, _input_by_padded_convolution,
+                           functools.partial(_kernel_by_convolution, plainly=True))
+# Measured on x86 CPUs of 1 to 3 cores, JAX 0.10 and 0.12, alone and inside a scan. c is that of the kernel: of a group.
+FORMS = (
+    Form("channel by channel", lambda groups, c, k: groups > 1 and c * (k // groups) <= 4,
+         Products(_output_by_channels, _input_by_channels, _kernel_by_channels),
+         "convolutions with groups run at a tenth of the speed, their dw at a hundredth and less: 5 to 100 times faster"),
+    Form("group by group", lambda groups: groups > 1,
+         Products(_output_by_convolution, _input_by_convolution, _kernel_by_groups), "dw alone: 10 to 300 times faster"),
+    Form("tap by tap", lambda axes, taps: axes > 2 or taps == 1, Products(_output_by_taps, _input_by_taps, _kernel_by_taps),
+         "convolutions over three axes run at a quarter of the speed of products tap by tap, and at a thirtieth with "
+         "strides; the one that makes dw of a 1×1 kernel is 4 times slower than a product"),
+    Form("row by row", lambda axes, taps, c, k, places, of_one: (
+            places * k > 2_000_000 and of_one * taps * c <= 5 * AT_ONCE and axes == 2 and taps <= 9 and c >= 32
+            and k >= 64),
+         _BY_CONVOLUTION._replace(to_kernel=_kernel_by_rows),
+         "dw over many places of two axes is 1 to 5 times as fast, but for few channels, large kernels or images"),
+    Form("convolution", always, _BY_CONVOLUTION, "the general form"),
+)
 
 
-def _computed(product, name, *arrays, **geometry):
-    """One of the three products, in the form for the device it is compiled for. CPUs add up in the dtype they are given."""
+def _computed(product, form, *arrays, **geometry):
+    """One of the three products, in the form for the device it is compiled for. CPUs add up in the dtype they are
+    given."""
     dtype = jnp.result_type(*arrays)
     arrays = [a.astype(dtype) for a in arrays]
-    here, elsewhere = getattr(FORMS[name], product), getattr(FORMS["elsewhere"], product)
+    here, elsewhere = getattr(form.run, product), getattr(ELSEWHERE, product)
 
     def on_cpu(*arrays):
         return here(*(a.astype(wide(dtype)) for a in arrays), **geometry).astype(dtype)
     if here is elsewhere and wide(dtype) == dtype:
         return elsewhere(*arrays, **geometry)
-    return lax.platform_dependent(*arrays, cpu=on_cpu, default=functools.partial(elsewhere, **geometry))
+    return by_device(*arrays, cpu=on_cpu, default=functools.partial(elsewhere, **geometry))
 
 
 def _channels_last(rank):
     axes = tuple(range(rank))
-    return lax.ConvDimensionNumbers((0, rank + 1, *range(1, rank + 1)), (rank + 1, rank, *axes), (0, rank + 1, *range(1, rank + 1)))
+    image = (0, rank + 1, *range(1, rank + 1))
+    return lax.ConvDimensionNumbers(image, (rank + 1, rank, *axes), image)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
+from fnnet.form import by_device
 from fnnet.numeric import is_whole, wide
 from fnnet.ops.losses.multiclass import SOFTENED, but_true
 from fnnet.ops.losses.reduction import (
@@ -134,7 +135,7 @@ def linear_cross_entropy_bwd(dy, x, w, labels, b, top, others, about, loss, weig
         if b is not None:
             db = lax.dynamic_update_slice_in_dim(db, dz.sum(0).astype(b.dtype), start, 0)
         dz = dz.astype(x.dtype)
-        dpart = lax.platform_dependent(x2, dz, cpu=partial(dproduct, apart=lax.optimization_barrier), default=dproduct)
+        dpart = by_device(x2, dz, cpu=partial(dproduct, apart=lax.optimization_barrier), default=dproduct)
         dw = lax.dynamic_update_slice_in_dim(dw, dpart.astype(w.dtype), start, 0 if classes_first else 1)
         return dx + jnp.matmul(dz, part.T, preferred_element_type=top.dtype), dw, db
 

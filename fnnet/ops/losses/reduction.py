@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fnnet.form import by_device
 from fnnet.numeric import check_real, extremes, wide
 
 SUMS_TO_1 = 1e-2            # by how much sums of probabilities in bfloat16 are off
@@ -147,7 +148,7 @@ def at_label(scores, labels):
         return jnp.take_along_axis(scores, labels[..., None], -1, mode="clip")[..., 0]
     if explicit(scores):
         return compared(scores, labels)
-    return lax.platform_dependent(scores, labels, cpu=gathered, default=compared)
+    return by_device(scores, labels, cpu=gathered, default=compared)
 
 
 def explicit(a):

@@ -1,8 +1,8 @@
 """Mean and variance, right however far from 0 the numbers are, and what every normalisation of channels shares."""
 
 import jax.numpy as jnp
-from jax import lax
 
+from fnnet.form import by_device
 from fnnet.numeric import wide
 
 
@@ -48,8 +48,8 @@ def weighted_sum(a, gamma):
     is part of the loop that makes a, and a product would be rounded to the precision of matrix products."""
     if gamma is None:
         return a.sum(-1, keepdims=True)
-    return lax.platform_dependent(a, gamma, cpu=lambda a, gamma: (a @ gamma)[..., None],
-                                  default=lambda a, gamma: (a * along(gamma, a)).sum(-1, keepdims=True))
+    return by_device(a, gamma, cpu=lambda a, gamma: (a @ gamma)[..., None],
+                     default=lambda a, gamma: (a * along(gamma, a)).sum(-1, keepdims=True))
 
 
 def like(*pairs):
