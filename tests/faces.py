@@ -51,18 +51,13 @@ def exported(path):
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return ast.literal_eval(node.value)
-    return imported(path.parent / "__init__.py", dotted(path))
-
-
-def imported(path, module):
-    """What a face has from a module without an `__all__`: it stays."""
-    return [alias.name for node in ast.parse(path.read_text(encoding="utf-8")).body
-            if isinstance(node, ast.ImportFrom) and node.module == module for alias in node.names]
+    return []
 
 
 def modules(folder):
-    """The modules and chapters in a folder, by name."""
-    found = [path for path in folder.glob("*.py") if path.stem != "__init__"]
+    """The modules and chapters in a folder, by name, but for those that are exported as such."""
+    apart = {"__init__", *(WHOLE.get(folder.name, ()) if folder.parent == PACKAGE else ())}
+    found = [path for path in folder.glob("*.py") if path.stem not in apart]
     return sorted([*found, *(path.parent for path in folder.glob("*/__init__.py"))], key=lambda path: path.stem)
 
 

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import ops
-from fnnet.layers.basic import Dense, Dropout, _count, _given, _key, _share
+from fnnet.layers.basic import Dense, Dropout
 from fnnet.layers.checks import check_parts
 from fnnet.layers.containers import Residual, Serial
 from fnnet.layers.initializers import glorot
-from fnnet.layers.layer import Layer, as_layer, as_real, shape_and_dtype, subkey
+from fnnet.layers.layer import Layer, as_layer, as_real, count, given, key_for, shape_and_dtype, share, subkey
 from fnnet.layers.norm import LayerNorm
+
+__all__ = ["MultiHeadAttention", "transformer_block", "with_cache"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,12 +52,12 @@ class MultiHeadAttention(Layer):
                   "bq": "bias", "bk": "bias", "bv": "bias", "bo": "bias"}
 
     def __post_init__(self):
-        _count(self, "heads", self.heads)
-        _count(self, "kv_heads", self.groups)
+        count(self, "heads", self.heads)
+        count(self, "kv_heads", self.groups)
         for name in "size", "window":
             if getattr(self, name) is not None:
-                _count(self, name, getattr(self, name))
-        _share(self, self.rate)
+                count(self, name, getattr(self, name))
+        share(self, self.rate)
         if self.rotary is not None and not self.rotary > 1:
             raise ValueError(f"the rotary of {self!r} is the base of its angles, 10000.0 for instance, or None")
         if self.heads % self.groups:
@@ -87,7 +89,7 @@ class MultiHeadAttention(Layer):
     def apply(self, params, state, x, *, key=None, train=False):
         x, memory, mask = _parts(x)
         source = x if memory is None else memory
-        wq, wk, wv, wo = (_given(self, params, name) for name in ("wq", "wk", "wv", "wo"))
+        wq, wk, wv, wo = (given(self, params, name) for name in ("wq", "wk", "wv", "wo"))
         _features(self, f"x [n t {wq.shape[0]}]", x, wq.shape[0])
         _features(self, f"memory [n s {wk.shape[0]}]", source, wk.shape[0])
 
@@ -99,7 +101,7 @@ class MultiHeadAttention(Layer):
         if self.rotary:
             q, k = (ops.rope(a, begin + jnp.arange(a.shape[1], dtype=jnp.int32), base=self.rotary) for a in (q, k))
         settings = {"softcap": self.softcap, "rate": self.rate if train else 0.0}
-        noise = _key(self, key) if settings["rate"] else None
+        noise = key_for(self, key) if settings["rate"] else None
         if not state:
             o = ops.attention(q, k, v, None, mask, noise, causal=self.causal, window=self.window, **settings)
         else:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from fnnet import ops
 from fnnet.layers.initializers import he, normal, zeros
-from fnnet.layers.layer import Layer, as_real, shape_and_dtype
-from fnnet.layers.layer import count as _count
-from fnnet.layers.layer import given as _given
+from fnnet.layers.layer import Layer, as_real, count, given, key_for, shape_and_dtype, share
+
+__all__ = ["Dense", "DenseStack", "Dropout", "Embedding", "Flatten", "Maxout", "PReLU", "StochasticDepth"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,7 +30,7 @@ class Dense(Layer):
     parameters = {"w": "weight", "b": "bias"}
 
     def __post_init__(self):
-        _count(self, "features", self.features)
+        count(self, "features", self.features)
 
     def init(self, key, x):
         shape, dtype = shape_and_dtype(x)
@@ -42,7 +42,7 @@ class Dense(Layer):
         return params, {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        w = _given(self, params, "w")
+        w = given(self, params, "w")
         if jnp.ndim(x) < 1 or jnp.shape(x)[-1] != w.shape[0]:
             hint = ": flatten it first, with Flatten()" if x.ndim > 2 and x[0].size == w.shape[0] else ""
             raise ValueError(f"{self!r} was initialised for {w.shape[0]} features, and was given x "
@@ -66,14 +66,14 @@ class DenseStack(Layer):
     parameters = {"w": "weight", "b": "bias"}
 
     def __post_init__(self):
-        _count(self, "depth", self.depth)
+        count(self, "depth", self.depth)
 
     def init(self, key, x):
         (*_, d), dtype = shape_and_dtype(x)
         return {"w": self.weights(key, (self.depth, d, d), dtype), "b": jnp.zeros((self.depth, d), dtype)}, {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        w = _given(self, params, "w")
+        w = given(self, params, "w")
         return ops.dense_stack(as_real(x, w), w, params["b"], activation=self.activation), state
 
 
@@ -91,14 +91,14 @@ class Embedding(Layer):
     parameters = {"w": "table"}
 
     def __post_init__(self):
-        _count(self, "symbols", self.symbols)
-        _count(self, "features", self.features)
+        count(self, "symbols", self.symbols)
+        count(self, "features", self.features)
 
     def init(self, key, x):
         return {"w": self.weights(key, (self.symbols, self.features), jnp.float32)}, {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return ops.embedding(_given(self, params, "w"), x), state
+        return ops.embedding(given(self, params, "w"), x), state
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,10 +107,10 @@ class Dropout(Layer):
     rate: float
 
     def __post_init__(self):
-        _share(self, self.rate)
+        share(self, self.rate)
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return (ops.dropout(x, _key(self, key), rate=self.rate) if train and self.rate else x), state
+        return (ops.dropout(x, key_for(self, key), rate=self.rate) if train and self.rate else x), state
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,10 +121,10 @@ class StochasticDepth(Layer):
     rate: float
 
     def __post_init__(self):
-        _share(self, self.rate)
+        share(self, self.rate)
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return (ops.stochastic_depth(x, _key(self, key), rate=self.rate) if train and self.rate else x), state
+        return (ops.stochastic_depth(x, key_for(self, key), rate=self.rate) if train and self.rate else x), state
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,7 +145,7 @@ class PReLU(Layer):
         return {"slope": jnp.full(() if self.shared else shape[-1:], self.start, dtype)}, {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        slope = _given(self, params, "slope")
+        slope = given(self, params, "slope")
         return ops.prelu(as_real(x, slope), slope), state
 
 
@@ -162,8 +162,8 @@ class Maxout(Layer):
     parameters = {"w": "weight", "b": "bias"}
 
     def __post_init__(self):
-        _count(self, "features", self.features)
-        _count(self, "pieces", self.pieces)
+        count(self, "features", self.features)
+        count(self, "pieces", self.pieces)
 
     def init(self, key, x):
         (*_, d), dtype = shape_and_dtype(x)
@@ -171,7 +171,7 @@ class Maxout(Layer):
         return {"w": jnp.moveaxis(w, 0, 1).reshape(d, -1), "b": jnp.zeros(self.pieces * self.features, dtype)}, {}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        w = _given(self, params, "w")
+        w = given(self, params, "w")
         z = ops.dense(as_real(x, w), w, params["b"])
         return ops.maxout(z.reshape(*z.shape[:-1], self.pieces, self.features), axis=-2), state
 
@@ -182,15 +182,3 @@ class Flatten(Layer):
 
     def apply(self, params, state, x, *, key=None, train=False):
         return x.reshape(x.shape[0], -1), state
-
-
-def _key(layer, key):
-    if key is None:
-        raise ValueError(f"{layer!r} draws a mask: call apply(..., key=key, train=True)")
-    return key
-
-
-def _share(layer, rate):
-    if not 0 <= rate <= 1:
-        raise ValueError(f"the rate of {type(layer).__name__} is the share that is dropped, from 0 to 1, and was "
-                         f"given as {rate!r}")

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from fnnet import ops
 from fnnet.layers.layer import Layer, alike, as_layer, code, output, part, subkey, total
 
+__all__ = ["Frozen", "Parallel", "Residual", "Serial", "Shared"]
+
 
 @dataclass(frozen=True, init=False, repr=False)
 class Serial(Layer):

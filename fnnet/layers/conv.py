@@ -16,6 +16,9 @@ from fnnet.layers.initializers import he, of_kernel, zeros
 from fnnet.layers.layer import Layer, as_real, count, given, shape_and_dtype
 from fnnet.ops.windows import per_axis
 
+__all__ = ["AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "Conv", "ConvTranspose", "DepthwiseConv", "GlobalAvgPool",
+           "GlobalMaxPool", "LpPool", "MaxPool"]
+
 
 @dataclass(frozen=True, repr=False)
 class _Convolution(Layer):

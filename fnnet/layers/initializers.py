@@ -9,6 +9,8 @@ from jax import random
 
 from fnnet.numeric import wide
 
+__all__ = ["constant", "glorot", "he", "lecun", "normal", "orthogonal", "zeros"]
+
 
 def fans(shape):
     """Fan-in and fan-out."""

@@ -25,6 +25,8 @@ from fnnet.layers.checks import check_settings, checked_apply, checked_init
 from fnnet.numeric import is_whole, wide
 from fnnet.roles import by_name
 
+__all__ = ["Function", "Layer", "as_layer", "watch"]
+
 _watching = jax.make_user_context(None)         # (see, path of the part at work) under `watch`
 
 
@@ -198,6 +200,20 @@ def count(layer, what, n):
     """Refuses a setting that is no whole number above 0."""
     if not is_whole(n) or n < 1:
         raise ValueError(f"{type(layer).__name__} takes as {what} a whole number above 0, and was given {n!r}")
+
+
+def key_for(layer, key):
+    """The key, which a layer that draws needs in training."""
+    if key is None:
+        raise ValueError(f"{layer!r} draws a mask: call apply(..., key=key, train=True)")
+    return key
+
+
+def share(layer, rate):
+    """Refuses a rate that is not from 0 to 1."""
+    if not 0 <= rate <= 1:
+        raise ValueError(f"the rate of {type(layer).__name__} is the share that is dropped, from 0 to 1, and was "
+                         f"given as {rate!r}")
 
 
 def total(*arrays):

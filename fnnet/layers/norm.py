@@ -17,6 +17,8 @@ from fnnet.layers.basic import DenseStack
 from fnnet.layers.layer import Layer, as_layer, count, given, shape_and_dtype
 from fnnet.numeric import is_whole, wide
 
+__all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm", "SpectralNorm", "WeightStandardization"]
+
 
 class _Normalisation(Layer):
     """What the layers with γ and β share. Each has the settings eps, scale and bias."""

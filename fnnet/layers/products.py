@@ -12,6 +12,8 @@ from fnnet.layers.checks import check_names
 from fnnet.layers.initializers import he, lecun, zeros
 from fnnet.layers.layer import Layer, as_real, count, given, shape_and_dtype
 
+__all__ = ["Bilinear", "Gated", "LoRA"]
+
 
 @dataclass(frozen=True, repr=False)
 class Bilinear(Layer):

@@ -20,6 +20,8 @@ from fnnet.layers.initializers import glorot, orthogonal
 from fnnet.layers.layer import Layer, as_layer, as_real, count, given, part, shape_and_dtype, subkey
 from fnnet.numeric import extremes, is_whole
 
+__all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "First"]
+
 
 class _Recurrent(Layer):
     """What the three share. Each has its `op`, with so many `gates` (None: no axis of gates), and a `memory` from step

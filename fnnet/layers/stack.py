@@ -9,6 +9,8 @@ from fnnet import ops
 from fnnet.layers.attention import with_cache
 from fnnet.layers.layer import Layer, alike, as_layer, count, output, part, roles_of, subkey, total, unwatched
 
+__all__ = ["Coupling", "Repeat"]
+
 KEEP = ("everything", "inputs", "nothing")
 
 

@@ -1,10 +1,10 @@
-"""Every layer that fnnet.layers exports, found there: with small settings, on the first input that it takes."""
+"""Every layer that fnnet.layers exports: its gradient, its repr, its init. What each is made with is in layer_cases."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import pytest
-from every_layer import KEY, LAYERS, made
+from layer_cases import KEY, LAYERS, made, place
 
 from fnnet import autodiff, layers, ops
 from fnnet.layers import initializers
@@ -46,8 +46,9 @@ def test_init_needs_a_shape_alone(case):
 
 
 def test_it_is_documented(case):
-    layer, _ = case
-    assert type(layer).__doc__ and not type(layer).__doc__.startswith(f"{type(layer).__name__}(")   # a dataclass's own
+    kind = type(case[0])
+    of_dataclass = kind.__doc__ and kind.__doc__.startswith(f"{kind.__name__}(")
+    assert kind.__doc__ and not of_dataclass, f"{place(kind.__name__)} must have a docstring: its formula, and its shapes"
 
 
 def test_a_layer_whose_settings_are_unknown_is_told_by_name(monkeypatch):
@@ -55,5 +56,5 @@ def test_a_layer_whose_settings_are_unknown_is_told_by_name(monkeypatch):
         def __init__(self, color):
             raise ValueError("a color must be red or blue")
     monkeypatch.setitem(LAYERS, "Colored", Colored)
-    with pytest.raises(pytest.fail.Exception, match="Colored in .*test_every_layer.py takes none of the inputs"):
+    with pytest.raises(pytest.fail.Exception, match="Colored in .*test_every_layer.py takes none of the inputs.*with color: write a"):
         made("Colored")

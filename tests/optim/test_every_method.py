@@ -28,14 +28,18 @@ def exported(kind):
             and not isinstance(getattr(optim, name), type)]
 
 
+def place(name):
+    """Where it is: lion in optim/methods/descent.py."""
+    return f"{name} in {getattr(optim, name).__module__.removeprefix('fnnet.').replace('.', '/')}.py"
+
+
 def made(name):
     """It with small settings."""
     make, own = getattr(optim, name), OF_ONE.get(name, {})
     needed = [p.name for p in inspect.signature(make).parameters.values() if p.default is p.empty]
     if unknown := [setting for setting in needed if setting not in SETTINGS | own]:
-        place = make.__module__.removeprefix("fnnet.").replace(".", "/")
-        pytest.fail(f"{name} in {place}.py needs {', '.join(unknown)}: write a value for it into SETTINGS here",
-                    pytrace=False)
+        pytest.fail(f"{place(name)} needs {', '.join(unknown)}: write a value for it into SETTINGS of "
+                    "tests/optim/test_every_method.py", pytrace=False)
     return make(**{setting: SETTINGS[setting] for setting in needed if setting not in own}, **own)
 
 
@@ -84,7 +88,7 @@ def test_a_schedule_is_a_number_for_every_step_and_stands_where_a_rate_does(name
 @pytest.mark.parametrize("name", [*exported("methods"), *exported("transforms"), *exported("schedules")])
 def test_it_is_documented_by_its_formula(name):
     assert any(sign in (getattr(optim, name).__doc__ or "").partition("\n")[0] for sign in "=←→"), (
-        "the first line of its docstring must be its formula")
+        f"{place(name)} must have its formula as the first line of its docstring")
 
 
 def test_one_whose_settings_are_unknown_is_told_by_name(monkeypatch):

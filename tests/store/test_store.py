@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from drawn import normal
-from every_layer import LAYERS, made
+from layer_cases import LAYERS, made
 
 import fnnet as fn
 from fnnet import data, layers, ops, optim, train

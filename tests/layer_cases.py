@@ -1,5 +1,6 @@
-"""An example of every layer that fnnet.layers exports, found there: with small settings, on the first input that it takes."""
+"""Every layer that fnnet.layers exports, found there: with small settings, and the first input that it takes."""
 
+import functools
 import inspect
 import itertools
 
@@ -25,6 +26,7 @@ INPUTS = {
 }
 
 
+@functools.cache
 def made(name):
     """A layer of this class, and an input that it takes."""
     needed = [p for p in inspect.signature(LAYERS[name]).parameters.values()
@@ -38,7 +40,11 @@ def made(name):
             return layer, x
         except (ValueError, TypeError, IndexError, AttributeError) as problem:
             problems.append(f"{kind}, {inside!r}: {problem}")
-    place = LAYERS[name].__module__.removeprefix("fnnet.").replace(".", "/")
-    pytest.fail(f"{name} in {place}.py takes none of the inputs here with {', '.join(p.name for p in needed)}: "
-                "write a value for them into SETTINGS, or another input into INPUTS\n" + "\n".join(problems),
+    pytest.fail(f"{place(name)} takes none of the inputs here with {', '.join(p.name for p in needed)}: "
+                "write a value for them into SETTINGS of tests/layer_cases.py, or another input into INPUTS there\n" + "\n".join(problems),
                 pytrace=False)
+
+
+def place(name):
+    """Where a layer is: Dense in layers/basic.py."""
+    return f"{name} in {LAYERS[name].__module__.removeprefix('fnnet.').replace('.', '/')}.py"
