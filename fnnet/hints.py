@@ -100,25 +100,51 @@ ELSEWHERE = {
     "load": "loadmodel restore restorecheckpoint loadstate",
     "summary": "tabulate",
 }
-# What a setting is called here, and elsewhere.
+# What a setting is called here, and elsewhere, without capitals and underscores. One name may mean several settings:
+# of a layer or a function it is the first that it has.
 SETTINGS = {
-    "features": "units outfeatures outputsize filters outchannels hiddensize outputdim embeddingdim width",
+    "features": "units outfeatures outputsize filters outchannels hiddensize outputdim embeddingdim width hiddendim "
+                "channels dim",
     "symbols": "numembeddings vocabsize inputdim",
-    "kernel": "kernelsize",
-    "strides": "stride",
-    "window": "poolsize windowshape kernelsize",
-    "rate": "p droprate dropoutrate dropout lr learningrate",
-    "bias": "usebias",
+    "kernel": "kernelsize kernelshape filtersize",
+    "strides": "stride windowstrides",
+    "window": "poolsize windowshape kernelsize kernel slidingwindow windowsize attentionwindow",
+    "rate": "p droprate dropoutrate dropout lr learningrate drop prob dropprob",
+    "bias": "usebias withbias center createoffset",
     "eps": "epsilon",
     "axis": "dim",
-    "alpha": "negativeslope",
-    "weights": "kernelinit kernelinitializer weightinit",
-    "heads": "numheads",
+    "alpha": "negativeslope loraalpha",
+    "weights": "kernelinit kernelinitializer weightinit winit initializer embeddingsinitializer embeddinginit",
+    "heads": "numheads nheads nhead",
     "compute_dtype": "dtype",
-    "depth": "numlayers",
-    "groups": "numgroups featuregroupcount",
-    "dilation": "kerneldilation dilationrate",
+    "depth": "numlayers nlayers",
+    "groups": "numgroups featuregroupcount group",
+    "dilation": "kerneldilation dilationrate rhsdilation dilations rate",
     "decay": "weightdecay",
+    "padding": "pad",
+    "multiplier": "depthmultiplier channelmultiplier",
+    "size": "outputsize headdim keydim keysize headsize",
+    "p": "normtype",
+    "scale": "usescale affine elementwiseaffine createscale",
+    "biases": "biasinit biasinitializer binit",
+    "recurrent": "recurrentinitializer recurrentkernelinit",
+    "momentum": "decay decayrate",
+    "kv_heads": "numkvheads numquerygroups numkeyvalueheads",
+    "causal": "iscausal",
+    "rotary": "ropebase ropetheta",
+    "softcap": "logitssoftcap",
+    "reverse": "gobackwards",
+    "forget": "forgetbias unitforgetbias",
+    "activation": "nonlinearity",
+    "rank": "r",
+    "steps": "npoweriterations nsteps",
+    "start": "init negativeslope negativeslopeinit",
+    "times": "depth numlayers nlayers repeats length",
+    "keep": "remat checkpoint",
+    "join": "mode merge",
+    "shortcut": "skip downsample projection",
+    "layer": "module body net",
+    "body": "module layer net",
 }
 
 
@@ -164,10 +190,15 @@ def translated(name: str) -> str:
 def setting(name: str, known: Iterable[str]) -> str:
     """Which of the known settings an unknown one means: "did you mean features?", or the list of them."""
     known = list(known)
-    meant = [here for here, names in SETTINGS.items() if here in known and plain(name) in names.split()]
-    if close := meant[0] if meant else closest(name, known):
+    if close := called(name, known) or closest(name, known):
         return f"did you mean {close}?"
     return f"it has {', '.join(known)}" if known else "it has none"
+
+
+def called(name: str, known: Iterable[str]) -> str:
+    """Which of the known settings is called so elsewhere; "" where none is."""
+    known = set(known)
+    return next((here for here, names in SETTINGS.items() if here in known and plain(name) in names.split()), "")
 
 
 def closest(name: str, known: Iterable[str]) -> str:

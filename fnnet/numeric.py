@@ -16,6 +16,16 @@ def wide(dtype):
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
+def widen(x, *others):
+    """The arrays in the dtype of computing, which is that of x if it is not narrower than float32; None stays."""
+    return [a if a is None else a.astype(wide(x.dtype)) for a in (x, *others)]
+
+
+def like(*pairs):
+    """Each cotangent in the dtype of its argument; None where there is none, of either."""
+    return tuple(None if d is None or a is None else d.astype(a.dtype) for d, a in pairs)
+
+
 def widened(f):
     """f of one array, computed in at least float32 and answered in the array's dtype."""
     @functools.wraps(f)
@@ -33,8 +43,8 @@ def gates(x):
 
 
 def exp_minus(m):
-    """e⁻ᵐ, m ≥ 0, as a product of two numbers. The product is subnormal, which is 0 on most devices, before m·e⁻ᵐ is: the second
-    number is to be multiplied last. It is 1 or e⁻⁶¹, which lies close to a float32."""
+    """e⁻ᵐ, m ≥ 0, as a product of two numbers. The product is subnormal, which is 0 on most devices, before m·e⁻ᵐ is:
+    the second number is to be multiplied last. It is 1 or e⁻⁶¹, which lies close to a float32."""
     far = m > 61
     return jnp.exp(jnp.where(far, 61, 0).astype(m.dtype) - m), jnp.where(far, math.exp(-61), 1).astype(m.dtype)
 
@@ -48,7 +58,8 @@ def polynomial(coefficients, x):
 
 
 def extremes(a, but=None):
-    """The least and the greatest number of an array, `but` taken for 0; 0 and 0 where its values are not known yet, or not here."""
+    """The least and the greatest number of an array, `but` taken for 0; 0 and 0 where its values are not known yet, or
+    not here."""
     if isinstance(a, Tracer) or not jnp.size(a) or not getattr(a, "is_fully_addressable", True):
         return 0, 0
     with jax.ensure_compile_time_eval():        # an array from outside is concrete inside a jit too
@@ -56,6 +67,11 @@ def extremes(a, but=None):
         if but is not None:
             a = jnp.where(a == but, 0, a)
         return jnp.min(a).item(), jnp.max(a).item()
+
+
+def explicit(a):
+    """Whether it lies on a mesh with Explicit axes, where what crosses them must be said."""
+    return jax.sharding.AxisType.Explicit in (jax.typeof(a).sharding.mesh.axis_types or ())
 
 
 def is_whole(n):

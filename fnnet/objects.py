@@ -6,8 +6,9 @@ from dataclasses import fields
 
 
 class Frozen:
-    """The base of frozen dataclasses with eq=False: equal, and of one hash, where all fields can be hashed and are equal and of one
-    type; else (an array or a traced number among the fields) each is equal to itself alone. Pickles its fields, nothing cached."""
+    """The base of frozen dataclasses with eq=False: equal, and of one hash, where all fields can be hashed and are
+    equal and of one type; else (an array or a traced number among the fields) each is equal to itself alone. Pickles
+    its fields, nothing cached."""
 
     def __eq__(self, other):
         if self is other:
@@ -35,7 +36,8 @@ class Frozen:
 def inner(f, *names):
     """`f`, or the first function inside it with all of these attributes; None where there is none.
 
-    Looks through functools.partial, bound methods, and whatever functools.wraps marks: jax.jit, fnnet.autodiff, decorators.
+    Looks through functools.partial, bound methods, and whatever functools.wraps marks: jax.jit, fnnet.autodiff,
+    decorators.
     """
     while f is not None and not all(hasattr(f, name) for name in names):
         f = f.func if isinstance(f, functools.partial) else getattr(f, "__wrapped__", getattr(f, "__self__", None))

@@ -49,7 +49,7 @@ def test_rules_lists_every_rule_with_its_formula(capsys):
     status, out, _ = run(capsys, "rules")
     assert status == 0
     for rule in ops.rules():
-        assert re.search(rf"^{rule.__name__} +{re.escape(rule.__doc__.splitlines()[0][:20])}", out, re.MULTILINE)
+        assert re.search(rf"^{rule.__name__} +{re.escape(rule.formula[:20])}", out, re.MULTILINE)
 
 
 def test_explain_shows_the_three_functions_and_a_fresh_audit(capsys):

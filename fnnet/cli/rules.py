@@ -29,7 +29,7 @@ def add(commands):
     sub.add_argument("--json", action="store_true", help="the report as JSON")
 
 def _rules(args):
-    rows = [(rule.__name__, rule.__doc__.splitlines()[0]) for rule in ops.rules()]
+    rows = [(rule.__name__, rule.formula) for rule in ops.rules()]
     print(table(("rule", "formula and derivative"), [(f"`{n}`", f) for n, f in rows] if args.markdown else rows, markdown=args.markdown))
 
 

@@ -225,7 +225,7 @@ def _backward(book, last, words):
         rule = entry.get("rule")
         nodes.append(Node(entry["name"], _written(entry, book), entry["kind"], tuple(place[j] for j in entry["inputs"]),
                           jax.device_get(entry["value"]), jax.device_get(gradients[i]), local, jax.device_get(passed.get(i, ())),
-                          (rule.__doc__ or "").splitlines()[0].strip() if rule and rule.__doc__ else "",
+                          rule.formula if rule else "",
                           entry.get("path", ()), entry.get("argument")))
     return Trace(tuple(nodes), nodes[-1].name, words)
 

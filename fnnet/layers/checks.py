@@ -14,34 +14,11 @@ from typing import Union, get_args, get_origin
 import jax
 import jax.numpy as jnp
 
-from fnnet import ops
+from fnnet import hints, ops
 from fnnet.layers import initializers
 from fnnet.numeric import is_whole
 from fnnet.roles import DECAYING, by_name
 
-# A setting here, and what PyTorch, Flax, Haiku and Keras call it.
-CALLED = {
-    "features": "units out_features out_channels filters hidden_size hidden_dim output_dim output_size embedding_dim "
-                "width channels dim",
-    "kernel": "kernel_size kernel_shape filter_size", "strides": "stride window_strides", "padding": "pad",
-    "window": "kernel_size pool_size window_shape kernel sliding_window window_size attention_window",
-    "dilation": "dilation_rate kernel_dilation rhs_dilation dilations rate",
-    "groups": "feature_group_count num_groups group", "multiplier": "depth_multiplier channel_multiplier",
-    "size": "output_size head_dim key_dim key_size head_size", "p": "norm_type",
-    "bias": "use_bias with_bias center create_offset", "scale": "use_scale affine elementwise_affine create_scale",
-    "weights": "kernel_init kernel_initializer w_init weight_init initializer embeddings_initializer embedding_init",
-    "biases": "bias_init bias_initializer b_init", "recurrent": "recurrent_initializer recurrent_kernel_init",
-    "rate": "p dropout dropout_rate drop prob drop_rate drop_prob", "eps": "epsilon", "momentum": "decay decay_rate",
-    "heads": "num_heads n_heads nhead", "kv_heads": "num_kv_heads num_query_groups num_key_value_heads",
-    "causal": "is_causal",
-    "rotary": "rope_base rope_theta", "softcap": "logits_soft_cap", "symbols": "num_embeddings vocab_size input_dim",
-    "reverse": "go_backwards", "forget": "forget_bias unit_forget_bias", "activation": "nonlinearity",
-    "rank": "r", "alpha": "lora_alpha", "steps": "n_power_iterations n_steps",
-    "start": "init negative_slope negative_slope_init", "depth": "num_layers n_layers",
-    "times": "depth num_layers n_layers repeats length", "keep": "remat checkpoint", "join": "mode merge",
-    "compute_dtype": "dtype", "shortcut": "skip downsample projection", "layer": "module body net",
-    "body": "module layer net",
-}
 FROM_X = "leave it out, since the sizes that come in follow from x"
 ADVICE = {
     **dict.fromkeys(["in_features", "in_channels", "in_dim", "input_size", "input_dim", "input_shape"], FROM_X),
@@ -131,9 +108,8 @@ def _hint(value, kinds):
 
 def _in_its_place(known, name):
     """What to write for a setting that a layer does not have."""
-    for here, elsewhere in CALLED.items():
-        if here in known and name in elsewhere.split():
-            return f"write {here}."
+    if here := hints.called(name, known):
+        return f"write {here}."
     if name in ADVICE:
         return ADVICE[name] + "."
     near = difflib.get_close_matches(name, known, n=1)

@@ -1,4 +1,5 @@
-"""Several operations as one rule, where the backward pass of the whole is cheaper than the backward passes of its parts."""
+"""Several operations as one rule, where the backward pass of the whole is cheaper than the backward passes of its
+parts."""
 
 import math
 
@@ -11,7 +12,8 @@ from fnnet.rule import rule
 
 __all__ = ["dense_stack"]
 
-# The activations of a stack and their derivatives as functions of y: the outputs are kept as the next layer's inputs anyway.
+# The activations of a stack and their derivatives as functions of y: the outputs are kept as the next layer's inputs
+# anyway.
 ACTIVATIONS = {
     "relu": (lambda z: jnp.where(z <= 0, 0, z), lambda dy, y: jnp.where(y <= 0, 0, dy)),
     "tanh": (jnp.tanh, lambda dy, y: dy * ((1 - y) * (1 + y))),
@@ -24,13 +26,14 @@ ACTIVATIONS = {
 def dense_stack(x, w, b, *, activation="relu"):
     """hⁱ = g(hⁱ⁻¹·Wⁱ + bⁱ),   δⁱ = dhⁱ·g′,   dhⁱ⁻¹ = δⁱ·Wⁱᵀ,   dWⁱ = hⁱ⁻¹ᵀ·δⁱ,   dbⁱ = Σ δⁱ   for i = 1 … l
 
-    x [... d], w [l d d], b [l d] → y [... d]. g is "relu", "tanh", "sigmoid" or "identity".
-    One loop forward, one back: the program does not grow with the depth, and each activation is kept once, where autodiff keeps
-    it as the output of one layer and the input of the next. The slopes are functions of y: in float32 that of tanh is 0 from
-    |z| = 9 on and that of sigmoid from z = 17 on, where the rules of those names are still exact.
+    x [... d], w [l d d], b [l d] → y [... d]. g is "relu", "tanh", "sigmoid" or "identity". One loop forward, one back:
+    the program does not grow with the depth, and each activation is kept once, where autodiff keeps it as the output of
+    one layer and the input of the next. The slopes are functions of y: in float32 that of tanh is 0 from |z| = 9 on and
+    that of sigmoid from z = 17 on, where the rules of those names are still exact.
     """
     act, _ = ACTIVATIONS[activation]
-    return lax.scan(lambda h, weights: (act(h @ weights[0] + jnp.broadcast_to(weights[1], h.shape)), None), x, (w, b))[0]
+    return lax.scan(lambda h, weights: (act(h @ weights[0] + jnp.broadcast_to(weights[1], h.shape)), None), x,
+                    (w, b))[0]
 
 
 @dense_stack.fwd
@@ -66,11 +69,12 @@ def dense_stack_check(x, w, b, *, activation):
     check_real("dense_stack", "arrays", x, w, b)
     d = jnp.shape(x)[-1] if jnp.ndim(x) else "d"
     if not jnp.ndim(x) or jnp.ndim(w) != 3 or jnp.shape(w)[1:] != (d, d) or jnp.shape(b) != (jnp.shape(w)[0], d):
-        raise ValueError(f"dense_stack takes x [... d], w [l d d] and b [l d]: x is {list(jnp.shape(x))}, w is {list(jnp.shape(w))} "
-                         f"and b is {list(jnp.shape(b))}")
+        raise ValueError(f"dense_stack takes x [... d], w [l d d] and b [l d]: x is {list(jnp.shape(x))}, w is "
+                         f"{list(jnp.shape(w))} and b is {list(jnp.shape(b))}")
     dtypes = [jnp.result_type(a) for a in (x, w, b)]
     if len(set(dtypes)) > 1:
-        raise TypeError(f"dense_stack takes arrays of one dtype: x is {dtypes[0]}, w is {dtypes[1]} and b is {dtypes[2]}, cast them alike")
+        raise TypeError(f"dense_stack takes arrays of one dtype: x is {dtypes[0]}, w is {dtypes[1]} and b is "
+                        f"{dtypes[2]}, cast them alike")
 
 
 for name in ACTIVATIONS:

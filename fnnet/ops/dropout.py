@@ -1,9 +1,9 @@
 """Noise that regularises. The mask is drawn again on the way back, never stored.
 
-The random bits are a hash of (key, index of the element), not threefry: two rounds of multiply and xor-shift with both words
-of the key entering, on 32 bits. That is fast, equal for equal keys wherever it is computed, and good enough for masks (bit
-balance and correlations over indices, keys and steps are tested); it is no source of randomness for anything else.
-Two elements whose indices differ by a multiple of 2³² draw the same bits.
+The random bits are a hash of (key, index of the element), not threefry: two rounds of multiply and xor-shift with both
+words of the key entering, on 32 bits. That is fast, equal for equal keys wherever it is computed, and good enough for
+masks (bit balance and correlations over indices, keys and steps are tested); it is no source of randomness for anything
+else. Two elements whose indices differ by a multiple of 2³² draw the same bits.
 """
 
 import math
@@ -19,13 +19,14 @@ __all__ = ["dropout", "relu_dropout", "stochastic_depth"]
 
 
 def random_bits(key, shape, strides=None, start=0):
-    """uint32 of the given shape, a function of the key and of each element's index: in row-major order, or, for a part of a larger
-    array, by the strides of that array from `start` on."""
+    """uint32 of the given shape, a function of the key and of each element's index: in row-major order, or, for a part
+    of a larger array, by the strides of that array from `start` on."""
     words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     words = words.reshape(-1).astype(jnp.uint32)
     first = second = jnp.uint32(0x9E3779B9)
     for i in range(words.shape[0]):                     # all words of the key, each into two seeds
-        first, second = _mix(first ^ words[i]) + jnp.uint32(0x632BE59B), _mix(second + words[i] * jnp.uint32(0x85EBCA77))
+        first, second = (_mix(first ^ words[i]) + jnp.uint32(0x632BE59B),
+                         _mix(second + words[i] * jnp.uint32(0x85EBCA77)))
     if strides is None:
         strides = [math.prod(shape[axis + 1:]) for axis in range(len(shape))]
     index = jnp.full(shape, start, jnp.uint32)
@@ -51,10 +52,11 @@ def kept(key, shape, rate, strides=None, start=0):
 def dropout(x, key, *, rate=0.5):
     """y = x·m/(1 − p),   dx = dy·m/(1 − p),   m = 1 with chance 1 − p, else 0   [Srivastava et al. 2014]
 
-    x of any shape, key a PRNG key. p is the share that is dropped. The expectation of y is x, so the whole network is used as
-    it is when testing. Kept: the key.
+    x of any shape, key a PRNG key. p is the share that is dropped. The expectation of y is x, so the whole network is
+    used as it is when testing. Kept: the key.
 
-    Cost: the mask is drawn a second time on the way back, where autodiff keeps it: a little time for a byte or five an element.
+    Cost: the mask is drawn a second time on the way back, where autodiff keeps it: a little time for a byte or five an
+    element.
     """
     return _masked(x, key, rate, x.shape)
 
@@ -84,7 +86,8 @@ def relu_dropout_bwd(dy, y, *, rate):
 def stochastic_depth(x, key, *, rate=0.5):
     """y = x·m/(1 − p),   dx = dy·m/(1 − p),   one m for each example   [Huang et al. 2016]
 
-    x [n ...] is the branch of a residual block: x + stochastic_depth(branch(x), key) leaves the branch out with chance p.
+    x [n ...] is the branch of a residual block: x + stochastic_depth(branch(x), key) leaves the branch out
+    with chance p.
     """
     return _masked(x, key, rate, x.shape[:1] + (1,) * (x.ndim - 1))
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnet import sample
-from fnnet.numeric import extremes, wide
+from fnnet.numeric import explicit, extremes, wide
 from fnnet.rule import rule
 
 __all__ = ["embedding"]
@@ -14,11 +14,12 @@ __all__ = ["embedding"]
 def embedding(w, numbers):
     """Y = W[i],   dWⱼ = Σ dY over the places where i = j
 
-    w [k d], numbers i [...] integers from 0 to k − 1 → y [... d]: row i of W, which is onehot(i)·W without the product. The same
-    number in many places has the sum of their gradients, taken in at least float32. A number outside gives NaN where it cannot be
-    refused, and no gradient. Kept: the numbers.
+    w [k d], numbers i [...] integers from 0 to k − 1 → y [... d]: row i of W, which is onehot(i)·W without the product.
+    The same number in many places has the sum of their gradients, taken in at least float32. A number outside gives NaN
+    where it cannot be refused, and no gradient. Kept: the numbers.
     """
-    return w.at[numbers].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=_sharding(w, numbers))
+    return w.at[numbers].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False,
+                             out_sharding=_sharding(w, numbers))
 
 
 @embedding.bwd
@@ -30,7 +31,8 @@ def embedding_bwd(dy, w, numbers):
 @embedding.check
 def embedding_check(w, numbers):
     if jnp.ndim(w) != 2 or not jnp.issubdtype(jnp.result_type(w), jnp.floating):
-        raise ValueError(f"embedding takes w [k d], a row for each of k things, and was given {jnp.result_type(w)}{list(jnp.shape(w))}")
+        raise ValueError("embedding takes w [k d], a row for each of k things, and was given "
+                         f"{jnp.result_type(w)}{list(jnp.shape(w))}")
     if not jnp.issubdtype(jnp.result_type(numbers), jnp.integer):
         raise TypeError(f"embedding takes the numbers of rows, integers, and was given {jnp.result_type(numbers)}: "
                         "write .astype(jnp.int32), or ops.dense for a weighted sum of rows")
@@ -42,9 +44,9 @@ def embedding_check(w, numbers):
 
 def _sharding(w, numbers):
     """On a mesh with Explicit axes vectors lie where their numbers lie; elsewhere nobody asks."""
-    given, rows = jax.typeof(numbers).sharding, jax.typeof(w).sharding
-    if jax.sharding.AxisType.Explicit not in (given.mesh.axis_types or ()):
+    if not explicit(numbers):
         return None
+    given, rows = jax.typeof(numbers).sharding, jax.typeof(w).sharding
     return jax.sharding.NamedSharding(given.mesh, jax.P(*given.spec, *rows.spec[1:]))
 
 

@@ -19,8 +19,8 @@ def dense(x, w, b=None, *, compute_dtype=None):
 
     x [... d], w [d k], b [k] or None → y [... k]
 
-    compute_dtype: "bfloat16" or "float16" for mixed precision: x, w and b are rounded to it, and y is in it. Sums are of
-    float32, and dX, dW and db come in the dtypes of x, w and b without having been rounded to it, as weights kept in
+    compute_dtype: "bfloat16" or "float16" for mixed precision: x, w and b are rounded to it, and y is in it. Sums are
+    of float32, and dX, dW and db come in the dtypes of x, w and b without having been rounded to it, as weights kept in
     float32 need. None: nothing is rounded.
     """
     x, w, b = (_as(compute_dtype, a) for a in (x, w, b))
@@ -108,8 +108,8 @@ MANY = 2**20            # rows, where a symbolic size of jax.export does not say
 # Measured on x86 CPUs of 1 and 4 cores, JAX 0.10 and 0.12, alone and inside a scan.
 FORMS = (
     Form("from the right", lambda n, d, k: k <= _few(n, d) and d >= 2 * k and (k > 1 or n * d > 10_000), from_the_right,
-         "few columns: 1.2 to 2.5 times as fast as the plain product from 32×32→3 on, 3 to 10 times from 128×256→10 on; "
-         "one column of few rows is a matrix times a vector, fast as it stands"),
+         "few columns: 1.2 to 2.5 times as fast as the plain product from 32×32→3 on, 3 to 10 times from 128×256→10 "
+         "on; one column of few rows is a matrix times a vector, fast as it stands"),
     Form("transpose first", lambda n, d, k: (
             n * d * k > 100_000 and d >= 256 and (k <= 256 or (k <= 512 and d % 512 == 0))), _transpose_first,
          "up to 512 columns: 1 to 1.4 times as fast"),

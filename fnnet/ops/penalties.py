@@ -1,6 +1,6 @@
-"""Penalties on the weights. Each takes a parameter tree and sums over all its arrays: give it `weights_of(params)` to leave
-the biases out, as in `penalty=lambda params: 0.01 * ops.l2(ops.weights_of(params))`. Squares and sums are taken in at least
-float32; None and arrays of integers are no weights."""
+"""Penalties on the weights. Each takes a parameter tree and sums over all its arrays: give it `weights_of(params)` to
+leave the biases out, as in `penalty=lambda params: 0.01 * ops.l2(ops.weights_of(params))`. Squares and sums are taken
+in at least float32; None and arrays of integers are no weights."""
 
 import jax
 import jax.numpy as jnp
@@ -47,10 +47,11 @@ def elastic_net_bwd(dy, params, *, beta):
 
 
 def weights_of(params):
-    """The same tree with None in place of every bias and scale: weights and tables alone, which are what `optim.adamw` decays too.
+    """The same tree with None in place of every bias and scale: weights and tables alone, which are what `optim.adamw`
+    decays too.
 
-    Biases and scales are known by their names (b, bias, beta, gamma, scale, …); of arrays with other names, those of fewer than two
-    axes are left out."""
+    Biases and scales are known by their names (b, bias, beta, gamma, scale, …); of arrays with other names, those of
+    fewer than two axes are left out."""
     return jax.tree.map(lambda w, yes: w if yes else None, params, decays(params))
 
 

@@ -1,7 +1,7 @@
 """Pooling, channels last, over any number of spatial axes: x [n *spatial c] → y [n *places c].
 
-Of equal largest elements of a window the first one wins, row by row, and NaN wins over all, as in PyTorch. Sums are made in at least
-float32. On a TPU the compiler's own pooling and way back are used, and x is kept for them.
+Of equal largest elements of a window the first one wins, row by row, and NaN wins over all, as in PyTorch. Sums are
+made in at least float32. On a TPU the compiler's own pooling and way back are used, and x is kept for them.
 """
 
 import functools
@@ -23,11 +23,12 @@ __all__ = ["adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "lp_pool", "max
 
 @rule
 def max_pool(x, *, window, strides=None, padding="VALID"):
-    """y[o] = maxᵤ x[so + u],   dx[i] = Σ dy[o] over the windows o whose largest element is x[i], the first of equal ones
+    """y[o] = maxᵤ x[so + u],
+    dx[i] = Σ dy[o] over the windows o whose largest element is x[i], the first of equal ones
 
-    x [n *spatial c] → y [n *places c]. window and strides (as the window unless given) are numbers, or tuples of one for each spatial
-    axis; padding is as in conv, with −∞. Kept is the tap that wins, a byte for each output. A CPU takes 5 to 30 times as long for
-    the compiler's own way back, which searches every window anew.
+    x [n *spatial c] → y [n *places c]. window and strides (as the window unless given) are numbers, or tuples of one
+    for each spatial axis; padding is as in conv, with −∞. Kept is the tap that wins, a byte for each output. A CPU
+    takes 5 to 30 times as long for the compiler's own way back, which searches every window anew.
 
     Cost: the byte for each output, where autodiff keeps x, which counts for nothing if it is an argument.
     """
@@ -50,8 +51,8 @@ def max_pool_bwd(dy, x, winner, *, window, strides, padding):
 def relu_max_pool(x, *, window, strides=None, padding="VALID"):
     """y[o] = max(0, maxᵤ x[so + u]),   dx[i] = Σ dy[o] over the windows o whose largest element is x[i] > 0
 
-    max_pool of relu, or relu of max_pool: the same. x [n *spatial c] → y [n *places c]. One pass over x each way, and a byte kept
-    for each output.
+    max_pool of relu, or relu of max_pool: the same. x [n *spatial c] → y [n *places c]. One pass over x each way, and a
+    byte kept for each output.
     """
     y = _reduced(x, -jnp.inf, lax.max, _window("relu_max_pool", x, window, strides, padding))
     return jnp.where(y <= 0, 0, y)
@@ -76,8 +77,8 @@ def relu_max_pool_bwd(dy, x, winner, *, window, strides, padding):
 def avg_pool(x, *, window, strides=None, padding="VALID", count_include_pad=True):
     """y[o] = Σᵤ x[so + u]/n,   dx[i] = Σ dy[o]/n over the windows o that see i
 
-    x [n *spatial c] → y [n *places c]; window, strides and padding as in max_pool. n is the number of elements of a window, or
-    with count_include_pad=False of those that are not padding (Keras's way).
+    x [n *spatial c] → y [n *places c]; window, strides and padding as in max_pool. n is the number of elements of a
+    window, or with count_include_pad=False of those that are not padding (Keras's way).
     """
     at = _window("avg_pool", x, window, strides, padding)
     return (_reduced(x.astype(wide(x.dtype)), 0.0, lax.add, at) / _shares(x, at, count_include_pad)).astype(x.dtype)
@@ -86,7 +87,8 @@ def avg_pool(x, *, window, strides=None, padding="VALID", count_include_pad=True
 @avg_pool.fwd
 def avg_pool_fwd(x, *, window, strides, padding, count_include_pad):
     at = _window("avg_pool", x, window, strides, padding)
-    native = functools.partial(avg_pool.reference, window=window, strides=strides, padding=padding, count_include_pad=count_include_pad)
+    native = functools.partial(avg_pool.reference, window=window, strides=strides, padding=padding,
+                               count_include_pad=count_include_pad)
 
     def summed(x):
         total = x.astype(wide(x.dtype))
@@ -99,7 +101,8 @@ def avg_pool_fwd(x, *, window, strides, padding, count_include_pad):
 @avg_pool.bwd
 def avg_pool_bwd(dy, x, *, window, strides, padding, count_include_pad):
     at = _window("avg_pool", x, window, strides, padding)
-    native = functools.partial(avg_pool.reference, window=window, strides=strides, padding=padding, count_include_pad=count_include_pad)
+    native = functools.partial(avg_pool.reference, window=window, strides=strides, padding=padding,
+                               count_include_pad=count_include_pad)
 
     def shared(dy):
         dx = dy.astype(wide(dy.dtype)) / _shares(x, at, count_include_pad)
@@ -112,10 +115,12 @@ def avg_pool_bwd(dy, x, *, window, strides, padding, count_include_pad):
 
 @rule
 def lp_pool(x, *, p, window, strides=None, padding="VALID"):
-    """y[o] = (Σᵤ |x[so + u]|ᵖ)^(1/p),   dx[i] = Σ dy[o]·(|x[i]|/y[o])ᵖ⁻¹·sign x[i] over the windows o that see i, 0 where y = 0
+    """y[o] = (Σᵤ |x[so + u]|ᵖ)^(1/p),
+    dx[i] = Σ dy[o]·(|x[i]|/y[o])ᵖ⁻¹·sign x[i] over the windows o that see i, 0 where y = 0
 
-    x [n *spatial c] → y [n *places c]; p ≥ 1: 1 is the sum of sizes, 2 the length, and the larger p, the nearer the largest. window,
-    strides and padding as in max_pool. Right also where |x|ᵖ is too large or too small a number, as the largest of a window is taken out.
+    x [n *spatial c] → y [n *places c]; p ≥ 1: 1 is the sum of sizes, 2 the length, and the larger p, the nearer the
+    largest. window, strides and padding as in max_pool. Right also where |x|ᵖ is too large or too small a number, as
+    the largest of a window is taken out.
 
     Cost: a power for each tap on the way back, where autodiff has one for each element and leaves the range of numbers.
     """
@@ -127,7 +132,8 @@ def lp_pool(x, *, p, window, strides=None, padding="VALID"):
 @lp_pool.fwd
 def lp_pool_fwd(x, *, p, window, strides, padding):
     y = x.astype(wide(x.dtype))
-    for one in _few_taps(_window("lp_pool", x, window, strides, padding)):      # the length of the rows' lengths is that of all
+    # the length of the rows' lengths is that of all
+    for one in _few_taps(_window("lp_pool", x, window, strides, padding)):
         y = _length(y, one, p)
     return y.astype(x.dtype), (x, y)
 
@@ -162,8 +168,8 @@ def _few_taps(window):
 def adaptive_avg_pool(x, *, size=1):
     """y[o] = the mean of x from ⌊oh/size⌋ up to ⌈(o + 1)h/size⌉,   dx[i] = Σ dy[o]/n over the windows o that see i
 
-    x [n *spatial c] → y [n *size c], whatever the lengths h of the spatial axes: a number, or a tuple of one for each. size=1 is
-    global average pooling. Neighbouring windows share an element where h is no multiple of size.
+    x [n *spatial c] → y [n *size c], whatever the lengths h of the spatial axes: a number, or a tuple of one for each.
+    size=1 is global average pooling. Neighbouring windows share an element where h is no multiple of size.
     """
     wider = x.astype(wide(x.dtype))
     for axis, parts in _parts("adaptive_avg_pool", x, size):
@@ -175,15 +181,18 @@ def adaptive_avg_pool(x, *, size=1):
 def adaptive_avg_pool_bwd(dy, x, *, size):
     dx = dy.astype(wide(dy.dtype))
     for axis, parts in reversed(_parts("adaptive_avg_pool", x, size)):
-        dx = _laid([lax.slice_in_dim(dx, o, o + 1, axis=axis) / (b - a) for o, (a, b) in enumerate(parts)], axis, parts, x.shape[axis])
+        dx = _laid([lax.slice_in_dim(dx, o, o + 1, axis=axis) / (b - a) for o, (a, b) in enumerate(parts)], axis, parts,
+                   x.shape[axis])
     return dx.astype(x.dtype)
 
 
 @rule
 def adaptive_max_pool(x, *, size=1):
-    """y[o] = max x from ⌊oh/size⌋ up to ⌈(o + 1)h/size⌉,   dx[i] = Σ dy[o] over the windows o whose largest element is x[i]
+    """y[o] = max x from ⌊oh/size⌋ up to ⌈(o + 1)h/size⌉,
+    dx[i] = Σ dy[o] over the windows o whose largest element is x[i]
 
-    x [n *spatial c] → y [n *size c], as adaptive_avg_pool; size=1 is global max pooling. Kept is where the largest stand.
+    x [n *spatial c] → y [n *size c], as adaptive_avg_pool; size=1 is global max pooling. Kept is where
+    the largest stand.
     """
     for axis, parts in _parts("adaptive_max_pool", x, size):
         windows = [lax.slice_in_dim(x, a, b, axis=axis) for a, b in parts]
@@ -230,19 +239,21 @@ def _shares(x, window, count_include_pad):
 
 
 def _largest(x, window):
-    """The largest of each window, and the number of the tap where it stands; None where that is chosen to be for TPUs."""
+    """The largest of each window, and the number of the tap where it stands; None where that is chosen to be for TPUs.
+    """
     dtype = next(t for t in (jnp.uint8, jnp.uint16, jnp.uint32) if math.prod(window.size) < jnp.iinfo(t).max)
 
     def by_taps(x):
-        """Of more taps than a byte has numbers, which would take minutes to compile, the largest of each row, then of the rows: the
-        first of equal ones stands in the first of their rows."""
+        """Of more taps than a byte has numbers, which would take minutes to compile, the largest of each row, then of
+        the rows: the first of equal ones stands in the first of their rows."""
         largest, winner, step = x, jnp.zeros_like(x, dtype), 1
         for one in reversed(axis_by_axis(window)) if dtype != jnp.uint8 else [window]:
             largest, *others = seen(largest, one, fill=-jnp.inf)
             winner, *numbers = seen(winner, one)
             for i, (tap, number) in enumerate(zip(others, numbers), 1):
                 larger = (tap > largest) | jnp.isnan(tap)
-                largest, winner = jnp.where(larger, tap, largest), jnp.where(larger, number + jnp.array(i * step, dtype), winner)
+                largest = jnp.where(larger, tap, largest)
+                winner = jnp.where(larger, number + jnp.array(i * step, dtype), winner)
             step *= len(one.taps)
         return largest, winner
 
@@ -254,8 +265,8 @@ def _largest(x, window):
 
 
 def _image(x):
-    """What is kept of x: all of it where it may be read again, else its shape. Chosen as the program is made, since what a program
-    keeps is the same for every device."""
+    """What is kept of x: all of it where it may be read again, else its shape. Chosen as the program is made, since
+    what a program keeps is the same for every device."""
     return x if device() == "tpu" else jnp.zeros((0, *x.shape[1:]), x.dtype)
 
 
@@ -274,7 +285,8 @@ def _to_the_winners(dy, x, winner, window, plain):
 
 
 def _parts(op, x, size):
-    """(axis, [(from, up to) of each window]) for each spatial axis, the last one first: of equal ones the first row's wins."""
+    """(axis, [(from, up to) of each window]) for each spatial axis, the last one first: of equal ones the first row's
+    wins."""
     sizes = per_axis(op, "size", size, x.ndim - 2)
     return [(axis, [(o * h // k, -(-(o + 1) * h // k)) for o in range(k)])
             for axis, h, k in reversed(list(zip(range(1, x.ndim), x.shape[1:-1], sizes)))]
@@ -297,25 +309,30 @@ def _laid(pieces, axis, parts, h):
     """Σ of pieces, each from its window's beginning up to its end along an axis of length h, 0 elsewhere."""
     def one(piece, a, b):
         piece = jnp.broadcast_to(piece, [b - a if i == axis else n for i, n in enumerate(piece.shape)])
-        return lax.pad(piece, jnp.zeros((), piece.dtype), [(a, h - b, 0) if i == axis else (0, 0, 0) for i in range(piece.ndim)])
+        return lax.pad(piece, jnp.zeros((), piece.dtype),
+                       [(a, h - b, 0) if i == axis else (0, 0, 0) for i in range(piece.ndim)])
     return functools.reduce(jnp.add, (one(piece, a, b) for piece, (a, b) in zip(pieces, parts)))
 
 
 def _check(op, x, **settings):
     if jnp.ndim(x) < 3:
-        raise ValueError(f"{op} takes x [n *spatial c], channels last, and was given {list(jnp.shape(x))}: one image goes in as x[None]")
+        raise ValueError(f"{op} takes x [n *spatial c], channels last, and was given {list(jnp.shape(x))}: one image "
+                         "goes in as x[None]")
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         raise TypeError(f"{op} takes real numbers, and was given {jnp.result_type(x)}: x.astype(jnp.float32)")
     if "size" in settings:
         sizes = per_axis(op, "size", settings["size"], jnp.ndim(x) - 2)
         if any(k > h for k, h in zip(sizes, jnp.shape(x)[1:-1])):
-            raise ValueError(f"{op} makes no more places than there are: {list(sizes)} of an image of {list(jnp.shape(x)[1:-1])}")
+            raise ValueError(f"{op} makes no more places than there are: {list(sizes)} of an image of "
+                             f"{list(jnp.shape(x)[1:-1])}")
     else:
         window = window_of(op, jnp.shape(x)[1:-1], settings["window"], settings["strides"], settings["padding"])
         if min(map(min, window.padding)) < 0:
-            raise ValueError(f"the padding of {op} is at least 0, and was given as {settings['padding']!r}: cut x itself, x[:, 1:]")
+            raise ValueError(f"the padding of {op} is at least 0, and was given as {settings['padding']!r}: cut x "
+                             "itself, x[:, 1:]")
     if not 1 <= settings.get("p", 1) < math.inf:
-        raise ValueError(f"the p of {op} is at least 1 and finite, and was given as {settings['p']!r}: for the largest, max_pool of |x|")
+        raise ValueError(f"the p of {op} is at least 1 and finite, and was given as {settings['p']!r}: for the "
+                         "largest, max_pool of |x|")
 
 
 for op in max_pool, relu_max_pool, avg_pool, lp_pool, adaptive_avg_pool, adaptive_max_pool:

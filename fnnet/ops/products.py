@@ -1,5 +1,5 @@
-"""Products of other shapes than rows times a matrix: of two arrays by their letters, of a pair of vectors, and by a matrix that is the
-product of two thin ones."""
+"""Products of other shapes than rows times a matrix: of two arrays by their letters, of a pair of vectors, and by a
+matrix that is the product of two thin ones."""
 
 import math
 import string
@@ -19,8 +19,9 @@ __all__ = ["bilinear", "dense_low_rank", "einsum"]
 def einsum(a, b, *, letters):
     """Y = Σ A·B over the letters that Y lacks,   dA = Σ dY·B over those that A lacks,   dB = Σ A·dY   [Einstein 1916]
 
-    letters "n t d, d h k -> n h t k": one for each axis (spaces are free), "..." for the axes in front, of which both have the same or
-    one has none. A letter stands once in an array, and what is in Y is in A or B. Sums are in at least float32.
+    letters "n t d, d h k -> n h t k": one for each axis (spaces are free), "..." for the axes in front, of which both
+    have the same or one has none. A letter stands once in an array, and what is in Y is in A or B. Sums are in at least
+    float32.
     """
     return _product(*_parse(a, b, letters), a, b)
 
@@ -42,13 +43,15 @@ def _product(of_a, of_b, of_y, a, b):
     narrow = partial(product, preferred_element_type=sum_in)
     if dtype == sum_in:
         return narrow(a, b)
-    # A CPU has no products of half precision, and its compiler refuses some that sum in another; elsewhere they are the fast ones.
+    # A CPU has no products of half precision, and its compiler refuses some that sum in another; elsewhere they are the
+    # fast ones.
     y = by_device(a, b, cpu=lambda a, b: product(a.astype(sum_in), b.astype(sum_in)), default=narrow)
     return y.astype(dtype)
 
 
 def _back(of_p, of_q, of_x, p, q, x):
-    """The cotangent of x from the product of p and q; along an axis that is in neither, summed up by itself, it is one number."""
+    """The cotangent of x from the product of p and q; along an axis that is in neither, summed up by itself, it is one
+    number."""
     kept = "".join(letter for letter in of_x if letter in of_p + of_q)
     dx = _product(of_p, of_q, kept, p, q).astype(x.dtype)
     return jnp.broadcast_to(jnp.expand_dims(dx, [i for i, letter in enumerate(of_x) if letter not in kept]), x.shape)
@@ -69,42 +72,45 @@ def einsum_check(a, b, *, letters):
     shapes = [list(jnp.shape(x)) for x in (a, b)]
     wrong = f"einsum takes letters as 'n t d, d k -> n t k', and was given {letters!r}"
     plain = letters.replace(" ", "").replace("...", "")
-    if plain.count("->") != 1 or plain.split("->")[0].count(",") != 1 or not set(plain) <= {*string.ascii_lowercase, *",->"}:
+    if (plain.count("->") != 1 or plain.split("->")[0].count(",") != 1
+            or not set(plain) <= {*string.ascii_lowercase, *",->"}):
         raise ValueError(f"{wrong}: write small letters, a comma between the two arrays, and an arrow")
     of = dict(zip("aby", letters.replace(" ", "").replace("->", ",").split(",")))
     bare = {name: text.replace("...", "") for name, text in of.items()}
     repeated = sorted({letter for text in bare.values() for letter in text if text.count(letter) > 1})
     if repeated or any(text.count("...") > 1 for text in of.values()):
-        raise ValueError(f"{wrong}: {repeated[0] if repeated else '...'} stands twice in one array, take its diagonal first")
+        raise ValueError(f"{wrong}: {repeated[0] if repeated else '...'} stands twice in one array, take its diagonal "
+                         "first")
     if lost := sorted(set(bare["y"]) - set(bare["a"] + bare["b"])):
         raise ValueError(f"{wrong}: {lost[0]} is in the product and in neither array")
     dotted = [name for name in "ab" if "..." in of[name]]
     if bool(dotted) != ("..." in of["y"]):
-        raise ValueError(f"{wrong}: the axes of '...' stay, so that it stands in the product where it stands in an array")
+        raise ValueError(f"{wrong}: the axes of '...' stay, so that it stands in the product where it stands in an "
+                         "array")
     fronts, sizes = [], {}
     for name, shape in zip("ab", shapes):
         front = len(shape) - len(bare[name])
         if front < 0 or (front and name not in dotted):
-            raise ValueError(f"{wrong} for arrays {shapes[0]} and {shapes[1]}: {of[name]} has {len(bare[name])} letters "
-                             f"for {len(shape)} axes")
+            raise ValueError(f"{wrong} for arrays {shapes[0]} and {shapes[1]}: {of[name]} has {len(bare[name])} "
+                             f"letters for {len(shape)} axes")
         fronts += [tuple(shape[of[name].index("..."):][:front])] if name in dotted else []
         axes = bare[name] if name not in dotted else of[name].replace("...", "." * front)
         for letter, size in zip(axes, shape):
             if letter != "." and sizes.setdefault(letter, size) != size:
-                raise ValueError(f"{wrong} for arrays {shapes[0]} and {shapes[1]}: {letter} is {sizes[letter]} in one and {size} in "
-                                 "the other")
+                raise ValueError(f"{wrong} for arrays {shapes[0]} and {shapes[1]}: {letter} is {sizes[letter]} in one "
+                                 f"and {size} in the other")
     if len(set(fronts)) > 1:
-        raise ValueError(f"{wrong} for arrays {shapes[0]} and {shapes[1]}: '...' is {list(fronts[0])} in one and {list(fronts[1])} in "
-                         "the other, write letters, or '...' in one of them alone")
+        raise ValueError(f"{wrong} for arrays {shapes[0]} and {shapes[1]}: '...' is {list(fronts[0])} in one and "
+                         f"{list(fronts[1])} in the other, write letters, or '...' in one of them alone")
 
 
 @rule
 def bilinear(x, z, w, b=None):
     """Yₖ = xᵀ·Wₖ·z + bₖ,   P = x·zᵀ,   dP = Σₖ dYₖ·Wₖ,   dx = dP·z,   dz = dPᵀ·x,   dWₖ = Σ dYₖ·P,   db = Σ dY
 
-    x [... d], z [... e], w [d e k], b [k] or None → y [... k]. The products P [... d e] are made for all k at once, again on the way
-    back: one product with w forward and two back, of which dx and dz share one. For a single k they are not made: Y = Σₑ (x·W)∘z,
-    dx = dY∘(z·Wᵀ), dz = dY∘(x·W), dW = (dY∘x)ᵀ·z.
+    x [... d], z [... e], w [d e k], b [k] or None → y [... k]. The products P [... d e] are made for all k at once,
+    again on the way back: one product with w forward and two back, of which dx and dz share one. For a single k they
+    are not made: Y = Σₑ (x·W)∘z, dx = dY∘(z·Wᵀ), dz = dY∘(x·W), dW = (dY∘x)ᵀ·z.
     """
     y = jnp.einsum("...d,dek,...e->...k", x, w, z)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)
@@ -113,7 +119,8 @@ def bilinear(x, z, w, b=None):
 @bilinear.fwd
 def bilinear_fwd(x, z, w, b):
     if w.shape[-1] == 1:
-        y = (jnp.matmul(x, w[..., 0], preferred_element_type=wide(x.dtype)) * z.astype(wide(x.dtype))).sum(-1, keepdims=True)
+        product = jnp.matmul(x, w[..., 0], preferred_element_type=wide(x.dtype)) * z.astype(wide(x.dtype))
+        y = product.sum(-1, keepdims=True)
     else:
         pairs = (x[..., :, None] * z[..., None, :]).reshape(*x.shape[:-1], w.shape[0] * w.shape[1])
         y = jnp.matmul(pairs, w.reshape(w.shape[0] * w.shape[1], w.shape[2]), preferred_element_type=wide(x.dtype))
@@ -133,7 +140,8 @@ def bilinear_bwd(dy, x, z, w, b):
     else:
         pairs = (rows[:, :, None] * others[:, None, :]).reshape(n, d * e)
         dpairs = jnp.matmul(drows, w.reshape(d * e, k).T, preferred_element_type=dtype).reshape(n, d, e)
-        dx, dz = jnp.einsum("nde,ne->nd", dpairs, others.astype(dtype)), jnp.einsum("nde,nd->ne", dpairs, rows.astype(dtype))
+        dx = jnp.einsum("nde,ne->nd", dpairs, others.astype(dtype))
+        dz = jnp.einsum("nde,nd->ne", dpairs, rows.astype(dtype))
         dw = transposed_product(pairs, drows)
     dw = dw.reshape(w.shape).astype(w.dtype)
     db = None if b is None else drows.astype(dtype).sum(0).astype(b.dtype)
@@ -144,19 +152,23 @@ def bilinear_bwd(dy, x, z, w, b):
 def bilinear_check(x, z, w, b):
     check_real("bilinear", "arrays", x, z, w, b)
     shapes = [jnp.shape(a) for a in (x, z, w)]
-    if len(shapes[2]) != 3 or not shapes[0] or shapes[0][-1:] != shapes[2][:1] or shapes[1] != (*shapes[0][:-1], shapes[2][1]):
-        raise ValueError(f"bilinear takes x [... d], z [... e] and w [d e k]: x is {list(shapes[0])}, z is {list(shapes[1])} and w is "
-                         f"{list(shapes[2])}")
+    if (len(shapes[2]) != 3 or not shapes[0] or shapes[0][-1:] != shapes[2][:1]
+            or shapes[1] != (*shapes[0][:-1], shapes[2][1])):
+        raise ValueError(f"bilinear takes x [... d], z [... e] and w [d e k]: x is {list(shapes[0])}, z is "
+                         f"{list(shapes[1])} and w is {list(shapes[2])}")
     if b is not None and jnp.shape(b) != shapes[2][2:]:
-        raise ValueError(f"bilinear takes a bias b {list(shapes[2][2:])} for w {list(shapes[2])}: b is {list(jnp.shape(b))}")
+        raise ValueError(f"bilinear takes a bias b {list(shapes[2][2:])} for w {list(shapes[2])}: b is "
+                         f"{list(jnp.shape(b))}")
 
 
 @rule
 def dense_low_rank(x, w, down, up, b=None, *, scale=1.0):
-    """Y = X·W + s·(X·A)·B + b,   dX = dY·Wᵀ + H·Aᵀ,   H = s·dY·Bᵀ,   dA = Xᵀ·H,   dB = s·(X·A)ᵀ·dY,   dW = Xᵀ·dY   [Hu et al. 2022]
+    """Y = X·W + s·(X·A)·B + b,   dX = dY·Wᵀ + H·Aᵀ,   H = s·dY·Bᵀ,   dA = Xᵀ·H,   dB = s·(X·A)ᵀ·dY,   dW = Xᵀ·dY
+    [Hu et al. 2022]
 
-    x [... d], w [d k], down A [d r], up B [r k], b [k] or None → y [... k]. W is changed by a matrix of rank r that is never made. To
-    learn A and B and not W, differentiate with respect to them: the compiler leaves dW out. Kept: X·A, r numbers a row.
+    x [... d], w [d k], down A [d r], up B [r k], b [k] or None → y [... k]. W is changed by a matrix of rank r that is
+    never made. To learn A and B and not W, differentiate with respect to them: the compiler leaves dW out. Kept: X·A, r
+    numbers a row.
     """
     y = x @ w + scale * ((x @ down) @ up)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)
@@ -175,7 +187,8 @@ def dense_low_rank_bwd(dy, x, w, down, up, b, inner, *, scale):
     rows, inner, drows = (a.reshape(n, a.shape[-1]) for a in (x, inner, dy))
     hidden = scale * (drows @ up.T)
     dx = (drows @ w.T + hidden @ down.T).reshape(x.shape)
-    dw, ddown, dup = transposed_product(rows, drows), transposed_product(rows, hidden), scale * transposed_product(inner, drows)
+    dw, ddown = transposed_product(rows, drows), transposed_product(rows, hidden)
+    dup = scale * transposed_product(inner, drows)
     db = None if b is None else drows.sum(0).astype(b.dtype)
     return dx.astype(x.dtype), dw.astype(w.dtype), ddown.astype(down.dtype), dup.astype(up.dtype), db
 
@@ -186,9 +199,11 @@ def dense_low_rank_check(x, w, down, up, b):
     fits = all(len(s) == 2 for s in shapes[1:]) and shapes[0] and shapes[0][-1] == shapes[1][0] == shapes[2][0]
     if not fits or shapes[3] != (shapes[2][1], shapes[1][1]):
         raise ValueError("dense_low_rank takes x [... d], w [d k], down [d r] and up [r k]: "
-                         f"x is {list(shapes[0])}, w is {list(shapes[1])}, down is {list(shapes[2])} and up is {list(shapes[3])}")
+                         f"x is {list(shapes[0])}, w is {list(shapes[1])}, down is {list(shapes[2])} and up is "
+                         f"{list(shapes[3])}")
     if b is not None and jnp.shape(b) != shapes[1][1:]:
-        raise ValueError(f"dense_low_rank takes a bias b {list(shapes[1][1:])} for w {list(shapes[1])}: b is {list(jnp.shape(b))}")
+        raise ValueError(f"dense_low_rank takes a bias b {list(shapes[1][1:])} for w {list(shapes[1])}: b is "
+                         f"{list(jnp.shape(b))}")
 
 
 einsum.example(a="n d", b="d c k", letters="n d, d c k -> n c k")

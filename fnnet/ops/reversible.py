@@ -13,16 +13,19 @@ __all__ = ["reversible"]
 
 @rule
 def reversible(x1, x2, v, w, *, f, g):
-    """y₁ = x₁ + f(v, x₂),   y₂ = x₂ + g(w, y₁),   dx₁ = dy₁ + g′ᵀ·dy₂,   dx₂ = dy₂ + f′ᵀ·dx₁,   dv = dx₁·∂f/∂v,   dw = dy₂·∂g/∂w
+    """y₁ = x₁ + f(v, x₂),   y₂ = x₂ + g(w, y₁),   dx₁ = dy₁ + g′ᵀ·dy₂,   dx₂ = dy₂ + f′ᵀ·dx₁,   dv = dx₁·∂f/∂v,
+    dw = dy₂·∂g/∂w
 
-    l such blocks one after another [Gomez et al. 2017]: x1, x2 [...] → y1, y2 [...]. v, w are arrays or trees of them with a first
-    axis of l, of which each block has its part. f and g are functions (weights, x) → y of one shape and dtype; rules in them stay
-    in force. PRNG keys may be among the weights: what is drawn on the way is drawn again on the way back.
+    l such blocks one after another [Gomez et al. 2017]: x1, x2 [...] → y1, y2 [...]. v, w are arrays or trees of them
+    with a first axis of l, of which each block has its part. f and g are functions (weights, x) → y of one shape and
+    dtype; rules in them stay in force. PRNG keys may be among the weights: what is drawn on the way is drawn again on
+    the way back.
 
-    Kept: y₁ and y₂ of the last block and nothing else, as x₂ = y₂ − g(w, y₁) and x₁ = y₁ − f(v, x₂). So memory does not grow with the
-    depth. To find the inputs again to the last digit, also where they are small beside what is added to them, sums are carried in
-    two numbers of at least float32, of which the second is the rounding of the first [Knuth 1969]. Of bfloat16 and float16 f and g
-    are computed in float32: a compiler rounds what is between in one program and not in another, and 1 + 2⁻⁸ would be found as 1.
+    Kept: y₁ and y₂ of the last block and nothing else, as x₂ = y₂ − g(w, y₁) and x₁ = y₁ − f(v, x₂). So memory does not
+    grow with the depth. To find the inputs again to the last digit, also where they are small beside what is added to
+    them, sums are carried in two numbers of at least float32, of which the second is the rounding of the first
+    [Knuth 1969]. Of bfloat16 and float16 f and g are computed in float32: a compiler rounds what is between in one
+    program and not in another, and 1 + 2⁻⁸ would be found as 1.
 
     Cost: f and g are computed a second time, as with jax.checkpoint.
     """
@@ -92,7 +95,8 @@ def _pulled(f, weights, x):
 
     def of(given, x):
         given = iter(given)
-        return f(_widened(treedef.unflatten([next(given) if is_real else leaf for is_real, leaf in zip(real, leaves, strict=True)])), x)
+        whole = [next(given) if is_real else leaf for is_real, leaf in zip(real, leaves, strict=True)]
+        return f(_widened(treedef.unflatten(whole)), x)
     y, pull = jax.vjp(of, [leaf for is_real, leaf in zip(real, leaves, strict=True) if is_real], x)
 
     def back(dy):
@@ -107,12 +111,13 @@ def reversible_check(x1, x2, v, w, *, f, g):
     if not (callable(f) and callable(g)):
         raise TypeError(f"f and g of reversible must be functions (weights, x) → y; got {f!r} and {g!r}")
     if jnp.shape(x1) != jnp.shape(x2) or jnp.result_type(x1) != jnp.result_type(x2):
-        raise ValueError(f"reversible takes two halves of one shape and dtype: x1 is {jnp.result_type(x1)}{list(jnp.shape(x1))} "
-                         f"and x2 is {jnp.result_type(x2)}{list(jnp.shape(x2))}")
+        raise ValueError("reversible takes two halves of one shape and dtype: x1 is "
+                         f"{jnp.result_type(x1)}{list(jnp.shape(x1))} and x2 is "
+                         f"{jnp.result_type(x2)}{list(jnp.shape(x2))}")
     depths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((v, w))}
     if len(depths) != 1 or () in depths:
-        raise ValueError("the weights of reversible have a first axis of one entry for each block, and were given with the shapes "
-                         + ", ".join(str(list(jnp.shape(leaf))) for leaf in jax.tree.leaves((v, w))))
+        raise ValueError("the weights of reversible have a first axis of one entry for each block, and were given with "
+                         "the shapes " + ", ".join(str(list(jnp.shape(leaf))) for leaf in jax.tree.leaves((v, w))))
 
 
 def _tanh(w, x):

@@ -1,4 +1,5 @@
-"""Windows that slide over the spatial axes of x [n *spatial c]: where they stand, what each tap of them sees, and the way back."""
+"""Windows that slide over the spatial axes of x [n *spatial c]: where they stand, what each tap of them sees, and the
+way back."""
 
 import functools
 import itertools
@@ -28,11 +29,13 @@ class Window(NamedTuple):
 
     def places(self, spatial):
         """How many windows stand along each axis."""
-        return tuple((h + lo + hi - e) // s + 1 for h, (lo, hi), e, s in zip(spatial, self.padding, self.reach, self.strides))
+        return tuple((h + lo + hi - e) // s + 1 for h, (lo, hi), e,
+                     s in zip(spatial, self.padding, self.reach, self.strides))
 
 
 def window_of(op, spatial, size, strides=None, padding="VALID", dilation=1):
-    """The window that the settings of an operation describe, over spatial axes of the given lengths; a sentence where they are wrong."""
+    """The window that the settings of an operation describe, over spatial axes of the given lengths; a sentence where
+    they are wrong."""
     rank = len(spatial)
     size = per_axis(op, "window", size, rank)
     strides = size if strides is None else per_axis(op, "strides", strides, rank)
@@ -44,8 +47,8 @@ def window_of(op, spatial, size, strides=None, padding="VALID", dilation=1):
         padding = pairs(op, padding, rank)
     window = Window(size, strides, padding, dilation)
     if any(h + lo + hi < e for h, (lo, hi), e in zip(spatial, padding, reach)):
-        raise ValueError(f"{op} has no place for a window of {list(reach)} in an image of {list(spatial)} with the padding "
-                         f"{list(padding)}: take a smaller window, or padding='SAME'")
+        raise ValueError(f"{op} has no place for a window of {list(reach)} in an image of {list(spatial)} with the "
+                         f"padding {list(padding)}: take a smaller window, or padding='SAME'")
     return window
 
 
@@ -53,8 +56,8 @@ def per_axis(op, what, value, rank):
     """One whole number above 0 for each spatial axis, of one for all or of a tuple."""
     numbers = tuple(value) if isinstance(value, tuple) else (value,) * rank
     if len(numbers) != rank or not all(map(is_whole, numbers)) or min(numbers) < 1:
-        raise ValueError(f"{op} takes as {what} a whole number above 0, or a tuple of one for each of the {rank} spatial axes, "
-                         f"and was given {value!r}")
+        raise ValueError(f"{op} takes as {what} a whole number above 0, or a tuple of one for each of the {rank} "
+                         f"spatial axes, and was given {value!r}")
     return numbers
 
 
@@ -63,8 +66,8 @@ def pairs(op, padding, rank):
     given = padding if isinstance(padding, tuple) else (padding,) * rank
     both = [p if isinstance(p, tuple) else (p, p) for p in given]
     if len(both) != rank or not all(len(p) == 2 and all(map(is_whole, p)) for p in both):
-        raise ValueError(f"the padding of {op} is 'SAME', 'VALID', a whole number, or a tuple with a number or a pair (before, after) "
-                         f"for each of the {rank} spatial axes, and was given as {padding!r}")
+        raise ValueError(f"the padding of {op} is 'SAME', 'VALID', a whole number, or a tuple with a number or a pair "
+                         f"(before, after) for each of the {rank} spatial axes, and was given as {padding!r}")
     return tuple(both)
 
 
@@ -85,21 +88,24 @@ def put_back(pieces, window, spatial):
     """The way back of `seen`: dx[s·o + r·u − p] = Σ pieces[u][o]."""
     def put(piece, tap):
         starts = [u * r - lo for u, r, (lo, _) in zip(tap, window.dilation, window.padding)]
-        return lax.pad(piece, jnp.zeros((), piece.dtype), _around(
-            [(a, h - a - ((o - 1) * s + 1), s - 1) for a, h, o, s in zip(starts, spatial, piece.shape[1:-1], window.strides)]))
+        pads = [(a, h - a - ((o - 1) * s + 1), s - 1)
+                for a, h, o, s in zip(starts, spatial, piece.shape[1:-1], window.strides)]
+        return lax.pad(piece, jnp.zeros((), piece.dtype), _around(pads))
     return functools.reduce(jnp.add, (put(piece, tap) for piece, tap in zip(pieces, window.taps, strict=True)))
 
 
 def spread(dy, window, spatial, winner=None):
-    """dx[i] = Σ dy[o] over the windows o that see i, without dilation; given `winner`, the number of one tap for each window, over
-    those of them in which i is that tap. Equal to `put_back` with pieces dy, or dy where winner == u, else 0.
+    """dx[i] = Σ dy[o] over the windows o that see i, without dilation; given `winner`, the number of one tap for each
+    window, over those of them in which i is that tap. Equal to `put_back` with pieces dy, or dy where winner ==
+    u, else 0.
 
-    The image is cut into blocks of the strides' size: one comparison for each of the windows that reach into a block, one or
-    two along an axis, where `put_back` has one for each tap.
+    The image is cut into blocks of the strides' size: one comparison for each of the windows that reach into a block,
+    one or two along an axis, where `put_back` has one for each tap.
     """
     if all(s == 1 for s in window.strides):
-        return put_back([dy if winner is None else jnp.where(winner == jnp.array(i, winner.dtype), dy, 0) for i in range(len(window.taps))],
-                        window, spatial)
+        taps = range(len(window.taps))
+        won = [dy if winner is None else jnp.where(winner == jnp.array(i, winner.dtype), dy, 0) for i in taps]
+        return put_back(won, window, spatial)
     n, *places, c = dy.shape
     reaching = [-(-k // s) for k, s in zip(window.size, window.strides)]
     blocks = [max(-(-(h + lo) // s), o + q - 1)
@@ -111,18 +117,21 @@ def spread(dy, window, spatial, winner=None):
         return a.reshape(n, *itertools.chain(*((m, 1) for m in blocks)), c)
 
     def piece(back):
-        number = _tap_numbers(window, back)                     # of each place of a block, in the window that stands there; −1: none
+        # of each place of a block, in the window that stands there; −1: none
+        number = _tap_numbers(window, back)
         if winner is None:
             return jnp.where(number >= 0, blocked(dy, back), 0)
         here = jnp.where(number < 0, len(window.taps) + 1, number).astype(winner.dtype)
         return jnp.where(blocked(winner, back) == here, blocked(dy, back), 0)
     total = functools.reduce(jnp.add, map(piece, itertools.product(*map(range, reaching))))
     total = total.reshape(n, *(m * s for m, s in zip(blocks, window.strides)), c)
-    return lax.slice(total, (0, *(lo for lo, _ in window.padding), 0), (n, *(lo + h for (lo, _), h in zip(window.padding, spatial)), c))
+    return lax.slice(total, (0, *(lo for lo, _ in window.padding), 0),
+                     (n, *(lo + h for (lo, _), h in zip(window.padding, spatial)), c))
 
 
 def _tap_numbers(window, back):
-    """[1 (1 s)* 1]: for each place of a block the number of the tap that sees it, of the window that stands `back` blocks before."""
+    """[1 (1 s)* 1]: for each place of a block the number of the tap that sees it, of the window that stands `back`
+    blocks before."""
     rank, number, inside = len(window.size), 0, True
     for axis, (q, s, k) in enumerate(zip(back, window.strides, window.size)):
         shape = [s if i == 2 + 2 * axis else 1 for i in range(2 + 2 * rank)]
@@ -142,14 +151,15 @@ def count(window, spatial, dtype):
 
 def axis_by_axis(window):
     """The windows along one axis each that make up this one: a sum over all is the sum over each in turn."""
-    rank = len(window.size)
-    return [Window(*(tuple(value[i] if i == axis else alone for i in range(rank)) for value, alone in zip(window, (1, 1, (0, 0), 1))))
-            for axis in range(rank)]
+    def along(axis):
+        alone = Window(*((value,) * len(window.size) for value in (1, 1, (0, 0), 1)))
+        return Window(*((*a[:axis], w[axis], *a[axis + 1:]) for w, a in zip(window, alone)))
+    return [along(axis) for axis in range(len(window.size))]
 
 
 def apart(f, *arrays):
-    """f(*arrays), written to memory once. A CPU compiler otherwise computes what is cheap anew for everyone who reads it, up to
-    a hundred times. Both ways of a choice that it cannot see through are f."""
+    """f(*arrays), written to memory once. A CPU compiler otherwise computes what is cheap anew for everyone who reads
+    it, up to a hundred times. Both ways of a choice that it cannot see through are f."""
     return lax.cond(lax.optimization_barrier(jnp.array(True)), f, f, *arrays)
 
 

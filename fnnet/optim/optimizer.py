@@ -157,8 +157,8 @@ class Chain(Frozen):
 
 
 def _apart(state, params):
-    """The state, with a copy in place of every array that is in it twice, or in the parameters, or a setting of the user's: a state
-    whose memory is given up (donated) must own each of its arrays alone."""
+    """The state, with a copy in place of every array that is in it twice, or in the parameters, or a setting of the
+    user's: a state whose memory is given up (donated) must own each of its arrays alone."""
     seen = {id(leaf) for leaf in jax.tree.leaves(params)}
 
     def own(leaf):
@@ -212,8 +212,8 @@ def need_value_fn(name, extra):
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
-    """params + updates, leaf by leaf, in the dtype of the parameters. An update of None leaves its parameter as it
-    is.
+    """params + updates, leaf by leaf, in the dtype of the parameters. An update of None leaves its parameter
+    as it is.
     """
     def moved(path, u, p):
         if u is None or p is None:

@@ -112,6 +112,11 @@ class Rule:
                 raise TypeError(sentence) from error
             raise
 
+    @property
+    def formula(self):
+        """What the docstring begins with, on one line: the formula and its derivative."""
+        return "   ".join(inspect.cleandoc(self.__doc__ or "").partition("\n\n")[0].splitlines())
+
     def __repr__(self):
         return f"<rule {self.__name__}{inspect.signature(self.reference)}>"
 

@@ -22,10 +22,11 @@ FAR = 1000.0            # e^−1000 is 0 also in float64: beyond, ∞ is spared 
 def silu(x):
     """y = x·σ(x),   y′ = σ(x)·(1 + x·σ(−x))   [Elfwing et al. 2018]
 
-    Also named swish [Ramachandran et al. 2017]. 0 at −∞. Near its zero, x = −1.278, y′ is a difference of terms of size ¼.
+    Also named swish [Ramachandran et al. 2017]. 0 at −∞. Near its zero, x = −1.278, y′ is a difference of terms
+    of size ¼.
 
-    Cost: 1.4 times the time alone, for a derivative exact to the last bits in both tails and nothing kept but x: autodiff's is 0 from
-    x = −88 on, and it keeps two arrays.
+    Cost: 1.4 times the time alone, for a derivative exact to the last bits in both tails and nothing kept but x:
+    autodiff's is 0 from x = −88 on, and it keeps two arrays.
     """
     return x * lax.logistic(x)
 
@@ -51,12 +52,14 @@ def silu_fwd(x):
 def gelu(x, *, approximate=True):
     """y = x·Φ(x),   y′ = Φ(x) + x·φ(x),   φ(x) = e^(−x²/2)/√2π = Φ′(x)   [Hendrycks & Gimpel 2016]
 
-    approximate, as in jax.nn: Φ(x) ≈ σ(z),   z = √(8/π)(x + 0.044715x³),   y′ = σ(z)(1 + x·z′·σ(−z)), where autodiff of the form
-    with tanh is 0 from x = −5 on. Its z is rounded, so that y and y′ err by up to 4 + 2|z| units in the last place: 40 at x = −5.
-    Not approximate: within 5 units, Φ and φ of one exponential, whose argument is not rounded; erfc errs by 60 at x = −8.
-    Near the zeros of y′, x = −0.75, it is a difference of terms of size ¼.
+    approximate, as in jax.nn: Φ(x) ≈ σ(z),   z = √(8/π)(x + 0.044715x³),
+    y′ = σ(z)(1 + x·z′·σ(−z)), where autodiff of the form with tanh is 0 from x = −5 on. Its z is rounded, so that y and
+    y′ err by up to 4 + 2|z| units in the last place: 40 at x = −5. Not approximate: within 5 units, Φ and φ of one
+    exponential, whose argument is not rounded; erfc errs by 60 at x = −8. Near the zeros of y′, x = −0.75, it is a
+    difference of terms of size ¼.
 
-    Cost: 1.5 times the time alone where approximate, for the tail and nothing kept but x, where autodiff keeps four arrays.
+    Cost: 1.5 times the time alone where approximate, for the tail and nothing kept but x, where autodiff
+    keeps four arrays.
     """
     if approximate:
         return x * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
@@ -94,8 +97,8 @@ def gelu_fwd(x, *, approximate):
     return gelu_value(x, approximate=approximate), (x,)
 
 
-# Mills' ratio Φ(−m)/φ(m) in float32, a quotient of polynomials in m, relatively 6e-9 off at most for m from 0 to 14 (a fit to 40
-# digits); all coefficients are positive, so that nothing cancels.
+# Mills' ratio Φ(−m)/φ(m) in float32, a quotient of polynomials in m, relatively 6e-9 off at most for m from 0 to 14
+# (a fit to 40 digits); all coefficients are positive, so that nothing cancels.
 MILLS = ((0.01022106, 0.101199062, 0.457364248, 1.09602591, 1.25331414),
          (0.0102209313, 0.101205872, 0.467429375, 1.19929121, 1.67238711, 1.0))
 ROOT = math.sqrt(2 * math.pi)
@@ -106,8 +109,8 @@ def _normal(m):
     if m.dtype != jnp.float32:
         tail = lax.erfc(m * math.sqrt(0.5)) / 2
         return tail, tail - m * jnp.exp(-m * m / 2) / ROOT, 1
-    # e^(−m²/2) with m² not rounded: of its first 12 bits the square is exact, and the rest of the exponent, at most 0.02, goes into
-    # a polynomial.
+    # e^(−m²/2) with m² not rounded: of its first 12 bits the square is exact, and the rest of the exponent, at most
+    # 0.02, goes into a polynomial.
     head = lax.stop_gradient(lax.reduce_precision(m, 8, 11))
     rest = (m - head) * (m + head) / 2
     a, unit = exp_minus(head * head / 2)
@@ -120,8 +123,8 @@ def _normal(m):
 def mish(x):
     """y = x·tanh(log(1 + eˣ)),   y′ = T + x(1 − T²)σ(x),   T = tanh(log(1 + eˣ))   [Misra 2019]
 
-    Computed from a = e^−|x| alone: T = a(a + 2)/(a(a + 2) + 2) below 0, (1 + 2a)/(1 + 2a + 2a²) above. Near its zero, x = −1.192,
-    y′ is a difference of terms of size ½.
+    Computed from a = e^−|x| alone: T = a(a + 2)/(a(a + 2) + 2) below 0, (1 + 2a)/(1 + 2a + 2a²) above. Near its zero,
+    x = −1.192, y′ is a difference of terms of size ½.
     """
     return x * jnp.tanh(jnp.logaddexp(x, jnp.zeros_like(x)))
 
@@ -176,7 +179,8 @@ def glu(x, *, axis=-1):
 
     x [... 2d ...] → y [... d ...]; the second half is the gate, as in jax.nn and PyTorch.
 
-    Cost: 1.6 times the time alone, for dv exact to the last bits, where that of autodiff is 0 from v = 17 on, and nothing kept but x.
+    Cost: 1.6 times the time alone, for dv exact to the last bits, where that of autodiff is 0 from v = 17 on, and
+    nothing kept but x.
     """
     u, v = jnp.split(x, 2, axis)
     return u * lax.logistic(v)
@@ -203,7 +207,8 @@ def swiglu(x, gate):
 
     x and gate of one shape → y of the same. The gate is the second argument, as it is the second half in glu.
 
-    Cost: 1.3 times the time alone, for the tails of silu′ and nothing kept but the arguments, where autodiff keeps three arrays.
+    Cost: 1.3 times the time alone, for the tails of silu′ and nothing kept but the arguments, where autodiff keeps
+    three arrays.
     """
     return x * silu.reference(gate)
 
@@ -236,7 +241,8 @@ def geglu_fwd(x, gate, *, approximate):
 
 @geglu.bwd
 def geglu_bwd(dy, x, gate, *, approximate):
-    return _product_back(dy, x, gate, partial(gelu_value, approximate=approximate), partial(gelu_slope, approximate=approximate))
+    return _product_back(dy, x, gate, partial(gelu_value, approximate=approximate),
+                         partial(gelu_slope, approximate=approximate))
 
 
 @rule
@@ -250,7 +256,8 @@ def reglu(x, gate):
 
 @reglu.bwd
 def reglu_bwd(dy, x, gate):
-    return _product_back(dy, x, gate, lambda g: jnp.where(g <= 0, 0, g), lambda g: jnp.where(g <= 0, 0, 1).astype(g.dtype))
+    return _product_back(dy, x, gate, lambda g: jnp.where(g <= 0, 0, g),
+                         lambda g: jnp.where(g <= 0, 0, 1).astype(g.dtype))
 
 
 def _product(x, gate, s):
@@ -268,8 +275,8 @@ def _product_back(dy, x, gate, s, slope):
 @reglu.check
 def product_check(x, gate):
     if jnp.shape(x) != jnp.shape(gate):
-        raise ValueError(f"x and its gate are of one shape: x is {list(jnp.shape(x))} and the gate {list(jnp.shape(gate))}, "
-                         "write glu(x) where they are the halves of one array")
+        raise ValueError(f"x and its gate are of one shape: x is {list(jnp.shape(x))} and the gate "
+                         f"{list(jnp.shape(gate))}, write glu(x) where they are the halves of one array")
 
 
 for inexact in (silu, gelu, mish, glu, swiglu, geglu):

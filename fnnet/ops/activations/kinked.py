@@ -63,8 +63,8 @@ def prelu_bwd(dy, x, a):
 @prelu.check
 def prelu_check(x, a):
     if jnp.shape(a) not in ((), jnp.shape(x)[-1:]):
-        raise ValueError(f"prelu takes one slope, or one for each channel: x is {list(jnp.shape(x))} and a is {list(jnp.shape(a))}, "
-                         f"give a of shape [] or {list(jnp.shape(x)[-1:])}")
+        raise ValueError(f"prelu takes one slope, or one for each channel: x is {list(jnp.shape(x))} and a is "
+                         f"{list(jnp.shape(a))}, give a of shape [] or {list(jnp.shape(x)[-1:])}")
 
 
 @rule
@@ -96,10 +96,11 @@ def relu_squared_bwd(dy, x):
 def elu(x, *, alpha=1.0):
     """y = x if x > 0 else α(eˣ − 1),   y′ = 1 or αeˣ   [Clevert et al. 2016]
 
-    y′ from x, not as y + α, which cancels for large negative x. At 0 the derivative is α. y is as exact as the compiler's eˣ − 1,
-    which in JAX 0.10 errs by up to 6 units in the last place near 0.
+    y′ from x, not as y + α, which cancels for large negative x. At 0 the derivative is α. y is as exact as the
+    compiler's eˣ − 1, which in JAX 0.10 errs by up to 6 units in the last place near 0.
 
-    Cost: an exponential on the way back, 1.3 times the time alone, 1 % of a 784-512-10 step, for a derivative exact to the last bits.
+    Cost: an exponential on the way back, 1.3 times the time alone, 1 % of a 784-512-10 step, for a derivative exact to
+    the last bits.
     """
     return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x)))
 
@@ -115,8 +116,8 @@ def celu(x, *, alpha=1.0):
 
     The derivative is continuous for every α > 0, 1 at 0. y is as exact as the compiler's eˣ − 1 (see elu).
 
-    Cost: an exponential on the way back, 1.2 times the time alone, for a derivative exact to the last bits, where JAX 0.10's autodiff
-    takes it as y/α + 1.
+    Cost: an exponential on the way back, 1.2 times the time alone, for a derivative exact to the last bits, where JAX
+    0.10's autodiff takes it as y/α + 1.
     """
     return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x) / alpha))
 
@@ -136,8 +137,8 @@ def celu_check(x, *, alpha):
 def selu(x):
     """y = λx if x > 0 else λα(eˣ − 1),   y′ = λ or λαeˣ   [Klambauer et al. 2017]
 
-    λ = 1.0507…, α = 1.6733…, for which activations of mean 0 and variance 1 stay so. At 0 the derivative is λα; in float32 it is 0
-    from x = −87.3 on, where it is 2·10⁻³⁸. y is as exact as the compiler's eˣ − 1 (see elu).
+    λ = 1.0507…, α = 1.6733…, for which activations of mean 0 and variance 1 stay so. At 0 the derivative is λα; in
+    float32 it is 0 from x = −87.3 on, where it is 2·10⁻³⁸. y is as exact as the compiler's eˣ − 1 (see elu).
 
     Cost: an exponential on the way back, 1.3 times the time alone, for a derivative exact to the last bits.
     """
@@ -173,7 +174,8 @@ def hard_sigmoid_bwd(dy, x):
 
 @rule
 def hard_silu(x):
-    """y = x·hard_sigmoid(x) = 0, x(x + 3)/6 or x,   y′ = 0, (2x + 3)/6 or 1   for x ≤ −3, between, x ≥ 3   [Howard et al. 2019]
+    """y = x·hard_sigmoid(x) = 0, x(x + 3)/6 or x,   y′ = 0, (2x + 3)/6 or 1   for x ≤ −3, between, x ≥ 3
+    [Howard et al. 2019]
 
     Also named hard_swish.
     """
@@ -227,7 +229,8 @@ def maxout(x, *, axis=-1):
 def maxout_fwd(x, *, axis):
     pieces = x.shape[axis]
     winner = jnp.argmax(x, axis).astype(jnp.uint8 if pieces <= 256 else jnp.int32)
-    return jnp.max(x, axis), (winner, jnp.zeros((pieces, 0), bool))     # the number of pieces, as a shape: it weighs nothing
+    # the number of pieces, as a shape: it weighs nothing
+    return jnp.max(x, axis), (winner, jnp.zeros((pieces, 0), bool))
 
 
 @maxout.bwd
@@ -249,7 +252,8 @@ for compared in (relu, relu6, relu_squared, hard_tanh, maxout):
     compared.takes = "real"
 for inexact in (elu, celu, selu, leaky_relu, hard_sigmoid, hard_silu, sparse_plus, sparse_sigmoid, prelu):
     inexact.takes = "floats"
-for kinked in (relu, relu6, relu_squared, leaky_relu, elu, celu, selu, hard_tanh, hard_sigmoid, hard_silu, sparse_plus, sparse_sigmoid):
+for kinked in (relu, relu6, relu_squared, leaky_relu, elu, celu, selu, hard_tanh, hard_sigmoid, hard_silu, sparse_plus,
+               sparse_sigmoid):
     kinked.example(x=apart("n d"))
     kinked.example(x=apart("n t d"))
     kinked.example(x=apart(""))

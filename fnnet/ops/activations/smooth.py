@@ -1,7 +1,8 @@
-"""Activations without a kink that are no gate: sigmoid, tanh and their integrals, and the two made of a quotient and of a root.
+"""Activations without a kink that are no gate: sigmoid, tanh and their integrals, and the two made of a quotient and of
+a root.
 
-x and y are of any shape. A derivative is a function of x or of y, whichever is exact and cheap, in terms of a = e^−|x|, which
-never overflows.
+x and y are of any shape. A derivative is a function of x or of y, whichever is exact and cheap, in terms of a = e^−|x|,
+which never overflows.
 """
 
 import math
@@ -30,9 +31,11 @@ def identity_bwd(dy):
 def sigmoid(x):
     """y = 1/(1 + e⁻ˣ),   y′ = y(1 − y) ≤ ¼
 
-    Computed as y′ = a/(1 + a)² with a = e^−|x|, which is right where y(1 − y) is not: in float32 that is 0 from x = 17 on.
+    Computed as y′ = a/(1 + a)² with a = e^−|x|, which is right where y(1 − y) is not: in float32 that is 0 from x
+    = 17 on.
 
-    Cost: an exponential on the way back, 1.5 times the time alone, 1 % of a 784-512-10 step, for a derivative exact to the last bits.
+    Cost: an exponential on the way back, 1.5 times the time alone, 1 % of a 784-512-10 step, for a derivative exact to
+    the last bits.
     """
     return 1 / (1 + jnp.exp(-x))
 
@@ -47,10 +50,11 @@ def sigmoid_slope(x):
 def tanh(x):
     """y = (eˣ − e⁻ˣ)/(eˣ + e⁻ˣ),   y′ = 1 − y²
 
-    Computed as y′ = 4a/(1 + a)² with a = e^−2|x|, which is right where 1 − y² is not: in float32 that is 0 from |x| = 9 on.
-    The value is the compiler's own, which on a CPU errs by 5 units in the last place.
+    Computed as y′ = 4a/(1 + a)² with a = e^−2|x|, which is right where 1 − y² is not: in float32 that is 0 from |x| = 9
+    on. The value is the compiler's own, which on a CPU errs by 5 units in the last place.
 
-    Cost: an exponential on the way back, 2 times the time alone, 2 % of a 784-512-10 step, for a derivative exact to the last bits.
+    Cost: an exponential on the way back, 2 times the time alone, 2 % of a 784-512-10 step, for a derivative exact to
+    the last bits.
     """
     return jnp.tanh(x)
 
@@ -165,15 +169,16 @@ def _root(x, b):
 @squareplus.check
 def squareplus_check(x, *, b):
     if not b > 0:
-        raise ValueError(f"squareplus rounds the corner of relu by b > 0, and was given b={b!r}: at b = 0 it is relu, write relu(x)")
+        raise ValueError(f"squareplus rounds the corner of relu by b > 0, and was given b={b!r}: at b = 0 it is relu, "
+                         "write relu(x)")
 
 
 @rule
 def log1mexp(x):
     """y = log(1 − e⁻ˣ),   y′ = 1/(eˣ − 1)   for x > 0   [Mächler 2012]
 
-    log(−(e⁻ˣ − 1)) below log 2 and log(1 − e⁻ˣ), as log1p, above: neither loses the difference to 1. −∞ at 0, NaN below 0. As exact
-    as the compiler's eˣ − 1, which in JAX 0.10 errs by up to 6 units in the last place.
+    log(−(e⁻ˣ − 1)) below log 2 and log(1 − e⁻ˣ), as log1p, above: neither loses the difference to 1. −∞ at 0, NaN below
+    0. As exact as the compiler's eˣ − 1, which in JAX 0.10 errs by up to 6 units in the last place.
     """
     return jnp.where(x < math.log(2), jnp.log(-jnp.expm1(-x)), jnp.log1p(-jnp.exp(-x)))
 

@@ -15,8 +15,8 @@ __all__ = ["log_softmax", "logmeanexp", "logsumexp", "softmax"]
 def softmax(x, *, axis=-1):
     """yⱼ = eˣʲ/Σₖeˣᵏ,   ∂yⱼ/∂xₖ = yⱼ(δⱼₖ − yₖ),   so dx = y·(dy − Σ dy·y)
 
-    x of any shape → y of the same. −∞ among numbers gives 0; +∞, or a row of −∞, gives NaN as in jax.nn.
-    Where one y rounds to 1, its own dx is a difference of equal numbers: from scores to a loss, softmax_cross_entropy is exact.
+    x of any shape → y of the same. −∞ among numbers gives 0; +∞, or a row of −∞, gives NaN as in jax.nn. Where one y
+    rounds to 1, its own dx is a difference of equal numbers: from scores to a loss, softmax_cross_entropy is exact.
     """
     e = jnp.exp(_shifted(x, axis))
     return (e / e.sum(axis, keepdims=True)).astype(x.dtype)
@@ -32,8 +32,9 @@ def softmax_bwd(dy, y, *, axis):
 def log_softmax(x, *, axis=-1):
     """yⱼ = xⱼ − log Σₖeˣᵏ,   ∂yⱼ/∂xₖ = δⱼₖ − eʸᵏ,   so dx = dy − eʸ·Σ dy
 
-    x of any shape → y of the same, with the sums in at least float32, so that wide float16 rows stay finite. −∞ among numbers
-    stays −∞. Where one eʸ rounds to 1, its own dx is a difference of equal numbers: softmax_cross_entropy is exact there too.
+    x of any shape → y of the same, with the sums in at least float32, so that wide float16 rows stay finite. −∞ among
+    numbers stays −∞. Where one eʸ rounds to 1, its own dx is a difference of equal numbers: softmax_cross_entropy is
+    exact there too.
 
     Cost: an exponential on the way back; what is kept is y itself, which its user has anyway, and not a second array.
     """
@@ -57,8 +58,9 @@ def _shifted(x, axis):
 def logsumexp(x, *, axis=None, keepdims=False):
     """y = log Σₖeˣᵏ,   ∂y/∂xₖ = softmax(x)ₖ
 
-    x of any shape → y without the axis, the axes or (None) all of them, as in jax.nn. Kept beside x: the largest x and the sum,
-    not y alone, which has lost the digits of the sum where x is large. A row of −∞ has y = −∞ and the derivative 0.
+    x of any shape → y without the axis, the axes or (None) all of them, as in jax.nn. Kept beside x: the largest x and
+    the sum, not y alone, which has lost the digits of the sum where x is large. A row of −∞ has y = −∞ and the
+    derivative 0.
     """
     top = _top(x, axis)
     return _squeezed(jnp.log(jnp.exp(x - top).sum(axis, keepdims=True)) + top, axis, keepdims).astype(x.dtype)
@@ -105,7 +107,8 @@ def log_of_sum_check(x, *, axis):
     axes = range(jnp.ndim(x)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     shape = jnp.shape(x)
     if not all(map(is_whole, axes)) or any(not -len(shape) <= a < len(shape) or not shape[a] for a in axes):
-        raise ValueError(f"a logarithm of a sum along axis={axis}: x is {list(shape)}, give axes of x that have at least one element")
+        raise ValueError(f"a logarithm of a sum along axis={axis}: x is {list(shape)}, give axes of x that have at "
+                         "least one element")
 
 
 @softmax.check

@@ -1,8 +1,9 @@
 """The bookkeeping of attention by blocks: which blocks there are, and how they are cut out of arrays and put back.
 
-Whole arrays stay as they were given, and only blocks are transposed, to [m x d] and [m j d]. m stands for n g, examples and heads of
-keys, or for g alone where there is one example; x for the r heads of queries that share one of keys, and the i rows of each. A block of
-scores is [m x j], of the same shape as the product that it is made by: so XLA computes what follows in its place.
+Whole arrays stay as they were given, and only blocks are transposed, to [m x d] and [m j d]. m stands for n g, examples
+and heads of keys, or for g alone where there is one example; x for the r heads of queries that share one of keys, and
+the i rows of each. A block of scores is [m x j], of the same shape as the product that it is made by: so XLA computes
+what follows in its place.
 """
 
 from typing import NamedTuple
@@ -50,10 +51,11 @@ HEADS = 64              # of all examples together, where a symbolic size of jax
 def block_sizes(heads, t, s):
     """The most rows and columns of a block, by the number of heads (of all examples) and the lengths.
 
-    Measured on x86, lengths 32 to 4096, 1 to 1024 heads: fastest are blocks whose scores take a megabyte in float32, as long as they
-    have 64 columns, and 256 are enough; as many rows or twice as many; two megabytes are computed at once. On one core causal attention
-    of 8 heads takes 0.15 of the time of the plain form at 4096 places, 0.23 at 2048, 0.41 at 1024 and 0.69 at 512 (192 heads: 0.65); of
-    64 heads 0.7 at 256 places and 1.2 at 128, where it buys memory alone. On two cores 0.34 at 2048: products of this size are made on one.
+    Measured on x86, lengths 32 to 4096, 1 to 1024 heads: fastest are blocks whose scores take a megabyte in float32, as
+    long as they have 64 columns, and 256 are enough; as many rows or twice as many; two megabytes are computed at once.
+    On one core causal attention of 8 heads takes 0.15 of the time of the plain form at 4096 places, 0.23 at 2048, 0.41
+    at 1024 and 0.69 at 512 (192 heads: 0.65); of 64 heads 0.7 at 256 places and 1.2 at 128, where it buys memory alone.
+    On two cores 0.34 at 2048: products of this size are made on one.
     """
     most = max(1, 2**18 // max(1, heads if is_whole(heads) else HEADS))
     if t * s <= 2 * most:
@@ -112,7 +114,8 @@ def bias_as_given(a, like):
 
 
 def rows(plan, a, i):
-    """Block i of the queries, [m x d]. Grouped is the block alone: a whole array of five axes would be copied before a loop."""
+    """Block i of the queries, [m x d]. Grouped is the block alone: a whole array of five axes would be copied before a
+    loop."""
     (n, g, r), size, d = plan.heads, plan.sizes[0], a.shape[-1]
     return _cut(a, 1, i, size).reshape(n, size, g, r, d).transpose(0, 2, 3, 1, 4).reshape(*plan.lead, r * size, d)
 
@@ -177,7 +180,8 @@ def indices(plan, i, j):
     _, g, r = plan.heads
     size = plan.t * plan.s
     i, j = jnp.asarray(i).astype(jnp.uint32), jnp.asarray(j).astype(jnp.uint32)
-    return (g * r * size, r * size, size, plan.s, 1), i * jnp.uint32(plan.sizes[0] * plan.s % 2**32) + j * jnp.uint32(plan.sizes[1])
+    start = i * jnp.uint32(plan.sizes[0] * plan.s % 2**32) + j * jnp.uint32(plan.sizes[1])
+    return (g * r * size, r * size, size, plan.s, 1), start
 
 
 def _part(plan, a, i, j):

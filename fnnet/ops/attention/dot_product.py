@@ -16,23 +16,26 @@ __all__ = ["attention"]
 
 
 @rule
-def attention(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=None, window=None, softcap=None, rate=0.0, block=None):
-    """O = P·V,   P = softmax(S),   S = c·Q·Kᵀ + B,   dV = Pᵀ·dO,   dS = P∘(dO·Vᵀ − Σ dO∘O),   dQ = c·dS·K,   dK = c·dSᵀ·Q,   dB = dS
+def attention(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=None, window=None, softcap=None, rate=0.0,
+              block=None):
+    """O = P·V,   P = softmax(S),   S = c·Q·Kᵀ + B,   dV = Pᵀ·dO,   dS = P∘(dO·Vᵀ − Σ dO∘O),   dQ = c·dS·K,
+    dK = c·dSᵀ·Q,   dB = dS
 
-    q [n t h d], k [n s g d], v [n s g e] → o [n t h e]: n examples, t queries, s keys, h heads, of which h/g neighbours share
-    one head of k and v [Ainslie et al. 2023]. bias and mask have up to four axes, each that of [n h t s] or 1: the bias is added to
-    the scores, and True in the mask lets a query see a key. Padding is a mask,
-    `(jnp.arange(s)[None, :] < lengths[:, None])[:, None, None, :]`. A query that sees nothing has o = 0 and gradients 0.
+    q [n t h d], k [n s g d], v [n s g e] → o [n t h e]: n examples, t queries, s keys, h heads, of which h/g neighbours
+    share one head of k and v [Ainslie et al. 2023]. bias and mask have up to four axes, each that of [n h t s] or 1:
+    the bias is added to the scores, and True in the mask lets a query see a key. Padding is a mask,
+    `(jnp.arange(s)[None, :] < lengths[:, None])[:, None, None, :]`. A query that sees nothing has o = 0
+    and gradients 0.
 
-    scale is c, 1/√d unless given [Vaswani et al. 2017]. Query i stands at the place of key i + s − t: the ends are aligned, as
-    decoding needs. causal: only keys up to that place are seen; window=w: only those less than w places away from it.
-    softcap=a makes c·Q·Kᵀ a·tanh(c·Q·Kᵀ/a), before the bias. rate: the share of P that is dropped, by a mask drawn from `key` and
-    drawn again on the way back, as in dropout: past 2³² scores it repeats.
+    scale is c, 1/√d unless given [Vaswani et al. 2017]. Query i stands at the place of key i + s − t: the ends are
+    aligned, as decoding needs. causal: only keys up to that place are seen; window=w: only those less than w places
+    away from it. softcap=a makes c·Q·Kᵀ a·tanh(c·Q·Kᵀ/a), before the bias. rate: the share of P that is dropped, by a
+    mask drawn from `key` and drawn again on the way back, as in dropout: past 2³² scores it repeats.
 
-    Only blocks of scores in which there is something to see are computed, with a running maximum [Milakov & Gimelshein 2018], and
-    once more on the way back [Dao et al. 2022]: kept are o and two numbers for each query, so memory is linear in the length.
-    block: the most rows and columns of a block, chosen by `block_sizes` unless given. Products are of the dtype given, sums of at
-    least float32.
+    Only blocks of scores in which there is something to see are computed, with a running maximum
+    [Milakov & Gimelshein 2018], and once more on the way back [Dao et al. 2022]: kept are o and two numbers for each
+    query, so memory is linear in the length. block: the most rows and columns of a block, chosen by `block_sizes`
+    unless given. Products are of the dtype given, sums of at least float32.
     """
     (n, t, h, d), (s, g) = q.shape, k.shape[1:3]
     scores = jnp.einsum("ntgrd,nsgd->ngrts", q.reshape(n, t, g, h // g, d), k).reshape(n, h, t, s) * _scale(scale, d)
@@ -72,11 +75,13 @@ def attention_fwd(q, k, v, bias, mask, key, *, causal, scale, window, softcap, r
         top = jnp.maximum(old, lax.stop_gradient(scores.max(-1, keepdims=True)))
         e, decay = jnp.exp(scores - _finite(top)), jnp.exp(old - _finite(top))
         total = decay * total + e.sum(-1, keepdims=True)
-        out = decay * out + _product("...xj,...je->...xe", _dropped(plan, e, key, rate, i, j), blocks.columns(plan, vs, j))
+        out = decay * out + _product("...xj,...je->...xe", _dropped(plan, e, key, rate, i, j),
+                                     blocks.columns(plan, vs, j))
         return tuple(blocks.put_rows(plan, a, part, i) for a, part in zip(carry, (top, total, out), strict=True))
 
     none = jnp.zeros_like(qs[..., :1], wide(q.dtype))
-    tops, totals, outs = blocks.over_pairs(plan, pair, (none - jnp.inf, none, none * jnp.zeros((1, 1, 1, v.shape[-1]), none.dtype)))
+    tops, totals, outs = blocks.over_pairs(
+        plan, pair, (none - jnp.inf, none, none * jnp.zeros((1, 1, 1, v.shape[-1]), none.dtype)))
     o = (outs / _not_0(totals))[:, :t].astype(v.dtype)
     return o, (q, k, v, bias, mask, key, o, _finite(tops), totals)
 
@@ -92,7 +97,8 @@ def attention_bwd(do, q, k, v, bias, mask, key, o, tops, totals, *, causal, scal
     along = ((dos * per_total if whole else dos.astype(totals.dtype)) * os.astype(totals.dtype)).sum(-1, keepdims=True)
 
     def pair(carry, i, j):
-        """Here scores are [m j x], and numbers of a query [m 1 x]: dK and dV, two products of three, then take P and dS as they lie."""
+        """Here scores are [m j x], and numbers of a query [m 1 x]: dK and dV, two products of three, then take P and dS
+        as they lie."""
         dqs, dks, dvs, dbias = carry
         (qi, c), doi = _scaled(blocks.rows(plan, qs, i), scale), blocks.rows(plan, dos, i)
         kj, vj = blocks.columns(plan, ks, j), blocks.columns(plan, vs, j)
@@ -107,7 +113,8 @@ def attention_bwd(do, q, k, v, bias, mask, key, o, tops, totals, *, causal, scal
         ds = ds * slope
         dq, dk = scale * _product("...jx,...jd->...xd", ds, kj), c * _product("...jx,...xd->...jd", ds, qi)
         dv = _product("...jx,...xe->...je", _dropped(plan, p, key, rate, i, j, turned=True), doi)
-        return blocks.add_rows(plan, dqs, dq, i), blocks.add_columns(plan, dks, dk, j), blocks.add_columns(plan, dvs, dv, j), dbias
+        return (blocks.add_rows(plan, dqs, dq, i), blocks.add_columns(plan, dks, dk, j),
+                blocks.add_columns(plan, dvs, dv, j), dbias)
 
     zeros = [None if a is None else jnp.zeros_like(a, totals.dtype) for a in (qs, ks, vs, biases)]
     dqs, dks, dvs, dbias = blocks.over_pairs(plan, pair, tuple(zeros))
@@ -118,7 +125,8 @@ def attention_bwd(do, q, k, v, bias, mask, key, o, tops, totals, *, causal, scal
 def _scores(plan, q, k, bias, mask, i, j, scale, softcap, turned=False):
     """A block of S, −∞ where nothing is seen, and the slope of the soft cap; [m j x] if turned."""
     scores = _product("...jd,...xd->...jx", k, q) if turned else _product("...xd,...jd->...xj", q, k)
-    if scale != 1:                                          # rounded to a bit less than float32 has, and so at once: see _scaled
+    # rounded to a bit less than float32 has, and so at once: see _scaled
+    if scale != 1:
         scores = lax.reduce_precision(scores * scale, exponent_bits=8, mantissa_bits=22)
     slope = 1
     if softcap is not None:
@@ -152,8 +160,9 @@ def _scale(scale, d):
 
 
 def _scaled(q, scale):
-    """c·Q and 1, or Q and c where c·Q would be rounded to few digits once more. c times a product less its maximum is one instruction
-    (FMA), which does not round c times the product as the maximum was: of scores of 10¹⁰ it is 2000 off."""
+    """c·Q and 1, or Q and c where c·Q would be rounded to few digits once more. c times a product less its maximum is
+    one instruction (FMA), which does not round c times the product as the maximum was: of scores of 10¹⁰ it
+    is 2000 off."""
     return (q * scale, 1) if q.dtype == wide(q.dtype) else (q, scale)
 
 
@@ -180,18 +189,22 @@ def attention_check(q, k, v, bias, mask, key, *, scale, window, softcap, rate, b
     (n, t, h, _), (_, s, _, _) = shapes[:2]
     dtypes = [jnp.result_type(a) for a in (q, k, v)]
     if len(set(dtypes)) > 1 or not jnp.issubdtype(dtypes[0], jnp.floating):
-        raise TypeError(f"attention takes real q, k and v of one dtype, and was given {', '.join(map(str, dtypes))}: cast them alike")
+        raise TypeError(f"attention takes real q, k and v of one dtype, and was given {', '.join(map(str, dtypes))}: "
+                        "cast them alike")
     for name, a in ("bias", bias), ("mask", mask):
-        if a is not None and not (jnp.ndim(a) <= 4 and all(size in (1, full) for size, full in zip(jnp.shape(a)[::-1], (s, t, h, n)))):
-            raise ValueError(f"the axes of a {name} are those of [n h t s] = {[n, h, t, s]} or 1, and it was given as {list(jnp.shape(a))}")
+        if a is not None and not (jnp.ndim(a) <= 4
+                                  and all(size in (1, full) for size, full in zip(jnp.shape(a)[::-1], (s, t, h, n)))):
+            raise ValueError(f"the axes of a {name} are those of [n h t s] = {[n, h, t, s]} or 1, and it was given as "
+                             f"{list(jnp.shape(a))}")
     if mask is not None and not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
         raise TypeError(f"a mask is True where a query may look, and was given as {jnp.result_type(mask)}: "
                         "write mask.astype(bool), or give numbers that are to be added as the bias")
     if bias is not None and not jnp.issubdtype(jnp.result_type(bias), jnp.floating):
-        raise TypeError(f"a bias is added to the scores, and was given as {jnp.result_type(bias)}: write bias.astype(q.dtype), or give "
-                        "what is True where a query may look as the mask")
+        raise TypeError(f"a bias is added to the scores, and was given as {jnp.result_type(bias)}: write "
+                        "bias.astype(q.dtype), or give what is True where a query may look as the mask")
     if not 0 <= rate < 1:
-        raise ValueError(f"the rate of attention is the share that is dropped, from 0 to less than 1, and was given as {rate}")
+        raise ValueError("the rate of attention is the share that is dropped, from 0 to less than 1, and was given as "
+                         f"{rate}")
     if rate:
         check_key(f"attention with rate={rate}", key)
     if scale is not None and (isinstance(scale, bool) or not isinstance(scale, Number)):

@@ -1,7 +1,7 @@
 """The three products of an image x [n *spatial c], a kernel w [*kernel c/groups k] and an output y [n *places k],
 joined wherever an element of the image, a tap of the kernel and a place of the output meet, i = s·o + r·u − p:
 
-    to_output(x, w)  [n *places k]           to_input(y, w)  [n *spatial c]          to_kernel(x, y)  [*kernel c/groups k]
+    to_output(x, w)  [n *places k]       to_input(y, w)  [n *spatial c]       to_kernel(x, y)  [*kernel c/groups k]
 
 Each is the derivative of the others. How it is computed on a CPU is a row of FORMS; elsewhere it is one convolution,
 which the compilers for GPUs and TPUs know best.
@@ -74,7 +74,8 @@ def transposed_convolution(y, w, window, spatial, groups):
 
 
 def _back(window, spatial, places):
-    """The padding around y, its elements s places apart, over which the flipped kernel slides to give the image back."""
+    """The padding around y, its elements s places apart, over which the flipped kernel slides to give the image back.
+    """
     before = [e - 1 - lo for e, (lo, _) in zip(window.reach, window.padding)]
     return tuple((a, h + e - 1 - ((o - 1) * s + 1) - a)
                  for a, h, e, o, s in zip(before, spatial, window.reach, places, window.strides))
@@ -87,7 +88,8 @@ def _output_by_convolution(x, w, *, window, groups):
 def _output_by_padded_convolution(x, w, *, window, groups):
     """The convolution with the padding that is fastest, of which what is wanted is cut out."""
     spatial, (c, k) = window.places(x.shape[1:-1]), w.shape[-2:]
-    padded = choose(PADDED, axes=len(spatial), c=c, k=k, rows=spatial[0], columns=spatial[-1], stride=max(window.strides),
+    padded = choose(PADDED, axes=len(spatial), c=c, k=k, rows=spatial[0], columns=spatial[-1],
+                    stride=max(window.strides),
                     more=window.reach[0] - sum(window.padding[0]), margin=sum(a != 0 for a in sum(window.padding, ())))
     return padded.run(x, w, window, groups)
 
@@ -104,9 +106,9 @@ def _with_one_more_column(x, w, window, groups):
     return y[:, :, :window.places(x.shape[1:-1])[1]]
 
 
-# JAX 0.10 has two libraries for its CPUs, and the padding decides between them over two axes. With as many rows of it as
-# the kernel has it takes one that uses every core; with fewer, one that is 1 to 1.4 times as fast on one core, and stays
-# there but for large products.
+# JAX 0.10 has two libraries for its CPUs, and the padding decides between them over two axes. With as many rows of it
+# as the kernel has it takes one that uses every core; with fewer, one that is 1 to 1.4 times as fast on one core, and
+# stays there but for large products.
 PADDED = (
     Form("as it stands", lambda axes, c: not TWO_LIBRARIES or axes != 2 or c < 3, convolution,
          "JAX 0.11 has one library; for one or two channels more padding gains nothing"),
@@ -133,10 +135,12 @@ def _input_by_padded_convolution(y, w, *, spatial, window, groups):
 
 
 def _kernel_by_convolution(x, y, *, window, groups, plainly=False):
-    """x with its channels as examples, slid over by y as a kernel. `plainly`: with the axes where every convolution has them."""
+    """x with its channels as examples, slid over by y as a kernel. `plainly`: with the axes where every convolution has
+    them."""
     rank, axes = x.ndim - 2, tuple(range(1, x.ndim - 1))
     padding = [(lo, (o - 1) * s + e - h - lo)
-               for (lo, _), o, s, e, h in zip(window.padding, y.shape[1:-1], window.strides, window.reach, x.shape[1:-1])]
+               for (lo, _), o, s, e, h in zip(window.padding, y.shape[1:-1], window.strides, window.reach,
+                                              x.shape[1:-1])]
     numbers = lax.ConvDimensionNumbers((rank + 1, 0, *axes), (rank + 1, 0, *axes), (rank, rank + 1, *range(rank)))
     if plainly:
         x, y, numbers = x.transpose(rank + 1, *axes, 0), y.transpose(*axes, 0, rank + 1), _channels_last(rank)
@@ -234,10 +238,13 @@ _BY_CONVOLUTION = Products(_output_by_padded_convolution, _input_by_padded_convo
 FORMS = (
     Form("channel by channel", lambda groups, c, k: groups > 1 and c * (k // groups) <= 4,
          Products(_output_by_channels, _input_by_channels, _kernel_by_channels),
-         "convolutions with groups run at a tenth of the speed, their dw at a hundredth and less: 5 to 100 times faster"),
+         "convolutions with groups run at a tenth of the speed, their dw at a hundredth and less: 5 to 100 times "
+         "faster"),
     Form("group by group", lambda groups: groups > 1,
-         Products(_output_by_convolution, _input_by_convolution, _kernel_by_groups), "dw alone: 10 to 300 times faster"),
-    Form("tap by tap", lambda axes, taps: axes > 2 or taps == 1, Products(_output_by_taps, _input_by_taps, _kernel_by_taps),
+         Products(_output_by_convolution, _input_by_convolution, _kernel_by_groups),
+         "dw alone: 10 to 300 times faster"),
+    Form("tap by tap", lambda axes, taps: axes > 2 or taps == 1,
+         Products(_output_by_taps, _input_by_taps, _kernel_by_taps),
          "convolutions over three axes run at a quarter of the speed of products tap by tap, and at a thirtieth with "
          "strides; the one that makes dw of a 1×1 kernel is 4 times slower than a product"),
     Form("row by row", lambda axes, taps, c, k, places, of_one: (

@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+<<<<<<< HEAD
 from fnnet.ops.losses.reduction import at_least_tiny, by_element, check_alike, check_limits, explicit, extremes, over_features, reduce
+=======
+from fnnet.numeric import explicit, extremes
+from fnnet.ops.losses.reduction import at_least_tiny, by_element, check_alike, over_features, reduce
+>>>>>>> 20bc0e5 (Fold duplicates: widen, like, explicit and one table of foreign names; wrap at 120)
 from fnnet.rule import rule
 from fnnet.sample import apart, positive, uniform
 
@@ -22,10 +27,11 @@ SHARE = 16                  # elements: their product is at most 2¹⁶
 def binary_cross_entropy(probability, target, weights=None, *, features="mean", reduction="mean"):
     """ℓ = −⟨t log p + (1 − t) log(1 − p)⟩,   ∂ℓ/∂p = −t/p + (1 − t)/(1 − p),   ∂ℓ/∂t = log(1 − p) − log p
 
-    probability, target [n ...] in [0, 1]. Of less than the smallest normal number (10⁻³⁸ in float32) no logarithm is taken and
-    by less nothing is divided: a certain and wrong prediction costs 87 and not infinity, and its gradient is as large as
-    numbers go (that of the clamped logarithm would be 0, and nothing learned). Certain and right costs 0, with gradient ±1.
-    From scores use binary_cross_entropy_with_logits, whose gradient p − t is exact where p has rounded to 0 or 1.
+    probability, target [n ...] in [0, 1]. Of less than the smallest normal number (10⁻³⁸ in float32) no logarithm is
+    taken and by less nothing is divided: a certain and wrong prediction costs 87 and not infinity, and its gradient is
+    as large as numbers go (that of the clamped logarithm would be 0, and nothing learned). Certain and right costs 0,
+    with gradient ±1. From scores use binary_cross_entropy_with_logits, whose gradient p − t is exact where p has
+    rounded to 0 or 1.
     """
     p, q = at_least_tiny(probability), at_least_tiny(1 - probability)
     return reduce(-over_features(target * jnp.log(p) + (1 - target) * jnp.log(q), features), weights, reduction)
@@ -47,8 +53,9 @@ def binary_cross_entropy_with_logits(logits, target, weights=None, *, features="
 
 
 def _cross_entropies(z, t):
-    """Of each example. From 64 features on 16 of them share one logarithm, that of the product of their 1 + a, a = e^−|z|; a and b are
-    joined to (1 + a)(1 + b) − 1 = a + b + ab, in which small ones are not lost. With the gradient 0.6 to 0.9 of the time on a CPU.
+    """Of each example. From 64 features on 16 of them share one logarithm, that of the product of their 1 + a,
+    a = e^−|z|; a and b are joined to (1 + a)(1 + b) − 1 = a + b + ab, in which small ones are not lost. With the
+    gradient 0.6 to 0.9 of the time on a CPU.
     """
     # Two terms, none negative: log(1 + eᶻ) − tz would lose the small loss of a confident and right prediction.
     a, rest = _small(z), jnp.where(z >= 0, (1 - t) * z, -t * z)
@@ -56,7 +63,8 @@ def _cross_entropies(z, t):
     if count < 4 * SHARE or count % SHARE or explicit(z):
         return over_features(rest + jnp.log1p(a), "sum")
     grouped = [array.reshape(z.shape[0], SHARE, count // SHARE) for array in (a, rest)]
-    product, rest = lax.reduce(grouped, [jnp.zeros((), z.dtype)] * 2, lambda x, y: [x[0] + y[0] + x[0] * y[0], x[1] + y[1]], (1,))
+    product, rest = lax.reduce(grouped, [jnp.zeros((), z.dtype)] * 2,
+                               lambda x, y: [x[0] + y[0] + x[0] * y[0], x[1] + y[1]], (1,))
     return (jnp.log1p(product) + rest).sum(1)
 
 
@@ -68,14 +76,17 @@ def binary_cross_entropy_with_logits_slopes(z, t):
 
 @rule
 def binary_focal(logits, target, weights=None, *, gamma=2.0, alpha=0.5, features="mean", reduction="mean"):
-    """ℓ = ⟨αt·f(z) + (1 − α)(1 − t)·f(−z)⟩,   f(z) = −σ(−z)ᵞ log σ(z),   f′ = −σ(−z)ᵞ(σ(−z) − γσ(z) log σ(z))   [Lin et al. 2017]
+    """ℓ = ⟨αt·f(z) + (1 − α)(1 − t)·f(−z)⟩,   f(z) = −σ(−z)ᵞ log σ(z),   f′ = −σ(−z)ᵞ(σ(−z) − γσ(z) log σ(z))
+    [Lin et al. 2017]
 
-    logits, target [n ...] in [0, 1]. ∂ℓ/∂t = αf(z) − (1 − α)f(−z). γ turns from what is right already, α weighs yes against no: γ = 0 and
-    α = ½ is half the binary cross-entropy. The loss and its derivatives are sums of terms of one sign, exact in the tails.
+    logits, target [n ...] in [0, 1]. ∂ℓ/∂t = αf(z) − (1 − α)f(−z). γ turns from what is right already, α weighs yes
+    against no: γ = 0 and α = ½ is half the binary cross-entropy. The loss and its derivatives are sums of terms of one
+    sign, exact in the tails.
     """
     def f(z):
         return -jnp.exp(gamma * jax.nn.log_sigmoid(-z)) * jax.nn.log_sigmoid(z)
-    return reduce(over_features(alpha * target * f(logits) + (1 - alpha) * (1 - target) * f(-logits), features), weights, reduction)
+    return reduce(over_features(alpha * target * f(logits) + (1 - alpha) * (1 - target) * f(-logits), features),
+                  weights, reduction)
 
 
 def _focal(z, gamma):
@@ -92,7 +103,13 @@ def _focal_loss(z, t, *, gamma, alpha):
     return alpha * t * _focal(z, gamma)[0] + (1 - alpha) * (1 - t) * _focal(-z, gamma)[0]
 
 
+<<<<<<< HEAD
 @by_element(binary_focal, value=_focal_loss)
+=======
+@by_element(binary_focal, value=_focal_loss, limits={
+    "gamma": (lambda gamma: gamma >= 0, "a number from 0 on"),
+    "alpha": (lambda alpha: 0 <= alpha <= 1, "a number from 0 to 1")})
+>>>>>>> 20bc0e5 (Fold duplicates: widen, like, explicit and one table of foreign names; wrap at 120)
 def binary_focal_slopes(z, t, *, gamma, alpha):
     (yes, of_yes), (no, of_no) = _focal(z, gamma), _focal(-z, gamma)
     return alpha * t * of_yes - (1 - alpha) * (1 - t) * of_no, alpha * yes - (1 - alpha) * no
@@ -100,7 +117,8 @@ def binary_focal_slopes(z, t, *, gamma, alpha):
 
 @rule
 def binary_hinge(scores, target, weights=None, *, margin=1.0, features="mean", reduction="mean"):
-    """ℓ = ⟨max(0, Δ − (2t − 1)s)⟩,   ∂ℓ/∂s = 1 − 2t and ∂ℓ/∂t = −2s where the margin Δ is violated   [Cortes & Vapnik 1995]
+    """ℓ = ⟨max(0, Δ − (2t − 1)s)⟩,   ∂ℓ/∂s = 1 − 2t and ∂ℓ/∂t = −2s where the margin Δ is violated
+    [Cortes & Vapnik 1995]
 
     scores, target [n ...]: 0 for no, 1 for yes. At the margin exactly the derivative is 0.
     """
@@ -115,7 +133,8 @@ def binary_hinge_slopes(scores, target, *, margin):
 
 
 def _small(z):
-    """e to the −|z|, by a choice of sign and not by |z|: either branch can be differentiated at 0, as often as one likes."""
+    """e to the −|z|, by a choice of sign and not by |z|: either branch can be differentiated at 0, as often as one
+    likes."""
     return jnp.exp(jnp.where(z >= 0, -z, z))
 
 
@@ -124,6 +143,7 @@ def binary_cross_entropy_check(probability, target, weights, *, features, reduct
     check_alike("binary_cross_entropy", {"probability": probability, "target": target}, weights, features, reduction)
     low, high = extremes(probability)
     if low < 0 or high > 1:
+<<<<<<< HEAD
         raise ValueError(f"binary_cross_entropy takes probabilities in [0, 1], and was given numbers from {low:g} to {high:g}: "
                          "for scores write binary_cross_entropy_with_logits")
     check_targets("binary_cross_entropy", target)
@@ -143,6 +163,10 @@ def binary_focal_check(logits, target, weights, *, gamma, alpha, features, reduc
     check_alike("binary_focal", {"logits": logits, "target": target}, weights, features, reduction)
     check_targets("binary_focal", target, ": the order is (logits, target)")
     check_limits("binary_focal", FOCAL, {"gamma": gamma, "alpha": alpha})
+=======
+        raise ValueError(f"binary_cross_entropy takes probabilities in [0, 1], and was given numbers from {low:g} to "
+                         f"{high:g}: for scores write binary_cross_entropy_with_logits")
+>>>>>>> 20bc0e5 (Fold duplicates: widen, like, explicit and one table of foreign names; wrap at 120)
 
 
 @binary_hinge.check
@@ -167,12 +191,14 @@ def _certain(probability):
         return extremes(probability * (1 - jnp.asarray(probability))) == (0, 0)
 
 
-for binary, inputs in ((binary_cross_entropy, uniform), (binary_cross_entropy_with_logits, apart), (binary_focal, apart),
+for binary, inputs in ((binary_cross_entropy, uniform), (binary_cross_entropy_with_logits, apart),
+                       (binary_focal, apart),
                        (binary_hinge, apart)):
     first = binary.arrays[0]
     binary.example(**{first: inputs("n d")}, target=uniform("n d"))
     binary.example(**{first: inputs("n")}, target=uniform("n"), weights=positive("n"))
     binary.example(**{first: inputs("n d")}, target=uniform("n d"), features="sum", reduction="none")
-binary_cross_entropy_with_logits.example(logits="n 2 32", target=uniform("n 2 32"), weights=positive("n"))     # more than one group
+# more than one group
+binary_cross_entropy_with_logits.example(logits="n 2 32", target=uniform("n 2 32"), weights=positive("n"))
 binary_focal.example(logits=apart("n d"), target=uniform("n d"), gamma=0.5, alpha=0.25)
 binary_hinge.example(scores=apart("n d"), target=uniform("n d"), margin=0.3)

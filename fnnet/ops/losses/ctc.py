@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
-from fnnet.numeric import wide
-from fnnet.ops.losses.reduction import check_real, check_reduction, counted, example_like, extremes, like, reduce, reduced, spread
+from fnnet.numeric import check_real, extremes, like, wide
+from fnnet.ops.losses.reduction import check_reduction, counted, example_like, reduce, reduced, spread
 from fnnet.rule import rule
 
 __all__ = ["ctc"]
@@ -14,18 +14,20 @@ __all__ = ["ctc"]
 
 @rule
 def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank=0, infeasible="inf", reduction="mean"):
-    """ℓ = −log Σ p(path) over the paths that spell the labels,   ∂ℓ/∂zₜₖ = softmax(zₜ)ₖ − Σ γₜ(s) over the s that write k   [Graves 2006]
+    """ℓ = −log Σ p(path) over the paths that spell the labels,
+    ∂ℓ/∂zₜₖ = softmax(zₜ)ₖ − Σ γₜ(s) over the s that write k   [Graves 2006]
 
-    logits [n t k], labels [n l] integers, lengths and label_lengths [n] integers or None (all t, all l) → ℓ [n]. A path writes a class
-    or the blank in each step; equal classes beside each other are one, then blanks are dropped. Between equal labels stands a blank,
-    so that l labels take at least l + their repetitions steps: with fewer ℓ is ∞, and its derivative 0; infeasible="zero" gives such
-    an example ℓ = 0 and leaves its weight in the mean, as PyTorch's zero_infinity. No labels in no steps cost 0. What lies behind the
-    lengths has no part, whatever it is. ℓ is not divided by the number of labels, by which PyTorch's "mean" does:
-    weights=1/label_lengths.
+    logits [n t k], labels [n l] integers, lengths and label_lengths [n] integers or None (all t, all l) → ℓ [n]. A path
+    writes a class or the blank in each step; equal classes beside each other are one, then blanks are dropped. Between
+    equal labels stands a blank, so that l labels take at least l + their repetitions steps: with fewer ℓ is ∞, and its
+    derivative 0; infeasible="zero" gives such an example ℓ = 0 and leaves its weight in the mean, as PyTorch's
+    zero_infinity. No labels in no steps cost 0. What lies behind the lengths has no part, whatever it is. ℓ is not
+    divided by the number of labels, by which PyTorch's "mean" does: weights=1/label_lengths.
 
     With b the labels between blanks [2l + 1], αₜ(s) of the paths up to step t that are at bₛ, and βₜ(s) of their ends:
-    αₜ₊₁(s) = p(bₛ)(αₜ(s) + αₜ(s − 1) + αₜ(s − 2)), the last where bₛ is neither the blank nor bₛ₋₂;   γₜ(s) = αₜ(s)βₜ(s)/Σᵣ αₜ(r)βₜ(r).
-    All are logarithms, of which every step takes off the largest, so that no step adds to the rounding of the next. Kept: α.
+    αₜ₊₁(s) = p(bₛ)(αₜ(s) + αₜ(s − 1) + αₜ(s − 2)), the last where bₛ is neither the blank nor bₛ₋₂;
+    γₜ(s) = αₜ(s)βₜ(s)/Σᵣ αₜ(r)βₜ(r). All are logarithms, of which every step takes off the largest, so that no step
+    adds to the rounding of the next. Kept: α.
     """
     blanks, skip, inside, lengths = _paths(labels, lengths, label_lengths, blank, logits)
     # Nothing is −10⁹ here: of −∞ autodiff would make NaN.
@@ -34,11 +36,13 @@ def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank
 
     def step(alpha, now):
         t, p = now
-        on = jnp.logaddexp(jnp.logaddexp(alpha, _shift(alpha, 1, -1e9)), jnp.where(skip, _shift(alpha, 2, -1e9), -1e9)) + p
+        on = jnp.logaddexp(jnp.logaddexp(alpha, _shift(alpha, 1, -1e9)),
+                           jnp.where(skip, _shift(alpha, 2, -1e9), -1e9)) + p
         return jnp.where((t < lengths)[:, None], on, alpha), None
     place = jnp.arange(blanks.shape[1])[None]
     alpha = jnp.where((lengths > 0)[:, None], jnp.where(place < 2, log_p[:, 0], -1e9), jnp.where(place < 1, 0.0, -1e9))
-    alpha, _ = lax.scan(step, alpha, (jnp.arange(1, logits.shape[1], dtype=jnp.int32), jnp.moveaxis(log_p[:, 1:], 1, 0)))
+    alpha, _ = lax.scan(step, alpha,
+                        (jnp.arange(1, logits.shape[1], dtype=jnp.int32), jnp.moveaxis(log_p[:, 1:], 1, 0)))
     loss = -jax.nn.logsumexp(jnp.where(_last(inside), alpha, -1e9), axis=-1)
     return reduce(jnp.where(loss > 1e8, _INFEASIBLE[infeasible], loss).astype(logits.dtype), weights, reduction)
 
@@ -86,15 +90,16 @@ def ctc_bwd(dy, logits, labels, lengths, label_lengths, alphas, loss, weights, *
     total = gamma.sum(-1, keepdims=True)
     gamma = jnp.moveaxis(gamma / jnp.where(total == 0, 1, total), 0, 1)             # [n t s]
     n, t, k = logits.shape
-    written = jnp.zeros((n, t, k), p.dtype).at[jnp.arange(n)[:, None, None], jnp.arange(t)[None, :, None], blanks[:, None]].add(gamma)
+    written = jnp.zeros((n, t, k), p.dtype).at[jnp.arange(n)[:, None, None], jnp.arange(t)[None, :, None],
+                                               blanks[:, None]].add(gamma)
     possible = (total[..., 0] != 0).T & (jnp.arange(t, dtype=jnp.int32)[None] < steps[:, None])
     dz = jnp.where(possible[..., None], (p - written) * dloss[:, None, None], 0)
     return *like((counted(dz, weights), logits), (None, labels), (dweights, weights)), None, None
 
 
 def _paths(labels, lengths, label_lengths, blank, logits):
-    """The labels between blanks [n 2l + 1], where a path may skip the blank before, which of them are inside the example, and how
-    many steps it has."""
+    """The labels between blanks [n 2l + 1], where a path may skip the blank before, which of them are inside the
+    example, and how many steps it has."""
     n, l = labels.shape
     labels = labels.astype(jnp.int32)
     blanks = jnp.stack([jnp.full_like(labels, blank), labels], -1).reshape(n, 2 * l)
@@ -161,16 +166,19 @@ def ctc_check(logits, labels, weights, lengths, label_lengths, *, blank, infeasi
         raise ValueError(f"infeasible must be 'inf' or 'zero'; got {infeasible!r}")
     check_real("ctc", "logits", logits)
     shape, lshape = jnp.shape(logits), jnp.shape(labels)
-    if len(shape) != 3 or len(lshape) != 2 or shape[0] != lshape[0] or not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+    if (len(shape) != 3 or len(lshape) != 2 or shape[0] != lshape[0]
+            or not jnp.issubdtype(jnp.result_type(labels), jnp.integer)):
         raise ValueError(f"ctc takes logits [n t k] and integer labels [n l]: logits are {list(shape)} and labels "
                          f"{jnp.result_type(labels)}{list(lshape)}")
     if not 0 <= blank < shape[2]:
-        raise ValueError(f"the blank of ctc is one of {shape[2]} classes, 0 to {shape[2] - 1}, and was given as {blank!r}")
+        raise ValueError(f"the blank of ctc is one of {shape[2]} classes, 0 to {shape[2] - 1}, and was given as "
+                         f"{blank!r}")
     for name, given, most in ("lengths", lengths, shape[1]), ("label_lengths", label_lengths, lshape[1]):
         if given is None:
             continue
         if jnp.shape(given) != shape[:1] or not jnp.issubdtype(jnp.result_type(given), jnp.integer):
-            raise ValueError(f"ctc takes as {name} {shape[0]} integers: given were {jnp.result_type(given)}{list(jnp.shape(given))}")
+            raise ValueError(f"ctc takes as {name} {shape[0]} integers: given were "
+                             f"{jnp.result_type(given)}{list(jnp.shape(given))}")
         low, high = extremes(given)
         if low < 0 or high > most:
             raise ValueError(f"ctc takes {name} from 0 to {most}, and was given {low if low < 0 else high}")
@@ -191,5 +199,6 @@ def some(spec, least, below):
 
 
 ctc.example(logits="h s k", labels=words("h l"))
-ctc.example(logits="n t k", labels=words("n 2"), label_lengths=some("n", 1, "2"), lengths=some("n", 3, "2"), weights=sample.positive("n"))
+ctc.example(logits="n t k", labels=words("n 2"), label_lengths=some("n", 1, "2"), lengths=some("n", 3, "2"),
+            weights=sample.positive("n"))
 ctc.example(logits="n t k", labels=sample.integers("n 2", below="6"), blank=6, reduction="sum")

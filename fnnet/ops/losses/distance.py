@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import wide
-from fnnet.ops.losses.reduction import check_limits, check_rows, counted, like, reduce, reduced, spread, widen
+from fnnet.numeric import explicit, like, wide, widen
+from fnnet.ops.losses.reduction import check_limits, check_rows, counted, reduce, reduced, spread
 from fnnet.ops.norm.length import inverse, length
 from fnnet.rule import rule
 from fnnet.sample import normal
@@ -16,7 +16,8 @@ __all__ = ["cosine_distance", "nt_xent", "triplet"]
 
 @rule
 def triplet(anchor, positive, negative, weights=None, *, margin=1.0, reduction="mean"):
-    """ℓ = max(0, ‖a − p‖² − ‖a − n‖² + α),   da = 2(n − p),   dp = 2(p − a),   dn = 2(a − n) where ℓ > 0   [Schroff et al. 2015]
+    """ℓ = max(0, ‖a − p‖² − ‖a − n‖² + α),   da = 2(n − p),   dp = 2(p − a),   dn = 2(a − n) where ℓ > 0
+    [Schroff et al. 2015]
 
     anchor, positive, negative [... d] → ℓ [...]. α is the margin.
     """
@@ -35,7 +36,8 @@ def triplet_bwd(dy, anchor, positive, negative, loss, weights, *, reduction):
     a, p, n = widen(anchor, positive, negative)
     dloss, dweights = spread(dy, loss, weights, reduction)
     d = 2 * jnp.where(loss > 0, dloss, 0)[..., None]
-    dp, dn = (counted(of, weights) for of in (-d * (a - p), d * (a - n)))       # the differences of the forward: read once
+    # the differences of the forward: read once
+    dp, dn = (counted(of, weights) for of in (-d * (a - p), d * (a - n)))
     return like((-dp - dn, anchor), (dp, positive), (dn, negative), (dweights, weights))
 
 
@@ -47,8 +49,8 @@ def _closeness(a, p, n, margin):
 def cosine_distance(prediction, target, weights=None, *, reduction="mean"):
     """ℓ = 1 − cos θ = 1 − â·b̂,   â = a/‖a‖,   da = (cos θ·â − b̂)/‖a‖,   db = (cos θ·b̂ − â)/‖b‖
 
-    prediction a, target b [... d] → ℓ [...], from 0 to 2; the cosine similarity is 1 − ℓ. Computed as ½‖â − b̂‖², which does not cancel
-    for small angles. A vector of zeros has no direction: ℓ = 1 there, and its derivatives 0.
+    prediction a, target b [... d] → ℓ [...], from 0 to 2; the cosine similarity is 1 − ℓ. Computed as ½‖â − b̂‖², which
+    does not cancel for small angles. A vector of zeros has no direction: ℓ = 1 there, and its derivatives 0.
     """
     a, b = widen(prediction, target)
     norms = jnp.sqrt((a * a).sum(-1) * (b * b).sum(-1))
@@ -76,11 +78,13 @@ def cosine_distance_bwd(dy, prediction, target, ra, rb, loss, weights, *, reduct
 
 @rule
 def nt_xent(a, b, weights=None, *, temperature=0.5, reduction="mean"):
-    """ℓᵢ = ½(ℓ(aᵢ) + ℓ(bᵢ)),   ℓ(z) = log Σ_{u≠z} e^(cos(z,u)/τ) − cos(z,z⁺)/τ,   ẑ = z/‖z‖,   dẐ = (G + Gᵀ)·Ẑ/τ   [Chen et al. 2020]
+    """ℓᵢ = ½(ℓ(aᵢ) + ℓ(bᵢ)),   ℓ(z) = log Σ_{u≠z} e^(cos(z,u)/τ) − cos(z,z⁺)/τ,   ẑ = z/‖z‖,   dẐ = (G + Gᵀ)·Ẑ/τ
+    [Chen et al. 2020]
 
-    a, b [n d], two views of each of n examples → ℓ [n]. The sum is over all views but z itself, z⁺ is the other view of the same
-    example, and G = dℓ·½(P − T) with P the softmax of a row, so dz = (dẑ − ẑ(ẑ·dẑ))/‖z‖. τ > 0 is the temperature. Inside shard_map
-    the others are those of the same device. Kept: four numbers a view, from which P is computed again.
+    a, b [n d], two views of each of n examples → ℓ [n]. The sum is over all views but z itself, z⁺ is the other view of
+    the same example, and G = dℓ·½(P − T) with P the softmax of a row, so dz = (dẑ − ẑ(ẑ·dẑ))/‖z‖. τ > 0 is the
+    temperature. Inside shard_map the others are those of the same device. Kept: four numbers a view, from which P is
+    computed again.
     """
     z = jnp.concatenate([a, b]).astype(wide(a.dtype))
     z = z / jnp.sqrt((z * z).sum(-1, keepdims=True))
@@ -100,9 +104,9 @@ def nt_xent_fwd(a, b, weights, *, temperature, reduction):
         others, about = jnp.where(partner, 0, jnp.exp(shifted)).sum(-1), jnp.where(partner, shifted, 0).sum(-1)
         each = jnp.log1p(others + jnp.expm1(about)) - about
         return (each[:a.shape[0]] + each[a.shape[0]:]) / 2, r[:, 0], top, others, about
-    of_a = jax.typeof(a).sharding
-    if jax.sharding.AxisType.Explicit in (of_a.mesh.axis_types or ()):
+    if explicit(a):
         # Every view meets every other, so that the partitioner has to choose who sends what.
+        of_a = jax.typeof(a).sharding
         forward = jax.sharding.auto_axes(forward, out_sharding=(jax.NamedSharding(of_a.mesh, jax.P(of_a.spec[0])),) * 5)
     loss, r, top, others, about = forward(a, b)
     return reduced(loss, weights, reduction, a, b), (a, b, r, top, others, about, loss, weights)
@@ -149,7 +153,8 @@ def cosine_distance_check(prediction, target, weights, *, reduction):
 def nt_xent_check(a, b, weights, *, temperature, reduction):
     check_rows("nt_xent", {"a": a, "b": b}, weights, reduction)
     if jnp.ndim(a) != 2:
-        raise ValueError(f"nt_xent takes two views [n d] of each example, and was given {list(jnp.shape(a))}: reshape them to [n d]")
+        raise ValueError(f"nt_xent takes two views [n d] of each example, and was given {list(jnp.shape(a))}: reshape "
+                         "them to [n d]")
     check_limits("nt_xent", {"temperature": (lambda tau: tau > 0, "a positive number")}, {"temperature": temperature})
 
 
@@ -159,7 +164,8 @@ def directions(spec):
     return lambda key, dtype, large: make(key, dtype, large)
 
 
-for settings in {}, {"weights": positive_numbers("n"), "margin": 0.3, "reduction": "none"}, {"margin": 2.0, "reduction": "sum"}:
+for settings in ({}, {"weights": positive_numbers("n"), "margin": 0.3, "reduction": "none"},
+                 {"margin": 2.0, "reduction": "sum"}):
     triplet.example(anchor=normal("n d", 0.3), positive=normal("n d", 0.3), negative=normal("n d", 0.3), **settings)
 cosine_distance.example(prediction=directions("n d"), target=directions("n d"))
 cosine_distance.example(prediction=directions("n t d"), target=directions("n t d"), weights=positive_numbers("n t"))

@@ -9,7 +9,7 @@ from jax import lax
 
 from fnnet import sample
 from fnnet.form import by_device
-from fnnet.numeric import is_whole, wide
+from fnnet.numeric import is_whole, like, wide
 from fnnet.ops.losses.multiclass import SOFTENED, but_true
 from fnnet.ops.losses.reduction import (
     check_classes,
@@ -17,7 +17,6 @@ from fnnet.ops.losses.reduction import (
     check_reduction,
     counted,
     kept_labels,
-    like,
     one_hot,
     reduce,
     reduced,
@@ -30,24 +29,27 @@ __all__ = ["linear_cross_entropy"]
 
 
 @rule
-def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=0.0, z_loss=0.0, softcap=None, ignore_index=None,
+def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=0.0, z_loss=0.0, softcap=None,
+                         ignore_index=None,
                          classes_first=False, chunk=None, reduction="mean"):
-    """ℓ = log Σⱼeᶻʲ − zₖ,   z = x·W + b,   ∂ℓ/∂z = softmax(z) − t,   dx = dz·Wᵀ,   dW = xᵀ·dz,   db = Σ dz   [Wijmans et al. 2025]
+    """ℓ = log Σⱼeᶻʲ − zₖ,   z = x·W + b,   ∂ℓ/∂z = softmax(z) − t,   dx = dz·Wᵀ,   dW = xᵀ·dz,   db = Σ dz
+    [Wijmans et al. 2025]
 
-    x [... d], w [d k] (as in dense, or with classes_first=True [k d], as in an embedding), labels [...] integers, b [k] → ℓ [...].
-    The scores z [... k] never exist as a whole: forward and backward go through the classes `chunk` at a time, and the backward
-    computes them again. Kept beside the arguments: three numbers a row. The true class's p − 1 is minus the other probabilities.
+    x [... d], w [d k] (as in dense, or with classes_first=True [k d], as in an embedding), labels [...] integers, b
+    [k] → ℓ [...]. The scores z [... k] never exist as a whole: forward and backward go through the classes `chunk` at a
+    time, and the backward computes them again. Kept beside the arguments: three numbers a row. The true class's p − 1
+    is minus the other probabilities.
 
     label_smoothing ε   the target t is (1 − ε) for the true class and ε/k for every class   [Szegedy et al. 2016]
     z_loss ζ            adds ζ·(log Σⱼeᶻʲ)², which keeps the scores near 0   [Chowdhery et al. 2022]
     softcap c           z = c·tanh((x·W + b)/c), between −c and c
     ignore_index        rows of this label have no part in the loss, nor in its mean
 
-    Products and sums are in at least float32, dx, dW and db in the dtypes of x, W and b. A bias of −∞ masks a class. A label outside
-    0 … k − 1 gives NaN where it cannot be refused.
+    Products and sums are in at least float32, dx, dW and db in the dtypes of x, W and b. A bias of −∞ masks a class. A
+    label outside 0 … k − 1 gives NaN where it cannot be refused.
 
-    Cost: where the scores are more than 16 MB, a fourth product of their size beside autodiff's three, at most 1.1 times the time, for
-    2 % of the scratch at 32768 classes; from 512 MB on the time is less too.
+    Cost: where the scores are more than 16 MB, a fourth product of their size beside autodiff's three, at most 1.1
+    times the time, for 2 % of the scratch at 32768 classes; from 512 MB on the time is less too.
     """
     labels, weights, _ = kept_labels(labels, weights, ignore_index, x.dtype)
     z = x @ (w.T if classes_first else w)
@@ -92,7 +94,8 @@ def linear_cross_entropy_fwd(x, w, labels, b, weights, *, label_smoothing, z_los
         so_far, _ = lax.scan(lambda so_far, start: (step(so_far, start, size), None), so_far, starts)
     top, others, about, below = so_far
     about = about - top
-    rest = jnp.log1p(others + jnp.expm1(about))         # log Σ eᶻ − top: the true class apart, so that a tiny rest is not lost
+    # log Σ eᶻ − top: the true class apart, so that a tiny rest is not lost
+    rest = jnp.log1p(others + jnp.expm1(about))
     loss = rest - about
     if label_smoothing:
         loss = (1 - label_smoothing) * loss + label_smoothing * (rest - below / classes)
@@ -111,7 +114,8 @@ def linear_cross_entropy_bwd(dy, x, w, labels, b, top, others, about, loss, weig
     dweights = dweights if weights is None or keep is None else dweights * keep
     classes, first, starts, size = _chunks(x, w, classes_first, chunk)
     rows = lambda a: a.reshape(math.prod(labels.shape), *a.shape[labels.ndim:])
-    x2, true, top, others, about = map(rows, (counted(x, weighing), true, *(counted(a, weighing) for a in (top, others, about))))
+    top, others, about = (counted(a, weighing) for a in (top, others, about))
+    x2, true, top, others, about = map(rows, (counted(x, weighing), true, top, others, about))
     dloss = jnp.where(valid(true, classes), rows(dloss), jnp.nan)
     dloss = dloss if weighing is None else counted(dloss, rows(weighing))
     # ∂ℓ/∂zⱼ = pⱼ(1 + 2ζ·log Σ eᶻ) − tⱼ, of which everything but eᶻ is a number a row.
@@ -143,11 +147,13 @@ def linear_cross_entropy_bwd(dy, x, w, labels, b, top, others, about, loss, weig
     if len(starts):
         carry, _ = lax.scan(lambda carry, start: (step(carry, start, size), None), carry, starts)
     dx, dw, db = carry
-    return like((dx.reshape(x.shape), x), (dw, w), (None, labels), (db, b), (None if weights is None else dweights, weights))
+    return like((dx.reshape(x.shape), x), (dw, w), (None, labels), (db, b),
+                (None if weights is None else dweights, weights))
 
 
 def _scores(x, part, b, start, softcap):
-    """The scores of some classes in the dtype of computing; and the slope of the soft cap, 1 − tanh² without its cancellation."""
+    """The scores of some classes in the dtype of computing; and the slope of the soft cap, 1 − tanh² without its
+    cancellation."""
     z = jnp.matmul(x, part, preferred_element_type=wide(x.dtype))
     if b is not None:
         z = z + jnp.broadcast_to(lax.dynamic_slice_in_dim(b, start, part.shape[1]).astype(z.dtype), z.shape)
@@ -184,9 +190,10 @@ def _chunks(x, w, classes_first, chunk):
 def chunk_of(rows, classes):
     """How many classes at a time. Two arrays [rows chunk] are all the scratch there is; a smaller chunk costs time.
 
-    Measured on a CPU core. All of them while the scores are at most 16 MB: computed once, as the compiler sees that the backward
-    asks for the same; 256 and 128 rows, 1024 and 32768 classes: 0.75 of the time of chunks. Else 512 classes and more: with 2048 rows
-    3 % faster than 2048 classes, with a quarter of the scratch; with 512 rows 512 and 2048 classes differ by 1 %.
+    Measured on a CPU core. All of them while the scores are at most 16 MB: computed once, as the compiler sees that the
+    backward asks for the same; 256 and 128 rows, 1024 and 32768 classes: 0.75 of the time of chunks. Else 512 classes
+    and more: with 2048 rows 3 % faster than 2048 classes, with a quarter of the scratch; with 512 rows 512 and 2048
+    classes differ by 1 %.
     """
     if not is_whole(rows):                  # a symbolic size of jax.export
         return 512
@@ -199,14 +206,16 @@ def linear_cross_entropy_check(x, w, labels, b, weights, *, label_smoothing, z_l
     name, shapes = "linear_cross_entropy", [list(jnp.shape(a)) for a in (x, w)]
     if len(shapes[1]) != 2 or not shapes[0] or shapes[0][-1] != shapes[1][int(classes_first)]:
         other = not classes_first and len(shapes[1]) == 2 and shapes[0][-1:] == shapes[1][1:]
-        raise ValueError(f"{name} takes x [... d] and w {'[k d]' if classes_first else '[d k]'}: x is {shapes[0]} and w is {shapes[1]}"
+        raise ValueError(f"{name} takes x [... d] and w {'[k d]' if classes_first else '[d k]'}: x is {shapes[0]} and "
+                         f"w is {shapes[1]}"
                          + (", for a w [k d] write classes_first=True" if other else ""))
     classes = shapes[1][1 - classes_first]
     if b is not None and jnp.shape(b) != (classes,):
         raise ValueError(f"{name} takes a bias b [{classes}] for {classes} classes: b is {list(jnp.shape(b))}")
     check_classes(name, "x", x, (*shapes[0][:-1], classes), labels, ignore_index=ignore_index)
     check_reduction(name, weights, tuple(shapes[0][:-1]), reduction)
-    check_limits(name, LIMITS, {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": softcap, "chunk": chunk})
+    check_limits(name, LIMITS,
+                 {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": softcap, "chunk": chunk})
 
 
 LIMITS = SOFTENED | {
@@ -217,5 +226,6 @@ LIMITS = SOFTENED | {
 for settings in ({}, {"b": "k", "weights": sample.positive("n"), "chunk": 3, "label_smoothing": 0.1, "z_loss": 0.01},
                  {"b": "k", "ignore_index": 1, "chunk": 4, "reduction": "none"}):
     linear_cross_entropy.example(x="n d", w="d k", labels=sample.integers("n", below="k"), **settings)
-linear_cross_entropy.example(x="n t d", w="k d", labels=sample.integers("n t", below="k"), classes_first=True, chunk=2, softcap=2.0,
+linear_cross_entropy.example(x="n t d", w="k d", labels=sample.integers("n t", below="k"), classes_first=True, chunk=2,
+                             softcap=2.0,
                              reduction="sum")

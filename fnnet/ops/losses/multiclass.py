@@ -5,7 +5,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
+<<<<<<< HEAD
 from fnnet.numeric import extremes, wide
+=======
+from fnnet.numeric import like, wide, widen
+>>>>>>> 20bc0e5 (Fold duplicates: widen, like, explicit and one table of foreign names; wrap at 120)
 from fnnet.ops.activations.softmax import logsumexp
 from fnnet.ops.losses.reduction import (
     are_distributions,
@@ -16,13 +20,11 @@ from fnnet.ops.losses.reduction import (
     counted,
     integers,
     kept_labels,
-    like,
     one_hot,
     reduce,
     reduced,
     spread,
     valid,
-    widen,
 )
 from fnnet.rule import rule
 
@@ -30,13 +32,15 @@ __all__ = ["kl_divergence", "multiclass_focal", "multiclass_hinge", "softmax_cro
 
 
 @rule
-def softmax_cross_entropy(logits, labels, weights=None, *, label_smoothing=0.0, z_loss=0.0, ignore_index=None, reduction="mean"):
-    """ℓ = −log softmax(z)ₖ for the true class k, or −Σⱼ tⱼ log softmax(z)ⱼ,   ∂ℓ/∂z = softmax(z) − t,   ∂ℓ/∂t = −log softmax(z)
+def softmax_cross_entropy(logits, labels, weights=None, *, label_smoothing=0.0, z_loss=0.0, ignore_index=None,
+                          reduction="mean"):
+    """ℓ = −log softmax(z)ₖ for the true class k, or −Σⱼ tⱼ log softmax(z)ⱼ,   ∂ℓ/∂z = softmax(z) − t,
+    ∂ℓ/∂t = −log softmax(z)
 
-    logits [... k], labels [...] integers, or [... k] distributions → ℓ [...].
-    For the true class p − 1 is computed as minus the sum of the other probabilities, which does not cancel when p rounds to 1.
-    Distributions need not sum to 1: ∂ℓ/∂z = softmax(z)·Σt − t. 0·log 0 is 0, so that classes may be masked by scores of −∞.
-    Kept beside the arguments: three numbers a row. A label outside 0 … k − 1 gives NaN where it cannot be refused.
+    logits [... k], labels [...] integers, or [... k] distributions → ℓ [...]. For the true class p − 1 is computed as
+    minus the sum of the other probabilities, which does not cancel when p rounds to 1. Distributions need not sum to 1:
+    ∂ℓ/∂z = softmax(z)·Σt − t. 0·log 0 is 0, so that classes may be masked by scores of −∞. Kept beside the arguments:
+    three numbers a row. A label outside 0 … k − 1 gives NaN where it cannot be refused.
 
     label_smoothing ε   the target is (1 − ε)·t + ε/k   [Szegedy et al. 2016]
     z_loss ζ            adds ζ·(log Σⱼeᶻʲ)², which keeps the scores near 0   [Chowdhery et al. 2022]
@@ -64,7 +68,8 @@ def softmax_cross_entropy(logits, labels, weights=None, *, label_smoothing=0.0, 
 @softmax_cross_entropy.fwd
 def softmax_cross_entropy_fwd(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reduction):
     z, k = logits.astype(wide(logits.dtype)), logits.shape[-1]
-    top = lax.stop_gradient(z.max(-1))          # which number is subtracted changes nothing, differentiated twice neither
+    # which number is subtracted changes nothing, differentiated twice neither
+    top = lax.stop_gradient(z.max(-1))
     shifted = z - top[..., None]
     # Σ eᶻ over all classes but one is kept beside that one: 1 + tiny would lose the tiny.
     if integers(labels):
@@ -96,7 +101,9 @@ def softmax_cross_entropy_fwd(logits, labels, weights, *, label_smoothing, z_los
 def softmax_cross_entropy_bwd(dy, logits, labels, top, others, about, loss, weights, *, label_smoothing, z_loss,
                               ignore_index, reduction):
     k, whole = logits.shape[-1], integers(labels)
-    classes, weighing, keep = kept_labels(labels, weights, ignore_index, top.dtype) if whole else (labels, weights, None)
+    classes, weighing, keep = labels, weights, None
+    if whole:
+        classes, weighing, keep = kept_labels(labels, weights, ignore_index, top.dtype)
     dloss, dweights = spread(dy, jnp.zeros_like(top) if loss is None else loss, weighing, reduction)
     dweights = None if weights is None else dweights if keep is None else dweights * keep
     shifted = logits.astype(top.dtype) - top[..., None]
@@ -120,8 +127,8 @@ def softmax_cross_entropy_bwd(dy, logits, labels, top, others, about, loss, weig
 
 
 def but_true(shifted, true):
-    """eᶻ, 0 for the true class. Masked before the exponential, so that forward and backward are seen to want one and the same array,
-    which then is made where dz will be; two arrays of this size were 1.7 times the time."""
+    """eᶻ, 0 for the true class. Masked before the exponential, so that forward and backward are seen to want one and
+    the same array, which then is made where dz will be; two arrays of this size were 1.7 times the time."""
     return jnp.exp(jnp.where(true, -jnp.inf, shifted))
 
 
@@ -168,11 +175,12 @@ def _excess(scores, labels, margin):
 
 @rule
 def multiclass_focal(logits, labels, weights=None, *, gamma=2.0, reduction="mean"):
-    """ℓ = −(1 − p)ᵞ log p,   p = softmax(z)ₖ,   ∂ℓ/∂z = (1 − p)ᵞ(1 − γ·p log p/(1 − p))·(softmax(z) − t)   [Lin et al. 2017]
+    """ℓ = −(1 − p)ᵞ log p,   p = softmax(z)ₖ,   ∂ℓ/∂z = (1 − p)ᵞ(1 − γ·p log p/(1 − p))·(softmax(z) − t)
+    [Lin et al. 2017]
 
-    logits [... k], labels [...] integers, the true class k → ℓ [...]. γ turns from what is right already; 0 is the cross-entropy. The
-    paper's α is weights=of_class[labels]. 1 − p is the sum of the other probabilities, so that both tails are exact. Kept: three
-    numbers a row.
+    logits [... k], labels [...] integers, the true class k → ℓ [...]. γ turns from what is right already; 0 is the
+    cross-entropy. The paper's α is weights=of_class[labels]. 1 − p is the sum of the other probabilities, so that both
+    tails are exact. Kept: three numbers a row.
     """
     log_p = jax.nn.log_softmax(logits.astype(wide(logits.dtype)), axis=-1)
     true = one_hot(labels, logits.shape[-1])
@@ -189,7 +197,8 @@ def multiclass_focal_fwd(logits, labels, weights, *, gamma, reduction):
     others, about = but_true(shifted, true).sum(-1), at_label(z, labels) - top
     loss = _power(others / (others + jnp.exp(about)), gamma) * (jnp.log1p(others + jnp.expm1(about)) - about)
     loss = jnp.where(valid(labels, z.shape[-1]), loss, jnp.nan)
-    return reduced(loss, weights, reduction, logits), (logits, labels, top, others, about, loss if weights is not None else None, weights)
+    saved = logits, labels, top, others, about, loss if weights is not None else None, weights
+    return reduced(loss, weights, reduction, logits), saved
 
 
 @multiclass_focal.bwd
@@ -199,11 +208,13 @@ def multiclass_focal_bwd(dy, logits, labels, top, others, about, loss, weights, 
     total = others + jnp.exp(about)
     p, wrong = jnp.exp(about) / total, others / total
     surprise = jnp.where(p == 0, 0, p * (jnp.log1p(others + jnp.expm1(about)) - about))     # −p log p
-    sure = wrong < jnp.finfo(wrong.dtype).eps               # there it is 1 − wrong/2, and a further derivative divides by wrong²
+    # there it is 1 − wrong/2, and a further derivative divides by wrong²
+    sure = wrong < jnp.finfo(wrong.dtype).eps
     turned = jnp.where(sure, 1, surprise / jnp.where(sure, 1, wrong))
     share = dloss * _power(wrong, gamma) * (1 + gamma * turned) / total
     true = one_hot(labels, logits.shape[-1])
-    dz = jnp.where(true, -(others * share)[..., None], but_true(logits.astype(top.dtype) - top[..., None], true) * share[..., None])
+    dz = jnp.where(true, -(others * share)[..., None],
+                   but_true(logits.astype(top.dtype) - top[..., None], true) * share[..., None])
     return like((counted(dz, weights), logits), (None, labels), (dweights, weights))
 
 
@@ -214,11 +225,12 @@ def _power(u, gamma):
 
 @rule
 def kl_divergence(log_probability, target, weights=None, *, reduction="mean"):
-    """ℓ = Σⱼ tⱼ(log tⱼ − qⱼ),   q the logarithms of the probabilities,   ∂ℓ/∂q = −t,   ∂ℓ/∂t = log t − q + 1   [Kullback & Leibler 1951]
+    """ℓ = Σⱼ tⱼ(log tⱼ − qⱼ),   q the logarithms of the probabilities,   ∂ℓ/∂q = −t,   ∂ℓ/∂t = log t − q + 1
+    [Kullback & Leibler 1951]
 
-    log_probability, target [... k] → ℓ [...]: kl_divergence(log_softmax(z), t). The mean is over the rows, as PyTorch's "batchmean".
-    0·log 0 is 0, also where q is −∞, and ∂ℓ/∂t is taken as 0 at t = 0, where it is −∞. ℓ is a sum of terms of both signs: close to
-    t it is rounding alone; its derivatives are exact there too.
+    log_probability, target [... k] → ℓ [...]: kl_divergence(log_softmax(z), t). The mean is over the rows, as PyTorch's
+    "batchmean". 0·log 0 is 0, also where q is −∞, and ∂ℓ/∂t is taken as 0 at t = 0, where it is −∞. ℓ is a sum of terms
+    of both signs: close to t it is rounding alone; its derivatives are exact there too.
     """
     return reduce((target * _gap(log_probability, target)).sum(-1), weights, reduction)
 
@@ -257,8 +269,8 @@ def softmax_cross_entropy_check(logits, labels, weights, *, label_smoothing, z_l
     check_labels(name, logits, labels, weights, reduction, distributions=True, ignore_index=ignore_index)
     check_limits(name, SOFTENED, {"label_smoothing": label_smoothing, "z_loss": z_loss})
     if ignore_index is not None and not integers(labels):
-        raise ValueError(f"{name} ignores rows by an integer label, and was given distributions {list(jnp.shape(labels))}: "
-                         "give such rows a weight of 0, weights=...")
+        raise ValueError(f"{name} ignores rows by an integer label, and was given distributions "
+                         f"{list(jnp.shape(labels))}: give such rows a weight of 0, weights=...")
 
 
 @multiclass_hinge.check
@@ -286,15 +298,19 @@ def kl_divergence_check(log_probability, target, weights, *, reduction):
 softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k"))
 softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"))
 softmax_cross_entropy.example(logits="n t k", labels=sample.integers("n t", below="k"), weights=sample.positive("n t"))
-softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"), weights=sample.positive("n"), reduction="sum")
-softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k"), reduction="none", label_smoothing=0.1, z_loss=0.01,
+softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"), weights=sample.positive("n"),
+                              reduction="sum")
+softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k"), reduction="none",
+                              label_smoothing=0.1, z_loss=0.01,
                               ignore_index=1)
 softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"), label_smoothing=0.1, z_loss=0.01)
 multiclass_hinge.example(scores="n k", labels=sample.integers("n", below="k"))
-multiclass_hinge.example(scores="n k", labels=sample.integers("n", below="k"), weights=sample.positive("n"), margin=0.3, reduction="sum")
+multiclass_hinge.example(scores="n k", labels=sample.integers("n", below="k"), weights=sample.positive("n"), margin=0.3,
+                         reduction="sum")
 multiclass_hinge.example(scores="n t k", labels=sample.integers("n t", below="k"), reduction="none")
 multiclass_focal.example(logits="n k", labels=sample.integers("n", below="k"))
-multiclass_focal.example(logits="n t k", labels=sample.integers("n t", below="k"), weights=sample.positive("n t"), gamma=0.5)
+multiclass_focal.example(logits="n t k", labels=sample.integers("n t", below="k"), weights=sample.positive("n t"),
+                         gamma=0.5)
 multiclass_focal.example(logits="n k", labels=sample.integers("n", below="k"), gamma=0.0, reduction="none")
 kl_divergence.example(log_probability="n k", target=sample.distribution("n k"))
 kl_divergence.example(log_probability="n t k", target=sample.distribution("n t k"), weights=sample.positive("n t"))

@@ -1,20 +1,19 @@
 """Losses. ℓ is one number for each example; then comes the reduction.
 
     reduction   "mean" (default) Σ wℓ / Σ w,  "sum" Σ wℓ,  "none" wℓ     w = 1 where no weights are given
-    weights     [n] or None, one for each example. Weights that are all 0 give a mean of 0. An example of weight 0 adds exactly 0 to
-                the value and to the gradients, even where its loss is infinite or NaN
+    weights     [n] or None, one for each example. Weights that are all 0 give a mean of 0. An example of weight 0 adds
+                exactly 0 to the value and to the gradients, even where its loss is infinite or NaN
 
 Rules compute in at least float32 and answer in the dtypes they were given.
 """
 
 import math
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from fnnet.form import by_device
-from fnnet.numeric import check_real, extremes, wide
+from fnnet.numeric import check_real, explicit, extremes, like, wide, widen
 
 SUMS_TO_1 = 1e-2            # by how much sums of probabilities in bfloat16 are off
 REDUCTIONS = ("mean", "sum", "none")
@@ -34,7 +33,8 @@ def reduce(loss, weights, reduction):
 def reduced(loss, weights, reduction, *arrays):
     """`reduce` for a forward: of losses in the dtype of computing, to the dtype the reference would give."""
     given = arrays if weights is None else (*arrays, weights)
-    return reduce(loss, None if weights is None else weights.astype(loss.dtype), reduction).astype(jnp.result_type(*given))
+    return reduce(loss, None if weights is None else weights.astype(loss.dtype),
+                  reduction).astype(jnp.result_type(*given))
 
 
 def spread(dy, loss, weights, reduction):
@@ -52,30 +52,21 @@ def spread(dy, loss, weights, reduction):
 
 
 def counted(a, weights):
-    """`a`, whose leading axes are those of the weights, with 0 for every example of weight 0, where 0·∞ would be NaN."""
+    """`a`, whose leading axes are those of the weights, with 0 for every example of weight 0, where 0·∞ would be NaN.
+    """
     if weights is None:
         return a
     return jnp.where(jnp.expand_dims(weights == 0, tuple(range(weights.ndim, a.ndim))), jnp.zeros((), a.dtype), a)
-
-
-def like(*pairs):
-    """Each cotangent in the dtype of its argument."""
-    return tuple(d if d is None else d.astype(a.dtype) for d, a in pairs)
 
 
 def _nonzero(total):
     return jnp.where(total == 0, 1, total)
 
 
-def widen(*arrays):
-    """The arrays in the dtype of computing, which is the first one's if that is not narrower than float32."""
-    return [a.astype(wide(arrays[0].dtype)) for a in arrays]
-
-
 def by_element(loss, *, value=None, total=None, limits=None):
-    """Decorates `slopes(*arrays, *, settings)`, the derivatives of a loss with respect to each of its arrays, for a loss that is
-    one number for each element, joined over the features. `value` computes it where the reference's way loses digits, or `total` its
-    sums over the features of each example."""
+    """Decorates `slopes(*arrays, *, settings)`, the derivatives of a loss with respect to each of its arrays, for a
+    loss that is one number for each element, joined over the features. `value` computes it where the reference's way
+    loses digits, or `total` its sums over the features of each example."""
     def decorator(slopes):
         def forward(*given, features, reduction, **settings):
             *arrays, weights = given
@@ -92,7 +83,8 @@ def by_element(loss, *, value=None, total=None, limits=None):
             first, *_ = wide_arrays = widen(*arrays)
             each = example_like(first) if each is None else each
             _, dweights = spread(dy, each, weights, reduction)
-            dloss, _ = spread(dy / elements(first, features), each, weights, reduction)     # one number first, then for each example
+            # one number first, then for each example
+            dloss, _ = spread(dy / elements(first, features), each, weights, reduction)
             d = jnp.expand_dims(dloss, tuple(range(1, first.ndim)))
             slopes_of_all = zip(slopes(*wide_arrays, **settings), arrays)
             return like(*((counted(d * slope, weights), a) for slope, a in slopes_of_all), (dweights, weights))
@@ -128,17 +120,17 @@ def at_least_tiny(p):
 
 
 def one_hot(labels, classes, start=0):
-    """True at the label, among so many classes from `start` on: compared, never gathered, so that it may be sharded, and never a
-    matrix of numbers."""
+    """True at the label, among so many classes from `start` on: compared, never gathered, so that it may be sharded,
+    and never a matrix of numbers."""
     labels = _index(labels)
     here = lax.broadcasted_iota(labels.dtype, (1,) * labels.ndim + (classes,), labels.ndim)
     return here + jnp.asarray(start, labels.dtype) == labels[..., None]
 
 
 def at_label(scores, labels):
-    """The score of the true class, any of them where the label is none. On a CPU gathered: comparing is a pass over an array of masked
-    scores that has to be made, 1.1 times the time of a cross-entropy and its gradient. Elsewhere it is part of a pass made anyway, and
-    on a mesh with Explicit axes the classes may be on several devices."""
+    """The score of the true class, any of them where the label is none. On a CPU gathered: comparing is a pass over an
+    array of masked scores that has to be made, 1.1 times the time of a cross-entropy and its gradient. Elsewhere it is
+    part of a pass made anyway, and on a mesh with Explicit axes the classes may be on several devices."""
     labels = _index(labels)
 
     def compared(scores, labels):
@@ -151,18 +143,14 @@ def at_label(scores, labels):
     return by_device(scores, labels, cpu=gathered, default=compared)
 
 
-def explicit(a):
-    """Whether it lies on a mesh with Explicit axes, where what crosses them must be said."""
-    return jax.sharding.AxisType.Explicit in (jax.typeof(a).sharding.mesh.axis_types or ())
-
-
 def valid(labels, classes):
     labels = _index(labels)
     return (labels >= 0) & (labels < classes)
 
 
 def kept_labels(labels, weights, ignore_index, dtype):
-    """Labels that are classes, the weights with 0 where a label is ignored, and 1 where it is not: None where none may be."""
+    """Labels that are classes, the weights with 0 where a label is ignored, and 1 where it is not: None where
+    none may be."""
     labels = _index(labels)
     if ignore_index is None:
         return labels, weights, None
@@ -184,7 +172,8 @@ def check_reduction(name, weights, shape, reduction):
     if reduction not in REDUCTIONS:
         raise ValueError(f"{reduction!r} is no reduction of {name}: write one of {', '.join(map(repr, REDUCTIONS))}")
     if weights is not None and jnp.shape(weights) != shape:
-        raise ValueError(f"{name} takes one weight for each example, {list(shape)}, and was given weights {list(jnp.shape(weights))}")
+        raise ValueError(f"{name} takes one weight for each example, {list(shape)}, and was given weights "
+                         f"{list(jnp.shape(weights))}")
 
 
 def check_alike(name, arrays, weights, features, reduction):
@@ -205,7 +194,8 @@ def check_rows(name, arrays, weights, reduction):
     what, first = next(iter(arrays.items()))
     check_real(name, what, first)
     if not shapes[what] or any(shape != shapes[what] for shape in shapes.values()):
-        raise ValueError(f"{name} takes {_and(shapes)} of one shape [... d], and was given {_and(map(str, shapes.values()))}")
+        raise ValueError(f"{name} takes {_and(shapes)} of one shape [... d], and was given "
+                         f"{_and(map(str, shapes.values()))}")
     check_reduction(name, weights, jnp.shape(first)[:-1], reduction)
 
 
@@ -240,10 +230,12 @@ def check_classes(name, what, given, scores_shape, labels, distributions=False, 
     """Labels for scores of a shape: what is given is the scores, or what they are made of."""
     check_real(name, what, given)
     shape = jnp.shape(labels)
-    wanted = f"integer labels {list(scores_shape[:-1])}" + (f" or distributions {list(scores_shape)}" if distributions else "")
+    wanted = f"integer labels {list(scores_shape[:-1])}"
+    wanted += f" or distributions {list(scores_shape)}" if distributions else ""
     whole = jnp.issubdtype(jnp.result_type(labels), jnp.integer)
     real = jnp.issubdtype(jnp.result_type(labels), jnp.floating)
-    if not scores_shape or shape != (scores_shape[:-1] if whole else scores_shape) or not (whole or (real and distributions)):
+    right = shape == (scores_shape[:-1] if whole else scores_shape) and (whole or (real and distributions))
+    if not scores_shape or not right:
         raise ValueError(f"{name} with {what} {list(jnp.shape(given))} takes {wanted}, and was given "
                          f"{jnp.result_type(labels)}{list(shape)}")
     if scores_shape[-1] == 1:
@@ -254,5 +246,5 @@ def check_classes(name, what, given, scores_shape, labels, distributions=False, 
         remedy = "count from 0, or give the last layer more features"
         if ignore_index is None and low < 0:
             remedy = f"for rows without a label write ignore_index={low}" if distributions or what == "x" else remedy
-        raise ValueError(f"{name} with {scores_shape[-1]} classes takes labels 0 to {scores_shape[-1] - 1}, and was given the label "
-                         f"{low if low < 0 else high}: {remedy}")
+        raise ValueError(f"{name} with {scores_shape[-1]} classes takes labels 0 to {scores_shape[-1] - 1}, and was "
+                         f"given the label {low if low < 0 else high}: {remedy}")

@@ -45,7 +45,8 @@ def absolute_error_slopes(prediction, target):
 
 @rule
 def huber(prediction, target, weights=None, *, delta=1.0, features="mean", reduction="mean"):
-    """ℓ = ⟨½r² if |r| ≤ δ, else δ(|r| − ½δ)⟩,   r = ŷ − y,   ∂ℓ/∂ŷ = r, at most δ and at least −δ,   ∂ℓ/∂y = −∂ℓ/∂ŷ   [Huber 1964]
+    """ℓ = ⟨½r² if |r| ≤ δ, else δ(|r| − ½δ)⟩,   r = ŷ − y,   ∂ℓ/∂ŷ = r, at most δ and at least −δ,   ∂ℓ/∂y = −∂ℓ/∂ŷ
+    [Huber 1964]
 
     prediction, target [n ...]. The smooth L1 loss of parameter β is this with delta=β, divided by β.
 
@@ -67,8 +68,9 @@ def huber_slopes(prediction, target, *, delta):
 def log_cosh(prediction, target, weights=None, *, features="mean", reduction="mean"):
     """ℓ = ⟨log cosh(ŷ − y)⟩,   ∂ℓ/∂ŷ = tanh(ŷ − y),   ∂ℓ/∂y = −∂ℓ/∂ŷ
 
-    prediction, target [n ...]. About ½r² for small differences r, |r| − log 2 for large ones. Small ones as log(1 + 2 sinh²(r/2)),
-    since r + log(1 + e⁻²ʳ) − log 2 is rounding alone where r is: in float32 at 10⁻⁴ wrong by more than its size.
+    prediction, target [n ...]. About ½r² for small differences r, |r| − log 2 for large ones. Small ones as log(1 + 2
+    sinh²(r/2)), since r + log(1 + e⁻²ʳ) − log 2 is rounding alone where r is: in float32 at 10⁻⁴ wrong by more
+    than its size.
 
     Cost: a hyperbolic sine beside the logarithm, for a loss exact to the last bits also where it is small.
     """
@@ -80,7 +82,8 @@ def _log_cosh(prediction, target):
     r = prediction - target
     small = jnp.where(jnp.abs(r) < 1, r, 0)
     large = jnp.where(r < 0, -r, r)
-    return jnp.where(jnp.abs(r) < 1, jnp.log1p(2 * jnp.sinh(small / 2) ** 2), large + jnp.log1p(jnp.exp(-2 * large)) - math.log(2))
+    return jnp.where(jnp.abs(r) < 1, jnp.log1p(2 * jnp.sinh(small / 2) ** 2),
+                     large + jnp.log1p(jnp.exp(-2 * large)) - math.log(2))
 
 
 @by_element(log_cosh, value=_log_cosh)
@@ -91,9 +94,11 @@ def log_cosh_slopes(prediction, target):
 
 @rule
 def pinball(prediction, target, weights=None, *, quantile=0.5, features="mean", reduction="mean"):
-    """ℓ = ⟨q(y − ŷ) if y > ŷ, else (1 − q)(ŷ − y)⟩,   ∂ℓ/∂ŷ = −q or 1 − q, 0 at ŷ = y,   ∂ℓ/∂y = −∂ℓ/∂ŷ   [Koenker & Bassett 1978]
+    """ℓ = ⟨q(y − ŷ) if y > ŷ, else (1 − q)(ŷ − y)⟩,   ∂ℓ/∂ŷ = −q or 1 − q, 0 at ŷ = y,   ∂ℓ/∂y = −∂ℓ/∂ŷ
+    [Koenker & Bassett 1978]
 
-    prediction, target [n ...]. Least where ŷ is the quantile q of the targets, below it in q of all cases. q = ½: half |ŷ − y|.
+    prediction, target [n ...]. Least where ŷ is the quantile q of the targets, below it in q of all cases. q = ½: half
+    |ŷ − y|.
     """
     r = target - prediction
     return reduce(over_features(jnp.where(r > 0, quantile * r, (quantile - 1) * r), features), weights, reduction)
@@ -101,7 +106,8 @@ def pinball(prediction, target, weights=None, *, quantile=0.5, features="mean", 
 
 @by_element(pinball, limits={"quantile": (lambda q: 0 < q < 1, "a number between 0 and 1")})
 def pinball_slopes(prediction, target, *, quantile):
-    d = jnp.where(target > prediction, -quantile, jnp.where(target < prediction, 1 - quantile, jnp.zeros_like(prediction)))
+    d = jnp.where(target > prediction, -quantile,
+                  jnp.where(target < prediction, 1 - quantile, jnp.zeros_like(prediction)))
     return d, -d
 
 
@@ -109,8 +115,8 @@ def pinball_slopes(prediction, target, *, quantile):
 def poisson_nll(log_rate, target, weights=None, *, features="mean", reduction="mean"):
     """ℓ = ⟨eᶻ − tz⟩,   z = log λ,   ∂ℓ/∂z = eᶻ − t,   ∂ℓ/∂t = −z
 
-    log_rate [n ...], target [n ...] counts. The negative log-likelihood of counts t at the rate λ, but for log t!, which no
-    parameter changes. A net that gives rates and not their logarithms: poisson_nll(jnp.log(rate), target).
+    log_rate [n ...], target [n ...] counts. The negative log-likelihood of counts t at the rate λ, but for log t!,
+    which no parameter changes. A net that gives rates and not their logarithms: poisson_nll(jnp.log(rate), target).
     """
     return reduce(over_features(jnp.exp(log_rate) - target * log_rate, features), weights, reduction)
 
@@ -122,12 +128,15 @@ def poisson_nll_slopes(log_rate, target):
 
 @rule
 def gaussian_nll(prediction, log_variance, target, weights=None, *, features="mean", reduction="mean"):
-    """ℓ = ½⟨s + (μ − y)²e⁻ˢ⟩,   s = log σ²,   ∂ℓ/∂μ = (μ − y)e⁻ˢ,   ∂ℓ/∂s = ½ − ½(μ − y)²e⁻ˢ,   ∂ℓ/∂y = −∂ℓ/∂μ   [Nix & Weigend 1994]
+    """ℓ = ½⟨s + (μ − y)²e⁻ˢ⟩,   s = log σ²,   ∂ℓ/∂μ = (μ − y)e⁻ˢ,   ∂ℓ/∂s = ½ − ½(μ − y)²e⁻ˢ,   ∂ℓ/∂y = −∂ℓ/∂μ
+    [Nix & Weigend 1994]
 
-    prediction μ, log_variance s, target y [n ...]. The negative log-likelihood of y under N(μ, σ²), but for ½ log 2π. Any number may
-    stand for the logarithm of a variance, so that nothing need be kept positive. For a variance v write jnp.log(v).
+    prediction μ, log_variance s, target y [n ...]. The negative log-likelihood of y under N(μ, σ²), but for ½ log 2π.
+    Any number may stand for the logarithm of a variance, so that nothing need be kept positive. For a variance v write
+    jnp.log(v).
     """
-    return reduce(over_features((log_variance + (prediction - target) ** 2 * jnp.exp(-log_variance)) / 2, features), weights, reduction)
+    return reduce(over_features((log_variance + (prediction - target) ** 2 * jnp.exp(-log_variance)) / 2, features),
+                  weights, reduction)
 
 
 @by_element(gaussian_nll)
@@ -140,11 +149,13 @@ def gaussian_nll_slopes(prediction, log_variance, target):
 for of_a_difference in squared_error, absolute_error, huber, log_cosh, pinball:
     of_a_difference.example(prediction=apart("n d"), target="n d")
     of_a_difference.example(prediction=apart("n"), target="n", weights=positive("n"))
-    of_a_difference.example(prediction=apart("n d"), target="n d", weights=positive("n"), features="sum", reduction="sum")
+    of_a_difference.example(prediction=apart("n d"), target="n d", weights=positive("n"), features="sum",
+                            reduction="sum")
 squared_error.example(prediction="n", target="n", weights=positive("n"), scale=0.5)
 huber.example(prediction=apart("n d"), target="n d", delta=0.3)
 pinball.example(prediction=apart("n d"), target="n d", quantile=0.9, reduction="none")
-for likelihood, others in (poisson_nll, {"log_rate": "n d"}), (gaussian_nll, {"prediction": "n d", "log_variance": "n d"}):
+for likelihood, others in ((poisson_nll, {"log_rate": "n d"}),
+                           (gaussian_nll, {"prediction": "n d", "log_variance": "n d"})):
     likelihood.example(**others, target=positive("n d"))
     likelihood.example(**others, target=positive("n d"), weights=positive("n"), reduction="sum")
     likelihood.example(**others, target=positive("n d"), features="sum", reduction="none")

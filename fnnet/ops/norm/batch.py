@@ -5,8 +5,8 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import check_real
-from fnnet.ops.norm.moments import along, front, like, moments, scaled, shifted, widen
+from fnnet.numeric import check_real, like, widen
+from fnnet.ops.norm.moments import along, front, moments, scaled, shifted
 from fnnet.rule import rule
 from fnnet.sample import positive
 
@@ -15,13 +15,15 @@ __all__ = ["batch_norm", "batch_norm_inference", "batch_norm_relu"]
 
 @rule
 def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
-    """y = γ·z + β,   z = (x − μ)/σ,   μ = ⟨x⟩,   σ² = v + ε,   v = ⟨(x − μ)²⟩ over the examples   [Ioffe & Szegedy 2015]
+    """y = γ·z + β,   z = (x − μ)/σ,   μ = ⟨x⟩,   σ² = v + ε,   v = ⟨(x − μ)²⟩ over the examples
+    [Ioffe & Szegedy 2015]
 
     dx = γ/σ·(dy − ⟨dy⟩ − z⟨dy·z⟩) + dμ/n + 2dv(x − μ)/n,   dγ = Σ dy·z,   dβ = Σ dy
 
-    x [... d], gamma, beta [d] or None → y [... d], μ [d], v [d] over all axes but the last; v is the biased variance (÷ n), and both
-    are at least float32, for running statistics. A channel that does not vary has z = 0 and dx = γ/√ε·(dy − ⟨dy⟩). The way back is
-    affine in dy and x, with three numbers for each channel, and three are what is kept beside the arguments.
+    x [... d], gamma, beta [d] or None → y [... d], μ [d], v [d] over all axes but the last; v is the biased variance
+    (÷ n), and both are at least float32, for running statistics. A channel that does not vary has z = 0 and
+    dx = γ/√ε·(dy − ⟨dy⟩). The way back is affine in dy and x, with three numbers for each channel, and three are what
+    is kept beside the arguments.
     """
     wider, g, b = widen(x, gamma, beta)
     mean = wider.mean(front(x))
@@ -45,8 +47,9 @@ def batch_norm_bwd(dy, x, gamma, beta, near, off, rstd):
 def batch_norm_relu(x, gamma=None, beta=None, *, eps=1e-5):
     """y = max(0, γ·z + β),   z = (x − μ)/σ,   dx as in batch_norm, with dy where y > 0 and 0 elsewhere
 
-    x [... d], gamma, beta [d] or None → y [... d], μ [d], v [d]: batch_norm and relu as one rule. Which units are active is found
-    again on the way back, from x and four numbers for each channel, so nothing of the size of x is kept. y′(0) = 0, as in relu.
+    x [... d], gamma, beta [d] or None → y [... d], μ [d], v [d]: batch_norm and relu as one rule. Which units are
+    active is found again on the way back, from x and four numbers for each channel, so nothing of the size of x is
+    kept. y′(0) = 0, as in relu.
     """
     y, mean, var = batch_norm.reference(x, gamma, beta, eps=eps)
     return jnp.where(y <= 0, 0, y), mean, var
@@ -102,10 +105,11 @@ def _back(dy, dmean, dvar, x, gamma, beta, near, off, rstd):
 
 @rule
 def batch_norm_inference(x, gamma, beta, mean, var, *, eps=1e-5):
-    """y = γ(x − μ)/√(v + ε) + β,   dx = γ/σ·dy,   dγ = Σ dy·z,   dβ = Σ dy,   dμ = −γ/σ·Σ dy,   dv = −γ/(2σ³)·Σ dy(x − μ)
+    """y = γ(x − μ)/√(v + ε) + β,   dx = γ/σ·dy,   dγ = Σ dy·z,   dβ = Σ dy,   dμ = −γ/σ·Σ dy,
+    dv = −γ/(2σ³)·Σ dy(x − μ)
 
-    x [... d], gamma, beta [d] or None, mean, var [d] → y [... d]: with running statistics, when testing. They may be of a wider
-    dtype than x: the answer is in that of x, gamma and beta.
+    x [... d], gamma, beta [d] or None, mean, var [d] → y [... d]: with running statistics, when testing. They may be of
+    a wider dtype than x: the answer is in that of x, gamma and beta.
     """
     wider, g, b, m, v = widen(x, gamma, beta, mean, var)
     return shifted(scaled((wider - along(m, x)) / jnp.sqrt(along(v, x) + eps), g), b).astype(x.dtype)
@@ -124,15 +128,16 @@ def batch_norm_inference_bwd(dy, x, gamma, beta, mean, var, *, eps):
     rstd = lax.rsqrt(v + eps)
     a = scaled(rstd, g)
     dbeta, along_x = dy.sum(front(x)), (dy * (wider - along(m, x))).sum(front(x))
-    return like((along(a, x) * dy, x), (along_x * rstd, gamma), (dbeta, beta), (-a * dbeta, mean), (-a * rstd**2 * along_x / 2, var))
+    return like((along(a, x) * dy, x), (along_x * rstd, gamma), (dbeta, beta), (-a * dbeta, mean),
+                (-a * rstd**2 * along_x / 2, var))
 
 
 def _check(x, *channels):
     check_real("batch norm", "numbers", x, *channels)
     shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
     if len(shape) < 2 or math.prod(shape) == 0 or any(c != shape[-1:] for c in given):
-        raise ValueError(f"batch norm takes x [... d] with at least one example, and one number for each channel: x is {list(shape)}, "
-                         f"the others are {', '.join(str(list(c)) for c in given) or 'not given'}")
+        raise ValueError("batch norm takes x [... d] with at least one example, and one number for each channel: x is "
+                         f"{list(shape)}, the others are {', '.join(str(list(c)) for c in given) or 'not given'}")
 
 
 for training in (batch_norm, batch_norm_relu):

@@ -5,8 +5,8 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import check_real, is_whole
-from fnnet.ops.norm.moments import like, scaled, shifted, widen
+from fnnet.numeric import check_real, is_whole, like, widen
+from fnnet.ops.norm.moments import scaled, shifted
 from fnnet.rule import rule
 
 __all__ = ["group_norm", "instance_norm"]
@@ -14,11 +14,13 @@ __all__ = ["group_norm", "instance_norm"]
 
 @rule
 def group_norm(x, gamma=None, beta=None, *, groups, eps=1e-5):
-    """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy   [Wu & He 2018]
+    """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy
+    [Wu & He 2018]
 
-    x [n ... c], gamma, beta [c] or None → y [n ... c]. μ and σ² = v + ε are of each example and each group of c/groups channels
-    that follow one another, over all positions. groups=1 is layer norm over positions and channels. Kept, beside the arguments:
-    μ in two parts and 1/σ, [n groups] each. Sums run over the positions first, for all channels side by side.
+    x [n ... c], gamma, beta [c] or None → y [n ... c]. μ and σ² = v + ε are of each example and each group of c/groups
+    channels that follow one another, over all positions. groups=1 is layer norm over positions and channels. Kept,
+    beside the arguments: μ in two parts and 1/σ, [n groups] each. Sums run over the positions first, for all channels
+    side by side.
     """
     return _plain(x, gamma, beta, groups, eps)
 
@@ -35,10 +37,11 @@ def group_norm_bwd(dy, x, gamma, beta, near, off, rstd):
 
 @rule
 def instance_norm(x, gamma=None, beta=None, *, eps=1e-5):
-    """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy   [Ulyanov et al. 2016]
+    """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy
+    [Ulyanov et al. 2016]
 
-    x [n ... c] with at least one axis of positions, gamma, beta [c] or None → y [n ... c]. μ and σ² = v + ε are of each example and
-    each channel, over the positions.
+    x [n ... c] with at least one axis of positions, gamma, beta [c] or None → y [n ... c]. μ and σ² = v + ε are of each
+    example and each channel, over the positions.
     """
     return _plain(x, gamma, beta, x.shape[-1], eps)
 
@@ -107,16 +110,17 @@ def _check(name, x, channels, positions=0):
     check_real(name, "numbers", x, *channels)
     shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
     if len(shape) < 2 + positions or math.prod(shape[1:]) == 0 or any(c != shape[-1:] for c in given):
-        raise ValueError(f"{name} takes x [n ... c]{' with positions between' * positions}, and one number for each channel: x is "
-                         f"{list(shape)}, the others are {', '.join(str(list(c)) for c in given) or 'not given'}")
+        raise ValueError(f"{name} takes x [n ... c]{' with positions between' * positions}, and one number for each "
+                         f"channel: x is {list(shape)}, the others are "
+                         f"{', '.join(str(list(c)) for c in given) or 'not given'}")
 
 
 @group_norm.check
 def group_norm_check(x, gamma, beta, *, groups):
     _check("group_norm", x, (gamma, beta))
     if not is_whole(groups) or groups < 1 or jnp.shape(x)[-1] % groups:
-        raise ValueError(f"group_norm divides the channels into groups of equal size: x is {list(jnp.shape(x))} and groups={groups!r}, "
-                         f"give a divisor of {jnp.shape(x)[-1]}")
+        raise ValueError(f"group_norm divides the channels into groups of equal size: x is {list(jnp.shape(x))} and "
+                         f"groups={groups!r}, give a divisor of {jnp.shape(x)[-1]}")
 
 
 @instance_norm.check

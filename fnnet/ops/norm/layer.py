@@ -5,8 +5,8 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import check_real
-from fnnet.ops.norm.moments import front, like, moments, scaled, shifted, weighted_sum, widen
+from fnnet.numeric import check_real, like, widen
+from fnnet.ops.norm.moments import front, moments, scaled, shifted, weighted_sum
 from fnnet.rule import rule
 
 __all__ = ["layer_norm", "rms_norm"]
@@ -14,10 +14,12 @@ __all__ = ["layer_norm", "rms_norm"]
 
 @rule
 def layer_norm(x, gamma=None, beta=None, *, eps=1e-5):
-    """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy   [Ba et al. 2016]
+    """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy
+    [Ba et al. 2016]
 
-    x [... d], gamma, beta [d] or None → y [... d]. μ = ⟨x⟩ and σ² = ⟨(x − μ)²⟩ + ε are of each example, over its last axis. Kept,
-    beside the arguments: μ in two parts, and 1/σ. Right however far from 0 the numbers are: a variance as ⟨x²⟩ − μ² is not.
+    x [... d], gamma, beta [d] or None → y [... d]. μ = ⟨x⟩ and σ² = ⟨(x − μ)²⟩ + ε are of each example, over its last
+    axis. Kept, beside the arguments: μ in two parts, and 1/σ. Right however far from 0 the numbers are: a variance as
+    ⟨x²⟩ − μ² is not.
     """
     wider, g, b = widen(x, gamma, beta)
     mean = wider.mean(-1, keepdims=True)
@@ -74,8 +76,8 @@ def _check(name, x, *channels):
     check_real(name, "numbers", x, *channels)
     shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
     if not shape or math.prod(shape[-1:]) == 0 or any(c != shape[-1:] for c in given):
-        raise ValueError(f"{name} takes x [... d] with at least one feature, and one number for each: x is {list(shape)}, "
-                         f"the others are {', '.join(str(list(c)) for c in given) or 'not given'}")
+        raise ValueError(f"{name} takes x [... d] with at least one feature, and one number for each: x is "
+                         f"{list(shape)}, the others are {', '.join(str(list(c)) for c in given) or 'not given'}")
 
 
 @layer_norm.check

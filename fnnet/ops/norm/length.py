@@ -1,10 +1,10 @@
-"""The length of a vector, and vectors of length 1: right at 0, and for numbers whose squares are too large or too small."""
+"""The length of a vector, and vectors of length 1: right at 0, and for numbers whose squares are too large or too
+small."""
 
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import check_real, is_whole
-from fnnet.ops.norm.moments import like, widen
+from fnnet.numeric import check_real, is_whole, like, widen
 from fnnet.rule import rule
 
 __all__ = ["l2_norm", "l2_normalize"]
@@ -14,8 +14,8 @@ __all__ = ["l2_norm", "l2_normalize"]
 def l2_norm(x, *, axis=-1, keepdims=False):
     """y = ‖x‖ = √Σ x²,   dx = x/‖x‖·dy, 0 at x = 0
 
-    x of any shape → y without the axis (None: over all), or with an axis of 1 for keepdims. √Σ x² itself has the derivative NaN at
-    0, and is ∞ or 0 where the squares are: from 2·10¹⁹ on and up to 10⁻²³ in float32.
+    x of any shape → y without the axis (None: over all), or with an axis of 1 for keepdims. √Σ x² itself has the
+    derivative NaN at 0, and is ∞ or 0 where the squares are: from 2·10¹⁹ on and up to 10⁻²³ in float32.
     """
     wider, = widen(x)
     return jnp.sqrt((wider * wider).sum(axis, keepdims=keepdims)).astype(x.dtype)
@@ -37,8 +37,8 @@ def l2_norm_bwd(dy, x, r):
 def l2_normalize(x, *, axis=-1):
     """y = x/‖x‖,   dx = (dy − y·Σ dy·y)/‖x‖, both 0 at x = 0
 
-    x of any shape → y of the same, of length 1 along the axis (None: over all). Right for lengths from 2·10⁻³⁸ to 8·10³⁷ in float32,
-    beyond which 1/‖x‖ is no number.
+    x of any shape → y of the same, of length 1 along the axis (None: over all). Right for lengths from 2·10⁻³⁸ to
+    8·10³⁷ in float32, beyond which 1/‖x‖ is no number.
     """
     wider, = widen(x)
     return (wider / jnp.sqrt((wider * wider).sum(axis, keepdims=True))).astype(x.dtype)
@@ -62,7 +62,8 @@ def length(x, axis):
     """‖x‖ with axes of 1. Where a square leaves the range of numbers, all is divided by the largest first."""
     def careful(x, square):
         largest = lax.stop_gradient(jnp.abs(x).max(axis, keepdims=True, initial=0))
-        largest = jnp.where((largest > 0) & (largest < jnp.inf), jnp.minimum(largest, 1 / limits.tiny), 1)    # 1/largest is a number
+        # 1/largest is a number
+        largest = jnp.where((largest > 0) & (largest < jnp.inf), jnp.minimum(largest, 1 / limits.tiny), 1)
         square = ((x / largest) ** 2).sum(axis, keepdims=True)
         return largest * jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
     square, limits = (x * x).sum(axis, keepdims=True), jnp.finfo(x.dtype)
@@ -85,8 +86,8 @@ def check_axis(name, x, axis):
     shape = jnp.shape(x)
     axes = axes_of(len(shape), axis)
     if not all(is_whole(a) and -len(shape) <= a < len(shape) for a in axes) or 0 in (shape[a] for a in axes):
-        raise ValueError(f"{name} is of the numbers along axis={axis}: x is {list(shape)}, give an axis of at least one number, a tuple "
-                         "of axes, or None for all")
+        raise ValueError(f"{name} is of the numbers along axis={axis}: x is {list(shape)}, give an axis of at least "
+                         "one number, a tuple of axes, or None for all")
 
 
 @l2_norm.check

@@ -3,24 +3,18 @@
 import jax.numpy as jnp
 
 from fnnet.form import by_device
-from fnnet.numeric import wide
 
 
 def moments(x, axes):
     """x [...] wide → near, off, v, with axes of 1: the mean is near + off, and the variance is v.
 
-    ⟨x²⟩ − ⟨x⟩² would lose the variance of anything far from 0. The mean rounds too, at 3000 by 10⁻⁴: what the differences to
-    it sum to is its error, kept beside it.
+    ⟨x²⟩ − ⟨x⟩² would lose the variance of anything far from 0. The mean rounds too, at 3000 by 10⁻⁴: what the
+    differences to it sum to is its error, kept beside it.
     """
     near = x.mean(axes, keepdims=True)
     d = x - near
     off = d.mean(axes, keepdims=True)
     return near, off, jnp.maximum((d * d).mean(axes, keepdims=True) - off * off, 0)
-
-
-def widen(x, *others):
-    """The arrays in the dtype of computing, at least float32; None stays."""
-    return [a if a is None else a.astype(wide(x.dtype)) for a in (x, *others)]
 
 
 def scaled(a, gamma):
@@ -44,14 +38,10 @@ def front(x):
 
 
 def weighted_sum(a, gamma):
-    """Σ γ·a over the last axis, a [... d] → [... 1]. On a CPU the sum is fastest as a product of matrix and vector; elsewhere it
-    is part of the loop that makes a, and a product would be rounded to the precision of matrix products."""
+    """Σ γ·a over the last axis, a [... d] → [... 1]. On a CPU the sum is fastest as a product of matrix and vector;
+    elsewhere it is part of the loop that makes a, and a product would be rounded to the precision of matrix products.
+    """
     if gamma is None:
         return a.sum(-1, keepdims=True)
     return by_device(a, gamma, cpu=lambda a, gamma: (a @ gamma)[..., None],
                      default=lambda a, gamma: (a * along(gamma, a)).sum(-1, keepdims=True))
-
-
-def like(*pairs):
-    """Each cotangent in the dtype of its argument; None where there is no argument."""
-    return tuple(None if a is None else d.astype(a.dtype) for d, a in pairs)

@@ -4,8 +4,9 @@ import math
 
 import jax.numpy as jnp
 
+from fnnet.numeric import like, widen
 from fnnet.ops.norm.length import axes_of, check_axis
-from fnnet.ops.norm.moments import like, moments, widen
+from fnnet.ops.norm.moments import moments
 from fnnet.rule import rule
 
 __all__ = ["standard_deviation", "variance"]
@@ -15,8 +16,9 @@ __all__ = ["standard_deviation", "variance"]
 def variance(x, *, axis=-1, ddof=0, keepdims=False):
     """v = Σ (x − μ)²/(n − ddof),   μ = ⟨x⟩,   dx = 2(x − μ)/(n − ddof)·dv
 
-    x of any shape → v without the axis (None: over all), or with an axis of 1 for keepdims. Two passes, the second corrected by
-    the mean of the differences: ⟨x²⟩ − μ² has no correct digit where μ² is 10⁷ times the variance, in float32.
+    x of any shape → v without the axis (None: over all), or with an axis of 1 for keepdims. Two passes, the second
+    corrected by the mean of the differences: ⟨x²⟩ − μ² has no correct digit where μ² is 10⁷ times the variance, in
+    float32.
     """
     wider, = widen(x)
     squares = (wider - wider.mean(axis, keepdims=True)) ** 2
@@ -39,10 +41,11 @@ def variance_bwd(dv, x, near, off, *, axis, ddof):
 def standard_deviation(x, *, axis=-1, ddof=0, keepdims=False):
     """s = √(Σ (x − μ)²/(n − ddof)),   μ = ⟨x⟩,   dx = (x − μ)/((n − ddof)·s)·ds, 0 where s = 0
 
-    x of any shape → s without the axis (None: over all), or with an axis of 1 for keepdims. Of equal numbers it is exactly 0, and
-    so is its gradient, which by the formula is NaN.
+    x of any shape → s without the axis (None: over all), or with an axis of 1 for keepdims. Of equal numbers it is
+    exactly 0, and so is its gradient, which by the formula is NaN.
 
-    Cost: the least and the greatest number are found too, so that equal numbers are known for such however their mean rounds.
+    Cost: the least and the greatest number are found too, so that equal numbers are known for such however
+    their mean rounds.
     """
     return jnp.sqrt(variance.reference(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
@@ -76,8 +79,8 @@ def _count(shape, axis):
 def _check(name, x, axis, ddof):
     check_axis(name, x, axis)
     if not 0 <= ddof < _count(jnp.shape(x), axis):
-        raise ValueError(f"{name} divides by n − ddof, the numbers along axis={axis} without ddof={ddof}: x is {list(jnp.shape(x))}, "
-                         "give 0 or 1")
+        raise ValueError(f"{name} divides by n − ddof, the numbers along axis={axis} without ddof={ddof}: x is "
+                         f"{list(jnp.shape(x))}, give 0 or 1")
 
 
 @variance.check

@@ -5,9 +5,9 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import check_real
+from fnnet.numeric import check_real, like, widen
 from fnnet.ops.norm.length import inverse, length
-from fnnet.ops.norm.moments import along, front, like, moments, widen
+from fnnet.ops.norm.moments import along, front, moments
 from fnnet.rule import rule
 
 __all__ = ["power_iteration", "spectral_normalize", "weight_standardize"]
@@ -17,7 +17,8 @@ __all__ = ["power_iteration", "spectral_normalize", "weight_standardize"]
 def weight_standardize(w, *, eps=1e-5):
     """ŵ = (w − μ)/σ,   dw = (dŵ − ⟨dŵ⟩ − ŵ⟨dŵ·ŵ⟩)/σ   [Qiao et al. 2019]
 
-    w [... k] → ŵ [... k]: μ = ⟨w⟩ and σ² = ⟨(w − μ)²⟩ + ε of each output k over all it is made of, the axes before the last.
+    w [... k] → ŵ [... k]: μ = ⟨w⟩ and σ² = ⟨(w − μ)²⟩ + ε of each output k over all it is made of, the axes
+    before the last.
     """
     wider, = widen(w)
     centred = wider - along(wider.mean(front(w)), w)
@@ -43,10 +44,11 @@ def weight_standardize_bwd(dy, w, near, off, rstd):
 
 @rule
 def spectral_normalize(w, u, v):
-    """ŵ = W/σ,   σ = vᵀ·W·u,   dW = (dŵ − s·v·uᵀ)/σ,   du = −s·Wᵀ·v/σ,   dv = −s·W·u/σ,   s = ⟨dŵ, ŵ⟩   [Miyato et al. 2018]
+    """ŵ = W/σ,   σ = vᵀ·W·u,   dW = (dŵ − s·v·uᵀ)/σ,   du = −s·Wᵀ·v/σ,   dv = −s·W·u/σ,   s = ⟨dŵ, ŵ⟩
+    [Miyato et al. 2018]
 
-    w [... k], read as a matrix W [d k], u [k] and v [d] → ŵ [... k]. With W's leading singular vectors, as power_iteration finds
-    them, σ is its largest singular value. Where σ = 0 the weights are left as they are.
+    w [... k], read as a matrix W [d k], u [k] and v [d] → ŵ [... k]. With W's leading singular vectors, as
+    power_iteration finds them, σ is its largest singular value. Where σ = 0 the weights are left as they are.
     """
     wider, u, v = widen(w, u, v)
     sigma = v @ (wider.reshape(v.shape[0], -1) @ u)
@@ -70,11 +72,12 @@ def spectral_normalize_bwd(dy, w, u, v, sigma):
 
 
 def power_iteration(w, u, *, steps=1):
-    """A better guess of the leading singular vectors of w [... k] as a matrix: u [k] → u [k], v [d], both of length 1 (0 where W·u
-    is). No gradient passes."""
+    """A better guess of the leading singular vectors of w [... k] as a matrix: u [k] → u [k], v [d], both of length 1
+    (0 where W·u is). No gradient passes."""
     check_real("power_iteration", "weights and a vector", w, u)
     if jnp.ndim(w) < 2 or jnp.shape(u) != jnp.shape(w)[-1:]:
-        raise ValueError(f"power_iteration takes weights [... k] and u [k]: w is {list(jnp.shape(w))} and u is {list(jnp.shape(u))}")
+        raise ValueError(f"power_iteration takes weights [... k] and u [k]: w is {list(jnp.shape(w))} and u is "
+                         f"{list(jnp.shape(u))}")
     wider, u = lax.stop_gradient(widen(w, u))
     matrix = wider.reshape(-1, w.shape[-1])
 
@@ -89,16 +92,18 @@ def weight_standardize_check(w):
     check_real("weight_standardize", "weights", w)
     shape = jnp.shape(w)
     if len(shape) < 2 or math.prod(shape) == 0:
-        raise ValueError(f"weight_standardize takes weights [... k] of at least one number for each output k, and was given {list(shape)}")
+        raise ValueError("weight_standardize takes weights [... k] of at least one number for each output k, and was "
+                         f"given {list(shape)}")
 
 
 @spectral_normalize.check
 def spectral_normalize_check(w, u, v):
     check_real("spectral_normalize", "weights and vectors", w, u, v)
     shape = jnp.shape(w)
-    if len(shape) < 2 or math.prod(shape) == 0 or jnp.shape(u) != shape[-1:] or jnp.shape(v) != (math.prod(shape[:-1]),):
-        raise ValueError(f"spectral_normalize takes weights [... k] and vectors u [k] and v, one number for each row: w is {list(shape)}, "
-                         f"u is {list(jnp.shape(u))} and v is {list(jnp.shape(v))}")
+    if (len(shape) < 2 or math.prod(shape) == 0 or jnp.shape(u) != shape[-1:]
+            or jnp.shape(v) != (math.prod(shape[:-1]),)):
+        raise ValueError("spectral_normalize takes weights [... k] and vectors u [k] and v, one number for each row: "
+                         f"w is {list(shape)}, u is {list(jnp.shape(u))} and v is {list(jnp.shape(v))}")
 
 
 weight_standardize.example(w="d k")

@@ -5,7 +5,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
-from fnnet.ops.recurrent.steps import backward, check, forward, initial, outer, plus, product, recomputed, textbook, where
+from fnnet.ops.recurrent.steps import (
+    backward,
+    check,
+    forward,
+    initial,
+    outer,
+    plus,
+    product,
+    recomputed,
+    textbook,
+    where,
+)
 from fnnet.rule import rule
 
 __all__ = ["gru"]
@@ -15,18 +26,19 @@ __all__ = ["gru"]
 def gru(x, wx, wh, b, bh=None, h0=None, lengths=None, *, reset="after", reverse=False, recompute=None):
     """h = (1 − u)·n + u·h₋,   dh = dy + u₊·dh₊ + δʰ₊·Wʰᵀ   [Cho et al. 2014]
 
-    r, u = σ(zᵣ, zᵤ),   z = x·Wˣ + h₋·Wʰ + b,   n = tanh(x·Wˣₙ + bₙ + r·s),   s = h₋·Wʰₙ + bʰ   and δ = ∂/∂z, δʰ the same with ∂/∂s:
+    r, u = σ(zᵣ, zᵤ),   z = x·Wˣ + h₋·Wʰ + b,   n = tanh(x·Wˣₙ + bₙ + r·s),
+    s = h₋·Wʰₙ + bʰ   and δ = ∂/∂z, δʰ the same with ∂/∂s:
     δₙ = dh·(1 − u)(1 − n²),   δᵤ = dh·(h₋ − n)·u(1 − u),   δᵣ = δₙ·s·r(1 − r),   ∂/∂s = δₙ·r,
     dx = δ·Wˣᵀ,   dWˣ = Σ xᵀ·δ,   dWʰ = Σ h₋ᵀ·δʰ,   db = Σ δ,   dbʰ = Σ δₙ·r over all steps.
 
-    x [n t d], wx [d 3 k], wh [k 3 k], b [3 k] in PyTorch's order r u n (its z is u here), bh [k] and h0 [n k] or None for zeros
-    → y [n t k], the h of every step, and h [n k] after the last. The reset gate r stands after the product, as in PyTorch and cuDNN;
-    reset="before" is the first version of the paper, s = (r·h₋)·Wʰₙ + bʰ and n = tanh(x·Wˣₙ + bₙ + s), with a second product in every
-    step. lengths [n]: after so many steps an example's state is held and its y is 0. reverse: from the last step (of each
-    example's own length) to the first.
+    x [n t d], wx [d 3 k], wh [k 3 k], b [3 k] in PyTorch's order r u n (its z is u here), bh [k] and h0 [n k] or None
+    for zeros → y [n t k], the h of every step, and h [n k] after the last. The reset gate r stands after the product,
+    as in PyTorch and cuDNN; reset="before" is the first version of the paper, s = (r·h₋)·Wʰₙ + bʰ and
+    n = tanh(x·Wˣₙ + bₙ + s), with a second product in every step. lengths [n]: after so many steps an example's state
+    is held and its y is 0. reverse: from the last step (of each example's own length) to the first.
 
-    Kept: y, and h before every chunk of steps, from which the gates of a chunk are computed again, all at once, by one product.
-    recompute=False keeps the gates too, which is faster for larger batches: see `recomputed`.
+    Kept: y, and h before every chunk of steps, from which the gates of a chunk are computed again, all at once, by one
+    product. recompute=False keeps the gates too, which is faster for larger batches: see `recomputed`.
 
     Cost: with a handful of features, where products are nothing, up to 1.15 times the time of autodiff.
     """
@@ -79,7 +91,8 @@ def gru_bwd(dy, x, wx, wh, b, bh, h0, lengths, y, gates, starts, *, reset, rever
             reset_h = product(dh * to_s, wht[2])
             delta = jnp.stack([reset_h * to_r, dh * to_u, dh * to_s], 1)
             return product(delta[:, :2], wht[:2], 2) + reset_h * r + dh * u, (dh, delta)
-        dh, (whole, delta) = lax.scan(step, *dstates, (dy, to_r, to_u, to_s, r, where(counts, u, 1)), reverse=not reverse)
+        dh, (whole, delta) = lax.scan(step, *dstates, (dy, to_r, to_u, to_s, r, where(counts, u, 1)),
+                                      reverse=not reverse)
 
         dwh = outer(h, delta) if reset == "after" else jnp.concatenate(
             [outer(h, delta[:, :, :2]), outer((r * h_wide).astype(h.dtype), delta[:, :, 2:])], 1)

@@ -5,7 +5,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
-from fnnet.ops.recurrent.steps import backward, check, forward, initial, outer, plus, product, recomputed, textbook, where
+from fnnet.ops.recurrent.steps import (
+    backward,
+    check,
+    forward,
+    initial,
+    outer,
+    plus,
+    product,
+    recomputed,
+    textbook,
+    where,
+)
 from fnnet.rule import rule
 
 __all__ = ["lstm"]
@@ -13,19 +24,20 @@ __all__ = ["lstm"]
 
 @rule
 def lstm(x, wx, wh, b, h0=None, c0=None, p=None, lengths=None, *, reverse=False, recompute=None):
-    """c = f·c₋ + i·g,   h = o·tanh c,   dc = dc₊·f₊ + dh·o(1 − tanh² c),   dh = dy + δ₊·Wʰᵀ   [Hochreiter & Schmidhuber 1997]
+    """c = f·c₋ + i·g,   h = o·tanh c,   dc = dc₊·f₊ + dh·o(1 − tanh² c),   dh = dy + δ₊·Wʰᵀ
+    [Hochreiter & Schmidhuber 1997]
 
     z = x·Wˣ + h₋·Wʰ + b,   i, f, o = σ(zᵢ, z_f, zₒ),   g = tanh z_g   and δ = ∂/∂z:
     δᵢ = dc·g·i(1 − i),   δ_f = dc·c₋·f(1 − f),   δ_g = dc·i(1 − g²),   δₒ = dh·tanh c·o(1 − o),
     dx = δ·Wˣᵀ,   dWˣ = Σ xᵀ·δ,   dWʰ = Σ h₋ᵀ·δ,   db = Σ δ over all steps.
 
-    x [n t d], wx [d 4 k], wh [k 4 k], b [4 k] with the gates in PyTorch's order i f g o, h0, c0 [n k] or None for zeros
-    → y [n t k], the h of every step, and h, c [n k] after the last. p [3 k] are peepholes: p₀·c₋ is added to zᵢ, p₁·c₋ to z_f and
-    p₂·c to zₒ [Gers & Schmidhuber 2000]. lengths [n]: after so many steps an example's state is held and its y is 0.
-    reverse: from the last step (of each example's own length) to the first.
+    x [n t d], wx [d 4 k], wh [k 4 k], b [4 k] with the gates in PyTorch's order i f g o, h0, c0 [n k] or None for
+    zeros → y [n t k], the h of every step, and h, c [n k] after the last. p [3 k] are peepholes: p₀·c₋ is added to zᵢ,
+    p₁·c₋ to z_f and p₂·c to zₒ [Gers & Schmidhuber 2000]. lengths [n]: after so many steps an example's state is held
+    and its y is 0. reverse: from the last step (of each example's own length) to the first.
 
-    Kept: y, and h and c before every chunk of steps, from which the gates of a chunk are computed again, all at once, by one
-    product. recompute=False keeps the gates too, which is faster for larger batches: see `recomputed`.
+    Kept: y, and h and c before every chunk of steps, from which the gates of a chunk are computed again, all at once,
+    by one product. recompute=False keeps the gates too, which is faster for larger batches: see `recomputed`.
     """
     k = wh.shape[0]
     wx, wh, b = wx.reshape(-1, 4 * k), wh.reshape(k, 4 * k), b.reshape(4 * k)
@@ -95,9 +107,11 @@ def lstm_bwd(dy, x, wx, wh, b, h0, c0, p, lengths, y, gates, starts, *, reverse)
             dc = dc + whole * through
             delta = jnp.stack([dc * to_i, dc * to_f, dc * to_g, whole * to_o], 1)
             return (where(counts, product(delta, wht, 2), dh), dc * keep), delta
-        dstates, delta = lax.scan(step, dstates, (dy, coefficients, where(counts, keep, 1), counts), reverse=not reverse)
+        dstates, delta = lax.scan(step, dstates, (dy, coefficients, where(counts, keep, 1), counts),
+                                  reverse=not reverse)
 
-        dp = None if p is None else jnp.stack([(delta[:, :, i] * cell).sum((0, 1)) for i, cell in ((0, c), (1, c), (3, after))])
+        peeped = (0, c), (1, c), (3, after)
+        dp = None if p is None else jnp.stack([(delta[:, :, i] * cell).sum((0, 1)) for i, cell in peeped])
         return dstates, (outer(xh, delta), delta.sum((0, 1)), dp), product(delta, wxt, 2)
     dx, (dw, db, dp), (dh, dc) = backward(chunk, dstates, (w, b, p), x, y, dy, gates, starts, lengths, reverse)
     return dx, dw[:d], dw[d:], db, None if h0 is None else dh, None if c0 is None else dc, dp, None
@@ -122,5 +136,6 @@ weights = {"wx": "d 4 k", "wh": "k 4 k", "b": "4 k"}
 small = {"wx": "2 4 3", "wh": "3 4 3", "b": "4 3"}
 lstm.example(x="h t d", h0="h k", c0="h k", **weights)
 lstm.example(x="p s c", wx="c 4 m", wh="m 4 m", b="4 m")
-lstm.example(x="n 6 2", h0="n 3", p="3 3", lengths=sample.integers("n", below=7), reverse=True, recompute=False, **small)
+lstm.example(x="n 6 2", h0="n 3", p="3 3", lengths=sample.integers("n", below=7), reverse=True, recompute=False,
+             **small)
 lstm.example(x="2 70 2", c0="2 3", p="3 3", **small)

@@ -12,11 +12,13 @@ __all__ = ["rnn"]
 
 @rule
 def rnn(x, wx, wh, b, h0=None, lengths=None, *, activation="tanh", reverse=False):
-    """h = g(x·Wˣ + h₋·Wʰ + b),   δ = dh·g′,   dh = dy + δ₊·Wʰᵀ,   dx = δ·Wˣᵀ,   dWˣ = Σ xᵀ·δ,   dWʰ = Σ h₋ᵀ·δ,   db = Σ δ   [Elman 1990]
+    """h = g(x·Wˣ + h₋·Wʰ + b),   δ = dh·g′,   dh = dy + δ₊·Wʰᵀ,   dx = δ·Wˣᵀ,   dWˣ = Σ xᵀ·δ,   dWʰ = Σ h₋ᵀ·δ,
+    db = Σ δ   [Elman 1990]
 
-    x [n t d], wx [d k], wh [k k], b [k], h0 [n k] or None for zeros → y [n t k], the h of every step, and h [n k] after the last.
-    g is "tanh", "relu", "sigmoid" or "identity"; its slope is a function of y. lengths [n]: after so many steps an example's state
-    is held and its y is 0. reverse: from the last step (of each example's own length) to the first.
+    x [n t d], wx [d k], wh [k k], b [k], h0 [n k] or None for zeros → y [n t k], the h of every step, and h [n k] after
+    the last. g is "tanh", "relu", "sigmoid" or "identity"; its slope is a function of y. lengths [n]: after so many
+    steps an example's state is held and its y is 0. reverse: from the last step (of each example's own length)
+    to the first.
 
     Kept: y, and h before every chunk of steps.
     """

@@ -1,8 +1,10 @@
-"""What the recurrent rules share: time in chunks of steps, sequences that end early, products with sums in at least float32.
+"""What the recurrent rules share: time in chunks of steps, sequences that end early, products with sums in at least
+float32.
 
-Inside, time comes first and is cut into m chunks of s steps: [m s n ...]. A sequence that ends early, in a batch padded to one
-length, and a last chunk that is not full are the same thing: steps that do not count. There the state is held, so that the
-state after the last step is that at each example's own end, and the output is 0; what x holds there, be it NaN, does not matter.
+Inside, time comes first and is cut into m chunks of s steps: [m s n ...]. A sequence that ends early, in a batch padded
+to one length, and a last chunk that is not full are the same thing: steps that do not count. There the state is held,
+so that the state after the last step is that at each example's own end, and the output is 0; what x holds there, be it
+NaN, does not matter.
 """
 
 import jax
@@ -13,7 +15,8 @@ from fnnet.numeric import is_whole, wide
 
 
 def textbook(step, states, x, lengths, reverse):
-    """The plain loop over time, one step after another: step(x, *states) -> states. What autodiff would differentiate."""
+    """The plain loop over time, one step after another: step(x, *states) -> states. What autodiff would differentiate.
+    """
     times = jnp.arange(x.shape[1])
     lengths = None if lengths is None else lengths.astype(times.dtype)
 
@@ -28,8 +31,8 @@ def textbook(step, states, x, lengths, reverse):
 
 
 def forward(step, states, x, lengths, reverse):
-    """The same in chunks: step(x, *states) -> states, kept. → y [n t k], the last states, what every step kept [m s n ...], and the
-    states before every chunk [m n k]."""
+    """The same in chunks: step(x, *states) -> states, kept. → y [n t k], the last states, what every step kept
+    [m s n ...], and the states before every chunk [m n k]."""
     def one(states, now):
         x, counts = now
         new, kept = step(x, *states)
@@ -46,15 +49,17 @@ def forward(step, states, x, lengths, reverse):
 
 
 def backward(chunk, dstates, weights, x, y, dy, kept, starts, lengths, reverse):
-    """All chunks, the last first: chunk(dstates, x, h, y, dy, kept, counts, starts) -> dstates, dweights, dx, where h is that before
-    every step. → dx [n t d], the sums of dweights, and the cotangents of the states before the first step."""
+    """All chunks, the last first: chunk(dstates, x, h, y, dy, kept, counts, starts) -> dstates, dweights, dx, where h
+    is that before every step. → dx [n t d], the sums of dweights, and the cotangents of the states before the first
+    step."""
     dtype = starts[0].dtype
 
     def one(carry, now):
         dstates, sums = carry
         x, y, dy, kept, counts, starts = now
         h = before(y, starts[0], counts, reverse)
-        dstates, more, dx = chunk(dstates, where(counts, x, 0), h, y, where(counts, dy, 0).astype(dtype), kept, counts, starts)
+        dstates, more, dx = chunk(dstates, where(counts, x, 0), h, y, where(counts, dy, 0).astype(dtype), kept, counts,
+                                  starts)
         return (dstates, jax.tree.map(jnp.add, sums, more)), dx.astype(x.dtype)
     size = chunk_size(*y.shape)
     now = split(x, size), split(y, size), split(dy, size), kept, counting(x, lengths, size), starts
@@ -75,8 +80,8 @@ EXAMPLES = 32           # where a symbolic size of jax.export does not say how m
 
 
 def chunk_size(n, t, k):
-    """The steps of a chunk: few enough that its dozen arrays [s n k] stay in the cache, enough that its products are large. Of the
-    sizes near that, the one that leaves the fewest steps over."""
+    """The steps of a chunk: few enough that its dozen arrays [s n k] stay in the cache, enough that its products are
+    large. Of the sizes near that, the one that leaves the fewest steps over."""
     n = n if is_whole(n) else EXAMPLES
     most = min(64, max(8, 2**16 // max(1, n * k)))
     return t if t <= most else min(range(most, most // 2, -1), key=lambda size: -t % size)
@@ -96,7 +101,8 @@ def join(a, t):
 
 
 def counting(x, lengths, size):
-    """Which steps count, [m s n 1], or [m s 1 1] where it is only that the last chunk is not full; None where all do."""
+    """Which steps count, [m s n 1], or [m s 1 1] where it is only that the last chunk is not full; None where all do.
+    """
     t = x.shape[1]
     if lengths is None and t % size == 0:
         return None
@@ -111,8 +117,8 @@ def where(counts, a, b):
 
 
 def before(y, start, counts, reverse):
-    """The h before every step of a chunk, from its outputs y [s n k] and the h before the chunk. Backwards in time the padding
-    comes first, and what is before an example's last step is still the h from before the chunk."""
+    """The h before every step of a chunk, from its outputs y [s n k] and the h before the chunk. Backwards in time the
+    padding comes first, and what is before an example's last step is still the h from before the chunk."""
     start = start[None].astype(y.dtype)
     if reverse:
         return jnp.concatenate([where(counts, y, start)[1:], start])
@@ -136,13 +142,15 @@ def outer(a, delta):
 
 
 def initial(state, x, w):
-    """The state before the first step, zeros where none is given: made from x·w, w [d k], so that it lies where that lies."""
+    """The state before the first step, zeros where none is given: made from x·w, w [d k], so that it lies where that
+    lies."""
     return jnp.zeros_like(x[:, 0] @ w) if state is None else state
 
 
 def recomputed(n):
-    """Whether the gates of n examples are computed again on the way back rather than kept. On one core of a CPU that takes 1.3
-    times as long as keeping them, and for small n less than autodiff, which adds up the weight gradients step by step."""
+    """Whether the gates of n examples are computed again on the way back rather than kept. On one core of a CPU that
+    takes 1.3 times as long as keeping them, and for small n less than autodiff, which adds up the weight gradients step
+    by step."""
     return is_whole(n) and n < 16
 
 
@@ -156,11 +164,14 @@ def check(rule, gates, x, wx, wh, b, lengths, **states):
     if not t or any(jnp.shape(a) != wanted.get(name, (n, k)) for name, a in shapes.items()):
         axes = {"x": "n t d", "wx": " ".join(map(str, ("d", *g, "k"))), "wh": " ".join(map(str, ("k", *g, "k"))),
                 "b": " ".join(map(str, (*g, "k"))), "bh": "k", "p": "3 k"}
-        raise ValueError(f"{rule} takes " + ", ".join(f"{name} [{axes.get(name, 'n k')}]" for name in shapes) + " and at least one step: "
+        raise ValueError(f"{rule} takes " + ", ".join(f"{name} [{axes.get(name, 'n k')}]" for name in shapes)
+                         + " and at least one step: "
                          + ", ".join(f"{name} is {list(jnp.shape(a))}" for name, a in shapes.items()))
     dtypes = {name: jnp.result_type(a) for name, a in shapes.items()}
     if len(set(dtypes.values())) > 1:
-        raise TypeError(f"{rule} takes arrays of one dtype, cast them alike: " + ", ".join(f"{name} is {t}" for name, t in dtypes.items()))
-    if lengths is not None and (jnp.shape(lengths) != (n,) or not jnp.issubdtype(jnp.result_type(lengths), jnp.integer)):
+        raise TypeError(f"{rule} takes arrays of one dtype, cast them alike: "
+                        + ", ".join(f"{name} is {t}" for name, t in dtypes.items()))
+    if lengths is not None and (
+            jnp.shape(lengths) != (n,) or not jnp.issubdtype(jnp.result_type(lengths), jnp.integer)):
         raise ValueError(f"the lengths of {rule} are whole numbers, one for each example, [{n}]: they are "
                          f"{jnp.result_type(lengths)}{list(jnp.shape(lengths))}")
