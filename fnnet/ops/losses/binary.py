@@ -7,19 +7,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-<<<<<<< HEAD
-from fnnet.ops.losses.reduction import at_least_tiny, by_element, check_alike, check_limits, explicit, extremes, over_features, reduce
-=======
 from fnnet.numeric import explicit, extremes
-from fnnet.ops.losses.reduction import at_least_tiny, by_element, check_alike, over_features, reduce
->>>>>>> 20bc0e5 (Fold duplicates: widen, like, explicit and one table of foreign names; wrap at 120)
+from fnnet.ops.losses.reduction import at_least_tiny, by_element, check_alike, check_limits, over_features, reduce
 from fnnet.rule import rule
 from fnnet.sample import apart, positive, uniform
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "binary_focal", "binary_hinge"]
 
 WHITE = (255, 65535)        # the brightest pixel of images whose pixels are whole numbers
-FOCAL = {"gamma": (lambda gamma: gamma >= 0, "a number from 0 on"), "alpha": (lambda alpha: 0 <= alpha <= 1, "a number from 0 to 1")}
+FOCAL = {"gamma": (lambda gamma: gamma >= 0, "a number from 0 on"),
+         "alpha": (lambda alpha: 0 <= alpha <= 1, "a number from 0 to 1")}
 SHARE = 16                  # elements: their product is at most 2¹⁶
 
 
@@ -103,13 +100,7 @@ def _focal_loss(z, t, *, gamma, alpha):
     return alpha * t * _focal(z, gamma)[0] + (1 - alpha) * (1 - t) * _focal(-z, gamma)[0]
 
 
-<<<<<<< HEAD
 @by_element(binary_focal, value=_focal_loss)
-=======
-@by_element(binary_focal, value=_focal_loss, limits={
-    "gamma": (lambda gamma: gamma >= 0, "a number from 0 on"),
-    "alpha": (lambda alpha: 0 <= alpha <= 1, "a number from 0 to 1")})
->>>>>>> 20bc0e5 (Fold duplicates: widen, like, explicit and one table of foreign names; wrap at 120)
 def binary_focal_slopes(z, t, *, gamma, alpha):
     (yes, of_yes), (no, of_no) = _focal(z, gamma), _focal(-z, gamma)
     return alpha * t * of_yes - (1 - alpha) * (1 - t) * of_no, alpha * yes - (1 - alpha) * no
@@ -143,13 +134,12 @@ def binary_cross_entropy_check(probability, target, weights, *, features, reduct
     check_alike("binary_cross_entropy", {"probability": probability, "target": target}, weights, features, reduction)
     low, high = extremes(probability)
     if low < 0 or high > 1:
-<<<<<<< HEAD
-        raise ValueError(f"binary_cross_entropy takes probabilities in [0, 1], and was given numbers from {low:g} to {high:g}: "
-                         "for scores write binary_cross_entropy_with_logits")
+        raise ValueError(f"binary_cross_entropy takes probabilities in [0, 1], and was given numbers from {low:g} to "
+                         f"{high:g}: for scores write binary_cross_entropy_with_logits")
     check_targets("binary_cross_entropy", target)
     if _certain(probability) and not _certain(target):
-        warnings.warn("every probability of binary_cross_entropy is exactly 0 or 1, and the targets are not: if the arguments "
-                      "are exchanged, write binary_cross_entropy(probability, target)", stacklevel=4)
+        warnings.warn("every probability of binary_cross_entropy is exactly 0 or 1, and the targets are not: if the "
+                      "arguments are exchanged, write binary_cross_entropy(probability, target)", stacklevel=4)
 
 
 @binary_cross_entropy_with_logits.check
@@ -163,10 +153,6 @@ def binary_focal_check(logits, target, weights, *, gamma, alpha, features, reduc
     check_alike("binary_focal", {"logits": logits, "target": target}, weights, features, reduction)
     check_targets("binary_focal", target, ": the order is (logits, target)")
     check_limits("binary_focal", FOCAL, {"gamma": gamma, "alpha": alpha})
-=======
-        raise ValueError(f"binary_cross_entropy takes probabilities in [0, 1], and was given numbers from {low:g} to "
-                         f"{high:g}: for scores write binary_cross_entropy_with_logits")
->>>>>>> 20bc0e5 (Fold duplicates: widen, like, explicit and one table of foreign names; wrap at 120)
 
 
 @binary_hinge.check

@@ -5,11 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
-<<<<<<< HEAD
-from fnnet.numeric import extremes, wide
-=======
-from fnnet.numeric import like, wide, widen
->>>>>>> 20bc0e5 (Fold duplicates: widen, like, explicit and one table of foreign names; wrap at 120)
+from fnnet.numeric import extremes, like, wide, widen
 from fnnet.ops.activations.softmax import logsumexp
 from fnnet.ops.losses.reduction import (
     are_distributions,
@@ -292,7 +288,8 @@ def kl_divergence_check(log_probability, target, weights, *, reduction):
                          "kl_divergence(jnp.log(p), target), or kl_divergence(log_softmax(logits), target)")
     low, _ = extremes(target)
     if low < 0:
-        raise ValueError(f"the targets of kl_divergence must be probabilities ≥ 0; got {low:g}: of logarithms write jnp.exp(target)")
+        raise ValueError(f"the targets of kl_divergence must be probabilities ≥ 0; got {low:g}: of logarithms write "
+                         "jnp.exp(target)")
 
 
 softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k"))

@@ -9,6 +9,7 @@ Rules compute in at least float32 and answer in the dtypes they were given.
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -239,8 +240,9 @@ def check_classes(name, what, given, scores_shape, labels, distributions=False, 
         raise ValueError(f"{name} with {what} {list(jnp.shape(given))} takes {wanted}, and was given "
                          f"{jnp.result_type(labels)}{list(shape)}")
     if scores_shape[-1] == 1:
-        raise ValueError(f"{name} needs scores of two classes or more; got one, whose loss is 0 whatever it is: for one score of "
-                         "yes or no write binary_cross_entropy_with_logits(scores, target), target [n 1] in [0, 1]")
+        raise ValueError(f"{name} needs scores of two classes or more; got one, whose loss is 0 whatever it is: for "
+                         "one score of yes or no write binary_cross_entropy_with_logits(scores, target), with a target "
+                         "[n 1] in [0, 1]")
     low, high = extremes(labels, ignore_index) if whole else (0, 0)
     if low < 0 or high >= scores_shape[-1]:
         remedy = "count from 0, or give the last layer more features"
