@@ -6,13 +6,15 @@ from fnnet.train.choose import RangeTest, SizeCurve, range_test, size_curve
 from fnnet.train.epoch import Epoch, make_epoch
 from fnnet.train.evaluate import Evaluate, make_evaluate
 from fnnet.train.fit import Fit, epochs, fit
+from fnnet.train.loading import Prefetched, prefetch
 from fnnet.train.metrics import Mean, OverAll
 from fnnet.train.nonfinite import explain
 from fnnet.train.objective import Objective, supervised
 from fnnet.train.step import Step, TrainState, init, make_step
 from fnnet.train.sweep import Sweep, sweep
 
-__all__ = ["Epoch", "Evaluate", "Fit", "Mean", "Objective", "OverAll", "RangeTest", "SizeCurve", "Step", "Sweep", "TrainState", "epochs",
-           "explain", "fit", "init", "make_epoch", "make_evaluate", "make_step", "range_test", "size_curve", "supervised", "sweep"]
+__all__ = ["Epoch", "Evaluate", "Fit", "Mean", "Objective", "OverAll", "Prefetched", "RangeTest", "SizeCurve", "Step",
+           "Sweep", "TrainState", "epochs", "explain", "fit", "init", "make_epoch", "make_evaluate", "make_step",
+           "prefetch", "range_test", "size_curve", "supervised", "sweep"]
 
 _hints.give(__name__)

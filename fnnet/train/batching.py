@@ -41,6 +41,24 @@ def rows_of(data, rows):
     return jax.tree.map(take, data)
 
 
+def parts_of(batch):
+    """x, y, [weights] or []: of (x, y), (x, y, weights), or a dictionary of those names."""
+    if isinstance(batch, dict) and {"x", "y"} <= set(batch) <= {"x", "y", "weights"}:
+        return batch["x"], batch["y"], [batch["weights"]] if "weights" in batch else []
+    if isinstance(batch, tuple | list) and len(batch) in (2, 3) and all(hasattr(a, "dtype") for a in jax.tree.leaves(batch[1])):
+        x, y, *weights = batch
+        return x, y, weights
+    raise ValueError('a batch must be (x, y), (x, y, weights) or {"x": …, "y": …, "weights": …}; got '
+                     f"{jax.tree.map(jnp.shape, batch)}")
+
+
+def weights_of(batch):
+    """The weights of a batch, or None where it has none or is of another form."""
+    if isinstance(batch, dict):
+        return batch.get("weights")
+    return batch[2] if isinstance(batch, tuple | list) and len(batch) == 3 else None
+
+
 def is_arrays(data):
     """Arrays with a leading axis of examples, rather than an iterable of batches."""
     return isinstance(data, tuple | dict) and all(hasattr(leaf, "shape") for leaf in jax.tree.leaves(data))

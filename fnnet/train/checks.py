@@ -55,6 +55,9 @@ def check_kinds(data):
         raise TypeError(f"data must be a tuple of arrays, (x, y), or an iterable of batches; got a single array {list(data.shape)}, "
                         "which would be read row by row: write (x, y)")
     if not isinstance(data, tuple | dict):
+        if not (callable(data) or hasattr(data, "__iter__")):
+            raise TypeError(f"data must be a tuple of arrays, (x, y), an iterable of batches, or a function that returns one; got "
+                            f"{type(data).__name__}")
         return
     for path, leaf in jax.tree_util.tree_leaves_with_path(data):
         name = f"data{jax.tree_util.keystr(path)}"

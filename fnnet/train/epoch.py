@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from fnnet.objects import Frozen
 from fnnet.train.batching import check_data, is_arrays, order, rows_in_order, rows_of
 from fnnet.train.checks import check_kinds, check_run, check_step
+from fnnet.train.loading import walk
 from fnnet.train.metrics import over_steps
 
 LOOPED = 8              # from so many steps on a scan stays a loop, whose results are its parts' bit for bit; fewer XLA may unroll
@@ -36,11 +37,11 @@ class Epoch(Frozen):
             run, seen = self.part(run, data, rows, self.metrics_of(run, data), 0, len(rows))
             return run, self.means(seen)
         run, seen = jax.tree.map(_own, run), []         # each state but the caller's is given up to the next step
-        for batch in data:
+        for batch in walk(data):
             run, metrics = self._one(run, jax.tree.map(jnp.asarray, batch))
             seen.append(metrics)
         if not seen:
-            raise ValueError("the data are an iterable that gave no batch: give arrays, a list, or a new iterator for each epoch")
+            raise ValueError("the data gave no batch: give arrays, a list, or a function that makes a new iterator for each epoch")
         return run, over_steps(jax.tree.map(lambda *m: jnp.stack(m), *seen))
 
     @functools.cached_property
@@ -123,8 +124,9 @@ def make_epoch(step, batch_size=128, *, shuffle=True) -> Epoch:
     all that counts in the epoch, of train.Mean, and over the steps where an objective of your own returns numbers.
 
     data is a tuple or dictionary of arrays with one leading axis of examples. They are shuffled anew by the run's key and step;
-    the examples that fill no batch at the end are left out, others each time. A list or iterator of batches is walked
-    through with the same step, compiled by itself, each step in the memory of the one before. The run that was given stays usable.
+    the examples that fill no batch at the end are left out, others each time. An iterable of batches, or a function that
+    returns one, is walked through with the same step, compiled by itself, each step in the memory of the one before:
+    `train.prefetch` prepares its batches ahead. The run that was given stays usable.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"the batch size is a whole number above 0, and was given as {batch_size!r}")

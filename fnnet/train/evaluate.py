@@ -11,8 +11,9 @@ import numpy as np
 
 from fnnet.evaluation import evaluation_params
 from fnnet.objects import Frozen
-from fnnet.train.batching import check_data
+from fnnet.train.batching import check_data, is_arrays, weights_of
 from fnnet.train.checks import check_kinds, check_run
+from fnnet.train.loading import walk
 from fnnet.train.metrics import Collected, Mean, number
 
 
@@ -27,18 +28,26 @@ class Evaluate(Frozen):
     def __call__(self, run):
         check_run(run)
         params = evaluation_params(run.opt_state, run.params)
-        n, total, found = jax.tree.leaves(self.data)[0].shape[0], 0.0, {}
-        for start in range(0, n, self.batch_size):
-            batch = jax.tree.map(lambda a, i=start: a[i:i + self.batch_size], self.data)
-            few = min(self.batch_size, n - start)
-            count = float(batch[2].sum()) if isinstance(batch, tuple | list) and len(batch) == 3 else few
+        total, found = 0.0, {}
+        for batch in self._batches():
+            weights = weights_of(batch)
+            count = len(jax.tree.leaves(batch)[0]) if weights is None else float(weights.sum())
             for name, metric in jax.device_get(self._measure(params, run.state, batch)).items():
                 metric = _summed(name, metric, count)
                 found[name] = found[name].merge(metric) if name in found else metric
             total += count
+        if not found:
+            raise ValueError("the data to evaluate on gave no batch: give arrays, a list of batches, or a function that makes an iterator")
         if not total or ("loss" in found and not found["loss"].count):
             raise ValueError("all weights are 0, or all labels ignored: there is nothing to evaluate on")
         return {self.prefix + name: number(name, metric.value) for name, metric in found.items()}
+
+    def _batches(self):
+        if not is_arrays(self.data):
+            yield from (jax.tree.map(jnp.asarray, batch) for batch in walk(self.data))
+            return
+        for start in range(0, jax.tree.leaves(self.data)[0].shape[0], self.batch_size):
+            yield jax.tree.map(lambda a, i=start: a[i:i + self.batch_size], self.data)
 
     @functools.cached_property
     def _measure(self):
@@ -52,16 +61,21 @@ def make_evaluate(objective, data, *, batch_size=1024, prefix="valid_") -> Evalu
     A moving average of the parameters, or the x of a schedule-free method, is evaluated in place of the parameters that are
     trained: see `optim.evaluation_params`. In batches, the last of which may be smaller; the result is that of one batch.
     Metrics that a user-defined objective returns as plain numbers count by the size of their batch, or by its weights
-    where data are (x, y, weights).
+    where data are (x, y, weights). data may also be an iterable of batches, or a function that returns one.
     """
     check_kinds(data)
-    check_data(data)
+    if hasattr(data, "__next__"):
+        raise TypeError(f"make_evaluate takes data to be walked through each time; got an iterator, {data!r}, which is used up "
+                        "after once: write the function that makes it, or a list of batches")
+    if is_arrays(data):
+        check_data(data)
+        data = jax.tree.map(jnp.asarray, data)
     if not callable(objective) or hasattr(objective, "apply"):
         raise TypeError(f"make_evaluate takes an objective; got {objective!r}: write "
                         "train.make_evaluate(train.supervised(net, loss), data)")
     if not batch_size >= 1:
         raise ValueError(f"the batch size is a whole number above 0, and was given as {batch_size}")
-    return Evaluate(objective, jax.tree.map(jnp.asarray, data), batch_size, prefix)
+    return Evaluate(objective, data, batch_size, prefix)
 
 
 def _summed(name, metric, count):

@@ -12,6 +12,7 @@ from fnnet.objects import inner
 from fnnet.train.batching import is_arrays
 from fnnet.train.checkpoint import Keeper, Stopped, nothing
 from fnnet.train.checks import check_epoch, check_kinds, check_run, check_values
+from fnnet.train.loading import walk
 from fnnet.train.metrics import number
 from fnnet.train.nonfinite import explain, not_finite
 from fnnet.train.step import TrainState, objective_of
@@ -41,7 +42,7 @@ def epochs(run, epoch, data, *, evaluate=None, epochs=None):
         check_kinds(data)
         if is_arrays(data):
             check_values(run, objective, data)
-    if (measured := inner(evaluate, "objective", "data")) is not None:
+    if (measured := inner(evaluate, "objective", "data")) is not None and is_arrays(measured.data):
         check_values(run, measured.objective, measured.data)
     for i in itertools.count(1) if epochs is None else range(1, epochs + 1):
         before = run
@@ -60,7 +61,7 @@ def epochs(run, epoch, data, *, evaluate=None, epochs=None):
 
 def _checked(run, objective, batches):
     """The batches, the first of them checked before anything is compiled for it."""
-    for i, batch in enumerate(batches):
+    for i, batch in enumerate(walk(batches)):
         if i == 0:
             check_values(run, objective, batch)
         yield batch
@@ -72,6 +73,8 @@ def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=N
 
     monitor is "valid_loss" by default where evaluate gives it. mode is "min" or "max"; by default "max" for a name with
     "accuracy" in it, else "min". An improvement is one by more than min_delta. progress=True shows a bar (tqdm).
+
+    data is a tuple or dictionary of arrays, an iterable of batches, or a function that returns one for each epoch.
 
     checkpoint is a folder, local or mounted, in which the training is saved (Orbax), in the background; the same call
     resumes what is there, bit for bit. A warning names settings and data that are not what they were, and a damaged
@@ -87,6 +90,9 @@ def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=N
                          f"{patience}")
     if checkpoint_every is not None and checkpoint is None:
         raise ValueError(f'checkpoint_every={checkpoint_every!r} needs a folder to save in: write checkpoint="runs/a"')
+    if hasattr(data, "__next__") and epochs > 1:
+        raise TypeError(f"data must last for epochs={epochs}; got an iterator, {data!r}, which is used up after one: write the "
+                        "function that makes it, train.fit(run, epoch, lambda: batches(x, y)), or a list of batches")
     monitored = _Monitor(monitor or ("valid_loss" if patience is not None else None), mode, min_delta, evaluate is not None)
     with nothing() if checkpoint is None else Keeper(checkpoint, epoch, checkpoint_every, run, data) as keeper:
         return _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, progress)

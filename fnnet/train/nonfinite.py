@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from fnnet.objects import inner
-from fnnet.train.batching import is_arrays, order, rows_of
+from fnnet.train.batching import is_arrays, order, rows_of, weights_of
+from fnnet.train.loading import walk
 from fnnet.train.metrics import Mean
 from fnnet.train.step import objective_of
 
@@ -44,7 +45,7 @@ def explain(run, epoch, data):
         data = jax.tree.map(jnp.asarray, data)
         batches = ((rows, rows_of(data, rows)) for rows in order(run, data, parts.batch_size, parts.shuffle))
     else:
-        batches = ((None, jax.tree.map(jnp.asarray, batch)) for batch in data)
+        batches = ((None, jax.tree.map(jnp.asarray, batch)) for batch in walk(data))
     for rows, batch in batches:
         after, metrics = epoch(run, [batch])            # rather than the step: the epoch may be wrapped, by fnnet.autodiff for instance
         if (bad := not_finite(after, _numbers(metrics))) and (said := _at_step(run, epoch, parts.step, batch, rows, bad)):
@@ -89,7 +90,7 @@ def _in_the_data(batch, rows):
     for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
         if _real(leaf) and not bool(jnp.isfinite(leaf).all()):
             bad = ~jnp.isfinite(leaf).reshape(leaf.shape[0], -1).all(1)
-            if (weights := _weights(batch)) is not None and leaf is not weights:
+            if (weights := weights_of(batch)) is not None and leaf is not weights:
                 bad &= (weights != 0).reshape(len(bad), -1).any(1)
             if not bool(bad.any()):
                 continue
@@ -99,16 +100,12 @@ def _in_the_data(batch, rows):
     return None
 
 
-def _weights(batch):
-    return batch[2] if isinstance(batch, tuple | list) and len(batch) == 3 else None
-
-
 def _rows_at_fault(objective, run, batch, rows):
     """The rows whose own loss is not finite, in words; "" where there are none, or all are, so that it is not the data."""
     if objective is None:
         return ""
     own = jax.jit(lambda row: objective(run.params, run.state, row, train=False)[0])
-    n, weights = len(jax.tree.leaves(batch)[0]), _weights(batch)
+    n, weights = len(jax.tree.leaves(batch)[0]), weights_of(batch)
     try:
         losses = [float(own(jax.tree.map(lambda a, i=i: a[i:i + 1], batch))) for i in range(n)]
     except Exception:                       # an objective of the whole batch alone

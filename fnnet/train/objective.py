@@ -4,17 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from fnnet.objects import Frozen
+from fnnet.train.batching import parts_of
 from fnnet.train.metrics import measure, without_uncounted
 from fnnet.train.precision import check_precision, like, narrowed, widened
 
 
 @dataclass(frozen=True, eq=False)
 class Objective(Frozen):
-    """objective(params, state, batch, *, key, train) -> loss, (state, metrics), for a batch (x, y) or (x, y, weights).
+    """objective(params, state, batch, *, key, train) -> loss, (state, metrics), for a batch (x, y) or (x, y, weights), or a
+    dictionary with these names.
 
     Any callable of this form stands in its place; one with a field `net` lets errors name the layer.
     """
@@ -25,9 +26,7 @@ class Objective(Frozen):
     precision: str | None = None
 
     def __call__(self, params, state, batch, *, key=None, train=True):
-        if not isinstance(batch, tuple | list) or len(batch) not in (2, 3) or not hasattr(batch[1], "dtype"):
-            raise ValueError(f"a batch is (x, y) or (x, y, weights), and was given as {jax.tree.map(jnp.shape, batch)}")
-        x, y, *weights = batch
+        x, y, weights = parts_of(batch)
         x = without_uncounted(x, y, self.loss, *weights)
         prediction, state = self._apply(params, state, x, key, train)
         value = self.loss(prediction, y, *weights)
@@ -51,7 +50,8 @@ class Objective(Frozen):
 def supervised(net, loss, penalty=None, metrics=None, *, precision=None) -> Objective:
     """The objective of learning from pairs: objective(params, state, batch, *, key, train) -> loss, (state, metrics).
 
-    batch is (x, y) or (x, y, weights). A row of weight 0, or whose label the loss ignores, adds exactly 0 to the loss and its
+    batch is (x, y), (x, y, weights) or {"x": …, "y": …, "weights": …}; x and y are arrays or trees of arrays, as the network and
+    the loss take them. A row of weight 0, or whose label the loss ignores, adds exactly 0 to the loss and its
     gradients, even where its features are NaN or its loss is infinite. `penalty(params)` is added to what is minimized; the metric
     "loss" is without it, so that training and validation compare, and "objective" is with it. "accuracy" is there by itself where
     y holds integer labels and the prediction a score for each class; labels that the loss ignores do not count.

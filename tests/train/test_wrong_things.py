@@ -67,6 +67,12 @@ WRONG = {
     "one class": (lambda: fit_one(ops.softmax_cross_entropy, 0 * Y), "two classes or more; got one.* write binary_cross_entropy"),
     "probabilities in KL": (lambda: ops.kl_divergence(jnp.full((2, 4), 0.25), jnp.eye(4)[:2]), "write kl_divergence.jnp.log.p., target"),
     "logarithms as targets": (lambda: ops.kl_divergence(jnp.zeros((2, 1)), jnp.full((2, 1), -1.0)), "write jnp.exp.target"),
+    "used up": (lambda: train.fit(RUN, EPOCH, iter([(X, Y)]), epochs=2), "used up after one: write the function that makes it"),
+    "no data": (lambda: train.fit(RUN, EPOCH, 3), "an iterable of batches, or a function that returns one; got int"),
+    "keys of a batch": (lambda: STEP(RUN, {"inputs": X, "y": Y}), 'or ."x": …, "y": …, "weights": ….; got'),
+    "prefetch of arrays": (lambda: train.prefetch((X, Y)), "prefetch takes an iterable of batches, .* got tuple"),
+    "prefetch of an iterator": (lambda: train.prefetch(iter([])), "got an iterator, .* write the function that makes it"),
+    "prefetch of none": (lambda: train.prefetch([(X, Y)], 0), "size must be a whole number ≥ 1"),
     "net for objective": (lambda: train.make_evaluate(NET, (X, Y)), "make_evaluate takes an objective"),
 }
 

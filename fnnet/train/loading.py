@@ -1,0 +1,76 @@
+"""Batches from iterables: a new walk for each epoch, prepared ahead of the step."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnnet.objects import Frozen
+
+END = object()          # what the thread puts after the last batch
+
+
+def walk(data: Any) -> Iterable:
+    """The batches of one epoch: of a function, what it returns now."""
+    return data() if callable(data) and not hasattr(data, "__iter__") else data
+
+
+@dataclass(frozen=True, eq=False)
+class Prefetched(Frozen):
+    """Batches of an iterable on the device, `size` of them ahead of the one in use. Each walk is a new one."""
+    data: Iterable | Callable[[], Iterable]
+    size: int = 2
+
+    def __iter__(self) -> Iterator:
+        ready, stop = queue.Queue(self.size), threading.Event()
+
+        def put(item):
+            while not stop.is_set():
+                try:
+                    return ready.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+
+        def work():
+            try:
+                for batch in walk(self.data):
+                    if stop.is_set():
+                        return
+                    put((jax.tree.map(jnp.asarray, batch), None))
+                put((END, None))
+            except BaseException as error:              # raised where the batch is asked for
+                put((END, error))
+        thread = threading.Thread(target=work, name="fnnet-prefetch", daemon=True)
+        thread.start()
+        try:
+            while True:
+                batch, error = ready.get()
+                if error is not None:
+                    raise error
+                if batch is END:
+                    return
+                yield batch
+        finally:                                        # also where the walk is left early
+            stop.set()
+            thread.join()
+
+
+def prefetch(data: Iterable | Callable[[], Iterable], size: int = 2) -> Prefetched:
+    """Prepares batches in a thread while the step before runs: `train.fit(run, epoch, train.prefetch(loader))`.
+
+    data is an iterable of batches, or a function that returns one: a generator function, for instance. At most `size`
+    batches wait on the device. An error in the loader is raised where its batch would have come.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"size must be a whole number ≥ 1, of batches; got {size!r}")
+    if hasattr(data, "__next__"):
+        raise TypeError(f"prefetch takes what can be walked through once an epoch; got an iterator, {data!r}: write the function "
+                        "that makes it, train.prefetch(lambda: batches(x, y))")
+    if isinstance(data, tuple | dict) or not (callable(data) or hasattr(data, "__iter__")):
+        raise TypeError(f"prefetch takes an iterable of batches, or a function that returns one; got {type(data).__name__}: arrays "
+                        "(x, y) are given to fit as they are")
+    return Prefetched(data, size)
