@@ -26,6 +26,16 @@ def like(*pairs):
     return tuple(None if d is None or a is None else d.astype(a.dtype) for d, a in pairs)
 
 
+def square(g):
+    """|g|², which is real."""
+    return g.real * g.real + g.imag * g.imag if jnp.iscomplexobj(g) else g * g
+
+
+def real_dtype(p):
+    """The real dtype in which to sum over an array, real or complex: at least float32."""
+    return jnp.finfo(wide(jnp.result_type(p))).dtype
+
+
 def widened(f):
     """f of one array, computed in at least float32 and answered in the array's dtype."""
     @functools.wraps(f)

@@ -11,11 +11,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fnnet"
 TOP = {"pyproject.toml", "README.md", "LICENSE", "fnnet", "tests", "examples", "bench"}
 PLAIN = {"jax", "numpy"}
-EXTRAS = {"sklearn", "matplotlib", "tqdm", "orbax", "safetensors"}         # only ever inside a function
+EXTRAS = {"sklearn", "matplotlib", "tqdm", "orbax", "safetensors", "tensorboardX"}         # only ever inside a function
 MAY_IMPORT = {
     "rule": {"jax", "numpy"},
     "sample": {"jax"},
     "numeric": {"jax"},
+    "norms": {"jax", "numeric"},
     "config": {"jax"},
     "form": {"jax", "config"},
     "roles": {"jax"},
@@ -25,9 +26,9 @@ MAY_IMPORT = {
     "table": set(),
     "ops": {"jax", "rule", "sample", "numeric", "config", "form", "roles", "hints"},
     "layers": {"jax", "ops", "rule", "numeric", "roles", "hints"},
-    "optim": {"jax", "numeric", "roles", "hints", "objects", "evaluation"},
+    "optim": {"jax", "numeric", "norms", "roles", "hints", "objects", "evaluation"},
     "data": {"numpy", "hints"},
-    "train": {"jax", "numpy", "hints", "objects", "evaluation"},
+    "train": {"jax", "numpy", "norms", "hints", "objects", "evaluation"},
     "store": {"jax", "numpy", "ops", "layers", "data", "objects", "evaluation", "hints"},
     "measure": {"jax", "numpy", "rule", "sample", "table", "hints"},
     "verify": {"jax", "numpy", "rule", "sample", "table", "measure", "hints"},

@@ -3,6 +3,7 @@
 # Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.
 from fnnet import hints as _hints
 from fnnet.evaluation import evaluation_params
+from fnnet.norms import global_norm
 from fnnet.optim.lift import lift
 from fnnet.optim.masks import matrices
 from fnnet.optim.methods import (
@@ -31,7 +32,6 @@ from fnnet.optim.methods import (
     schedule_free_sgd,
     sm3,
 )
-from fnnet.optim.norms import global_norm
 from fnnet.optim.numbers import Live, hyperparams, live, with_hyperparams
 from fnnet.optim.optimizer import Chain, ChainState, Optimizer, apply_updates, chain
 from fnnet.optim.schedules import (

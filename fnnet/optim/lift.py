@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnnet.numeric import wide
+from fnnet.numeric import real_dtype, wide
 from fnnet.objects import Frozen
 from fnnet.optim.masks import flags
 from fnnet.optim.numbers import check
@@ -144,15 +144,6 @@ def mixing(f):
 def decayed(direction, p, decay):
     """direction + λθ, and nothing of θ where λ is the constant 0."""
     return direction if isinstance(decay, float) and decay == 0 else direction + decay * p
-
-
-def square(g):
-    """|g|², which is real."""
-    return g.real * g.real + g.imag * g.imag if jnp.iscomplexobj(g) else g * g
-
-
-def real_dtype(p):
-    return jnp.finfo(wide(jnp.result_type(p))).dtype
 
 
 def like(dtype, numbers):

@@ -12,9 +12,10 @@ from fnnet.train.nonfinite import explain
 from fnnet.train.objective import Objective, supervised
 from fnnet.train.step import Step, TrainState, init, make_step
 from fnnet.train.sweep import Sweep, sweep
+from fnnet.train.watch import jsonl, on_step, tensorboard
 
 __all__ = ["Epoch", "Evaluate", "Fit", "Mean", "Objective", "OverAll", "Prefetched", "RangeTest", "SizeCurve", "Step",
-           "Sweep", "TrainState", "epochs", "explain", "fit", "init", "make_epoch", "make_evaluate", "make_step",
-           "prefetch", "range_test", "size_curve", "supervised", "sweep"]
+           "Sweep", "TrainState", "epochs", "explain", "fit", "init", "jsonl", "make_epoch", "make_evaluate",
+           "make_step", "on_step", "prefetch", "range_test", "size_curve", "supervised", "sweep", "tensorboard"]
 
 _hints.give(__name__)

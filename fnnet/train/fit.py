@@ -68,11 +68,12 @@ def _checked(run, objective, batches):
 
 
 def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=None, mode=None, min_delta=0.0, checkpoint=None,
-        checkpoint_every=None, progress=False):
+        checkpoint_every=None, on_epoch=(), progress=False):
     """Trains for `epochs`, or until the quantity `monitor` of the log has not improved for `patience` epochs.
 
     monitor is "valid_loss" by default where evaluate gives it. mode is "min" or "max"; by default "max" for a name with
-    "accuracy" in it, else "min". An improvement is one by more than min_delta. progress=True shows a bar (tqdm).
+    "accuracy" in it, else "min". An improvement is one by more than min_delta. progress=True shows a bar (tqdm). on_epoch is a
+    function f(run, log), or several, called after each epoch: `train.jsonl(path)` and `train.tensorboard(folder)` keep the log.
 
     data is a tuple or dictionary of arrays, an iterable of batches, or a function that returns one for each epoch.
 
@@ -94,11 +95,14 @@ def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=N
         raise TypeError(f"data must last for epochs={epochs}; got an iterator, {data!r}, which is used up after one: write the "
                         "function that makes it, train.fit(run, epoch, lambda: batches(x, y)), or a list of batches")
     monitored = _Monitor(monitor or ("valid_loss" if patience is not None else None), mode, min_delta, evaluate is not None)
+    hooks = (on_epoch,) if callable(on_epoch) else tuple(on_epoch)
+    if not all(callable(hook) for hook in hooks):
+        raise TypeError(f"on_epoch must be a function f(run, log), or several; got {on_epoch!r}")
     with nothing() if checkpoint is None else Keeper(checkpoint, epoch, checkpoint_every, run, data) as keeper:
-        return _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, progress)
+        return _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, hooks, progress)
 
 
-def _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, progress):
+def _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, hooks, progress):
     last, best, history = run, None, []                 # best: the state and its log
     if keeper and (saved := keeper.begin(run, data)):
         last, history = saved.last, saved.log["history"]
@@ -120,6 +124,8 @@ def _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, progre
             if bar is not None:
                 bar.set_postfix({k: f"{v:.4g}" for k, v in log.items() if isinstance(v, float)}, refresh=False)
                 bar.update()
+            for hook in hooks:
+                hook(last, history[-1])
             if keeper:
                 keeper.ended(last, best, history, monitored.settings(history[-1]))
             if waited():

@@ -12,6 +12,7 @@ from jax import lax
 from fnnet.objects import Frozen, inner
 from fnnet.train.checks import check_parts, check_returned, check_rounding, check_run, update
 from fnnet.train.precision import FIRST, next_scale, unscaled
+from fnnet.train.watch import check_watched, watched
 
 _looks = jax.make_user_context(())      # those that look into every step, set by Step.watched; a part of what jit compiles for
 
@@ -49,6 +50,7 @@ class Step(Frozen):
     """
     objective: Callable
     optimizer: Any
+    log: tuple[str, ...] = ()
 
     def __call__(self, run, batch):
         check_run(run)
@@ -71,6 +73,8 @@ class Step(Frozen):
             return self.objective(params, run.state, batch, key=key, train=True)[0]
         updates, opt_state = update(self.optimizer, grads, run, value=loss, grad=grads, value_fn=value_fn)
         params = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), run.params, updates)
+        if self.log:
+            metrics = {**metrics, **watched(self.log, grads, updates, params, opt_state)}
         for see in sees:
             metrics = see(metrics, loss, params, grads, updates)
         after = run._replace(params=params, state=state, opt_state=opt_state, step=run.step + 1)
@@ -94,10 +98,15 @@ class Step(Frozen):
         return watched_step
 
 
-def make_step(objective, optimizer) -> Step:
-    """(run, batch) -> run, metrics: one gradient, one update."""
+def make_step(objective, optimizer, *, log=()) -> Step:
+    """(run, batch) -> run, metrics: one gradient, one update.
+
+    log names more for the metrics: "grad_norm", "update_norm", "param_norm", √Σ|a|² of the whole tree, and the numbers of
+    the optimizer that live in its state, "rate" for instance, as the update used them.
+    """
     check_parts(objective, optimizer)
-    return Step(objective, optimizer)
+    check_watched(log)
+    return Step(objective, optimizer, tuple(log))
 
 
 def objective_of(step):

@@ -4,7 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fnnet.optim.lift import decayed, lift, square, squares, zeros
+from fnnet.numeric import square
+from fnnet.optim.lift import decayed, lift, squares, zeros
 from fnnet.optim.numbers import Number, one_minus_power, real, settings
 from fnnet.optim.optimizer import Chain
 

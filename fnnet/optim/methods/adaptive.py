@@ -2,7 +2,8 @@
 
 import jax.numpy as jnp
 
-from fnnet.optim.lift import lift, square, squares, zeros
+from fnnet.numeric import square
+from fnnet.optim.lift import lift, squares, zeros
 from fnnet.optim.numbers import NOT_NEGATIVE, Number, check, settings
 from fnnet.optim.optimizer import Chain
 

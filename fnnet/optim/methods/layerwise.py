@@ -4,8 +4,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from fnnet.optim.lift import decayed, lift, real_dtype, scalar, square, squares, zeros
-from fnnet.optim.norms import global_norm
+from fnnet.norms import global_norm
+from fnnet.numeric import real_dtype, square
+from fnnet.optim.lift import decayed, lift, scalar, squares, zeros
 from fnnet.optim.numbers import POSITIVE, Number, check, one_minus_power, real, settings
 from fnnet.optim.optimizer import Chain
 

@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fnnet.norms import global_norm
 from fnnet.objects import Frozen
 from fnnet.optim.lift import decayed, flatten, lift, zeros
 from fnnet.optim.masks import flags
 from fnnet.optim.methods.adam import adamw
-from fnnet.optim.norms import global_norm
 from fnnet.optim.numbers import FRACTION, Number, settings
 from fnnet.optim.optimizer import Chain
 from fnnet.optim.transforms.wrap import partition

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnnet.optim.lift import copy, decayed, lift, mixing, square, squares
+from fnnet.numeric import square
+from fnnet.optim.lift import copy, decayed, lift, mixing, squares
 from fnnet.optim.numbers import Number, Range, check, one_minus_power, real, settings
 from fnnet.optim.optimizer import Chain, stage
 

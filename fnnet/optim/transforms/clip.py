@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from fnnet.optim.lift import check_inexact, lift, like, square
-from fnnet.optim.norms import norm_of, scaled
+from fnnet.norms import norm_of, scaled
+from fnnet.numeric import square
+from fnnet.optim.lift import check_inexact, lift, like
 from fnnet.optim.numbers import Number, check, settings
 from fnnet.optim.optimizer import Chain, stage
 

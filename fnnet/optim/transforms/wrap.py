@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fnnet.norms import norm_of
 from fnnet.objects import Frozen
 from fnnet.optim.lift import copy, flatten, mixing, zeros
 from fnnet.optim.masks import flags
-from fnnet.optim.norms import norm_of
 from fnnet.optim.numbers import FRACTION, Number, check, settings
 from fnnet.optim.optimizer import Chain, apply_updates, call_update, check_optimizer, need_value_fn, stage
 

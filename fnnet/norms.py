@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnnet.optim.lift import real_dtype, square
+from fnnet.numeric import real_dtype, square
 
 __all__ = ["global_norm"]
 
