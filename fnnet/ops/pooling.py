@@ -13,7 +13,7 @@ from jax import lax
 
 from fnnet import config
 from fnnet.form import by_device, device
-from fnnet.numeric import wide
+from fnnet.numeric import is_whole, wide
 from fnnet.ops.windows import apart, axis_by_axis, count, per_axis, put_back, seen, spread, window_of
 from fnnet.rule import rule
 from fnnet.sample import apart as distinct
@@ -322,12 +322,16 @@ def _check(op, x, **settings):
         raise TypeError(f"{op} takes real numbers, and was given {jnp.result_type(x)}: x.astype(jnp.float32)")
     if "size" in settings:
         sizes = per_axis(op, "size", settings["size"], jnp.ndim(x) - 2)
-        if any(k > h for k, h in zip(sizes, jnp.shape(x)[1:-1])):
+        lengths = jnp.shape(x)[1:-1]
+        if any(k > 1 and not is_whole(h) for k, h in zip(sizes, lengths)):
+            raise ValueError(f"{op} of more than one place must know the lengths of the spatial axes; got "
+                             f"{list(lengths)}: export it with whole numbers there, or write size=1")
+        if any(k > h for k, h in zip(sizes, lengths) if is_whole(h)):
             raise ValueError(f"{op} makes no more places than there are: {list(sizes)} of an image of "
-                             f"{list(jnp.shape(x)[1:-1])}")
+                             f"{list(lengths)}")
     else:
         window = window_of(op, jnp.shape(x)[1:-1], settings["window"], settings["strides"], settings["padding"])
-        if min(map(min, window.padding)) < 0:
+        if any(is_whole(a) and a < 0 for a in sum(window.padding, ())):
             raise ValueError(f"the padding of {op} is at least 0, and was given as {settings['padding']!r}: cut x "
                              "itself, x[:, 1:]")
     if not 1 <= settings.get("p", 1) < math.inf:

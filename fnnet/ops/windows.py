@@ -5,6 +5,7 @@ import functools
 import itertools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -42,14 +43,25 @@ def window_of(op, spatial, size, strides=None, padding="VALID", dilation=1):
     dilation = per_axis(op, "dilation", dilation, rank)
     reach = tuple((k - 1) * r + 1 for k, r in zip(size, dilation))
     if isinstance(padding, str) and padding.upper() in ("SAME", "VALID"):
-        padding = tuple(lax.padtype_to_pads(spatial, reach, strides, padding.upper()))
+        pads = tuple(lax.padtype_to_pads(spatial, reach, strides, padding.upper()))
     else:
-        padding = pairs(op, padding, rank)
+        pads = pairs(op, padding, rank)
+    same, padding = str(padding).upper() == "SAME", pads
     window = Window(size, strides, padding, dilation)
-    if any(h + lo + hi < e for h, (lo, hi), e in zip(spatial, padding, reach)):
+    # With "SAME" every window has its place, which of a symbolic size could not be told from the padding.
+    if not all((same and not is_whole(h)) or _fits(op, h, lo + hi, e) for h, (lo, hi), e in zip(spatial, pads, reach)):
         raise ValueError(f"{op} has no place for a window of {list(reach)} in an image of {list(spatial)} with the "
                          f"padding {list(padding)}: take a smaller window, or padding='SAME'")
     return window
+
+
+def _fits(op, length, padding, reach):
+    """Whether a window fits an axis of this length; where the length is symbolic that must be certain."""
+    try:
+        return bool(length + padding >= reach)
+    except jax.errors.InconclusiveDimensionOperation:
+        raise ValueError(f"{op} must know that a window of {reach} fits an axis of {length}: write "
+                         f"jax.export.symbolic_shape(..., constraints=[\"{length} >= {reach - padding}\"])") from None
 
 
 def per_axis(op, what, value, rank):
@@ -102,7 +114,7 @@ def spread(dy, window, spatial, winner=None):
     The image is cut into blocks of the strides' size: one comparison for each of the windows that reach into a block,
     one or two along an axis, where `put_back` has one for each tap.
     """
-    if all(s == 1 for s in window.strides):
+    if all(s == 1 for s in window.strides) or not all(map(is_whole, dy.shape[1:-1])):
         taps = range(len(window.taps))
         won = [dy if winner is None else jnp.where(winner == jnp.array(i, winner.dtype), dy, 0) for i in taps]
         return put_back(won, window, spatial)
@@ -143,6 +155,8 @@ def _tap_numbers(window, back):
 def count(window, spatial, dtype):
     """How many real elements each window sees, [1 *places 1]: fewer than its taps where it stands over the padding."""
     total, rank = jnp.ones((), dtype), len(spatial)
+    if not all(map(is_whole, spatial)):
+        return functools.reduce(jnp.add, seen(jnp.ones((1, *spatial, 1), dtype), window))
     for axis, (h, k, s, (lo, _), r, o) in enumerate(zip(spatial, *window, window.places(spatial))):
         along = [sum(0 <= i * s + u * r - lo < h for u in range(k)) for i in range(o)]
         total = total * jnp.array(along, dtype).reshape([o if i == 1 + axis else 1 for i in range(2 + rank)])

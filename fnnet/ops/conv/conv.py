@@ -91,7 +91,7 @@ def _transposed_window(x, w, strides, padding, dilation):
     else:
         pads = free.padding
     spatial = tuple(h - lo - hi for h, (lo, hi) in zip(whole, pads))
-    if min(spatial) < 1:
+    if any(is_whole(h) and h < 1 for h in spatial):
         raise ValueError(f"conv_transpose with the padding {list(pads)} cuts all of {whole} off: give less padding")
     return Window(free.size, strides, pads, free.dilation), spatial
 

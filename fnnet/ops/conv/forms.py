@@ -59,10 +59,20 @@ def form(shape, groups, places=()):
 def convolution(x, w, window, groups, padding=None, apart=None):
     """The plain definition. `apart` puts zeros between the elements of x."""
     rank, dtype = x.ndim - 2, jnp.result_type(x, w)
-    x, w = x.astype(dtype), w.astype(dtype)
-    return lax.conv_general_dilated(x, w, window.strides, padding or window.padding, lhs_dilation=apart or (1,) * rank,
-                                    rhs_dilation=window.dilation, dimension_numbers=_channels_last(rank),
-                                    feature_group_count=groups)
+    return _slid(x.astype(dtype), w.astype(dtype), window.strides, padding or window.padding,
+                 lhs_dilation=apart or (1,) * rank, rhs_dilation=window.dilation,
+                 dimension_numbers=_channels_last(rank), feature_group_count=groups)
+
+
+def _slid(x, w, strides, padding, lhs_dilation=None, **settings):
+    """lax's convolution, which takes no padding that follows from a symbolic size: such a one is made before."""
+    if all(map(is_whole, sum(map(tuple, padding), ()))):
+        return lax.conv_general_dilated(x, w, strides, padding, lhs_dilation=lhs_dilation, **settings)
+    image = settings["dimension_numbers"].lhs_spec[2:]
+    pads = [(0, 0, 0)] * x.ndim
+    for axis, (before, after), gap in zip(image, padding, lhs_dilation or (1,) * len(image)):
+        pads[axis] = before, after, gap - 1
+    return lax.conv_general_dilated(lax.pad(x, jnp.zeros((), x.dtype), pads), w, strides, "VALID", **settings)
 
 
 def transposed_convolution(y, w, window, spatial, groups):
@@ -144,8 +154,8 @@ def _kernel_by_convolution(x, y, *, window, groups, plainly=False):
     numbers = lax.ConvDimensionNumbers((rank + 1, 0, *axes), (rank + 1, 0, *axes), (rank, rank + 1, *range(rank)))
     if plainly:
         x, y, numbers = x.transpose(rank + 1, *axes, 0), y.transpose(*axes, 0, rank + 1), _channels_last(rank)
-    w = lax.conv_general_dilated(x, y, window.dilation, padding, rhs_dilation=window.strides, dimension_numbers=numbers,
-                                 batch_group_count=groups)
+    w = _slid(x, y, window.dilation, padding, rhs_dilation=window.strides, dimension_numbers=numbers,
+              batch_group_count=groups)
     return jnp.moveaxis(w, 0, -2) if plainly else w
 
 

@@ -82,6 +82,8 @@ EXAMPLES = 32           # where a symbolic size of jax.export does not say how m
 def chunk_size(n, t, k):
     """The steps of a chunk: few enough that its dozen arrays [s n k] stay in the cache, enough that its products are
     large. Of the sizes near that, the one that leaves the fewest steps over."""
+    if not is_whole(t):                     # of a length that is not known: all steps at once
+        return t
     n = n if is_whole(n) else EXAMPLES
     most = min(64, max(8, 2**16 // max(1, n * k)))
     return t if t <= most else min(range(most, most // 2, -1), key=lambda size: -t % size)
@@ -90,6 +92,8 @@ def chunk_size(n, t, k):
 def split(a, size):
     """[n t ...] → [m s n ...], filled with zeros."""
     t, *rest = jnp.moveaxis(a, 1, 0).shape
+    if not is_whole(t):
+        return jnp.moveaxis(a, 1, 0)[None]
     filled = jnp.pad(jnp.moveaxis(a, 1, 0), [(0, -t % size)] + [(0, 0)] * len(rest))
     return filled.reshape(len(filled) // size, size, *rest)
 
@@ -104,10 +108,10 @@ def counting(x, lengths, size):
     """Which steps count, [m s n 1], or [m s 1 1] where it is only that the last chunk is not full; None where all do.
     """
     t = x.shape[1]
-    if lengths is None and t % size == 0:
+    if lengths is None and (size is t or t % size == 0):
         return None
     ends = jnp.full((1,), t) if lengths is None else jnp.minimum(lengths, t)
-    time = lax.broadcasted_iota(ends.dtype, (t + -t % size, 1), 0)
+    time = lax.broadcasted_iota(ends.dtype, (t if size is t else t + -t % size, 1), 0)
     return (time < ends[None]).reshape(-1, size, ends.shape[0], 1)
 
 
