@@ -1,11 +1,13 @@
 """Each method against an independent implementation in NumPy float64: 50 steps, 1e-12."""
 
+import re
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_every_method import exported, place
 
 from fnnet import optim
 
@@ -247,6 +249,17 @@ METHODS = {
     "schedule-free adamw": Method(optim.schedule_free_adamw(0.1, 0.8, 0.99, eps=1e-6, decay=0.2), schedule_free_adamw),
     "lookahead": Method(optim.lookahead(optim.adam(0.1), every=4, alpha=0.3), lookahead),
 }
+
+
+# Those of the lectures are in test_optim, and lbfgs, whose steps are those of its search, in test_transforms.
+ELSEWHERE = ("gradient_descent", "momentum", "nesterov", "adam", "rmsprop", "lbfgs")
+
+
+@pytest.mark.parametrize("name", [name for name in exported("methods") if name not in ELSEWHERE])
+def test_every_method_has_its_recurrence_here(name):
+    known = [re.split(", | with ", row)[0].replace("-", "_").replace(" ", "_") for row in METHODS]
+    assert name in known, (f"{place(name)} has no row in METHODS of tests/optim/test_methods.py: write its recurrence in "
+                           "NumPy, from its paper")
 
 
 def by_numpy(rule):

@@ -175,23 +175,6 @@ def test_one_counter_serves_the_chain():
     assert len(counters) == 1
 
 
-SCHEDULES = [
-    (optim.constant(0.3), {0: 0.3, 100: 0.3}),
-    (optim.inverse_time_decay(0.2, 1.0), {0: 0.2, 1: 0.1, 2: 0.2 / 3, 3: 0.05}),
-    (optim.inverse_time_decay(0.2, 1.0, steps_per_epoch=10), {0: 0.2, 9: 0.2, 10: 0.1, 29: 0.2 / 3, 30: 0.05}),
-    (optim.exponential_decay(1.0, 0.25, steps=2), {0: 1.0, 1: 0.5, 2: 0.25}),
-    (optim.step_decay(1.0, 0.1, steps=3), {0: 1.0, 2: 1.0, 3: 0.1, 6: 0.01}),
-    (optim.cosine(2.0, steps=110, warmup=10, final=1.0), {0: 0.0, 5: 1.0, 10: 2.0, 60: 1.5, 110: 1.0, 500: 1.0}),
-]
-
-
-@pytest.mark.parametrize("schedule, values", SCHEDULES)
-def test_a_schedule_at_its_corners(schedule, values):
-    for step, value in values.items():
-        for s in (step, jnp.asarray(step, jnp.int32)):
-            assert jax.jit(schedule)(s) == pytest.approx(value, rel=1e-12)
-
-
 def test_a_sweep_is_a_vmap_and_a_rate_given_as_an_array_does_not_recompile():
     def final(rate, beta, decay):
         return run(optim.chain(optim.weight_decay(decay), optim.momentum(rate, beta)))

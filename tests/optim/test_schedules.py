@@ -7,10 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_every_method import exported, place
 
 from fnnet import optim
 
 SCHEDULES = [
+    (optim.constant(0.3), {0: 0.3, 100: 0.3}),
+    (optim.inverse_time_decay(0.2, 1.0), {0: 0.2, 1: 0.1, 2: 0.2 / 3, 3: 0.05}),
+    (optim.inverse_time_decay(0.2, 1.0, steps_per_epoch=10), {0: 0.2, 9: 0.2, 10: 0.1, 29: 0.2 / 3, 30: 0.05}),
+    (optim.exponential_decay(1.0, 0.25, steps=2), {0: 1.0, 1: 0.5, 2: 0.25}),
+    (optim.step_decay(1.0, 0.1, steps=3), {0: 1.0, 2: 1.0, 3: 0.1, 6: 0.01}),
+    (optim.cosine(2.0, steps=110, warmup=10, final=1.0), {0: 0.0, 5: 1.0, 10: 2.0, 60: 1.5, 110: 1.0, 500: 1.0}),
     (optim.linear(1.0, 0.2, steps=4, begin=2), {0: 1.0, 2: 1.0, 3: 0.8, 4: 0.6, 6: 0.2, 99: 0.2}),
     (optim.polynomial(1.0, 0.2, steps=4, power=2.0, begin=2), {0: 1.0, 2: 1.0, 3: 0.65, 4: 0.4, 6: 0.2, 99: 0.2}),
     (optim.piecewise([0.1, 0.01, 0.001], steps=[10, 20]), {0: 0.1, 9: 0.1, 10: 0.01, 19: 0.01, 20: 0.001}),
@@ -36,6 +43,12 @@ SCHEDULES = [
     (optim.join([1.0, optim.linear(0.0, 1.0, steps=10)], steps=[20_000_001]),
      {20_000_000: 1.0, 20_000_001: 0.0, 20_000_002: 0.1}),
 ]
+
+
+@pytest.mark.parametrize("name", exported("schedules"))
+def test_every_schedule_has_its_values_here(name):
+    assert any(schedule.make.__name__ == name for schedule, _ in SCHEDULES), (
+        f"{place(name)} has no values in SCHEDULES of tests/optim/test_schedules.py: write some, computed by hand")
 
 
 @pytest.mark.parametrize("x64", [True, False])
@@ -144,5 +157,6 @@ def test_the_defaults_are_these():
             continue
         defaults = {p.name: p.default for p in inspect.signature(thing).parameters.values() if p.default is not p.empty}
         if defaults:
+            assert name in DEFAULTS, f"{place(name)} has no line in DEFAULTS of tests/optim/test_schedules.py: write one"
             found[name] = defaults
     assert found == DEFAULTS
