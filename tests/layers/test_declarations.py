@@ -218,9 +218,20 @@ def test_the_documentation_names_the_parameters(name):
     assert set(params) == set(net.names())
     if params:
         text = " ".join(text.split("\n    "))
-        listed = re.search(r"params (.*?)(?:\. |; state|\n\n|: see|$)", text, re.DOTALL).group(1)
-        listed = re.sub(r"\[.*?\]|\(.*?\)|, which .*", "", re.sub(r", p \[.*", "", listed))
-        assert set(params) <= set(re.findall(r"\w+", listed)), listed
+        found = re.search(r"params (.*?)(?:\. |; state|\n\n|: see|$)", text, re.DOTALL)
+        listed = re.sub(r"\[.*?\]|\(.*?\)|, which .*", "", re.sub(r", p \[.*", "", found.group(1) if found else ""))
+        missing = sorted(set(params) - set(re.findall(r"\w+", listed)))
+        assert not missing, f"{place(name)} must name {', '.join(missing)} in its docstring: params w [d features], ..."
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_it_declares_the_roles_of_its_parameters(name):
+    """Those that it makes itself: around other layers it has theirs."""
+    net, _, params, _ = made(name, jnp.float32)
+    inside = any(isinstance(getattr(net, field.name), Layer) for field in fields(net))
+    if isinstance(params, dict) and params and not inside:
+        assert net.names() is not None, (f"{place(name)} must say what {', '.join(params)} are: write "
+                                         f"parameters = {{{next(iter(params))!r}: \"weight\", ...}}")
 
 
 def test_the_same_layer_twice_has_parameters_of_its_own_at_each_place():

@@ -251,7 +251,7 @@ METHODS = {
 }
 
 
-# Those of the lectures are in test_optim, and lbfgs, whose steps are those of its search, in test_transforms.
+# Those of the lectures are in test_optim; lbfgs has a test of its own below.
 ELSEWHERE = ("gradient_descent", "momentum", "nesterov", "adam", "rmsprop", "lbfgs")
 
 
