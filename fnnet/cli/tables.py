@@ -1,4 +1,4 @@
-"""predict: a kept run on the raw rows of a CSV file. For train: raw rows as numbers, and scores in the words and units of the target."""
+"""predict: a run on the raw rows of a CSV file. For train: raw rows as numbers, and scores in the target's unit."""
 
 import csv
 from pathlib import Path
@@ -18,27 +18,32 @@ BLOCK = 2**16           # rows that are predicted at once
 
 def add(commands):
     """The parser of predict."""
-    sub = command(commands, "predict", _predict, "predictions for the raw rows of a CSV file, by a run that `train FILE.csv` kept")
+    sub = command(commands, "predict", _predict,
+                  "predictions for the raw rows of a CSV file, by a run that `train FILE.csv` kept")
     sub.add_argument("kept", metavar="RUN", help="the folder of the run, runs/housing, or its model.safetensors")
-    sub.add_argument("data", metavar="FILE", help="a CSV file with the columns that were trained on, matched by name; where it has "
-                                                  "the target too, the predictions are scored")
-    sub.add_argument("--out", metavar="CSV", default="predictions.csv", help="the rows with their predictions (default: %(default)s)")
+    sub.add_argument("data", metavar="FILE", help="a CSV file with the columns that were trained on, matched by name; "
+                     "where it has the target too, the predictions are scored")
+    sub.add_argument("--out", metavar="CSV", default="predictions.csv",
+                     help="the rows with their predictions (default: %(default)s)")
 
 
 def options(sub):
     """The options of train that are about tables."""
     sub.add_argument("--target", metavar="COLUMN", help="the column of a CSV file to predict")
-    sub.add_argument("--task", choices=TASKS, default="auto", help="auto: words and up to ten different whole numbers are classes, numbers "
-                     "that are not whole are for a regression, and what is unclear is an error (default: %(default)s)")
-    sub.add_argument("--missing", choices=CHOICES, default="error", help="rows with a cell that is empty, NA, NaN, null, none or ?: are an "
-                     "error; are dropped; or take the mean of the column, of words the commonest (default: %(default)s)")
-    sub.add_argument("--categories", metavar="COLUMN", action="append", default=[], help="a column of codes that are no quantities: one "
-                     "feature for each, as of every column of words; may be given again")
-    sub.add_argument("--leave-out", metavar="COLUMN", action="append", default=[], help="a column not to learn from; may be given again")
+    sub.add_argument("--task", choices=TASKS, default="auto", help="auto: words and up to ten different whole numbers "
+                     "are classes, numbers that are not whole are for a regression, and what is unclear is an error "
+                     "(default: %(default)s)")
+    sub.add_argument("--missing", choices=CHOICES, default="error", help="rows with a cell that is empty, NA, NaN, "
+                     "null, none or ?: are an error; are dropped; or take the mean of the column, of words the "
+                     "commonest (default: %(default)s)")
+    sub.add_argument("--categories", metavar="COLUMN", action="append", default=[], help="a column of codes that are "
+                     "no quantities: one feature for each, as of every column of words; may be given again")
+    sub.add_argument("--leave-out", metavar="COLUMN", action="append", default=[],
+                     help="a column not to learn from; may be given again")
 
 
 class Prepared(NamedTuple):
-    """Training, validation and test as pairs (x, y); what made them of raw rows; the raw rows of the test; a sentence."""
+    """Training, validation and test as pairs (x, y); what made them of raw rows; the raw rows of the test; a word."""
     parts: list
     columns: data.Columns
     answers: data.Answers
@@ -63,7 +68,8 @@ def prepared(args):
     columns = data.columns_of(cells, names, rows[0], missing=args.missing, categories=args.categories)
     answers, x = answers.scaled_as(y[rows[0]]), columns(cells)
     ys = y if answers.classes else answers(cells)[:, None]
-    what = (f"{len(y)} examples of {len(columns.features)} features{f' ({dropped} dropped, without a value)' if dropped else ''}, "
+    gone = f" ({dropped} dropped, without a value)" if dropped else ""
+    what = (f"{len(y)} examples of {len(columns.features)} features{gone}, "
             + (f"{len(answers.classes)} classes of {args.target}" if answers.classes else f"to predict {args.target}"))
     return Prepared([(x[r], ys[r]) for r in rows], columns, answers, cells.take(rows[2]), what)
 
@@ -73,13 +79,14 @@ def _answered(cells, names, args):
     answered = np.array([not unanswered(cell) for cell in cells.column(args.target)])
     if args.missing != "drop" and not answered.all():
         row = int(answered.argmin())
-        raise ValueError(f"{cells.where(row, args.target)}: no value ({cells.column(args.target)[row]!r}); fill it or leave the line out, "
-                         "or write --missing drop")
+        raise ValueError(f"{cells.where(row, args.target)}: no value ({cells.column(args.target)[row]!r}); fill it or "
+                         "leave the line out, or write --missing drop")
     if args.missing != "drop":
         return cells, 0
     full = answered & np.all([[not data.cells.is_missing(cell) for cell in cells.column(name)] for name in names], 0)
     if not full.any():
-        raise ValueError(f"{cells.path}: every row lacks a value: write --missing mean, or --leave-out the columns that are empty")
+        raise ValueError(f"{cells.path}: every row lacks a value: write --missing mean, or --leave-out the columns "
+                         "that are empty")
     return cells.take(np.flatnonzero(full)), int((~full).sum())
 
 
@@ -90,12 +97,13 @@ def keep_held_out(folder, cells):
 
 def predicted(model, cells):
     """The predictions of raw rows, block by block."""
-    starts = range(0, len(cells.rows), BLOCK)
-    return np.concatenate([np.asarray(model.predict(cells.take(range(i, min(i + BLOCK, len(cells.rows)))))) for i in starts])
+    blocks = np.split(np.arange(len(cells.rows)), range(BLOCK, len(cells.rows), BLOCK))
+    return np.concatenate([np.asarray(model.predict(cells.take(rows))) for rows in blocks])
 
 
 class Score(NamedTuple):
-    """How good predictions are, in words, and as an error: the share that is wrong, or the mean squared error in the target's unit."""
+    """How good predictions are, in words, and as an error: the share that is wrong, or the mean squared error in the
+    target's unit."""
     said: str
     error: float
 
@@ -112,14 +120,15 @@ def scored(answers, predictions, cells):
     error, mean = (np.square(guess - truth).mean() for guess in (found, float(answers.scaling.mean)))
     variance = truth.var()
     explained = f", R² {1 - error / variance:.6f}" if variance > 0 else ""
-    return Score(f"mean squared error {error:.8g} (predicting the mean: {mean:.8g}), root {np.sqrt(error):.8g}{explained}", float(error))
+    return Score(f"mean squared error {error:.8g} (predicting the mean: {mean:.8g}), root "
+                 f"{np.sqrt(error):.8g}{explained}", float(error))
 
 
 def _predict(args):
     path = Path(args.kept) / MODEL if Path(args.kept).is_dir() else Path(args.kept)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no model in {args.kept}: keep one with python -m fnnet train FILE.csv --target COLUMN --save "
-                                f"{args.kept}")
+        raise FileNotFoundError(f"there is no model in {args.kept}: keep one with python -m fnnet train FILE.csv "
+                                f"--target COLUMN --save {args.kept}")
     if Path(args.out).resolve() == Path(args.data).resolve():
         raise ValueError(f"--out {args.out} would write over the rows to predict: give another name")
     model = store.load(path)
@@ -144,7 +153,8 @@ def _predict(args):
         truth = cells.column(answers.name)
         known = [i for i, row in enumerate(rows) if not unanswered(truth[row])]
         if known:
-            print(f"{answers.name} of {len(known)} rows: {scored(answers, predictions[known], cells.take(rows[known])).said}")
+            print(f"{answers.name} of {len(known)} rows: "
+                  f"{scored(answers, predictions[known], cells.take(rows[known])).said}")
 
 
 def _write(path, names, rows):

@@ -23,15 +23,15 @@ FEW = 5
 class Answers:
     """The column to predict: its classes, () for numbers, and the mean and scale of numbers in training.
 
-    answers(table) is y [n] of a table: the class of each row, −1 for one that is not among the classes, or (number − μ)/σ.
-    answers.inverse(scores) says in words or units what scores [n k], or predictions [n 1], mean.
+    answers(table) is y [n] of a table: the class of each row, −1 for one that is not among the classes; or
+    (number − μ)/σ. answers.inverse(scores) says in words or units what scores [n k], or predictions [n 1], mean.
     """
     name: str
     classes: tuple[str, ...]
     scaling: Scaling | None
 
     def __post_init__(self):
-        texts = isinstance(self.name, str) and isinstance(self.classes, tuple) and all(isinstance(name, str) for name in self.classes)
+        texts = isinstance(self.classes, tuple) and all(isinstance(text, str) for text in (self.name, *self.classes))
         if not texts or not isinstance(self.scaling, Scaling | None):
             raise TypeError("answers must have a name, the names of the classes and a Scaling of numbers; got "
                             f"{self.name!r}, {self.classes!r}, {self.scaling!r}"[:300])
@@ -50,15 +50,19 @@ class Answers:
         return self._scaling()(np.asarray(found, np.float32))
 
     def inverse(self, scores: Any) -> np.ndarray:
-        """The names of the classes with the highest scores [n k], or the numbers of predictions [n 1] in the column's unit."""
+        """The names of the classes with the highest scores [n k], or the numbers of predictions [n 1] in the column's
+        unit."""
         scores = np.asarray(scores)
         width = len(self.classes) or 1
         if scores.ndim != 2 or scores.shape[1] != width:
             raise ValueError(f"predictions of {self.name!r} must be [n {width}]; got {list(scores.shape)}")
         if not np.isfinite(scores).all():
             row = np.argmin(np.isfinite(scores).all(1))
-            raise ValueError(f"the prediction of row {row + 1} is not finite ({scores[row]}): are its numbers far from those trained on?")
-        return np.asarray(self.classes, object)[scores.argmax(1)] if self.classes else self._scaling().inverse(scores[:, 0])
+            raise ValueError(f"the prediction of row {row + 1} is not finite ({scores[row]}): are its numbers far from "
+                             "those trained on?")
+        if self.classes:
+            return np.asarray(self.classes, object)[scores.argmax(1)]
+        return self._scaling().inverse(scores[:, 0])
 
     def scaled_as(self, y: np.ndarray) -> "Answers":
         """The same with the mean and scale of these numbers; of classes the same."""
@@ -76,15 +80,17 @@ def unanswered(cell: str) -> bool:
 
 
 def answers_of(table: Any, target: str, *, task: str = "auto") -> tuple[Answers, np.ndarray]:
-    """The answers of a column of a table, and y: classes, or numbers that are not yet scaled; `answers.scaled_as(y[rows])` is
-    of the mean and scale of the rows to train on."""
+    """The answers of a column of a table, and y: classes, or numbers that are not yet scaled;
+    `answers.scaled_as(y[rows])` is of the mean and scale of the rows to train on."""
     cells = as_cells(table)
     y, classes = targets(cells.column(target), cells.lines, cells.path, target, task)
     return Answers(target, classes, None), y
 
 
-def targets(answers: Sequence[str], lines: Sequence[int], path: Path | str, target: str, task: str) -> tuple[np.ndarray, tuple]:
-    """Targets as numbers, and the names of the classes where they are classes. A class is what a number says, 1 and 1.0 are one."""
+def targets(answers: Sequence[str], lines: Sequence[int], path: Path | str, target: str,
+            task: str) -> tuple[np.ndarray, tuple]:
+    """Targets as numbers, and the names of the classes where they are classes. A class is what a number says, 1 and 1.0
+    are one."""
     if task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}; got {task!r}")
     values = [value(a) for a in answers]
@@ -96,7 +102,8 @@ def targets(answers: Sequence[str], lines: Sequence[int], path: Path | str, targ
         return np.asarray(found, np.float32), ()
     if task == "auto" and any(math.isfinite(v) and not float(v).is_integer() for v in numbers):
         line, word = next((line, a) for line, a, v in zip(lines, answers, values, strict=True) if isinstance(v, str))
-        raise ValueError(f"{path}, line {line}, column {target!r}: {short(word)} where others are numbers; fill it or leave the line out")
+        raise ValueError(f"{path}, line {line}, column {target!r}: {short(word)} where others are numbers; fill it or "
+                         "leave the line out")
     if not numeric:
         values = list(answers)
     if task == "auto":
@@ -112,5 +119,6 @@ def _check_clear(values, path, target, whole):
     if k > (WHOLE if whole else WORDS) or (n >= ENOUGH and k > 2 and n < FEW * k):
         what = "whole numbers" if whole else "words"
         regress = ' or task="regress" (--task regress) to predict a number' if whole else ""
-        raise ValueError(f"{path}: column {target!r} has {k} different {what} in {n} rows, and whether they are classes is unclear: "
+        raise ValueError(f"{path}: column {target!r} has {k} different {what} in {n} rows, and whether they are "
+                         "classes is unclear: "
                          f'write task="classify" (from the shell --task classify) to predict a class{regress}')

@@ -54,8 +54,8 @@ def as_cells(table: Any) -> Cells:
     if isinstance(table, Cells):
         return table
     if not isinstance(table, Mapping) and not (hasattr(table, "keys") and hasattr(table, "__getitem__")):
-        raise TypeError(f"a table must be columns by name, as data.read_cells(path) or {{'a': [1, 2], 'b': ['x', 'y']}}; got "
-                        f"{type(table).__name__}")
+        raise TypeError("a table must be columns by name, as data.read_cells(path) or {'a': [1, 2], 'b': ['x', 'y']}; "
+                        f"got {type(table).__name__}")
     names = list(table.keys())
     columns = {str(name): ["" if cell is None else str(cell) for cell in table[name]] for name in names}
     if len(lengths := {len(column) for column in columns.values()}) > 1:
@@ -67,7 +67,8 @@ def as_cells(table: Any) -> Cells:
 def records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of the header, its names without blanks around them, and of every row that is not empty."""
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
-        raise ValueError(f"delimiter must be one character other than a quotation mark or an end of line; got {delimiter!r}")
+        raise ValueError("delimiter must be one character other than a quotation mark or an end of line; got "
+                         f"{delimiter!r}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, delimiter=delimiter, strict=True)
@@ -77,8 +78,8 @@ def records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
             yield lines.line_num, header
             for cells in filter(None, lines):
                 if len(cells) != len(header):
-                    raise ValueError(f"{path}, line {lines.line_num}: {len(cells)} cells where the header has {len(header)}"
-                                     " (is the file cut short?)")
+                    raise ValueError(f"{path}, line {lines.line_num}: {len(cells)} cells where the header has "
+                                     f"{len(header)} (is the file cut short?)")
                 yield lines.line_num, cells
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not text in UTF-8: save the table as CSV in UTF-8") from None
@@ -91,10 +92,11 @@ def check_names(header: Sequence[str], path: Path | str, target: str | None = No
     seen = set()
     for place, name in enumerate(header, 1):
         if not name:
-            raise ValueError(f"{path}: column {place} has no name; name it, or leave it out (pandas writes an index without a name: "
-                             "use to_csv(…, index=False))")
+            raise ValueError(f"{path}: column {place} has no name; name it, or leave it out (pandas writes an index "
+                             "without a name: use to_csv(…, index=False))")
         if name in seen:
-            raise ValueError(f"{path} has {list(header).count(name)} columns {name!r}: {listed(header)}; rename or remove all but one")
+            raise ValueError(f"{path} has {list(header).count(name)} columns {name!r}: {listed(header)}; rename or "
+                             "remove all but one")
         seen.add(name)
     if target is not None and target not in seen:
         raise ValueError(f"{path} has no column {target!r}: {listed(header)}")

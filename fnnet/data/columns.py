@@ -16,11 +16,11 @@ MANY = 50               # different words in a column that are categories withou
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """columns(table) → x [n d] float32: numbers as (x − μ)/σ, and of each column of words one column for each category, 1 or 0.
+    """columns(table) → x [n d] float32: numbers as (x − μ)/σ, and of each column of words a 1 or 0 for each category
 
-    names are the columns, matched by name; categories has the words of each, () for a column of numbers. missing says what becomes
-    of rows without a value: "error", "drop" (columns.complete(table) says which rows have all) or "mean", in which `fill` [d]
-    stands for them: the mean in training of numbers, the commonest category of words.
+    names are the columns, matched by name; categories has the words of each, () for a column of numbers. missing says
+    what becomes of rows without a value: "error", "drop" (columns.complete(table) says which rows have all) or "mean",
+    in which `fill` [d] stands for them: the mean in training of numbers, the commonest category of words.
     """
     names: tuple[str, ...]
     categories: tuple[tuple[str, ...], ...]
@@ -30,8 +30,9 @@ class Columns:
     scale: np.ndarray
 
     def __post_init__(self):
-        kinds = isinstance(self.names, tuple) and isinstance(self.categories, tuple) and len(self.names) == len(self.categories)
-        if not kinds or self.missing not in CHOICES or not all(isinstance(words, tuple) for words in self.categories):
+        kinds = type(self.names) is type(self.categories) is tuple
+        kinds = kinds and len(self.names) == len(self.categories) and self.missing in CHOICES
+        if not kinds or not all(isinstance(words, tuple) for words in self.categories):
             raise TypeError(f"columns must have names, the categories of each and one of {', '.join(CHOICES)}; got "
                             f"{self.names!r}, {self.categories!r}, {self.missing!r}"[:300])
         if not all(isinstance(text, str) for texts in (self.names, *self.categories) for text in texts):
@@ -61,10 +62,12 @@ class Columns:
 
 def columns_of(table: Any, names: Collection[str], rows: np.ndarray | None = None, *, missing: str = "error",
                categories: Collection[str] = ()) -> Columns:
-    """The columns with these names of a table, as they are in it; means, scales and fillings are those of the `rows` to train on.
+    """The columns with these names of a table, as they are in it; means, scales and fillings are those of the `rows` to
+    train on.
 
-    A column of words is one of categories, those of all rows; columns in `categories` are so even where they hold numbers (codes).
-    Raises ValueError for words among numbers, and for so many different words that they may be names or dates.
+    A column of words is one of categories, those of all rows; columns in `categories` are so even where they hold
+    numbers (codes). Raises ValueError for words among numbers, and for so many different words that they may be names
+    or dates.
     """
     cells = as_cells(table)
     if missing not in CHOICES:
@@ -78,7 +81,8 @@ def columns_of(table: Any, names: Collection[str], rows: np.ndarray | None = Non
     if missing != "mean" and np.isnan(x).any():
         raise _no_value(cells, names)
     training = x if rows is None else x[rows]
-    start, fill, mean, scale = 0, np.zeros(x.shape[1], np.float32), np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32)
+    fill, mean, scale = (np.full(x.shape[1], value, np.float32) for value in (0, 0, 1))
+    start = 0
     for name, words in zip(names, kinds):
         here = slice(start, start + (len(words) or 1))
         start = here.stop
@@ -100,7 +104,8 @@ def encoded(cells: Cells, names: Collection[str], categories: Collection[Collect
     for name, words in zip(names, categories, strict=True):
         column = cells.column(name)
         if not words:
-            found = [np.nan if is_missing(cell) else number(cell, cells.where(row, name)) for row, cell in enumerate(column)]
+            found = [np.nan if is_missing(cell) else number(cell, cells.where(row, name))
+                     for row, cell in enumerate(column)]
             blocks.append(np.asarray(found, np.float32)[:, None])
             continue
         place = {word: i for i, word in enumerate(words)}
@@ -112,7 +117,8 @@ def encoded(cells: Cells, names: Collection[str], categories: Collection[Collect
                 block[row] = np.nan
             else:
                 raise ValueError(f"{cells.where(row, name)}: {short(cell)} was not in training, where it was one of "
-                                 f"{', '.join(words[:20])}{', …' * (len(words) > 20)}: correct it or leave the line out")
+                                 f"{', '.join(words[:20])}{', …' * (len(words) > 20)}: correct it or leave the line "
+                                 "out")
         blocks.append(block)
     return np.concatenate(blocks, 1)
 
@@ -130,9 +136,9 @@ def _kinds(cells, name, asked):
         row = next(row for row, cell in enumerate(column) if cell in words)
         number(column[row], cells.where(row, name))                     # which says what is wrong with it
     if len(counts) > MANY or (len(counts) > 2 and len(counts) * 2 > len(column)):
-        raise ValueError(f"{cells.path}: column {name!r} has {len(counts)} different words in {len(column)} rows, which may be names "
-                         f"or dates: leave it out (from the shell --leave-out {name}), or say that it is one of categories "
-                         f"(--categories {name})")
+        raise ValueError(f"{cells.path}: column {name!r} has {len(counts)} different words in {len(column)} rows, "
+                         f"which may be names or dates: leave it out (from the shell --leave-out {name}), or say that "
+                         f"it is one of categories (--categories {name})")
     return tuple(sorted(counts))
 
 
@@ -140,5 +146,6 @@ def _no_value(cells, names):
     row, name = min((row, name) for name in names for row, cell in enumerate(cells.column(name)) if is_missing(cell))
     cell = cells.column(name)[row]
     what = f"{cell} is not a finite number" if cell.lower() == "nan" else f"no value ({short(cell)})"
-    return ValueError(f"{cells.where(row, name)}: {what}; fill it or leave the line out, or choose what becomes of such rows: "
+    return ValueError(f"{cells.where(row, name)}: {what}; fill it or leave the line out, or choose what becomes of "
+                      "such rows: "
                       'missing="drop" or "mean" (from the shell --missing drop, --missing mean)')

@@ -13,10 +13,10 @@ from fnnet.data.table import Table
 def read_csv(path: str | Path, target: str, *, delimiter: str = ",", task: str = "auto") -> Table:
     """A table with a header. Column `target` is y, all others are numbers and are x.
 
-    A target of text (sorted by name) or of a few different whole numbers is a class, one of other numbers a number. Where that is
-    unclear, of 214 different whole numbers for instance, task="classify" or "regress" says which. Numbers are written with the
-    digits 0 to 9, a point and an exponent: 1_000 and digits of other scripts are errors. Every column must have a name of its own.
-    For text among the columns and missing values there are read_cells and Columns.
+    A target of text (sorted by name) or of a few different whole numbers is a class, one of other numbers a number.
+    Where that is unclear, of 214 different whole numbers for instance, task="classify" or "regress" says which. Numbers
+    are written with the digits 0 to 9, a point and an exponent: 1_000 and digits of other scripts are errors. Every
+    column must have a name of its own. For text among the columns and missing values there are read_cells and Columns.
     """
     path = existing(path)
     found = records(path, delimiter)
@@ -29,7 +29,8 @@ def read_csv(path: str | Path, target: str, *, delimiter: str = ",", task: str =
         lines.append(line)
         if not answers[-1]:
             raise ValueError(f"{path}, line {line}: no value in column {target!r}")
-        rows.append([number(cell, f"{path}, line {line}, column {name!r}") for cell, name in zip(cells, others, strict=True)])
+        rows.append([number(cell, f"{path}, line {line}, column {name!r}")
+                     for cell, name in zip(cells, others, strict=True)])
     if not rows:
         raise ValueError(f"{path} has a header and no rows")
     if not others:

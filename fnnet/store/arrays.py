@@ -1,4 +1,4 @@
-"""Arrays by name in a safetensors file, with one text beside them: written whole or not at all, and checked on reading."""
+"""Arrays by name in a safetensors file, one text beside them: written whole or not at all, and checked on reading."""
 
 import contextlib
 import json
@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 # NumPy's names of the dtypes, and those of safetensors.
-DTYPES = {"bool": "BOOL", "int8": "I8", "uint8": "U8", "int16": "I16", "uint16": "U16", "int32": "I32", "uint32": "U32", "int64": "I64",
-          "uint64": "U64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64", "complex64": "C64"}
+DTYPES = {"bool": "BOOL", "int8": "I8", "uint8": "U8", "int16": "I16", "uint16": "U16", "int32": "I32",
+          "uint32": "U32", "int64": "I64", "uint64": "U64", "float16": "F16", "bfloat16": "BF16", "float32": "F32",
+          "float64": "F64", "complex64": "C64"}
 TEXT = "fnnet"          # the entries of the metadata: a description, and its CRC-32
 CHECK = "crc32"
 
@@ -29,7 +30,8 @@ def safetensors() -> Any:
     try:
         import safetensors.numpy
     except ImportError:
-        raise ImportError("networks are stored by safetensors, which is not installed: pip install 'fnnet[store]'") from None
+        raise ImportError("networks are stored by safetensors, which is not installed: "
+                          "pip install 'fnnet[store]'") from None
     return safetensors
 
 
@@ -37,14 +39,18 @@ def array(value: Any, name: str) -> np.ndarray:
     """A leaf as NumPy's array, or a sentence with its name where it cannot be stored."""
     if isinstance(value, jax.Array):
         if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-            raise TypeError(f"{name} must be an array of numbers; got a random key: store jax.random.key_data(key) instead")
+            raise TypeError(f"{name} must be an array of numbers; got a random key: store jax.random.key_data(key) "
+                            "instead")
         if value.is_deleted():
-            raise ValueError(f"{name} has been donated to a later step and holds nothing now: save the state that the last step returned")
+            raise ValueError(f"{name} has been donated to a later step and holds nothing now: save the state that the "
+                             "last step returned")
         if not (value.is_fully_addressable or value.is_fully_replicated):
-            raise ValueError(f"{name} is sharded over processes: gather it first, jax.experimental.multihost_utils.process_allgather")
+            raise ValueError(f"{name} is sharded over processes: gather it first, "
+                             "jax.experimental.multihost_utils.process_allgather")
     found = np.asarray(value, order="C")
     if found.dtype.name not in DTYPES:
-        raise TypeError(f"{name} must be of a dtype that safetensors stores ({', '.join(DTYPES)}); got {found.dtype.name}: cast it first")
+        raise TypeError(f"{name} must be of a dtype that safetensors stores ({', '.join(DTYPES)}); got "
+                        f"{found.dtype.name}: cast it first")
     return found.astype(found.dtype.newbyteorder("="), copy=False)
 
 
@@ -56,7 +62,7 @@ def crc(content: np.ndarray | str) -> int:
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], text: str) -> None:
-    """Writes under another name in the same folder and renames once all is on the disk: a file is as it was, or whole."""
+    """Writes under another name in the same folder and renames once all is on the disk: a file is old, or whole."""
     library = safetensors()
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: write the name of a file, {path / 'model.safetensors'}")
@@ -95,7 +101,8 @@ def description(metadata: Mapping[str, str]) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError, MemoryError) as problem:
-        raise Damaged(f"the description of the network is not JSON ({str(problem)[:200] or type(problem).__name__})") from None
+        said = str(problem)[:200] or type(problem).__name__
+        raise Damaged(f"the description of the network is not JSON ({said})") from None
 
 
 def read(file: Any, name: str, shape: tuple, dtype: str, check: int) -> np.ndarray:

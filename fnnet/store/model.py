@@ -1,4 +1,4 @@
-"""A trained network as one file: what it is made of as data, its parameters and state as arrays. No file is ever run."""
+"""A trained network as one file: what it is made of as data, its parameters and state as arrays. Nothing is run."""
 
 import contextlib
 import functools
@@ -23,15 +23,17 @@ from fnnet.store.plain import Known, NoInitializer, built, missing, plain
 __all__ = ["Model", "load", "save"]
 
 FORMAT = 1
-SAME_PARAMETERS = Shared, WeightStandardization, Repeat         # wrappers whose params and state are those of the layer inside
+SAME_PARAMETERS = Shared, WeightStandardization, Repeat     # wrappers whose params and state are the inner layer's
 FIELDS = {"format", "net", "params", "state", "preprocessing", "x"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model(Frozen):
-    """A network with its parameters and state, as `load` returns it: model.predict(x), or model(x), is what the network gives of x.
+    """A network with its parameters and state, as `load` returns it: model.predict(x), or model(x), is what the network
+    gives of x.
 
-    preprocessing is applied to x first; of a pair, the first is applied to x and the inverse of the second to what comes out.
+    preprocessing is applied to x first; of a pair, the first is applied to x and the inverse of the second to what
+    comes out.
     """
     net: Layer
     params: Any
@@ -63,15 +65,16 @@ def save(path: str | os.PathLike, net: Any, run: Any, *, preprocessing: Any = No
         model = fn.load("model.safetensors")
         model.predict(raw_x)
 
-    run is a TrainState or a pair (params, state) as init makes it. Of a TrainState the parameters are those to evaluate: a moving
-    average or the x of a schedule-free method, see `optim.evaluation_params`. preprocessing is what data.standardize returned for x,
-    or any frozen dataclass with __call__(x); or a pair, of which the second has inverse(y) and takes predictions back to the units
-    of the targets. x is an example of the input, or its jax.ShapeDtypeStruct, as the network takes it: with it the shapes of all
-    parameters are checked here and again when loading.
+    run is a TrainState or a pair (params, state) as init makes it. Of a TrainState the parameters are those to
+    evaluate: a moving average or the x of a schedule-free method, see `optim.evaluation_params`. preprocessing is what
+    data.standardize returned for x, or any frozen dataclass with __call__(x); or a pair, of which the second has
+    inverse(y) and takes predictions back to the units of the targets. x is an example of the input, or its
+    jax.ShapeDtypeStruct, as the network takes it: with it the shapes of all parameters are checked here and again when
+    loading.
 
-    Layers, rules and initializers of fnnet are stored by name. Layers, functions and rules of your own are stored by name and handed
-    to load by known=; a lambda has no name and raises TypeError, and so does anything else that cannot be stored. Nobody sees a
-    half-written file: it is renamed once it is on the disk.
+    Layers, rules and initializers of fnnet are stored by name. Layers, functions and rules of your own are stored by
+    name and handed to load by known=; a lambda has no name and raises TypeError, and so does anything else that cannot
+    be stored. Nobody sees a half-written file: it is renamed once it is on the disk.
     """
     path, net = Path(path), as_layer(net)
     params, state = _parts_of(run)
@@ -90,9 +93,9 @@ def save(path: str | os.PathLike, net: Any, run: Any, *, preprocessing: Any = No
 def load(path: str | os.PathLike, known: Iterable | Callable = ()) -> Model:
     """The network, parameters, state and preprocessing that `save` wrote, as a Model.
 
-    known: the classes and functions of your own in the network, known=(MyLayer, my_activation). Nothing in the file is run or
-    imported. Raises ValueError with the name of the file where it is damaged, was written by a later version, or names what is not
-    known; FileNotFoundError where there is none.
+    known: the classes and functions of your own in the network, known=(MyLayer, my_activation). Nothing in the file is
+    run or imported. Raises ValueError with the name of the file where it is damaged, was written by a later version, or
+    names what is not known; FileNotFoundError where there is none.
     """
     path, handed = Path(path), Known(known)
     with _naming(path), opened(path) as (file, metadata):
@@ -100,14 +103,15 @@ def load(path: str | os.PathLike, known: Iterable | Callable = ()) -> Model:
         if not isinstance(found, dict) or type(found.get("format")) is not int:
             raise Damaged("the description of the network has no format")
         if found["format"] > FORMAT:
-            raise Damaged(f"it was written by a later version of fnnet (format {found['format']}; this one reads {FORMAT}): "
-                          "install that version, pip install --upgrade fnnet")
+            raise Damaged(f"it was written by a later version of fnnet (format {found['format']}; this one reads "
+                          f"{FORMAT}): install that version, pip install --upgrade fnnet")
         if found.keys() != FIELDS or found["format"] < 1:
             raise Damaged(f"the description of the network must have {', '.join(sorted(FIELDS))}; it has "
                           f"{', '.join(map(str, found))[:200]}")
         if lacking := missing(found, handed):
-            raise Damaged(f"it is made of {', '.join(lacking)}, which fnnet does not have: import what is yours and write "
-                          f"fn.load({str(path)!r}, known=({', '.join(name.rpartition('.')[2] for name in lacking)},))")
+            raise Damaged(f"it is made of {', '.join(lacking)}, which fnnet does not have: import what is yours and "
+                          f"write fn.load({str(path)!r}, "
+                          f"known=({', '.join(name.rpartition('.')[2] for name in lacking)},))")
         left = {*file.keys()}
 
         def array(name, shape, dtype, check):
@@ -135,7 +139,8 @@ def _parts_of(run):
     if type(run) is tuple and len(run) == 2:
         return run
     hint = "result.run, where fit returned result" if hasattr(run, "run") else "fn.save(path, net, (params, state))"
-    raise TypeError(f"run must be a TrainState, or (params, state) as net.init returns them; got {type(run).__name__}: write {hint}")
+    raise TypeError(f"run must be a TrainState, or (params, state) as net.init returns them; got {type(run).__name__}: "
+                    f"write {hint}")
 
 
 def _scaling(preprocessing):
@@ -150,20 +155,20 @@ def _check(net, params, state, preprocessing, x):
     pair = preprocessing if type(preprocessing) is tuple else (preprocessing, None)
     before, after = pair if len(pair) == 2 else (0, 0)
     if not (before is None or callable(before)) or not (after is None or hasattr(after, "inverse")):
-        raise TypeError("preprocessing must be a frozen dataclass with __call__(x), or a pair of one and another with inverse(y); got "
-                        f"{str(preprocessing)[:200]}: write preprocessing=data.standardize(x)")
+        raise TypeError("preprocessing must be a frozen dataclass with __call__(x), or a pair of one and another with "
+                        f"inverse(y); got {str(preprocessing)[:200]}: write preprocessing=data.standardize(x)")
     _check_names(net, params, state)
     if x is None:
         return
     wanted = jax.eval_shape(lambda key: net.init(key, x), jax.random.key(0))
     for what, made, got in zip(("params", "state"), wanted, (params, state)):
         if jax.tree.structure(made) != jax.tree.structure(got):
-            raise ValueError(f"{what} must be made as net.init(key, x) makes them, {str(jax.tree.structure(made))[:200]}; got "
-                             f"{str(jax.tree.structure(got))[:200]}")
+            raise ValueError(f"{what} must be made as net.init(key, x) makes them, "
+                             f"{str(jax.tree.structure(made))[:200]}; got {str(jax.tree.structure(got))[:200]}")
         for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(made), jax.tree.leaves(got)):
             if leaf.shape != jnp.shape(other):
-                raise ValueError(f"{what}{jax.tree_util.keystr(path)} must be {list(leaf.shape)}, as the network makes it of x; got "
-                                 f"{list(jnp.shape(other))}")
+                raise ValueError(f"{what}{jax.tree_util.keystr(path)} must be {list(leaf.shape)}, as the network makes "
+                                 f"it of x; got {list(jnp.shape(other))}")
 
 
 def _check_names(layer, params, state):
@@ -191,4 +196,5 @@ def _naming(path: Path) -> Iterator[None]:
     except ImportError:
         raise
     except Exception as problem:
-        raise ValueError(f"{path}: {str(problem) or type(problem).__name__}") from (None if isinstance(problem, Damaged) else problem)
+        cause = None if isinstance(problem, Damaged) else problem
+        raise ValueError(f"{path}: {str(problem) or type(problem).__name__}") from cause

@@ -2,10 +2,10 @@
 
     1, "SAME", true, null       as they are; an array of JSON is a tuple
     {"list": …}, {"dict": …}, {"float": "inf"}, {"number": [dtype, value]}, {"dtype": name}
-    {"array": name, "shape": …, "dtype": …, "crc32": …, "jax": …}                       the numbers are stored apart
-    {"function": name}                                                                  of fnnet.ops, a rule for instance
-    {"class": name, "fields": …}                                                        a layer, an initializer, …
-    either with "module": …                                                             of the user's, handed over by known=
+    {"array": name, "shape": …, "dtype": …, "crc32": …, "jax": …}       the numbers are stored apart
+    {"function": name}                                                  of fnnet.ops, a rule for instance
+    {"class": name, "fields": …}                                        a layer, an initializer, …
+    either with "module": …                                             of the user's, handed over by known=
     {"partial": function, "args": …, "keywords": …}, {"initializer": text}, {"shape": …, "dtype": …}
 
 Nothing that is read is run or imported: a name is looked up among those of fnnet and what the caller hands over.
@@ -39,18 +39,19 @@ class NoInitializer(ValueError):
 
 @dataclass(frozen=True)
 class NotStored:
-    """In the place of an initializer that has no name to be found by. The parameters it made are stored; it is not needed again."""
+    """In the place of an initializer that has no name to be found by: the parameters that it made are stored."""
     what: str
 
     def __call__(self, *args, **kwargs):
-        raise NoInitializer(f"the initializer {self.what} was not stored with the network: the parameters are there already; for "
-                         "new ones build the network anew")
+        raise NoInitializer(f"the initializer {self.what} was not stored with the network: the parameters are there "
+                            "already; for new ones build the network anew")
 
 
 def _classes():
-    found = [getattr(room, name) for room in (layers, data) for name in room.__all__] + list(vars(initializers).values())
-    found = [thing for thing in found if dataclasses.is_dataclass(thing) and isinstance(thing, type) and not thing.__name__.startswith("_")]
-    return {thing.__name__: thing for thing in found if thing is not layers.Layer}
+    exported = [getattr(room, name) for room in (layers, data) for name in room.__all__]
+    found = [thing for thing in (*exported, *vars(initializers).values())
+             if isinstance(thing, type) and dataclasses.is_dataclass(thing)]
+    return {thing.__name__: thing for thing in found if not thing.__name__.startswith("_")}
 
 
 CLASSES = _classes()
@@ -86,14 +87,17 @@ def plain(value: Any, arrays: dict[str, np.ndarray], path: str, depth: int = 0) 
     if type(value) is dict:
         return {"dict": [[inner(name, "key"), inner(part, name)] for name, part in value.items()]}
     if isinstance(value, functools.partial):
-        return {"partial": inner(value.func, "func"), "args": inner(value.args, "args"), "keywords": inner(value.keywords, "keywords")}
+        return {"partial": inner(value.func, "func"), "args": inner(value.args, "args"),
+                "keywords": inner(value.keywords, "keywords")}
     if not isinstance(value, type) and (dataclasses.is_dataclass(value) or _is_namedtuple(value)):
-        return {"class": type(value).__name__ if _is_ours(type(value)) else _name(type(value), path), **_module(type(value)),
-                "fields": {name: _field(value, name, inner) for name in _fields(type(value))}}
-    if callable(value) and hasattr(value, "__name__") and isinstance(getattr(value, "__self__", types), types.ModuleType):
-        return {"function": value.__name__ if _is_ours(value) else _name(value, path), **_module(value)}
+        fields = {name: _field(value, name, inner) for name in _fields(type(value))}
+        return {"class": _name(type(value), path), **_module(type(value)), "fields": fields}
+    bound = not isinstance(getattr(value, "__self__", types), types.ModuleType)         # a method of an object
+    if callable(value) and hasattr(value, "__name__") and not bound:
+        return {"function": _name(value, path), **_module(value)}
     raise TypeError(f"{path} must be made of layers, functions, numbers, text, tuples and arrays to be stored; got "
-                    f"{type(value).__name__} {value!r}"[:300] + ": make it a frozen dataclass, whose class load is given by known=")
+                    f"{type(value).__name__} {value!r}"[:300]
+                    + ": make it a frozen dataclass, whose class load is given by known=")
 
 
 def _stored(value, arrays, path):
@@ -101,24 +105,31 @@ def _stored(value, arrays, path):
     while name in arrays:               # a key with a point in it
         name += "'"
     arrays[name] = found = array(value, path)
-    return {"array": name, "shape": list(found.shape), "dtype": found.dtype.name, "crc32": crc(found), "jax": isinstance(value, jax.Array)}
+    return {"array": name, "shape": list(found.shape), "dtype": found.dtype.name, "crc32": crc(found),
+            "jax": isinstance(value, jax.Array)}
 
 
 def _field(value, name, inner):
     setting = getattr(value, name)
-    if isinstance(value, layers.Layer) and name in INITIALIZERS and callable(setting) and not dataclasses.is_dataclass(setting):
+    if isinstance(setting, NotStored):
+        return {"initializer": setting.what}
+    nameless = callable(setting) and not dataclasses.is_dataclass(setting)
+    if isinstance(value, layers.Layer) and name in INITIALIZERS and nameless:
         return {"initializer": getattr(setting, "__qualname__", repr(setting))[:200]}
     return inner(setting, name)
 
 
 def _name(thing, path):
-    """The name by which load is to find what is the user's among what it is given."""
+    """The name by which load is to find a class or function: fnnet's, or the user's among what it is given."""
+    if _is_ours(thing):
+        return thing.__name__
     name = getattr(thing, "__qualname__", thing.__name__)
     closed = getattr(thing, "__closure__", None)
     if "<lambda>" in name or closed:
         what = "a function that holds values of where it was made" if closed else "a lambda"
-        raise TypeError(f"{path} must be found again by its name; got {what}: write def at the top of a module"
-                        + (", and functools.partial for the values" if closed else "") + ", and give it to load by known=")
+        values = ", functools.partial for the values" if closed else ""
+        raise TypeError(f"{path} must be found again by its name; got {what}: write def at the top of a "
+                        f"module{values}, and give it to load by known=")
     return name
 
 
@@ -147,7 +158,8 @@ class Known:
         things = (things,) if callable(things) else tuple(things)
         for thing in things:
             if not callable(thing) or not hasattr(thing, "__name__"):
-                raise TypeError(f"known must hold classes and functions themselves; got {thing!r}: write known=(MyLayer, my_function)")
+                raise TypeError(f"known must hold classes and functions themselves; got {thing!r}: write "
+                                "known=(MyLayer, my_function)")
         self.things = things
 
     def find(self, name: str, module: str) -> Any:
@@ -171,7 +183,7 @@ def missing(node: Any, known: Known) -> list[str]:
 
 
 def built(node: Any, read: Callable, known: Known, path: str, depth: int = 0) -> Any:
-    """The value of plain data; read(name, shape, dtype, crc32) gives an array. Damaged, with the path, for anything else."""
+    """The value of plain data; read(name, shape, dtype, crc32) gives an array. Damaged, with the path, for all else."""
     def inner(node, name):
         return built(node, read, known, f"{path}.{name}"[:500], depth + 1)
     if depth > DEEPEST:
@@ -187,29 +199,32 @@ def built(node: Any, read: Callable, known: Known, path: str, depth: int = 0) ->
             return tuple(inner(part, i) for i, part in enumerate(node))
         case {"float": "inf" | "-inf" | "nan" as text, **rest} if not rest:
             return float(text)
-        case {"number": [str(dtype), bool() | int() | float() | dict() as value], **rest} if not rest and dtype in DTYPES:
-            return _made(lambda: np.dtype(dtype).type(inner(value, "number")), path)
+        case {"number": [str(dtype), bool() | int() | float() | dict() as part], **rest} \
+                if not rest and dtype in DTYPES:
+            return _made(lambda: np.dtype(dtype).type(inner(part, "number")), path)
         case {"dtype": str(dtype), **rest} if not rest and dtype in DTYPES:
             return jnp.dtype(dtype)
         case {"shape": list(shape), "dtype": str(dtype), **rest} if not rest and dtype in DTYPES and _is_shape(shape):
             return jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
         case {"list": list(parts), **rest} if not rest:
             return [inner(part, i) for i, part in enumerate(parts)]
-        case {"dict": list(pairs), **rest} if not rest and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        case {"dict": list(pairs), **rest} if not rest and _are_pairs(pairs):
             return _made(lambda: {inner(name, "key"): inner(part, name) for name, part in pairs}, path)
-        case {"array": str(name), "shape": list(shape), "dtype": str(dtype), "crc32": int(check), "jax": bool(on_device), **rest} \
-                if not rest and dtype in DTYPES and _is_shape(shape):
+        case {"array": str(name), "shape": list(shape), "dtype": str(dtype), "crc32": int(check),
+              "jax": bool(on_device), **rest} if not rest and dtype in DTYPES and _is_shape(shape):
             content = read(name, tuple(shape), dtype, check)
             return _on_device(content, path) if on_device else content
         case {"partial": function, "args": list(args), "keywords": {"dict": list()} as keywords, **rest} if not rest:
-            return _made(lambda: functools.partial(inner(function, "func"), *inner(args, "args"), **inner(keywords, "keywords")), path)
+            f, given, named = inner(function, "func"), inner(args, "args"), inner(keywords, "keywords")
+            return _made(lambda: functools.partial(f, *given, **named), path)
         case {"initializer": str(what), **rest} if not rest:
             return NotStored(what)
         case {"function": str(name), **rest} if not rest.keys() - {"module"}:
             return _found(name, rest.get("module"), FUNCTIONS, known, path)
         case {"class": str(name), "fields": dict(fields), **rest} if not rest.keys() - {"module"}:
             cls = _found(name, rest.get("module"), CLASSES, known, path)
-            return _made(lambda: _instance(cls, {field: inner(part, field) for field, part in fields.items()}), f"{path} ({name})")
+            settings = {field: inner(part, field) for field, part in fields.items()}
+            return _made(lambda: _instance(cls, settings), f"{path} ({name})")
     raise Damaged(f"{path} is not the description of anything: {str(node)[:100]}")
 
 
@@ -256,6 +271,10 @@ def _parts(parts):
     if not isinstance(parts, tuple):
         raise TypeError(f"its parts must be a tuple of layers; got {parts!r}")
     return parts
+
+
+def _are_pairs(pairs):
+    return all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
 
 
 def _is_shape(sizes):

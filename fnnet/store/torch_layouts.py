@@ -14,7 +14,8 @@ from fnnet import layers
 
 
 class Site(NamedTuple):
-    """A layer with parameters, where it is, and which of PyTorch's features each feature of x is, where that is not the same one."""
+    """A layer with parameters, where it is, and which of PyTorch's features each feature of x is, where that is not the
+    same one."""
     place: tuple
     layer: Any
     params: Any
@@ -131,6 +132,7 @@ def _axes(w, n):
 ORDERED = layers.BatchNorm, layers.LayerNorm, layers.RMSNorm, layers.PReLU          # one number for each feature
 CONVERT: dict[type, Callable] = {
     layers.Dense: _dense, layers.Conv: _conv, layers.DepthwiseConv: _conv, layers.ConvTranspose: _conv_transpose,
-    layers.BatchNorm: _batch_norm, layers.LayerNorm: _norm, layers.RMSNorm: _norm, layers.GroupNorm: _norm, layers.InstanceNorm: _norm,
-    layers.Embedding: _embedding, layers.PReLU: _prelu, layers.Bilinear: _bilinear, layers.MultiHeadAttention: _attention,
+    layers.BatchNorm: _batch_norm, layers.LayerNorm: _norm, layers.RMSNorm: _norm, layers.GroupNorm: _norm,
+    layers.InstanceNorm: _norm, layers.Embedding: _embedding, layers.PReLU: _prelu, layers.Bilinear: _bilinear,
+    layers.MultiHeadAttention: _attention,
     layers.RNN: _recurrent(1), layers.GRU: _recurrent(3), layers.LSTM: _recurrent(4)}

@@ -32,19 +32,21 @@ def from_torch(net: Any, x: Any, tensors: Mapping[str, Any] | str | os.PathLike,
 
         params, state = fn.store.from_torch(net, x, model.state_dict())
 
-    x is an example of the input as the network here takes it, or its jax.ShapeDtypeStruct. tensors are NumPy arrays or torch tensors
-    by name, or the path of a .safetensors file; files of torch.save are pickles, which run as programs, and are not read.
+    x is an example of the input as the network here takes it, or its jax.ShapeDtypeStruct. tensors are NumPy arrays or
+    torch tensors by name, or the path of a .safetensors file; files of torch.save are pickles, which run as programs,
+    and are not read.
 
-    Layers here and modules there are paired in their order. Where the order differs, mapping says which module a layer has,
-    {"2.0": "layer1.conv1"}: the layer's place in the network (part 0 of part 2) and the module's name; the others are paired in
-    order. None leaves a layer as net.init(key, x) makes it. A torch.nn.LSTM has a module for each layer and direction, "lstm.l0",
-    "lstm.l0_reverse"; attention of four linear modules is named by the four, ("q_proj", "k_proj", "v_proj", "out_proj").
+    Layers here and modules there are paired in their order. Where the order differs, mapping says which module a layer
+    has, {"2.0": "layer1.conv1"}: the layer's place in the network (part 0 of part 2) and the module's name; the others
+    are paired in order. None leaves a layer as net.init(key, x) makes it. A torch.nn.LSTM has a module for each layer
+    and direction, "lstm.l0", "lstm.l0_reverse"; attention of four linear modules is named by the four, ("q_proj",
+    "k_proj", "v_proj", "out_proj").
 
-    Dense (also behind Flatten, whose order of features differs), Conv, ConvTranspose, DepthwiseConv, BatchNorm with its running
-    statistics, LayerNorm, GroupNorm, InstanceNorm, RMSNorm, Embedding, RNN, GRU, LSTM, Bidirectional, MultiHeadAttention, Bilinear
-    and PReLU are known, in Serial, Residual, Parallel, Repeat and other containers. Raises ValueError, with the names and shapes of
-    both sides, where layers and modules do not pair or a shape differs. What a state dict does not say must agree by itself: paddings,
-    strides, eps, momentum, exact or approximate GELU.
+    Dense (also behind Flatten, whose order of features differs), Conv, ConvTranspose, DepthwiseConv, BatchNorm with its
+    running statistics, LayerNorm, GroupNorm, InstanceNorm, RMSNorm, Embedding, RNN, GRU, LSTM, Bidirectional,
+    MultiHeadAttention, Bilinear and PReLU are known, in Serial, Residual, Parallel, Repeat and other containers. Raises
+    ValueError, with the names and shapes of both sides, where layers and modules do not pair or a shape differs. What a
+    state dict does not say must agree by itself: paddings, strides, eps, momentum, exact or approximate GELU.
     """
     net, mapping = layers.as_layer(net), dict(mapping or {})
     if key is None and None in mapping.values():
@@ -77,8 +79,8 @@ class _Walk:
         if not inside:
             return self._leaf(layer, params, state, place)
         if self.order is not None and jax.tree.leaves((params, state)):
-            raise ValueError(f"the features behind Flatten are in another order in PyTorch, and cannot be followed through {layer!r}: "
-                             "put Dense right behind Flatten")
+            raise ValueError("the features behind Flatten are in another order in PyTorch, and cannot be followed "
+                             f"through {layer!r}: put Dense right behind Flatten")
         x = x[0] if isinstance(layer, layers.First | layers.Shared) else x
         if isinstance(layer, layers.Coupling):
             x = jax.ShapeDtypeStruct((*x.shape[:-1], x.shape[-1] // 2), x.dtype)
@@ -92,8 +94,8 @@ class _Walk:
         if not jax.tree.leaves((params, state)):
             return []
         if self.order is not None and type(layer) not in (*ORDERED, layers.Dense):
-            raise ValueError(f"the features behind Flatten are in another order in PyTorch, and cannot be followed through {layer!r}: "
-                             "put Dense right behind Flatten")
+            raise ValueError("the features behind Flatten are in another order in PyTorch, and cannot be followed "
+                             f"through {layer!r}: put Dense right behind Flatten")
         site = Site(place, layer, params, state, self.order)
         self.order = None if isinstance(layer, layers.Dense) else self.order
         return [site]
@@ -110,7 +112,8 @@ class _Walk:
 
 
 def _inside(layer, params, state):
-    """(index, (part, params, state)) of the parts of a layer; the index is None where the part has the layer's own parameters."""
+    """(index, (part, params, state)) of the parts of a layer; the index is None where the part has the layer's own
+    parameters."""
     parts = getattr(layer, "parts", None)
     if isinstance(layer, SAME_PARAMETERS):
         yield None, (layer.layer, params, state)
@@ -157,11 +160,11 @@ def _arrays(tensors):
         except OSError:
             raise
         except Exception as problem:
-            raise ValueError(f"{path}: {problem}; a file of torch.save is a pickle, which runs as a program: write it anew with "
-                             "safetensors.torch.save_file(model.state_dict(), path)") from None
+            raise ValueError(f"{path}: {problem}; a file of torch.save is a pickle, which runs as a program: write it "
+                             "anew with safetensors.torch.save_file(model.state_dict(), path)") from None
     if not isinstance(tensors, Mapping):
-        raise TypeError(f"tensors must be a state dict, or the path of a .safetensors file; got {type(tensors).__name__}: write "
-                        "from_torch(net, x, model.state_dict())")
+        raise TypeError("tensors must be a state dict, or the path of a .safetensors file; got "
+                        f"{type(tensors).__name__}: write from_torch(net, x, model.state_dict())")
     return {name: _array(name, tensor) for name, tensor in tensors.items()}
 
 
@@ -171,13 +174,15 @@ def _array(name, tensor):
         tensor = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     found = np.asarray(tensor)
     if found.dtype.name not in DTYPES:
-        raise TypeError(f"{name!r} must be an array of numbers; got {type(tensor).__name__}: give model.state_dict() itself")
+        raise TypeError(f"{name!r} must be an array of numbers; got {type(tensor).__name__}: give model.state_dict() "
+                        "itself")
     return found
 
 
 def _modules(arrays):
-    """{name: Module} in their order: a layer and direction of a recurrent one each, attention with the module inside it."""
-    attention = {name.rpartition(".")[0] for name in arrays if name.rpartition(".")[2] in ("in_proj_weight", "q_proj_weight")}
+    """{name: Module} in their order: a layer and direction of a recurrent one each, attention with the module inside
+    it."""
+    attention = {name.rpartition(".")[0] for name in arrays if name.endswith(("in_proj_weight", "q_proj_weight"))}
     found = {}
     for name, array in arrays.items():
         module, _, leaf = name.rpartition(".")
@@ -205,15 +210,16 @@ def _paired(sites, modules, mapping):
             wanted = [_name(name, modules) for name in ([names] if isinstance(names, str) else names)]
             if missing := [name for name in wanted if name not in left]:
                 what = "gives twice" if missing[0] in modules else "names"
-                raise ValueError(f"mapping {what} the module {missing[0]!r}, and the modules are\n{_listed(modules.values())}")
+                raise ValueError(f"mapping {what} the module {missing[0]!r}, and the modules "
+                                 f"are\n{_listed(modules.values())}")
             found = [left.pop(name) for name in wanted]
             pairs[place] = found[0] if len(found) == 1 else _joined(place, found)
     rest = [site for site in sites if site.name not in pairs]
     if len(rest) != len(left):
-        raise ValueError("from_torch pairs layers and modules in their order, and there are "
-                         f"{len(rest)} layers here and {len(left)} modules there: leave out what has no counterpart, or "
-                         "say with mapping={place here: name there, or None}\n"
-                         f"here:\n{_listed(rest)}\nthere:\n{_listed(left.values())}")
+        raise ValueError(f"from_torch pairs layers and modules in their order, and there are {len(rest)} layers here "
+                         f"and {len(left)} modules there: leave out what has no counterpart, or say with "
+                         "mapping={place here: name there, or "
+                         f"None}}\nhere:\n{_listed(rest)}\nthere:\n{_listed(left.values())}")
     pairs |= {site.name: module for site, module in zip(rest, left.values())}
     return [(site, pairs[site.name]) for site in sites]
 
@@ -229,18 +235,20 @@ def _name(name, modules):
 def _joined(place, found):
     """The linear modules of an attention as one module of torch.nn.MultiheadAttention."""
     if len(found) != len(ONE_BY_ONE):
-        raise ValueError(f"mapping gives {len(found)} modules to the layer {place!r}: one, or those of q, k, v and out of an attention")
+        raise ValueError(f"mapping gives {len(found)} modules to the layer {place!r}: one, or those of q, k, v and out "
+                         "of an attention")
     tensors = {}
     for short, module in zip(ONE_BY_ONE, found):
-        tensors |= {f"{short}_proj_{leaf}" if short != "out" else f"out_proj.{leaf}": array for leaf, array in module.tensors.items()}
+        mark = "." if short == "out" else "_"
+        tensors |= {f"{short}_proj{mark}{leaf}": array for leaf, array in module.tensors.items()}
     return Module(", ".join(module.name for module in found), tensors)
 
 
 def _converted(site, module):
     """params, state of a layer from the tensors of a module."""
     if type(site.layer) not in CONVERT:
-        raise ValueError(f"from_torch does not know how {site.layer!r} is written in PyTorch; leave it as init makes it, "
-                         f"mapping={{{site.name!r}: None}}, or fill its parameters by hand")
+        raise ValueError(f"from_torch does not know how {site.layer!r} is written in PyTorch; leave it as init makes "
+                         f"it, mapping={{{site.name!r}: None}}, or fill its parameters by hand")
     pair = f"the layer {site}\ncannot have the tensors of the module {module}\n"
     try:
         left = dict(module.tensors)

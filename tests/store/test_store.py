@@ -161,6 +161,8 @@ def test_initializers_of_elsewhere_are_not_needed_again(path):
     net = layers.Dense(3, weights=jax.nn.initializers.he_normal())
     params, state = filled(net, jnp.asarray(X))
     fn.save(path, net, (params, state), x=X)
+    fn.save(path, net, fn.load(path))
+    fn.save(path, fn.load(path).net, fn.load(path), preprocessing=None)
     again = fn.load(path)
     np.testing.assert_array_equal(again(X), net.apply(params, state, jnp.asarray(X))[0])
     with pytest.raises(ValueError, match="the initializer variance_scaling.* was not stored"):
