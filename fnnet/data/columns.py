@@ -12,6 +12,7 @@ from fnnet.data.cells import Cells, as_cells, is_missing, number, plain, short, 
 
 CHOICES = "error", "drop", "mean"
 MANY = 50               # different words in a column that are categories without being asked
+ENOUGH = 20             # from so many rows on, words that are mostly different are doubtful too
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +136,7 @@ def _kinds(cells, name, asked):
     if sum(counts[word] for word in words) * 2 <= sum(counts.values()):
         row = next(row for row, cell in enumerate(column) if cell in words)
         number(column[row], cells.where(row, name))                     # which says what is wrong with it
-    if len(counts) > MANY or (len(counts) > 2 and len(counts) * 2 > len(column)):
+    if len(counts) > MANY or (len(column) >= ENOUGH and len(counts) * 2 > len(column)):
         raise ValueError(f"{cells.path}: column {name!r} has {len(counts)} different words in {len(column)} rows, "
                          f"which may be names or dates: leave it out (from the shell --leave-out {name}), or say that "
                          f"it is one of categories (--categories {name})")

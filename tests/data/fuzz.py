@@ -156,7 +156,20 @@ def places(value):
             yield from places(part)
 
 
-KINDS = {"pickle": pickles, "npz": npz, "idx": idx, "csv": table, "run.json": run}
+def cells(draw, damage, folder):
+    """A table as text, its columns and what is predicted."""
+    _, path = table(draw, damage, folder)
+    missing = draw.choice(["error", "drop", "mean"])
+
+    def read(path):
+        found = data.read_cells(path)
+        answers, y = data.answers_of(found, "y")
+        columns = data.columns_of(found, ["a", "b"], missing=missing)
+        assert np.isfinite(columns(found)).all() and len(answers.scaled_as(y)(found)) == len(found.rows)
+    return read, path
+
+
+KINDS = {"pickle": pickles, "npz": npz, "idx": idx, "csv": table, "cells": cells, "run.json": run}
 
 
 def tried(kind, count, seed):

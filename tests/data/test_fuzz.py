@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("count, seed", [(60, 1), pytest.param(3000, 0, marks=pytest.mark.fuzz)])
-@pytest.mark.parametrize("kind", ["pickle", "npz", "idx", "csv", "run.json"])
+@pytest.mark.parametrize("kind", ["pickle", "npz", "idx", "csv", "cells", "run.json"])
 def test_damaged_files_raise_errors_that_name_them(kind, count, seed):
     done = subprocess.run([sys.executable, str(ROOT / "tests" / "data" / "fuzz.py"), kind, str(count), str(seed)], cwd=ROOT,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)

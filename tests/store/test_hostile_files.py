@@ -22,7 +22,10 @@ STATE = {}, {"mean": jnp.zeros(3), "var": jnp.ones(3)}, {}, ({},)
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     path = tmp_path_factory.mktemp("good") / "good.safetensors"
-    fn.save(path, NET, (PARAMS, STATE), x=np.ones((1, 4)), preprocessing=data.standardize(np.eye(4)))
+    table = {"a": [1, 2, 3], "b": ["x", "y", "z"], "c": [1.5, 2.5, 4]}
+    answers, y = data.answers_of(table, "c")
+    preprocessing = data.columns_of(table, ["a", "b"]), answers.scaled_as(y)
+    fn.save(path, NET, (PARAMS, STATE), x=np.ones((1, 4)), preprocessing=preprocessing)
     return path.read_bytes()
 
 
@@ -100,6 +103,7 @@ def at(*places, value):
 
 DENSE = "net", "fields", "parts", 0
 FUNCTION = "net", "fields", "parts", 2, "fields"
+COLUMNS, ANSWERS = ("preprocessing", 0, "fields"), ("preprocessing", 1, "fields")
 W = "params", 0, "dict", 0, 1
 
 
@@ -149,7 +153,13 @@ CASES = {
     "no parameters": (at("params", value=[]), "that nothing refers to: params.0.b"),
     "a state that is a word": (at("state", value="x"), "that nothing refers to"),
     "preprocessing that is a number": (at("preprocessing", value=3), "that nothing refers to"),
-    "preprocessing of two shapes": (at("preprocessing", "fields", "mean", value={"number": ["float64", 1.0]}), "must be of one shape"),
+    "preprocessing of two shapes": (at(*ANSWERS, "scaling", "fields", "mean", value={"list": []}), "must be of one shape"),
+    "answers without a scaling": (at(*ANSWERS, "scaling", value=1), "answers must have a name, the names of the classes and a Scaling"),
+    "classes that are numbers": (at(*ANSWERS, "classes", value=[1, 2]), "answers must have a name, the names of the classes and a Scaling"),
+    "columns that are a word": (at(*COLUMNS, "names", value="ab"), "columns must have names"),
+    "columns of another number": (at(*COLUMNS, "names", value=["a"]), "columns must have names"),
+    "categories that are numbers": (at(*COLUMNS, "categories", value=[[1], []]), "must be text"),
+    "fewer categories": (at(*COLUMNS, "categories", value=[[], ["x"]]), "fill, mean and scale must be [2]"),
     "an input that is a word": (at("x", value="x"), "x must be the shapes and dtypes of an input"),
     "an input of a huge size": (at("x", "shape", value=[2**62, 2**62]), "params"),
     "levels without end": (lambda found: '{"format": 1, "net": ' + '{"list": [' * 50000 + "]}" * 50000 + "}", "is not JSON"),
