@@ -40,7 +40,8 @@ def add(commands):
     sub.add_argument("--decay", type=float, default=3e-4, metavar="LAMBDA", help="λ of the L2 penalty (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="of the weights, the masks and the order (default: %(default)s)")
     sub.add_argument("--out", metavar="PNG", help="the learning curve (default: runs/DATA/learning_curve.png)")
-    sub.add_argument("--save", metavar="RUN", help="a folder to keep the run in: run.json and params.npz, for `fnnet report RUN`")
+    sub.add_argument("--save", metavar="RUN", help="a folder to keep the run in: run.json and params.npz, for `fnnet report "
+                     "RUN`, and the model, which without --save is in runs/DATA")
     sub.add_argument("--autodiff", action="store_true", help="the very same with every rule set aside")
     sub.add_argument("--check", action="store_true", help="first check the gradient of the whole network against differences")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -126,7 +127,7 @@ def _in_units(given, result, scores):
 
 def _kept(args, given, net, result, scores):
     """Keeps the model and the rows of the test for `predict`: where it is, and the score of the test as `predict` will say it."""
-    folder = Path(args.save or Path("runs", Path(args.data).stem))
+    folder = _folder(args)
     run, said = result.run, f"accuracy {100 * scores['test']['accuracy']:.2f} %" if given.classes else ""
     if given.held_out is not None:
         score = tables.scored(given.preprocessing[1], tables.predicted(store.Model(net, run.params, run.state, given.preprocessing),
@@ -151,7 +152,7 @@ def _ended(result):
 
 def _next(args, loss):
     """Commands worth trying after this one."""
-    folder = Path(args.save or Path("runs", Path(args.data).stem))
+    folder = _folder(args)
     again = " ".join([args.data, *([args.folder] if args.folder else []), *(["--target", args.target] if args.target else [])])
     model = Path(folder, tables.MODEL)
     predict = [(f"predict {folder} {folder / tables.HELD_OUT}", "predictions for raw rows: here those of the test")]
@@ -167,8 +168,13 @@ def _make_room(args):
     """Says what cannot be written before the training, not after it."""
     if (form := Path(args.out).suffix[1:].lower()) and form not in (known := figure().canvas.get_supported_filetypes()):
         raise ValueError(f"--out must be a picture such as learning_curve.png; got {args.out}; other formats: {', '.join(known)}")
-    for folder in (Path(args.out).parent, *([Path(args.save)] if args.save else [])):
+    for folder in (Path(args.out).parent, _folder(args)):
         folder.mkdir(parents=True, exist_ok=True)
+
+
+def _folder(args):
+    """Where the model is kept."""
+    return Path(args.save or Path("runs", Path(args.data).stem))
 
 
 def _load(args):

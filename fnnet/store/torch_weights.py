@@ -46,7 +46,8 @@ def from_torch(net: Any, x: Any, tensors: Mapping[str, Any] | str | os.PathLike,
     running statistics, LayerNorm, GroupNorm, InstanceNorm, RMSNorm, Embedding, RNN, GRU, LSTM, Bidirectional,
     MultiHeadAttention, Bilinear and PReLU are known, in Serial, Residual, Parallel, Repeat and other containers. Raises
     ValueError, with the names and shapes of both sides, where layers and modules do not pair or a shape differs. What a
-    state dict does not say must agree by itself: paddings, strides, eps, momentum, exact or approximate GELU.
+    state dict does not say must agree by itself: paddings, strides, eps, momentum, exact or approximate GELU. Weights are
+    laid out as torch.nn has them; what other modules have otherwise (the Conv1D of GPT-2, [in out]) is transposed first.
     """
     net, mapping = layers.as_layer(net), dict(mapping or {})
     if key is None and None in mapping.values():
