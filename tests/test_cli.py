@@ -52,6 +52,7 @@ def test_rules_lists_every_rule_with_its_formula(capsys):
         assert re.search(rf"^{rule.__name__} +{re.escape(rule.formula[:20])}", out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_explain_shows_the_three_functions_and_a_fresh_audit(capsys):
     status, out, _ = run(capsys, "explain", "batch_norm")
     assert status == 0
@@ -67,6 +68,7 @@ def test_audit_and_compare_of_chosen_rules(capsys):
     assert "multiclass_hinge" in out and "saved bytes" in out
 
 
+@pytest.mark.slow
 def test_a_failing_audit_is_a_failing_command(capsys, monkeypatch):
     backward = ops.relu.backward
     monkeypatch.setattr(ops.relu, "backward", lambda dy, y: 2 * backward(dy, y))
@@ -93,6 +95,7 @@ wrong.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x) * jnp.where
     sys.modules.pop("somebodys", None)
 
 
+@pytest.mark.slow
 def test_audit_of_a_function_of_ones_own(capsys, mine):
     status, out, _ = run(capsys, "audit", "somebodys:right", "somebodys:wrong", "--args", "x: f[N, D]", "--quick")
     assert status == 1 and "somebodys:right(x f32[5, 3]): passed" in out and "somebodys:wrong(x f32[5, 3]): FAILED" in out
@@ -129,15 +132,20 @@ def table(tmp_path_factory):
 
 def test_train_digits_writes_the_curve_and_the_accuracy(tmp_path):
     """The front page's figure and picture are of this command: on every version the run stays close to the one that is drawn."""
-    done = shell("train", "digits", "--check", "--quiet", "--out", str(tmp_path / "curve.png"), "--save", str(tmp_path / "kept"))
+    done = shell("train", "digits", "--quiet", "--out", str(tmp_path / "curve.png"), "--save", str(tmp_path / "kept"))
     assert done.returncode == 0, done.stderr
-    assert re.search(r"audited dense +against autodiff", done.stdout) and "gradient check passed" in done.stdout
     assert float(re.search(r"test accuracy ([\d.]+) %", done.stdout).group(1)) >= 97.5
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert f"learning curve: {tmp_path / 'curve.png'}" in done.stdout and "try next:\n  python -m fnnet report" in done.stdout
     trained = json.loads((tmp_path / "kept" / "run.json").read_text())["history"]
     for log, drawn in zip(trained[:8], history()[:8], strict=True):
         assert log["loss"] == pytest.approx(drawn["loss"], rel=0.02) and log["valid_loss"] == pytest.approx(drawn["valid_loss"], rel=0.02)
+
+
+@pytest.mark.slow                           # the audits and the check of a network's gradient are tested where they live
+def test_a_check_before_training(train, tmp_path):
+    _, out, _ = train("digits", *QUICK, "--check", "--out", str(tmp_path / "c.png"))
+    assert re.search(r"audited dense +against autodiff", out) and "gradient check passed" in out
 
 
 def test_what_train_makes_goes_into_runs(train, table, tmp_path, monkeypatch):
@@ -247,6 +255,7 @@ import fnnet as fn
 """
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("blocked, code, sentence", [
     (["sklearn", "matplotlib", "tqdm", "orbax.checkpoint", "safetensors", "chex", "optax"], "print(fn.ops.relu(-1.0))", None),
     (["sklearn"], "fn.data.digits()", "pip install 'fnnet[data]'"),

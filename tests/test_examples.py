@@ -30,6 +30,7 @@ def test_example(path, tmp_path):
     assert done.stdout.strip() and not done.stderr.strip(), done.stderr
 
 
+@pytest.mark.slow
 def test_gpt_writes_what_the_whole_text_says_and_learns_from_scores_it_never_holds():
     net = gpt(symbols=7, d=8, heads=2)
     prompts = jnp.asarray(np.random.default_rng(0).integers(0, 7, (3, 4)), jnp.int32)
@@ -55,6 +56,7 @@ def test_gpt_writes_what_the_whole_text_says_and_learns_from_scores_it_never_hol
     assert jax.tree.structure(after) == jax.tree.structure(state)
 
 
+@pytest.mark.slow
 def test_resnet_halves_the_image_at_each_stage_and_learns_as_by_autodiff():
     rng = np.random.default_rng(0)
     images, labels = jnp.asarray(rng.standard_normal((8, 8, 8, 3))), jnp.arange(8) % 4

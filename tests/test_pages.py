@@ -53,6 +53,7 @@ PROGRAMS = [(f"{page}-{i}", *found) for page, text in TEXTS.items()
             for i, found in enumerate(re.findall(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", text, re.DOTALL))]
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("block, shown", [pytest.param(*found, id=name) for name, *found in PROGRAMS])
 def test_the_code_runs_and_prints_what_is_shown_below_it(block, shown, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}

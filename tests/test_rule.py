@@ -100,6 +100,7 @@ TRANSFORMED = {
 }
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", TRANSFORMED)
 def test_a_rule_is_its_reference_under(name):
     transform = TRANSFORMED[name]

@@ -32,6 +32,7 @@ def test_everyone_does_the_same_mathematics(optimizer):
     steps.agree(workload, plain.contenders(workload) | ours.contenders(workload), 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workload", [
     pytest.param(IMAGES, id="convnet"), pytest.param(TEXTS, id="transformer", marks=pytest.mark.slow),
     pytest.param(SEQUENCES, id="LSTM", marks=pytest.mark.slow)])
@@ -39,6 +40,7 @@ def test_everyone_has_the_same_network(workload):
     steps.agree(workload, plain.contenders(workload) | ours.contenders(workload) | peers.available(workload.model)[0], 6)
 
 
+@pytest.mark.slow
 def test_deep_networks_are_the_same_stacked():
     workload = SMALL._replace(sizes=(6, *[5] * 5, 3))
     builds = plain.contenders(workload) | ours.contenders(workload)
@@ -88,12 +90,14 @@ def test_a_ratio_is_of_times_side_by_side(monkeypatch):
     assert units["one"] > 1.5 * units["two"]            # turns of equal length
 
 
+@pytest.mark.slow
 def test_a_row_for_each_form():
     rows, missing = steps.run(SMALL, rounds=2, least=0.001, only={steps.BASE, "fnnet step", "fnnet epoch"}, check=0)
     assert [row["contender"] for row in rows] == [steps.BASE, "fnnet step", "fnnet epoch"] and missing == []
     assert rows[0]["ratio"] == 1 and all(row["ms"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_a_row_for_a_sweep(monkeypatch):
     monkeypatch.setattr(sweeps, "WORKLOADS", (SMALL._replace(dropout=0.0),))
     monkeypatch.setattr(sweeps, "RUNS", 3)
@@ -101,6 +105,7 @@ def test_a_row_for_a_sweep(monkeypatch):
     assert all(row[what] > 0 for what in sweeps.COLUMNS) and set(sweeps.TARGETS) <= {w.name for w in WORKLOADS}
 
 
+@pytest.mark.slow
 def test_a_row_for_looking_inside(monkeypatch):
     monkeypatch.setattr(inside, "WORKLOADS", (SMALL,))
     row = inside.run("s", rounds=2, least=0.001)
@@ -124,6 +129,7 @@ def test_a_rule_slower_than_the_best_plain_form_says_what_it_buys():
     assert slower <= {case.rule for case in forms.CASES if case.buys}
 
 
+@pytest.mark.slow
 def test_a_promise_is_about_forms_that_are_there_and_compute_the_same():
     for case in forms.CASES:
         assert all(figure in ("seconds", "temp", "saved", "error") and getattr(case, form) for figure, form, _ in case.promised)

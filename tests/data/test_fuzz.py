@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("count, seed", [(60, 1), pytest.param(3000, 0, marks=pytest.mark.fuzz)])
 @pytest.mark.parametrize("kind", ["pickle", "npz", "idx", "csv", "cells", "run.json"])
 def test_damaged_files_raise_errors_that_name_them(kind, count, seed):

@@ -51,10 +51,11 @@ def look(act, depth=11):
     return diagnostics.bisect(objective, params, state, (X, Y), key=KEY, train=True)
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_is_found_among_twelve_layers_in_time():
-    start = time.perf_counter()
+    start = time.process_time()             # of this process alone, whatever else the machine does
     found = look(swish)
-    assert found.blame == ["swish"] and not found.ok and time.perf_counter() - start < 30
+    assert found.blame == ["swish"] and not found.ok and time.process_time() - start < 30
     names = [row[0] for row in found.rows]
     assert {"dense", "relu", "tanh", "batch_norm", "dropout", "softmax_cross_entropy", "l2", "swish"} <= set(names)
     # Part 13 is the swish: what lies between it and the loss is right, everything before it is off.

@@ -69,6 +69,7 @@ def test_figures_are_those_of_the_arrays():
         close(sizes, np.histogram(np.clip(d, -11.9, 3.9), DELTAS)[0] / max(d.size, 1))
 
 
+@pytest.mark.slow
 def test_to_look_changes_nothing():
     run, looked = start(), start()
     for _ in range(3):
@@ -78,6 +79,7 @@ def test_to_look_changes_nothing():
     assert more.keys() == {*metrics, "inside"}
 
 
+@pytest.mark.slow
 def test_every_third_step_is_measured_and_means_are_over_those():
     step, one = diagnostics.inside(STEP, every=3), diagnostics.inside(STEP, every=1)
     _, metrics = jax.lax.scan(lambda run, _: step(run, (X, Y)), start(), None, length=7)
@@ -90,6 +92,7 @@ def test_every_third_step_is_measured_and_means_are_over_those():
     np.testing.assert_allclose(together.values.sum(-1), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_delta_whose_square_is_no_float32_is_measured():
     objective = lambda *args, **kw: (lambda found: (1e-30 * found[0], found[1]))(OBJECTIVE(*args, **kw))
     run = start()
@@ -97,6 +100,7 @@ def test_a_delta_whose_square_is_no_float32_is_measured():
     np.testing.assert_allclose(seen.delta, [np.sqrt((d**2).mean()) for d in by_hand(run.params, 1e-30)[1]], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_many_runs_at_once():
     runs = [start(), jax.tree.map(lambda a: 2 * a if a.dtype == jnp.float64 else a, start())]
     step = jax.jit(diagnostics.inside(STEP, every=1))
@@ -107,6 +111,7 @@ def test_many_runs_at_once():
         chex.assert_trees_all_close(jax.tree.map(lambda a: a[i], both), alone[i], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_applied_twice_is_measured_as_one():
     """As where a network is applied to each half of the batch: sums add up, shares are of both."""
     def halves(params, state, batch, *, key=None, train=True):
@@ -147,6 +152,7 @@ def test_the_table_says_what_a_layer_has():
     assert [line.count("%") for line in lines[2:]] == [0, 1, 0, 1, 0]
 
 
+@pytest.mark.slow
 def test_a_fit_keeps_them_and_they_are_drawn(tmp_path):
     epoch = train.make_epoch(diagnostics.inside(STEP, every=2), batch_size=4)
     for data in ((X, Y), [(X, Y)] * 3):

@@ -167,6 +167,7 @@ def deep():
     return diagnostics.trace(OBJECTIVE, params, state, BATCH, key=key), gradients
 
 
+@pytest.mark.slow
 def test_a_network_has_the_gradients_of_its_parameters(deep):
     found, gradients = deep
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):

@@ -130,6 +130,7 @@ def test_a_transformer_block_is_its_parts():
     assert noisy.parts[1].body.parts[1] == Dense(32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", [
     pytest.param(MultiHeadAttention(4, kv_heads=2, causal=True, rotary=10000.0, rate=0.1), id="rotary"),
     pytest.param(MultiHeadAttention(2, causal=True, window=3, softcap=2.0), id="window", marks=pytest.mark.slow)])

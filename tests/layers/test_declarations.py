@@ -150,6 +150,7 @@ def test_a_name_that_misleads_an_optimizer_is_refused():
 
 # Dtypes
 
+@pytest.mark.sweep(4)
 @each
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64],
                          ids=lambda dtype: dtype.__name__)

@@ -84,6 +84,7 @@ def passes(net):
     return lambda params, state, x: net.apply(params, state, x)[0], jax.grad(loss, has_aux=True)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", NETS)
 def test_forward_pass_and_training_gradient_trace_with_a_symbolic_batch(name):
     net, x = made(name)
@@ -92,7 +93,7 @@ def test_forward_pass_and_training_gradient_trace_with_a_symbolic_batch(name):
         jax.jit(f).trace(params, state, symbolic(x))
 
 
-@pytest.mark.sweep(10)
+@pytest.mark.sweep(24)
 @pytest.mark.filterwarnings("ignore:.* was trained on one value of each feature:UserWarning")
 @pytest.mark.parametrize("name", NETS)
 def test_the_exported_program_is_right_for_three_sizes(name):

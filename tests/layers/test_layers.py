@@ -38,6 +38,7 @@ NETS = {
 each = pytest.mark.parametrize("name", NETS)
 
 
+@pytest.mark.sweep(3)
 @each
 def test_shape_dtype_and_gradient(name):
     net, shape = NETS[name]
@@ -60,6 +61,7 @@ def test_repr_is_the_code_that_builds_it_and_equal_nets_are_equal(name):
     assert wrapped == net and hash(wrapped) == hash(net)
 
 
+@pytest.mark.sweep(2)
 @each
 def test_init_works_from_a_shape_under_jit_and_under_eval_shape(name):
     net, _ = NETS[name]

@@ -41,7 +41,7 @@ NETS = {
 each = pytest.mark.parametrize("name", NETS)
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(3)
 @each
 @pytest.mark.parametrize("train", [False, True])
 def test_shape_dtype_and_gradient(name, train):

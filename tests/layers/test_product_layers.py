@@ -21,6 +21,7 @@ NETS = {
 }
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", NETS)
 def test_shape_gradient_and_code(name):
     net, x, shape = NETS[name]

@@ -38,7 +38,7 @@ def started(net, x=X):
 
 
 # Without lengths, what is made of several layers has little that padded sequences do not have: `pytest -m slow`.
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name, given", [
     *(pytest.param(name, (X, LENGTHS), id=f"lengths-{name}") for name in NETS),
     *(pytest.param(name, X, id=f"x-{name}", marks=[pytest.mark.slow] * (name not in ("RNN", "GRU", "LSTM")))
@@ -60,6 +60,7 @@ def test_shape_dtype_and_gradient(name, given):
     assert all(np.abs(g).max() > 1e-4 for g in jax.tree.leaves(got))
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("net", [
     Serial(LSTM(4, peepholes=True), First(Dropout(0.2)), Bidirectional(LSTM(3)), LSTM(2, last=True), Dense(3)),
     Serial(GRU(4), RNN(3, last=True), Dense(3)),

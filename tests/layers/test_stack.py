@@ -54,7 +54,7 @@ def one_after_another(net, params, state, x, *, key, train):
     return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *after)
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @each
 @pytest.mark.parametrize("train",
                          [pytest.param(False, marks=pytest.mark.slow), True])    # training has all that evaluation has

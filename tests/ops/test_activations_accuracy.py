@@ -107,6 +107,7 @@ def both(f, x):
     return y, pull(jnp.ones_like(y))[0]
 
 
+@pytest.mark.sweep(3)
 @each
 def test_float32_against_fifty_digits(op):
     truth, x = TABLE[op], GRID[GRID > 0] if op is ops.log1mexp else GRID
@@ -125,6 +126,7 @@ def test_float32_against_fifty_digits(op):
                 assert off <= limit * mp.mpf(float(unit)), f"the {which} at {xi}: {got} where {mp.nstr(want, 9)} is right"
 
 
+@pytest.mark.sweep(3)
 @each
 def test_half_precision_is_rounded_once_or_twice(op):
     """The table again, of the numbers that float16 holds exactly: a few of its units, where float32 spends its own."""
@@ -153,7 +155,7 @@ def test_limits_are_of_all():
     assert LIMITS.keys() == TABLE.keys()
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(3)
 @each
 @pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow), jnp.bfloat16])
 def test_at_infinity_the_limits_hold_and_before_it_all_is_finite(op, dtype):

@@ -99,7 +99,7 @@ def test_the_reference_is_attention_row_by_row(name):
     chex.assert_trees_all_close(got, row_by_row(*arrays, **settings), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ELSEWHERE)) for name in CASES])
 def test_values_and_gradients_by_blocks(name):
     arrays, settings = case(name)

@@ -203,6 +203,7 @@ def test_row_by_row(name, monkeypatch):
         close(mapped, one_by_one)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("settings, ways, ways_back", [
     ({}, 2, 2), ({"padding": "VALID"}, 3, 1), ({"dilation": (1, 2)}, 2, 2), ({"padding": ((0, 2), (3, 1))}, 2, 2),
     ({"padding": ((2, 2), (1, 1))}, 1, 3), ({"strides": 2}, 1, 1)], ids=str)

@@ -22,6 +22,7 @@ def one_by_one(x, w, b, *, activation):
     return x
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("layers", [0, 1, 2, 5])
 def test_a_stack_is_its_layers_one_by_one(activation, layers):

@@ -10,6 +10,7 @@ from fnnet import autodiff, ops
 PROMOTING = [op for op in ops.rules() if op.takes == "floats"]
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("op", PROMOTING, ids=lambda op: op.__name__)
 @pytest.mark.parametrize("dtype", ["int32", "bool"])
 def test_integers_are_promoted_as_in_functions_of_jnp(op, dtype):

@@ -236,6 +236,7 @@ def arguments():
 LOSSES = pytest.mark.parametrize("loss", arguments(), ids=lambda op: op.__name__)
 
 
+@pytest.mark.sweep(2)
 @LOSSES
 def test_reductions_and_weights(loss):
     args, w = arguments()[loss], f64([1, 0, 2.5, 0.1, 1, 3])
@@ -255,6 +256,7 @@ def test_reductions_and_weights(loss):
         chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.sweep(2)
 @LOSSES
 def test_weights_that_are_all_0(loss):
     args = arguments()[loss]
@@ -263,6 +265,7 @@ def test_weights_that_are_all_0(loss):
     assert value == 0 and not slope.any() and jnp.isfinite(of_weights).all()
 
 
+@pytest.mark.sweep(2)
 @LOSSES
 def test_arrays_of_different_dtypes(loss):
     """Scores in half precision, targets and weights not: the loss is as in the reference, the gradient has the dtype of the scores."""

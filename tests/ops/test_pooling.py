@@ -92,6 +92,7 @@ def check(op, x, windows, pool):
     close(pulled(op, x, dy), by_loops(x, dy, windows, pool))
 
 
+@pytest.mark.sweep(3)
 @EVERY_CASE
 @pytest.mark.parametrize("pool", POOLS)
 def test_against_loops(name, pool):
@@ -157,6 +158,7 @@ def test_the_program_of_a_large_window_grows_with_its_sides_and_not_with_its_tap
     assert long < 2.2 * short
 
 
+@pytest.mark.slow
 def test_the_taps_of_any_window_can_be_numbered():
     x = jax.ShapeDtypeStruct((1, 300, 300, 1), "float32")
 

@@ -84,7 +84,7 @@ CASES = {
 }
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_are_those_of_the_cell_step_by_step(case):
     name, extra, settings = CASES[case]
@@ -118,7 +118,7 @@ def test_weights_are_in_pytorch_s_order(name):
     chex.assert_trees_all_close(tuple(last), jax.tree.map(jnp.asarray, PYTORCH[name], is_leaf=lambda x: isinstance(x, list)), rtol=1e-13)
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(3)
 @each
 @pytest.mark.parametrize("t, reverse", [(1, False), pytest.param(65, True, marks=pytest.mark.slow), (128, False),  # slow: as 131 there
                                         pytest.param(131, False, marks=pytest.mark.slow), (131, True)])           # and 128 back
@@ -139,7 +139,7 @@ def test_the_steps_of_a_chunk(n, t, k, size):
     assert steps.chunk_size(n, t, k) == size
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name, recompute", [("rnn", None), ("gru", True), ("gru", False), ("lstm", True), ("lstm", False)])
 def test_what_the_padding_holds_does_not_matter(name, recompute):
     a, lengths = inputs(name, t=80), jnp.asarray([80, 0, 7])
@@ -200,6 +200,7 @@ def test_many_steps_in_half_precision(name, dtype=jnp.bfloat16):
         assert error < 4 * float(jnp.finfo(dtype).eps) and error <= max(plain, float(jnp.finfo(dtype).eps)), (key, error, plain)
 
 
+@pytest.mark.sweep(3)
 @each
 def test_saturated_gates_are_finite(name):
     a = inputs(name) | {"b": 1e4 * inputs(name)["b"]}

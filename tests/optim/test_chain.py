@@ -33,6 +33,7 @@ def loss(params):
     return sum(jnp.sum(jnp.abs(p) ** 2) for p in jax.tree.leaves(params))
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", MAKERS)
 def test_optimizers_are_frozen_and_equal_by_value_and_pickle(name):
     one, other = MAKERS[name](), MAKERS[name]()

@@ -62,11 +62,13 @@ def trained(optimizer, params, steps):
     return jax.lax.scan(step, (params, optimizer.init(params)), None, length=steps)[0][0]
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", exported("methods"))
 def test_a_method_goes_downhill(name):
     assert loss(trained(made(name), PARAMS, 100)) < loss(PARAMS) / 2
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", [*exported("methods"), *exported("transforms")])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda dtype: dtype.__name__)
 def test_updates_have_the_dtype_of_parameters_and_stay_finite(name, dtype):

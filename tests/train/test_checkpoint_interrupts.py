@@ -51,6 +51,7 @@ def plain(tree):
     return jax.device_get(jax.tree.map(lambda a: jax.random.key_data(a) if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a, tree))
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("batch_size, look, copied", [(8, False, 2**22), (8, True, 0), (30, False, 0), (60, False, 2**22)])
 @pytest.mark.parametrize("length", [1, 3])
 def test_an_epoch_in_parts_is_the_whole_epoch_bit_for_bit(monkeypatch, batch_size, look, copied, length):

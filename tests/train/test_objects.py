@@ -77,6 +77,7 @@ def test_an_epoch_that_has_run_pickles():
     assert pickle.loads(pickle.dumps(epoch)) == epoch
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
 def test_a_wrapped_step_trains_and_its_fault_is_named(wrap):
     step = wrap(STEP)
@@ -87,6 +88,7 @@ def test_a_wrapped_step_trains_and_its_fault_is_named(wrap):
             list(train.epochs(broken, train.make_epoch(step, 16), data, epochs=1))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("wrap", [fn.autodiff, functools.partial, jax.jit])
 def test_a_wrapped_epoch_trains_and_its_fault_is_named(wrap):
     epoch = wrap(train.make_epoch(STEP, 16))
@@ -140,6 +142,7 @@ def test_a_user_defined_epoch_trains_and_its_fault_is_named():
         list(train.epochs(broken, epoch, (X, Y), epochs=1))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
 def test_a_wrapped_step_is_looked_into(wrap):
     run = start()
@@ -156,6 +159,7 @@ def test_looking_into_a_user_defined_step_raises():
         diagnostics.inside(own_step)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
 def test_a_sweep_takes_wrapped_steps(wrap):
     def make(rate):

@@ -21,6 +21,7 @@ NETS = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("net, x", NETS.values(), ids=NETS)
 def test_every_layer_computes_in_the_dtype_and_all_that_is_kept_is_float32(net, x, precision):

@@ -104,6 +104,7 @@ def test_an_error_names_the_line_of_the_backward_pass_and_the_shapes():
     assert failure.name == "runs" and "in bwd, line" in failure.note and "return g @ x" in failure.note and "x f64[3, 4]" in failure.inputs
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("case", [c for c in kinds.CASES if c.kind == "purpose"], ids=lambda c: c.name)
 def test_what_may_be_meant_is_said_with_the_reference_that_says_so(case):
     """The line offered, taken as it stands, makes the check pass."""
@@ -225,6 +226,7 @@ def test_arguments_given_away(monkeypatch):
     assert [check.name for check in verify.check(ops.tanh, X).failures] == ["donation"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MALLOC_PERTURB_ is an option of glibc's")
 def test_no_program_reads_what_it_has_freed():
     """XLA did, in programs compiled with the harness's own options (quick.py): heads that share keys, under vmap. Here what is freed is

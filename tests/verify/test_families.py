@@ -85,6 +85,7 @@ def check_grads_fails(case):
     return False
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("case", cases(BROKEN, 1))
 def test_a_wrong_rule_is_caught_by_the_check_meant_for_it(case, tally, request):
     report = looked_at(case, whole(request))
@@ -92,6 +93,7 @@ def test_a_wrong_rule_is_caught_by_the_check_meant_for_it(case, tally, request):
     assert {*case.caught} <= {failure.name for failure in report.failures}, report
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("case", cases(CORRECT, 2))
 def test_a_right_rule_raises_no_alarm(case, tally, request):
     report = looked_at(case, whole(request))
