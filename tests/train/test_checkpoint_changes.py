@@ -54,6 +54,21 @@ def test_resuming_with_other_settings_warns(tmp_path, settings, data, sentence):
         assert len(train.fit(run, epoch, data, epochs=2, checkpoint=tmp_path).history) == 2
 
 
+def test_resuming_with_another_rate_trains_at_that_rate(tmp_path):
+    run, epoch, _ = training()
+    saved = train.fit(run, epoch, DATA, epochs=1, checkpoint=tmp_path).run
+    still = training(rate=0.0)
+    with pytest.warns(UserWarning, match="rate: 0.1 → 0.0"):
+        resumed = train.fit(still[0], still[1], DATA, epochs=2, checkpoint=tmp_path).run
+    assert optim.hyperparams(resumed.opt_state)["rate"] == 0
+    fast = training(rate=5.0)
+    there = optim.with_hyperparams(saved.opt_state, rate=0.01)          # set by hand: it stands while the optimizer's own is the same
+    kept, _ = epoch(saved._replace(opt_state=there), DATA)
+    assert float(optim.hyperparams(kept.opt_state)["rate"]) == pytest.approx(0.01)
+    other, _ = fast[1](saved._replace(opt_state=there), DATA)
+    assert float(optim.hyperparams(other.opt_state)["rate"]) == 5
+
+
 def test_resuming_with_equal_settings_is_silent(tmp_path):
     run, epoch, _ = training()
     train.fit(run, epoch, DATA, epochs=1, checkpoint=tmp_path)

@@ -198,8 +198,8 @@ def _frozen(grads, inner, call):
 
 @settings
 def freeze(optimizer: Any, mask: Any) -> Chain:
-    """θ ← θ for the arrays of the mask; the optimizer for all but those that the mask names (a tree of booleans, or a
-    function of the parameters): these stay as they are, and nothing is remembered of them.
+    """θ ← θ for the arrays that the mask names (a tree of booleans, or a function of the parameters): no state is kept
+    for them. The optimizer updates the others.
     """
     return partition({"trained": optimizer, "frozen": frozen()}, _FrozenLabels(mask))
 

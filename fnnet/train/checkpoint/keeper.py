@@ -60,8 +60,8 @@ class Keeper:
             return None
         log = found.log
         if "settings" in log and (lines := changes(log["settings"], self.settings)):
-            warnings.warn(f"{found.path} was saved with other settings; the training goes on with those given now, "
-                          f"except for what is in the saved state (key, numbers of the optimizer). Changed: {'; '.join(lines)}",
+            warnings.warn(f"{found.path} was saved with other settings; training resumes with those given now, except for the "
+                          f"random key, which is part of the saved state. Changed: {'; '.join(lines)}",
                           stacklevel=4)
         if position := log.get("position"):
             if self.divided and position["of"] == self._division(data):
