@@ -339,6 +339,28 @@ def test_batch_norm_is_right_where_squares_overflow(op, scale):
         assert (abs(ours.astype(f64) - true) <= 5e-6 * abs(true).max(0, keepdims=True)).all()
 
 
+LARGE = {"layer_norm": (ops.layer_norm, (6, 8), {}), "rms_norm": (ops.rms_norm, (6, 8), {}),
+         "group_norm": (ops.group_norm, (6, 4, 8), {"groups": 2}), "instance_norm": (ops.instance_norm, (6, 4, 8), {})}
+
+
+@pytest.mark.parametrize("scale", [1e15, pytest.param(1e20, marks=pytest.mark.slow), 1e30])
+@pytest.mark.parametrize("op, shape, settings", LARGE.values(), ids=LARGE)
+def test_examples_by_themselves_are_right_where_squares_overflow(op, shape, settings, scale):
+    """y was 0 or NaN. Every second example is of ordinary size."""
+    (x, *channels), (dy, *_) = arguments(shape, dtype=f64)
+    x = x * jnp.where(jnp.arange(shape[0]) % 2, scale, 1.0).reshape((-1,) + (1,) * (len(shape) - 1))
+    channels = channels[:1] if op is ops.rms_norm else channels
+
+    def both(f, dtype):
+        given = to(dtype, (x, *channels, dy))
+        y, pull = jax.vjp(lambda *given: f(*given, **settings), *given[:-1])
+        return y, *pull(given[-1])
+    got, want = both(op, f32), both(op.reference, f64)
+    for ours, true in zip(got, want, strict=True):
+        axes = tuple(range(1, true.ndim)) if true.ndim > 1 else 0
+        assert (abs(ours.astype(f64) - true) <= 1e-5 * abs(true).max(axes, keepdims=True)).all()
+
+
 def test_a_nan_stays_in_its_channel_of_batch_norm():
     y, mean, var = ops.batch_norm(jnp.ones((4, 2)).at[0, 0].set(jnp.nan))
     assert jnp.isnan(y[:, 0]).all() and jnp.isnan(var[0]) and (y[:, 1] == 0).all() and var[1] == 0

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.numeric import check_real, like, widen
-from fnnet.ops.norm.moments import along, front, moments, scaled, shifted
+from fnnet.ops.norm.moments import along, front, inverse_deviation, moments, scaled, shifted
 from fnnet.rule import rule
 from fnnet.sample import positive
 
@@ -72,18 +72,8 @@ def _normalised(x, gamma, beta, eps):
     """y wide, μ, v, and what the way back needs of them."""
     wider, = widen(x)
     near, off, var = moments(wider, front(x))
-    var = jnp.where(jnp.isnan(var) & jnp.isfinite(near), jnp.inf, var)          # ∞ − ∞, of squares that overflow
-    rstd = _rstd(wider, near + off, var, eps)
+    var, rstd = inverse_deviation(wider, near, off, var, front(x), eps)
     return _affine(x, gamma, beta, near, off, rstd), (near + off).reshape(-1), var.reshape(-1), (near, off, rstd)
-
-
-def _rstd(x, mean, var, eps):
-    """1/σ. Where (x − μ)² overflows, though 1/σ is a number, it is computed of (x − μ)/m, m the largest |x − μ|."""
-    def of_large(x):
-        d = x - mean
-        m = jnp.where(jnp.isinf(var), lax.stop_gradient(jnp.abs(d).max(front(x), keepdims=True)), 1)
-        return lax.rsqrt(((d / m) ** 2).mean(front(x), keepdims=True) + eps / m / m) / m
-    return lax.cond(jnp.isinf(var).any(), of_large, lambda x: lax.rsqrt(var + eps), x)
 
 
 def _affine(x, gamma, beta, near, off, rstd):

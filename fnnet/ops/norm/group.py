@@ -3,10 +3,9 @@
 import math
 
 import jax.numpy as jnp
-from jax import lax
 
 from fnnet.numeric import check_real, is_whole, like, widen
-from fnnet.ops.norm.moments import scaled, shifted
+from fnnet.ops.norm.moments import inverse_deviation, scaled, shifted
 from fnnet.rule import rule
 
 __all__ = ["group_norm", "instance_norm"]
@@ -71,7 +70,10 @@ def _forward(x, gamma, beta, groups, eps):
     near = _pooled(flat.mean(1), groups)
     d = flat - _spread(near, flat)
     off = _pooled(d.mean(1), groups)
-    rstd = lax.rsqrt(jnp.maximum(_pooled((d * d).mean(1), groups) - off * off, 0) + eps)
+    var = jnp.maximum(_pooled((d * d).mean(1), groups) - off * off, 0)
+    apart = (*flat.shape[:2], groups, flat.shape[2] // groups)
+    of_blocks = (a[:, None, :, None] for a in (near, off, var))
+    rstd = inverse_deviation(wider, *of_blocks, (1, 3), eps, apart)[1][:, 0, :, 0]
     y = shifted((d - _spread(off, flat)) * scaled(_spread(rstd, flat), g), b)
     return y.reshape(x.shape).astype(x.dtype), (x, gamma, beta, near, off, rstd)
 
@@ -81,13 +83,12 @@ def _back(dy, x, gamma, beta, near, off, rstd):
     wider, dy = _flat(wider), _flat(dy)
     groups, size = near.shape[1], wider.shape[1]
     near, off, rstd = (_spread(a, wider) for a in (near, off, rstd))
-    d = wider - near
-    total, moment = dy.sum(1, keepdims=True), (dy * d).sum(1, keepdims=True)            # of each example and channel
+    z, off = (wider - near) * rstd, off * rstd                  # 1/σ² may be 0 where 1/σ is not
+    total, moment = dy.sum(1, keepdims=True), (dy * z).sum(1, keepdims=True)            # of each example and channel
     moment = moment - off * total
     mean, slope = (_spread(_pooled(scaled(a, g)[:, 0] / size, groups), wider) for a in (total, moment))
-    b = -slope * rstd**3
-    dx = scaled(rstd, g) * dy + b * d - (rstd * mean + b * off)
-    return like((dx.reshape(x.shape), x), ((moment * rstd).sum((0, 1)), gamma), (total.sum((0, 1)), beta))
+    dx = scaled(rstd, g) * dy - rstd * (slope * z + mean - slope * off)
+    return like((dx.reshape(x.shape), x), (moment.sum((0, 1)), gamma), (total.sum((0, 1)), beta))
 
 
 def _flat(a):

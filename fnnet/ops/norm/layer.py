@@ -3,10 +3,9 @@
 import math
 
 import jax.numpy as jnp
-from jax import lax
 
 from fnnet.numeric import check_real, like, widen
-from fnnet.ops.norm.moments import front, moments, scaled, shifted, weighted_sum
+from fnnet.ops.norm.moments import front, inverse_deviation, moments, scaled, shifted, weighted_sum
 from fnnet.rule import rule
 
 __all__ = ["layer_norm", "rms_norm"]
@@ -31,19 +30,18 @@ def layer_norm(x, gamma=None, beta=None, *, eps=1e-5):
 def layer_norm_fwd(x, gamma, beta, *, eps):
     wider, g, b = widen(x, gamma, beta)
     near, off, var = moments(wider, -1)
-    rstd = lax.rsqrt(var + eps)
+    _, rstd = inverse_deviation(wider, near, off, var, -1, eps)
     return shifted(scaled((wider - near - off) * rstd, g), b).astype(x.dtype), (x, gamma, beta, near, off, rstd)
 
 
 @layer_norm.bwd
 def layer_norm_bwd(dy, x, gamma, beta, near, off, rstd):
     wider, dy, g = widen(x, dy, gamma)
-    d, n = wider - near, x.shape[-1]
+    n, z, off = x.shape[-1], (wider - near) * rstd, off * rstd  # of z: 1/σ² may be 0 where 1/σ is not
     mean = weighted_sum(dy, g) / n                              # ⟨dz⟩
-    slope = weighted_sum(dy * d, g) / n - off * mean            # ⟨dz·(x − μ)⟩
-    b = -slope * rstd**3
-    dx = rstd * scaled(dy, g) + b * d - (rstd * mean + b * off)
-    dgamma = None if gamma is None else (dy * ((d - off) * rstd)).sum(front(x))
+    b = off * mean - weighted_sum(dy * z, g) / n                # −⟨dz·z⟩
+    dx = rstd * (scaled(dy, g) + b * z - (mean + b * off))
+    dgamma = None if gamma is None else (dy * (z - off)).sum(front(x))
     return like((dx, x), (dgamma, gamma), (None if beta is None else dy.sum(front(x)), beta))
 
 
@@ -60,16 +58,19 @@ def rms_norm(x, gamma=None, *, eps=1e-6):
 @rms_norm.fwd
 def rms_norm_fwd(x, gamma, *, eps):
     wider, g = widen(x, gamma)
-    r = lax.rsqrt((wider * wider).mean(-1, keepdims=True) + eps)
+    square = (wider * wider).mean(-1, keepdims=True)
+    none = jnp.zeros_like(square)
+    _, r = inverse_deviation(wider, none, none, square, -1, eps)
     return scaled(wider * r, g).astype(x.dtype), (x, gamma, r)
 
 
 @rms_norm.bwd
 def rms_norm_bwd(dy, x, gamma, r):
     wider, dy, g = widen(x, dy, gamma)
-    b = -weighted_sum(dy * wider, g) / x.shape[-1] * r**3
-    dgamma = None if gamma is None else (dy * (wider * r)).sum(front(x))
-    return like((r * scaled(dy, g) + b * wider, x), (dgamma, gamma))
+    z = wider * r
+    b = -weighted_sum(dy * z, g) / x.shape[-1]
+    dgamma = None if gamma is None else (dy * z).sum(front(x))
+    return like((r * (scaled(dy, g) + b * z), x), (dgamma, gamma))
 
 
 def _check(name, x, *channels):

@@ -1,6 +1,7 @@
 """Mean and variance, right however far from 0 the numbers are, and what every normalisation of channels shares."""
 
 import jax.numpy as jnp
+from jax import lax
 
 from fnnet.form import by_device
 
@@ -15,6 +16,19 @@ def moments(x, axes):
     d = x - near
     off = d.mean(axes, keepdims=True)
     return near, off, jnp.maximum((d * d).mean(axes, keepdims=True) - off * off, 0)
+
+
+def inverse_deviation(x, near, off, var, axes, eps, shape=None):
+    """var, 1/√(var + ε). Where (x − μ)² overflows, though 1/σ is a number, var is ∞ and 1/σ is computed of (x − μ)/m,
+    m the largest |x − μ|. `shape` is that of x where its axes are to be divided."""
+    var = jnp.where(jnp.isnan(var) & jnp.isfinite(near), jnp.inf, var)          # ∞ − ∞
+    mean = near + off
+
+    def of_large(x):
+        d = (x if shape is None else x.reshape(shape)) - mean
+        m = jnp.where(jnp.isinf(var), lax.stop_gradient(jnp.abs(d).max(axes, keepdims=True)), 1)
+        return lax.rsqrt(((d / m) ** 2).mean(axes, keepdims=True) + eps / m / m) / m
+    return var, lax.cond(jnp.isinf(var).any(), of_large, lambda x: lax.rsqrt(var + eps), x)
 
 
 def scaled(a, gamma):
