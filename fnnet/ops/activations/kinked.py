@@ -99,8 +99,8 @@ def elu(x, *, alpha=1.0):
     y′ from x, not as y + α, which cancels for large negative x. At 0 the derivative is α. y is as exact as the
     compiler's eˣ − 1, which in JAX 0.10 errs by up to 6 units in the last place near 0.
 
-    Cost: an exponential on the way back, 1.3 times the time alone, 1 % of a 784-512-10 step, for a derivative exact to
-    the last bits.
+    Cost: an exponential in the backward pass, 1.3 times the time alone, 1 % of a 784-512-10 step, for a derivative
+    exact to the last bits.
     """
     return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x)))
 
@@ -116,8 +116,8 @@ def celu(x, *, alpha=1.0):
 
     The derivative is continuous for every α > 0, 1 at 0. y is as exact as the compiler's eˣ − 1 (see elu).
 
-    Cost: an exponential on the way back, 1.2 times the time alone, for a derivative exact to the last bits, where JAX
-    0.10's autodiff takes it as y/α + 1.
+    Cost: an exponential in the backward pass, 1.2 times the time alone, for a derivative exact to the last bits, where
+    JAX 0.10's autodiff takes it as y/α + 1.
     """
     return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x) / alpha))
 
@@ -140,7 +140,7 @@ def selu(x):
     λ = 1.0507…, α = 1.6733…, for which activations of mean 0 and variance 1 stay so. At 0 the derivative is λα; in
     float32 it is 0 from x = −87.3 on, where it is 2·10⁻³⁸. y is as exact as the compiler's eˣ − 1 (see elu).
 
-    Cost: an exponential on the way back, 1.3 times the time alone, for a derivative exact to the last bits.
+    Cost: an exponential in the backward pass, 1.3 times the time alone, for a derivative exact to the last bits.
     """
     return SELU_SCALE * jnp.where(x > 0, x, SELU_ALPHA * jnp.expm1(jnp.where(x > 0, 0, x)))
 
