@@ -47,6 +47,12 @@ def arrays_of(folder, number):
     return sorted(p for p in (folder / str(number) / "leaves").rglob("*") if p.is_file() and p.parent.name == "d")
 
 
+def renamed(folder):
+    """An array that Orbax's own list of them does not name any more."""
+    path = folder / "leaves" / "_METADATA"
+    path.write_text(path.read_text().replace("000001", "000901"))
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
 
@@ -55,6 +61,7 @@ DAMAGES = {
     "arrays emptied": lambda f: [p.write_bytes(b"") for p in arrays_of(f, 2)],
     "arrays cut": lambda f: [cut(p) for p in arrays_of(f, 2)],
     "arrays deleted": lambda f: shutil.rmtree(f / "2" / "leaves"),
+    "array renamed": lambda f: renamed(f / "2"),
     "log emptied": lambda f: (f / "2" / "log" / "metadata").write_bytes(b""),
     "log cut": lambda f: cut(f / "2" / "log" / "metadata"),
     "log without history": lambda f: (f / "2" / "log" / "metadata").write_text('{"names": []}'),

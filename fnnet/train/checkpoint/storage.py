@@ -110,6 +110,8 @@ def read(path, log, templates):
             back.append(old)
             continue
         new = found[_number(places[name])] if plain.size else plain
+        if not isinstance(new, jax.Array | np.ndarray):     # of an array that its list does not name, Orbax returns the target
+            raise Damaged(f"{name} is missing among its arrays")
         crc = log["crc32"][places[name]] if "crc32" in log else None
         if new.shape != plain.shape or new.dtype != plain.dtype or (crc is not None and _crc(new) not in (crc, None)):
             raise Damaged(f"{name} does not match its checksum")
