@@ -20,6 +20,7 @@ import pytest
 from fnnet import autodiff, diagnostics, layers, ops, optim, train
 from fnnet.train import epoch as epochs_module
 from fnnet.train.checkpoint import keeper as keeper_module
+from fnnet.train.checkpoint import storage
 
 KILLED = Path(__file__).parent / "killed.py"
 FLAGS = "--xla_backend_optimization_level=0" + " --xla_cpu_use_fusion_emitters=false" * jax.__version__.startswith("0.10.")
@@ -143,6 +144,21 @@ def cut_inside(tmp_path, monkeypatch, data=DATA):
     interrupted_at(monkeypatch, signal.SIGINT, 3)
     with pytest.raises(KeyboardInterrupt):
         train.fit(run, epoch, data, epochs=2, checkpoint=tmp_path)
+
+
+def test_a_slow_save_of_a_resumed_training_holds_the_history_of_its_time(tmp_path, monkeypatch):
+    run, epoch = training(batch_size=30)
+    train.fit(run, epoch, DATA, epochs=1, checkpoint=tmp_path)
+    write, written, ended = storage.write, [], threading.Event()
+
+    def slowly(path, shot, log):
+        ended.wait(60)                  # it starts inside the second epoch and ends after it
+        written.append((len(log["history"]), log["position"] and log["position"]["start"]))
+        write(path, shot, log)
+    monkeypatch.setattr(storage, "write", slowly)
+    train.fit(run, epoch, DATA, epochs=3, checkpoint=tmp_path, checkpoint_every="1 steps",
+              on_epoch=lambda *_: ended.set())
+    assert written and all(position is None or position == 2 * done for done, position in written), written
 
 
 def test_other_batches_inside_an_epoch_begin_a_new_one(tmp_path, monkeypatch):

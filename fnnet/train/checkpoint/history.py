@@ -14,10 +14,13 @@ def to_json(history):
 
 
 def from_json(history, epoch, run, data):
-    """Trees get the structure that the epoch's metrics have now; where that is unknown or another, they are lists."""
+    """A list of its own, which may grow while what was read is being written again.
+
+    Trees get the structure that the epoch's metrics have now; where that is unknown or another, they are lists.
+    """
     names = {name for log in history for name, value in log.items() if isinstance(value, dict)}
     if not names:
-        return history
+        return list(history)
     like = {}
     if is_arrays(data):
         like = jax.eval_shape(epoch, run, jax.tree.map(jnp.asarray, data))[1]
