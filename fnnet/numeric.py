@@ -89,6 +89,13 @@ def is_whole(n):
     return isinstance(n, Integral) and not isinstance(n, bool)
 
 
+def check_not_complex(name, **arrays):
+    """Refuses complex numbers, which would lose their imaginary part; None is no array."""
+    for what, a in arrays.items():
+        if a is not None and jnp.issubdtype(jnp.result_type(a), jnp.complexfloating):
+            raise TypeError(f"the {what} of {name} must be real; got {jnp.result_type(a)}: write .real or abs(...)")
+
+
 def check_real(name, what, *arrays):
     """Refuses integers, truths and complex numbers; None is no array."""
     for a in arrays:

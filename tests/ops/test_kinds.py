@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fnnet import autodiff, ops
+from fnnet import autodiff, ops, sample
 
 PROMOTING = [op for op in ops.rules() if op.takes == "floats"]
 
@@ -44,6 +44,24 @@ def test_other_operations_refuse_integers_and_say_what_to_write(call):
 def test_complex_numbers_have_no_order_and_no_sign(name):
     with pytest.raises(TypeError, match="got complex64"):
         getattr(ops, name)(jnp.ones(3, jnp.complex64))
+
+
+@pytest.mark.parametrize("op", [op for op in ops.rules() if ".losses." in op.reference.__module__], ids=lambda op: op.__name__)
+def test_losses_refuse_complex_numbers_in_each_argument(op):
+    arrays, settings = sample.inputs(op, op.examples[0])
+    arrays = [jnp.ones(arrays[0].shape[:1]) if name == "weights" else a for name, a in zip(op.arrays, arrays, strict=True)]
+    for i, a in enumerate(arrays):
+        if a is not None and jnp.issubdtype(a.dtype, jnp.floating):
+            with pytest.raises((TypeError, ValueError), match="complex64"):
+                op(*arrays[:i], a.astype("complex64"), *arrays[i + 1:], **settings)
+
+
+@pytest.mark.parametrize("op", [op for op in ops.rules() if "eps" in op.settings], ids=lambda op: op.__name__)
+def test_an_eps_that_leaves_no_number_is_refused(op):
+    arrays, settings = sample.inputs(op, op.examples[0])
+    for eps in (-1e-5, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=r"the eps of .* must be a number of 0 or more, below infinity; got .*: write eps=1e-5"):
+            op(*arrays, **settings | {"eps": eps})
 
 
 EMPTY = {

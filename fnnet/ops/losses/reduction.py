@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.form import by_device
-from fnnet.numeric import check_real, explicit, extremes, like, wide, widen
+from fnnet.numeric import check_not_complex, check_real, explicit, extremes, like, wide, widen
 
 SUMS_TO_1 = 1e-2            # by how much sums of probabilities in bfloat16 are off
 REDUCTIONS = ("mean", "sum", "none")
@@ -172,6 +172,7 @@ def _index(labels):
 def check_reduction(name, weights, shape, reduction):
     if reduction not in REDUCTIONS:
         raise ValueError(f"{reduction!r} is no reduction of {name}: write one of {', '.join(map(repr, REDUCTIONS))}")
+    check_not_complex(name, weights=weights)
     if weights is not None and jnp.shape(weights) != shape:
         raise ValueError(f"{name} takes one weight for each example, {list(shape)}, and was given weights "
                          f"{list(jnp.shape(weights))}")
@@ -181,6 +182,7 @@ def check_alike(name, arrays, weights, features, reduction):
     """Arrays given by name: of one shape, the first of them real."""
     shapes = {what: list(jnp.shape(a)) for what, a in arrays.items()}
     check_real(name, *next(iter(arrays.items())))
+    check_not_complex(name, **arrays)
     if any(shape != shapes[what] for what in shapes for shape in shapes.values()):
         raise ValueError(f"{name} takes {_and(shapes)} of one shape, and was given {_and(map(str, shapes.values()))}: "
                          "reshape one, nothing is broadcast")
@@ -194,6 +196,7 @@ def check_rows(name, arrays, weights, reduction):
     shapes = {what: list(jnp.shape(a)) for what, a in arrays.items()}
     what, first = next(iter(arrays.items()))
     check_real(name, what, first)
+    check_not_complex(name, **arrays)
     if not shapes[what] or any(shape != shapes[what] for shape in shapes.values()):
         raise ValueError(f"{name} takes {_and(shapes)} of one shape [... d], and was given "
                          f"{_and(map(str, shapes.values()))}")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.numeric import check_real, like, widen
-from fnnet.ops.norm.moments import along, front, inverse_deviation, moments, scaled, shifted
+from fnnet.ops.norm.moments import along, check_eps, front, inverse_deviation, moments, scaled, shifted
 from fnnet.rule import rule
 from fnnet.sample import positive
 
@@ -122,7 +122,8 @@ def batch_norm_inference_bwd(dy, x, gamma, beta, mean, var, *, eps):
                 (-a * rstd**2 * along_x / 2, var))
 
 
-def _check(x, *channels):
+def _check(eps, x, *channels):
+    check_eps("batch norm", eps)
     check_real("batch norm", "numbers", x, *channels)
     shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
     if len(shape) < 2 or math.prod(shape) == 0 or any(c != shape[-1:] for c in given):
@@ -131,12 +132,12 @@ def _check(x, *channels):
 
 
 for training in (batch_norm, batch_norm_relu):
-    training.check(lambda x, gamma, beta: _check(x, gamma, beta))
+    training.check(lambda x, gamma, beta, *, eps: _check(eps, x, gamma, beta))
     training.example(x="n d", gamma="d", beta="d")
     training.example(x="n t d", gamma="d", beta="d")
     training.example(x="n d", gamma="d", beta="d", eps=1e-3)
     training.example(x="n d")
-batch_norm_inference.check(lambda x, gamma, beta, mean, var: _check(x, gamma, beta, mean, var))
+batch_norm_inference.check(lambda x, gamma, beta, mean, var, *, eps: _check(eps, x, gamma, beta, mean, var))
 batch_norm_inference.example(x="n d", gamma="d", beta="d", mean="d", var=positive("d"))
 batch_norm_inference.example(x="n t d", gamma="d", beta="d", mean="d", var=positive("d"))
 batch_norm_inference.example(x="n d", gamma="d", beta="d", mean="d", var=positive("d"), eps=1e-3)

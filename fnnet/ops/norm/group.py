@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 
 from fnnet.numeric import check_real, is_whole, like, widen
-from fnnet.ops.norm.moments import inverse_deviation, scaled, shifted
+from fnnet.ops.norm.moments import check_eps, inverse_deviation, scaled, shifted
 from fnnet.rule import rule
 
 __all__ = ["group_norm", "instance_norm"]
@@ -107,7 +107,8 @@ def _spread(a, x):
     return jnp.broadcast_to(a[:, :, None], (n, groups, x.shape[-1] // groups)).reshape(n, x.shape[-1])[:, None]
 
 
-def _check(name, x, channels, positions=0):
+def _check(name, eps, x, channels, positions=0):
+    check_eps(name, eps)
     check_real(name, "numbers", x, *channels)
     shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
     if len(shape) < 2 + positions or math.prod(shape[1:]) == 0 or any(c != shape[-1:] for c in given):
@@ -117,16 +118,16 @@ def _check(name, x, channels, positions=0):
 
 
 @group_norm.check
-def group_norm_check(x, gamma, beta, *, groups):
-    _check("group_norm", x, (gamma, beta))
+def group_norm_check(x, gamma, beta, *, groups, eps):
+    _check("group_norm", eps, x, (gamma, beta))
     if not is_whole(groups) or groups < 1 or jnp.shape(x)[-1] % groups:
         raise ValueError(f"group_norm divides the channels into groups of equal size: x is {list(jnp.shape(x))} and "
                          f"groups={groups!r}, give a divisor of {jnp.shape(x)[-1]}")
 
 
 @instance_norm.check
-def instance_norm_check(x, gamma, beta):
-    _check("instance_norm", x, (gamma, beta), positions=1)
+def instance_norm_check(x, gamma, beta, *, eps):
+    _check("instance_norm", eps, x, (gamma, beta), positions=1)
 
 
 group_norm.example(x="n h w 8", gamma="8", beta="8", groups=4)

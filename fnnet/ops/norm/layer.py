@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 
 from fnnet.numeric import check_real, like, widen
-from fnnet.ops.norm.moments import front, inverse_deviation, moments, scaled, shifted, weighted_sum
+from fnnet.ops.norm.moments import check_eps, front, inverse_deviation, moments, scaled, shifted, weighted_sum
 from fnnet.rule import rule
 
 __all__ = ["layer_norm", "rms_norm"]
@@ -73,7 +73,8 @@ def rms_norm_bwd(dy, x, gamma, r):
     return like((r * (scaled(dy, g) + b * z), x), (dgamma, gamma))
 
 
-def _check(name, x, *channels):
+def _check(name, eps, x, *channels):
+    check_eps(name, eps)
     check_real(name, "numbers", x, *channels)
     shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
     if not shape or math.prod(shape[-1:]) == 0 or any(c != shape[-1:] for c in given):
@@ -82,13 +83,13 @@ def _check(name, x, *channels):
 
 
 @layer_norm.check
-def layer_norm_check(x, gamma, beta):
-    _check("layer_norm", x, gamma, beta)
+def layer_norm_check(x, gamma, beta, *, eps):
+    _check("layer_norm", eps, x, gamma, beta)
 
 
 @rms_norm.check
-def rms_norm_check(x, gamma):
-    _check("rms_norm", x, gamma)
+def rms_norm_check(x, gamma, *, eps):
+    _check("rms_norm", eps, x, gamma)
 
 
 layer_norm.example(x="n d", gamma="d", beta="d")

@@ -1,5 +1,7 @@
 """Mean and variance, right however far from 0 the numbers are, and what every normalisation of channels shares."""
 
+import math
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -16,6 +18,13 @@ def moments(x, axes):
     d = x - near
     off = d.mean(axes, keepdims=True)
     return near, off, jnp.maximum((d * d).mean(axes, keepdims=True) - off * off, 0)
+
+
+def check_eps(name, eps):
+    """ε added to a variance: below 0 its root is NaN, and at ∞ everything is 0."""
+    if isinstance(eps, int | float) and not 0 <= eps < math.inf:
+        raise ValueError(f"the eps of {name} must be a number of 0 or more, below infinity; got {eps!r}: "
+                         "write eps=1e-5")
 
 
 def inverse_deviation(x, near, off, var, axes, eps, shape=None):

@@ -7,7 +7,7 @@ from jax import lax
 
 from fnnet.numeric import check_real, like, widen
 from fnnet.ops.norm.length import inverse, length
-from fnnet.ops.norm.moments import along, front, moments
+from fnnet.ops.norm.moments import along, check_eps, front, moments
 from fnnet.rule import rule
 
 __all__ = ["power_iteration", "spectral_normalize", "weight_standardize"]
@@ -88,7 +88,8 @@ def power_iteration(w, u, *, steps=1):
 
 
 @weight_standardize.check
-def weight_standardize_check(w):
+def weight_standardize_check(w, *, eps):
+    check_eps("weight_standardize", eps)
     check_real("weight_standardize", "weights", w)
     shape = jnp.shape(w)
     if len(shape) < 2 or math.prod(shape) == 0:
