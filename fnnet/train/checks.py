@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fnnet.objects import accepted, inner
-from fnnet.train.precision import DTYPES
+from fnnet.train.low_precision import DTYPES
 
 
 def check_run(run):

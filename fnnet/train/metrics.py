@@ -90,6 +90,9 @@ class OverAll(Frozen):
     """
     f: Callable
 
+    def __call__(self, prediction, y, *weights):
+        return self.f(prediction, y, *weights)
+
 
 @functools.partial(jax.tree_util.register_dataclass, meta_fields=["name", "f"], data_fields=["given"])
 @dataclass(frozen=True)

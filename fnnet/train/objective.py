@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from fnnet.objects import Frozen
 from fnnet.train.batching import parts_of
+from fnnet.train.low_precision import check_precision, like, narrowed, widened
 from fnnet.train.metrics import measure, without_uncounted
-from fnnet.train.precision import check_precision, like, narrowed, widened
+from fnnet.train.scores import FACTORIES
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +59,17 @@ def supervised(net, loss, penalty=None, metrics=None, *, precision=None) -> Obje
 
     `metrics` are functions by name, of (prediction, y), or of (prediction, y, weights) where batches have weights. Each returns a
     number, the mean over the batch; or (sum, count), where it counts something other than rows. What is no mean over batches (R²,
-    AUC, F1) is wrapped, train.OverAll(f), and measured of all examples where a state is evaluated. They come as train.Mean(total,
-    count); epochs and evaluations add these and divide once.
+    AUC, F1) is wrapped, train.OverAll(f), and measured of all examples where a state is evaluated. train.top_k(5), precision(),
+    recall(), f1(), auc() and r2() are such metrics. They come as train.Mean(total, count); epochs and evaluations add these and
+    divide once.
 
     precision="bfloat16" or "float16" applies the network in that dtype, every layer of it: parameters, the optimizer's state, the
     network's state, the loss and the metrics stay in float32, and norms and softmaxes sum in it. In float16 the loss is multiplied
     by TrainState.scale before it is differentiated; a step whose gradients overflow is skipped and halves the scale.
     """
     check_precision(precision)
+    for name, metric in (metrics or {}).items():
+        if metric in FACTORIES:
+            raise TypeError(f"the metric {name!r} is train.{metric.__name__}, which returns a metric: write "
+                            f"train.{metric.__name__}({'5' * (metric.__name__ == 'top_k')})")
     return Objective(net, loss, penalty, tuple((metrics or {}).items()), precision)

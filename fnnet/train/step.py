@@ -11,7 +11,7 @@ from jax import lax
 
 from fnnet.objects import Frozen, inner
 from fnnet.train.checks import check_parts, check_returned, check_rounding, check_run, update
-from fnnet.train.precision import FIRST, next_scale, unscaled
+from fnnet.train.low_precision import FIRST, next_scale, unscaled
 from fnnet.train.watch import check_watched, watched
 
 _looks = jax.make_user_context(())      # those that look into every step, set by Step.watched; a part of what jit compiles for

@@ -1,0 +1,186 @@
+"""Scores of classification and regression, for train.supervised(metrics={"recall": train.recall()}).
+
+Each is called as (prediction, y, weights=None), of arrays too: train.auc()(scores, labels). Rows of weight 0 have no part in them.
+"""
+
+from dataclasses import dataclass
+from numbers import Integral
+
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet.objects import Frozen
+from fnnet.train.metrics import OverAll
+
+AVERAGES = ("binary", "macro")
+
+
+def top_k(k, *, ignore_index=None):
+    """Σ w·[fewer than k classes score above the label's] / Σ w, scores [... c], integer labels and weights [...].
+
+    Of equal scores the first class counts as the highest, as in arg max: top_k(1) is the accuracy. Labels that are none of the classes,
+    and ignore_index, do not count.
+    """
+    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+        raise ValueError(f"the k of top_k must be a whole number above 0; got {k!r}: write train.top_k(5)")
+    return TopK(int(k), ignore_index)
+
+
+def precision(average="binary", *, threshold=0.0, ignore_index=None):
+    """true positives / predicted positives: of what was called positive, the part that is; NaN where nothing was.
+
+    average="binary": labels 0 and 1, predictions [n] or [n 1], positive above the threshold (0 for logits, 0.5 for probabilities), or [n
+    2], scores of both classes. average="macro": labels [...] of scores [... c]; the mean over the classes that are met, in labels or
+    predictions; a class that is never predicted counts 0. It is measured of all examples at once, where a state is evaluated.
+    """
+    return _rate("precision", average, threshold, ignore_index)
+
+
+def recall(average="binary", *, threshold=0.0, ignore_index=None):
+    """true positives / positives: of what is positive, the part that was found; NaN where nothing is.
+
+    As `precision`; the macro average counts a class that is predicted and never there 0.
+    """
+    return _rate("recall", average, threshold, ignore_index)
+
+
+def f1(average="binary", *, threshold=0.0, ignore_index=None):
+    """F₁ = 2·precision·recall/(precision + recall) = 2·true positives/(predicted positives + positives).
+
+    As `precision`, but measured of all examples at once for average="binary" too: it is no mean over batches. NaN where there are no
+    positives, predicted or true.
+    """
+    return _rate("f1", average, threshold, ignore_index)
+
+
+def auc():
+    """The chance that a positive scores above a negative, equal scores counting half: the area under the ROC curve.
+
+    Labels 0 and 1, or −1 and 1; scores [n] or [n 1], or [n 2] of both classes, whose difference then counts. NaN where one of the classes
+    is missing or a score is NaN. Measured of all examples at once, where a state is evaluated.
+    """
+    return OverAll(area_under_curve)
+
+
+def r2():
+    """R² = 1 − Σ w(y − ŷ)²/Σ w(y − ȳ)²,   ȳ = Σ wy/Σ w; the mean of these over outputs [n d].
+
+    1 for a perfect prediction, 0 for that of the mean. NaN or −∞ where y is constant. Measured of all examples at once, where a state is
+    evaluated.
+    """
+    return OverAll(determination)
+
+
+FACTORIES = (top_k, precision, recall, f1, auc, r2)         # which return a metric, and are none
+
+
+@dataclass(frozen=True, eq=False)
+class TopK(Frozen):
+    k: int
+    ignore_index: int | None = None
+
+    def __call__(self, scores, y, weights=None):
+        y, w = _labels("top_k", scores, y, weights, self.ignore_index)
+        if self.k > scores.shape[-1]:
+            raise ValueError(f"top_k counts among the best {self.k} of {scores.shape[-1]} classes: give a smaller k")
+        own = jnp.take_along_axis(scores, y[..., None], -1)
+        before = lax.broadcasted_iota(y.dtype, scores.shape, scores.ndim - 1) < y[..., None]
+        ahead = ((scores > own) | ((scores == own) & before)).sum(-1)
+        found = (ahead < self.k) & (own == own)[..., 0]             # NaN is above nothing, and never found
+        return jnp.where(found, w, 0).sum(), w.sum()
+
+
+@dataclass(frozen=True, eq=False)
+class Rate(Frozen):
+    """A quotient of true positives, predicted positives and positives."""
+    name: str
+    average: str
+    threshold: float = 0.0
+    ignore_index: int | None = None
+
+    def __call__(self, prediction, y, weights=None):
+        both, predicted, actual = (self._binary if self.average == "binary" else self._by_class)(prediction, y, weights)
+        top, below = {"precision": (both, predicted), "recall": (both, actual), "f1": (2 * both, predicted + actual)}[self.name]
+        if self.average == "macro":
+            met = (predicted > 0) | (actual > 0)
+            return jnp.where(met, top / jnp.where(below == 0, 1, below), 0).sum() / met.sum().astype(float)
+        return top / below if self.name == "f1" else (top, below)
+
+    def _binary(self, prediction, y, weights):
+        score, truth, w = _two_classes(self.name, prediction, y, weights)
+        called = score > (0 if prediction.shape[1:] == (2,) else self.threshold)
+        return [jnp.where(which, w, 0).sum() for which in (called & truth, called, truth)]
+
+    def _by_class(self, scores, y, weights):
+        y, w = _labels(self.name, scores, y, weights, self.ignore_index)
+        chosen = jnp.argmax(scores, -1).astype(y.dtype)
+        none = jnp.zeros(scores.shape[-1], w.dtype)
+        return none.at[y].add(jnp.where(chosen == y, w, 0)), none.at[chosen].add(w), none.at[y].add(w)
+
+
+def area_under_curve(prediction, y, weights=None):
+    score, truth, w = _two_classes("auc", prediction, y, weights)
+    order = jnp.argsort(score)
+    score, positive, negative = score[order], jnp.where(truth, w, 0)[order], jnp.where(truth, 0, w)[order]
+    below = jnp.concatenate([jnp.zeros(1, w.dtype), jnp.cumsum(negative)])
+    ranks = (below[jnp.searchsorted(score, score, side="left")] + below[jnp.searchsorted(score, score, side="right")]) / 2
+    area = (positive * ranks).sum() / (positive.sum() * negative.sum())
+    return jnp.where((jnp.isnan(score) & (positive + negative > 0)).any(), jnp.nan, area)
+
+
+def determination(prediction, y, weights=None):
+    prediction, y = jnp.asarray(prediction), jnp.asarray(y)
+    if prediction.shape != y.shape or y.ndim not in (1, 2):
+        raise ValueError(f"r2 takes predictions and targets of one shape, [n] or [n d]; got {list(prediction.shape)} and {list(y.shape)}: "
+                         "reshape one of them")
+    prediction, y = prediction.astype(float), y.astype(float)
+    w = jnp.ones((len(y),), float) if weights is None else _of_rows("r2", jnp.asarray(weights), y.shape[:1])
+    w = w.reshape(-1, *[1] * (y.ndim - 1))
+
+    def summed(a):
+        return jnp.where(w == 0, 0, w * a).sum(0, keepdims=True)
+    mean = summed(y) / w.sum()
+    return (1 - summed((y - prediction) ** 2) / summed((y - mean) ** 2)).mean()
+
+
+def _rate(name, average, threshold, ignore_index):
+    if not isinstance(average, str) or average not in AVERAGES:
+        got = repr(average) if isinstance(average, str | int | float | None) else f"a {type(average).__name__}"
+        raise ValueError(f"the average of {name} must be 'binary' or 'macro'; got {got}: write train.{name}('macro'), which is then "
+                         "called as (prediction, y)")
+    if average == "binary" and ignore_index is not None:
+        raise ValueError(f"ignore_index is for {name}('macro'); give rows that do not count the weight 0")
+    rate = Rate(name, average, threshold, ignore_index)
+    return rate if average == "binary" and name != "f1" else OverAll(rate)
+
+
+def _labels(name, scores, y, weights, ignored):
+    """Labels that are classes, and the weight of each, 0 where it was none."""
+    scores, y = jnp.asarray(scores), jnp.asarray(y)
+    if scores.shape[:-1] != y.shape or not jnp.issubdtype(y.dtype, jnp.integer):
+        raise ValueError(f"{name} takes scores [n k] and integer labels [n]; got {list(scores.shape)} and {y.dtype} {list(y.shape)}")
+    counts = (y >= 0) & (y < scores.shape[-1])
+    if ignored is not None:
+        counts &= y != ignored
+    w = 1.0 if weights is None else _of_rows(name, jnp.asarray(weights), y.shape)
+    return jnp.clip(y, 0, scores.shape[-1] - 1), jnp.where(counts, w, 0).astype(float)
+
+
+def _two_classes(name, prediction, y, weights):
+    """Scores, whether positive, and weights, all [n]."""
+    prediction, y = jnp.asarray(prediction), jnp.asarray(y)
+    shape, width = prediction.shape, prediction.shape[1:]
+    if width not in ((), (1,), (2,)) or y.shape not in (shape[:1], (*shape[:1], 1)) or not shape:
+        of_all = "" if name == "auc" else f", or train.{name}('macro') for more classes"
+        raise ValueError(f"{name} takes predictions [n], [n 1] or [n 2] and labels [n] or [n 1]; got {list(shape)} and {list(y.shape)}: "
+                         f"give one score for each row{of_all}")
+    score = prediction[:, 1] - prediction[:, 0] if width == (2,) else prediction.reshape(-1)
+    w = jnp.ones(score.shape, float) if weights is None else _of_rows(name, jnp.asarray(weights).reshape(len(weights)), score.shape)
+    return score, y.reshape(-1).astype(float) > 0, w
+
+
+def _of_rows(name, weights, shape):
+    """Weights [n] or [n t], as of the labels [n t]."""
+    if weights.shape != shape[:weights.ndim]:
+        raise ValueError(f"{name} takes one weight for each row; got {list(weights.shape)} for labels {list(shape)}")
+    return jnp.broadcast_to(weights.astype(float).reshape(weights.shape + (1,) * (len(shape) - weights.ndim)), shape)
