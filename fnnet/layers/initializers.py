@@ -9,7 +9,10 @@ from jax import random
 
 from fnnet.numeric import wide
 
-__all__ = ["constant", "glorot", "he", "lecun", "normal", "orthogonal", "zeros"]
+__all__ = ["constant", "glorot", "he", "lecun", "normal", "ones", "orthogonal", "truncated_normal", "uniform",
+           "variance_scaling", "zeros"]
+
+CUT_STDDEV = 0.8796256610342398         # of a normal number cut off at ±2
 
 
 def fans(shape):
@@ -21,7 +24,7 @@ def of_kernel(make, key, shape, dtype):
     """A kernel w [*kernel c k] of a convolution, where fan-in and fan-out count every tap. Initialisers of elsewhere,
     such as jax.nn.initializers, are asked for the whole."""
     taps = math.prod(shape[:-2])
-    if isinstance(make, _Scaled):
+    if isinstance(make, _Scaled | variance_scaling):
         return make(key, shape, dtype) / math.sqrt(taps)
     if isinstance(make, orthogonal):
         return make(key, (taps * shape[-2], shape[-1]), dtype).reshape(shape)
@@ -38,6 +41,41 @@ class normal:
 
 
 @dataclass(frozen=True)
+class truncated_normal:
+    """w ~ N(0, σ²) between lower·σ and upper·σ, drawn again beyond them
+
+    The deviation of what is left between −2σ and 2σ is 0.88σ, as in jax.nn; variance_scaling makes up for it. PyTorch's
+    bounds are not in σ.
+    """
+    stddev: float = 0.01
+    lower: float = -2.0
+    upper: float = 2.0
+
+    def __post_init__(self):
+        if not self.lower < self.upper:
+            raise ValueError(f"the bounds of truncated_normal must be lower < upper; got {self.lower!r} and "
+                             f"{self.upper!r}: write truncated_normal(0.01, -2.0, 2.0)")
+
+    def __call__(self, key, shape, dtype=jnp.float32):
+        return random.truncated_normal(key, self.lower, self.upper, shape, dtype) * self.stddev
+
+
+@dataclass(frozen=True)
+class uniform:
+    """w uniform from low up to high"""
+    low: float = -0.05
+    high: float = 0.05
+
+    def __post_init__(self):
+        if not self.low <= self.high:
+            raise ValueError(f"the bounds of uniform must be low ≤ high; got {self.low!r} and {self.high!r}: write "
+                             "uniform(-0.05, 0.05)")
+
+    def __call__(self, key, shape, dtype=jnp.float32):
+        return random.uniform(key, shape, dtype, self.low, self.high)
+
+
+@dataclass(frozen=True)
 class _Scaled:
     """w with mean 0 and variance gain/fan, normal or uniform."""
     distribution: str = "normal"
@@ -48,11 +86,7 @@ class _Scaled:
                              f"and was given {self.distribution!r}")
 
     def __call__(self, key, shape, dtype=jnp.float32):
-        std = math.sqrt(self.variance(*fans(shape)))
-        if self.distribution == "normal":
-            return random.normal(key, shape, dtype) * std
-        limit = math.sqrt(3) * std
-        return random.uniform(key, shape, dtype, -limit, limit)
+        return _drawn(key, shape, dtype, self.variance(*fans(shape)), self.distribution)
 
 
 @dataclass(frozen=True)
@@ -77,6 +111,45 @@ class lecun(_Scaled):
 
     def variance(self, fan_in, fan_out):
         return 1 / fan_in
+
+
+@dataclass(frozen=True)
+class variance_scaling:
+    """w with mean 0 and variance scale/fan, the fan being fan-in, fan-out or their mean
+
+    mode "fan_in", "fan_out" or "fan_avg", distribution "normal", "uniform" or "truncated_normal", which is cut off at
+    two deviations of the normal numbers it is made of: variance_scaling(2.0) is he(), (1.0, "fan_avg") glorot().
+    """
+    scale: float = 1.0
+    mode: str = "fan_in"
+    distribution: str = "normal"
+
+    def __post_init__(self):
+        if not self.scale > 0:
+            raise ValueError(f"the scale of variance_scaling must be above 0; got {self.scale!r}")
+        for name, known in (("mode", MODES), ("distribution", DISTRIBUTIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"the {name} of variance_scaling must be one of {', '.join(map(repr, known))}; got "
+                                 f"{getattr(self, name)!r}")
+
+    def __call__(self, key, shape, dtype=jnp.float32):
+        return _drawn(key, shape, dtype, self.scale / MODES[self.mode](*fans(shape)), self.distribution)
+
+
+def _drawn(key, shape, dtype, variance, distribution):
+    """Numbers with mean 0 and this variance."""
+    std = math.sqrt(variance)
+    if distribution == "normal":
+        return random.normal(key, shape, dtype) * std
+    if distribution == "truncated_normal":
+        return random.truncated_normal(key, -2, 2, shape, dtype) * (std / CUT_STDDEV)
+    limit = math.sqrt(3) * std
+    return random.uniform(key, shape, dtype, -limit, limit)
+
+
+DISTRIBUTIONS = ("normal", "uniform", "truncated_normal")
+MODES = {"fan_in": lambda fan_in, fan_out: fan_in, "fan_out": lambda fan_in, fan_out: fan_out,
+         "fan_avg": lambda fan_in, fan_out: (fan_in + fan_out) / 2}
 
 
 @dataclass(frozen=True)
@@ -109,3 +182,11 @@ class zeros:
 
     def __call__(self, key, shape, dtype=jnp.float32):
         return jnp.zeros(shape, dtype)
+
+
+@dataclass(frozen=True)
+class ones:
+    """w = 1"""
+
+    def __call__(self, key, shape, dtype=jnp.float32):
+        return jnp.ones(shape, dtype)

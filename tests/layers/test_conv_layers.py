@@ -100,6 +100,7 @@ def test_a_kernel_of_1_is_dense_at_every_place():
 @pytest.mark.parametrize("make, variance", [(initializers.he(), 2 / (9 * 16)),
                                             (initializers.lecun("uniform"), 1 / (9 * 16)),
                                             (initializers.glorot(), 2 / (9 * 16 + 9 * 64)),
+                                            (initializers.variance_scaling(3.0, "fan_out"), 3 / (9 * 64)),
                                             (initializers.normal(0.3), 0.09),
                                             (jax.nn.initializers.glorot_uniform(), 2 / (9 * 16 + 9 * 64))])
 def test_every_tap_counts_as_an_input(make, variance):

@@ -244,5 +244,6 @@ def test_the_same_layer_twice_has_parameters_of_its_own_at_each_place():
 
 
 def test_initialisers_have_their_documented_defaults():
-    wanted = {"normal": 0.01, "glorot": "normal", "he": "normal", "lecun": "normal", "orthogonal": 1.0}
+    wanted = {"normal": 0.01, "glorot": "normal", "he": "normal", "lecun": "normal", "orthogonal": 1.0,
+              "truncated_normal": 0.01, "uniform": -0.05, "variance_scaling": 1.0}
     assert {name: fields(getattr(initializers, name))[0].default for name in wanted} == wanted

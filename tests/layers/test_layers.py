@@ -153,6 +153,10 @@ STATISTICS = [
     (initializers.he("uniform"), (2 / 400) ** 0.5),
     (initializers.lecun(), (1 / 400) ** 0.5), (initializers.glorot(), (2 / 700) ** 0.5),
     (initializers.glorot("uniform"), (2 / 700) ** 0.5),
+    (initializers.uniform(-0.3, 0.3), 0.3 / 3 ** 0.5), (initializers.truncated_normal(0.3), 0.3 * 0.879626),
+    (initializers.variance_scaling(3.0), (3 / 400) ** 0.5),
+    (initializers.variance_scaling(3.0, "fan_out", "uniform"), (3 / 300) ** 0.5),
+    (initializers.variance_scaling(3.0, "fan_avg", "truncated_normal"), (6 / 700) ** 0.5),
 ]
 
 
@@ -171,7 +175,27 @@ def test_orthogonal(shape):
     chex.assert_trees_all_close(gram, jnp.broadcast_to(4 * jnp.eye(min(shape[-2:])), gram.shape), atol=1e-12)
 
 
+def test_bounds_of_what_is_drawn():
+    w = initializers.truncated_normal(0.5, -1.0, 3.0)(KEY, (400, 300))
+    assert -0.5 <= w.min() < -0.49 and 1.3 < w.max() <= 1.5
+    w = initializers.uniform(1.0, 3.0)(KEY, (400, 300))
+    assert 1 <= w.min() < 1.01 and 2.99 < w.max() < 3
+    assert abs(initializers.variance_scaling(1.0, "fan_in", "truncated_normal")(KEY, (400, 300))).max() <= 2 / 20 / 0.8796
+
+
+@pytest.mark.parametrize("wrong, said", [
+    (lambda: initializers.uniform(1.0, 0.0), "must be low ≤ high; got 1.0 and 0.0"),
+    (lambda: initializers.truncated_normal(1.0, 2.0, 2.0), "must be lower < upper; got 2.0 and 2.0"),
+    (lambda: initializers.variance_scaling(0.0), "must be above 0; got 0.0"),
+    (lambda: initializers.variance_scaling(1.0, "in"), "mode of variance_scaling must be one of 'fan_in', 'fan_out', 'fan_avg'; got 'in'"),
+    (lambda: initializers.variance_scaling(1.0, distribution="n"), "distribution of variance_scaling must be one of .* got 'n'")])
+def test_wrong_settings_of_initializers(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        wrong()
+
+
 def test_constants():
+    assert (initializers.ones()(KEY, (3,), jnp.bfloat16) == 1).all()
     assert (initializers.zeros()(KEY, (3,)) == 0).all() and (initializers.constant(2.5)(KEY, (3,)) == 2.5).all()
 
 
