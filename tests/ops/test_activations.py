@@ -25,6 +25,10 @@ CORNERS = jnp.float32([1e4, -1e4, INF, -INF, 0.0, -0.0])
     (ops.relu, [1e4, 0, INF, 0, 0, 0], [1, 0, 1, 0, 0, 0]),
     (ops.leaky_relu, [1e4, -100, INF, -INF, 0, 0], [1, 0.01, 1, 0.01, 1, 1]),
     (ops.elu, [1e4, -1, INF, -1, 0, 0], [1, 0, 1, 0, 1, 1]),
+    (ops.hard_shrink, [1e4, -1e4, INF, -INF, 0, 0], [1, 1, 1, 1, 0, 0]),
+    (ops.soft_shrink, [1e4 - 0.5, 0.5 - 1e4, INF, -INF, 0, 0], [1, 1, 1, 1, 0, 0]),
+    (ops.tanh_shrink, [1e4 - 1, 1 - 1e4, INF, -INF, 0, 0], [1, 1, 1, 1, 0, 0]),
+    (ops.threshold, [1e4, 0, INF, 0, 0, 0], [1, 0, 1, 0, 0, 0]),
 ], ids=lambda op: getattr(op, "__name__", ""))
 def test_the_ends_and_zero(op, y, slope):
     got, grad = value_and_slope(op, CORNERS)

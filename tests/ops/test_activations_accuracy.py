@@ -90,6 +90,10 @@ TABLE = {
     ops.hard_silu: Truth(lambda x: x * clip(x + 3, 0, 6) / 6, lambda x: mp.mpf(x >= 3) if abs(x) >= 3 else (2 * x + 3) / 6, 2, 2),
     ops.sparse_plus: Truth(lambda x: x if x >= 1 else max(x + 1, mp.mpf(0)) ** 2 / 4, lambda x: clip(x + 1, 0, 2) / 2, 3, 2),
     ops.sparse_sigmoid: Truth(lambda x: clip(x + 1, 0, 2) / 2, lambda x: mp.mpf(abs(x) < 1) / 2 + mp.mpf(abs(x) == 1) / 4, 2, 0),
+    ops.hard_shrink: Truth(lambda x: x if abs(x) > 0.5 else mp.mpf(0), lambda x: mp.mpf(abs(x) > 0.5), 0, 0),
+    ops.soft_shrink: Truth(lambda x: mp.sign(x) * max(abs(x) - 0.5, mp.mpf(0)), lambda x: mp.mpf(abs(x) > 0.5), 1, 0),
+    ops.tanh_shrink: Truth(lambda x: x - mp.tanh(x), lambda x: mp.tanh(x) ** 2, 8, 12),
+    ops.threshold: Truth(lambda x: max(x, mp.mpf(0)), lambda x: mp.mpf(x > 0), 0, 0),
     ops.log1mexp: Truth(lambda x: mp.log(-mp.expm1(-x)), lambda x: 1 / mp.expm1(x), 6, 8),
 }
 
@@ -147,7 +151,8 @@ LIMITS = {
     ops.celu: (-1, None, 0, 1), ops.selu: (-float(SCALE * ALPHA), None, 0, float(SCALE)), ops.relu: (0, None, 0, 1),
     ops.relu6: (0, 6, 0, 0), ops.relu_squared: (0, None, 0, None), ops.leaky_relu: (None, None, 0.01, 1), ops.hard_tanh: (-1, 1, 0, 0),
     ops.hard_sigmoid: (0, 1, 0, 0), ops.hard_silu: (0, None, 0, 1), ops.sparse_plus: (0, None, 0, 1), ops.sparse_sigmoid: (0, 1, 0, 0),
-    ops.log1mexp: (None, 0, None, 0),
+    ops.hard_shrink: (None, None, 1, 1), ops.soft_shrink: (None, None, 1, 1), ops.tanh_shrink: (None, None, 1, 1),
+    ops.threshold: (0, None, 0, 1), ops.log1mexp: (None, 0, None, 0),
 }
 
 

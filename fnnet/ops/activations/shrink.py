@@ -1,0 +1,101 @@
+"""Activations that pull numbers towards 0 or set small ones to it. The corners are those of PyTorch: at the threshold
+the derivative is 0.
+
+x and y are of any shape; NaN stays NaN.
+"""
+
+import math
+
+import jax.numpy as jnp
+
+from fnnet.numeric import polynomial, widened
+from fnnet.rule import rule
+from fnnet.sample import apart
+
+__all__ = ["hard_shrink", "soft_shrink", "tanh_shrink", "threshold"]
+
+SERIES = 2.0                                            # up to here x − tanh x is a series; 12 terms of it are float64
+TERMS = [2 * k / math.factorial(2 * k + 1) for k in range(12, 0, -1)]
+
+
+@rule
+def hard_shrink(x, *, threshold=0.5):
+    """y = x if |x| > λ else 0,   y′ = 1 or 0   for the threshold λ ≥ 0"""
+    return jnp.where(jnp.abs(x) <= threshold, 0, x)
+
+
+@hard_shrink.bwd
+def hard_shrink_bwd(dy, x, *, threshold):
+    return jnp.where(jnp.abs(x) <= threshold, 0, dy)
+
+
+@rule
+def soft_shrink(x, *, threshold=0.5):
+    """y = x − λ, 0 or x + λ,   y′ = 1, 0 or 1   for x > λ, between, x < −λ, of the threshold λ ≥ 0
+
+    The proximal operator of λ|x|: one step of it after each step of gradient descent is the lasso.
+    """
+    return jnp.where(jnp.abs(x) <= threshold, 0, x - jnp.sign(x) * threshold)
+
+
+@soft_shrink.bwd
+def soft_shrink_bwd(dy, x, *, threshold):
+    return jnp.where(jnp.abs(x) <= threshold, 0, dy)
+
+
+@rule
+def tanh_shrink(x):
+    """y = x − tanh x,   y′ = tanh² x
+
+    For |x| < 2 computed as (x·cosh x − sinh x)/cosh x = x³(⅓ + x²/30 + …)/cosh x, all terms of one sign: near 0 the
+    difference itself has lost the digits of x³/3.
+
+    Cost: the series and a hyperbolic cosine beside the hyperbolic tangent, for a value exact to the last bits.
+    """
+    return x - jnp.tanh(x)
+
+
+@widened
+def _tanh_shrink(x):
+    near = jnp.where(jnp.abs(x) < SERIES, x, 0)
+    return jnp.where(jnp.abs(x) < SERIES, near * near * near * polynomial(TERMS, near * near) / jnp.cosh(near),
+                     x - jnp.tanh(x))
+
+
+@tanh_shrink.fwd
+def tanh_shrink_fwd(x):
+    return _tanh_shrink(x), (x,)
+
+
+@tanh_shrink.slope
+@widened
+def tanh_shrink_slope(x):
+    return jnp.tanh(x) ** 2
+
+
+@rule
+def threshold(x, *, threshold=0.0, value=0.0):
+    """y = x if x > θ else v,   y′ = 1 or 0   for the threshold θ and the value v"""
+    return jnp.where(x <= threshold, value, x)
+
+
+@threshold.bwd
+def threshold_bwd(dy, x, *, threshold):
+    return jnp.where(x <= threshold, 0, dy)
+
+
+@hard_shrink.check
+@soft_shrink.check
+def shrink_check(x, *, threshold):
+    if not threshold >= 0:
+        raise ValueError(f"the threshold of a shrinkage must be 0 or more; got {threshold!r}")
+
+
+for shrinking in (hard_shrink, soft_shrink, tanh_shrink, threshold):
+    shrinking.takes = "floats"
+    shrinking.example(x=apart("n d"))
+    shrinking.example(x=apart("n t d"))
+    shrinking.example(x=apart(""))
+hard_shrink.example(x=apart("n d"), threshold=0.3)
+soft_shrink.example(x=apart("n d"), threshold=0.3)
+threshold.example(x=apart("n d"), threshold=-0.3, value=2.0)
