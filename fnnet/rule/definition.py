@@ -92,8 +92,8 @@ class Rule:
         if self._required and (missing := self._required - named.keys()):
             raise TypeError(f"{self!r} was called without {listed(missing)}")
         settings = {**self.settings, **named}
-        if self.takes is not None:
-            arrays = [as_taken(self, a) for a in arrays]
+        if self.takes is not None:                      # optional arrays are masks
+            arrays = [a if name in self.defaults else as_taken(self, a) for name, a in zip(self.arrays, arrays)]
         plain = (aside := set_aside.value) is EVERY or self in aside
         try:
             op = None if plain else self._built(tuple((name, type(value), value) for name, value in settings.items()))
