@@ -230,7 +230,9 @@ def arguments():
             ops.softmax_cross_entropy: (z, labels), ops.multiclass_hinge: (z, labels), ops.triplet: (z, z + 0.3 * t, z - t),
             ops.absolute_error: (z, t), ops.huber: (z, t), ops.log_cosh: (z, t), ops.pinball: (z, t), ops.poisson_nll: (z, t),
             ops.gaussian_nll: (z, t - 0.5, t), ops.binary_focal: (z, t), ops.binary_hinge: (z, t), ops.multiclass_focal: (z, labels),
-            ops.kl_divergence: (jax.nn.log_softmax(z), t), ops.cosine_distance: (z, t)}
+            ops.kl_divergence: (jax.nn.log_softmax(z), t), ops.cosine_distance: (z, t),
+            ops.nll: (jax.nn.log_softmax(z), labels), ops.multiclass_poly: (z, labels), ops.dice: (t, jax.nn.sigmoid(z)),
+            ops.margin_ranking: (z, t, jnp.sign(z - 0.1))}
 
 
 LOSSES = pytest.mark.parametrize("loss", arguments(), ids=lambda op: op.__name__)
@@ -311,6 +313,16 @@ def test_targets_that_are_whole_numbers(name):
     (lambda: ops.binary_focal(jnp.zeros(3), jnp.zeros(3), gamma=-1.0), "as gamma a number from 0 on"),
     (lambda: ops.binary_hinge(jnp.zeros(2), f32([-1, 1])), r"from -1 to 1: for −1 and 1 write \(target \+ 1\) / 2"),
     (lambda: ops.triplet(jnp.zeros((3, 2)), jnp.zeros((3, 2)), jnp.zeros((2, 2))), "anchor, positive and negative of one shape"),
+    (lambda: ops.binary_cross_entropy_with_logits(jnp.zeros((2, 3)), jnp.zeros((2, 3)), pos_weight=(1.0, 2.0)),
+     r"one number for each of the last axis of \[2, 3\]; got 2"),
+    (lambda: ops.binary_cross_entropy_with_logits(jnp.zeros(3), jnp.zeros(3), pos_weight=-1.0), "pos_weight numbers ≥ 0; got -1.0"),
+    (lambda: ops.nll(f32([[0.5, 0.5]]), jnp.zeros(1, int)), r"got probabilities: write nll\(jnp.log\(p\), labels\)"),
+    (lambda: ops.nll(jnp.zeros((1, 2)), jnp.full(1, 2)), "takes labels 0 to 1, and was given the label 2"),
+    (lambda: ops.multiclass_poly(jnp.zeros((1, 2)), jnp.zeros(1, int), epsilon=-2), "as epsilon a number from −1 on, and was given -2"),
+    (lambda: ops.dice(f32([[2.0]]), f32([[1.0]])), r"from 2 to 2: of scores write dice\(sigmoid\(scores\), target\)"),
+    (lambda: ops.dice(f32([[1.0]]), f32([[1.0]]), smooth=0), "as smooth a number above 0"),
+    (lambda: ops.margin_ranking(jnp.zeros(2), jnp.zeros(2), f32([0, 1])), r"got 0 to 1: write 2 \* target - 1"),
+    (lambda: ops.margin_ranking(jnp.zeros(2), jnp.zeros(2), f32([0, 3])), r"from 0 to 3: the order is \(first, second, target\)"),
 ])
 def test_what_is_refused_and_how(call, sentence):
     with pytest.raises((TypeError, ValueError), match=sentence) as caught:

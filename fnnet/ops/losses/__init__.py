@@ -4,8 +4,11 @@
 from fnnet.ops.losses.binary import binary_cross_entropy, binary_cross_entropy_with_logits, binary_focal, binary_hinge
 from fnnet.ops.losses.ctc import ctc
 from fnnet.ops.losses.distance import cosine_distance, nt_xent, triplet
+from fnnet.ops.losses.likelihood import multiclass_poly, nll
 from fnnet.ops.losses.linear_cross_entropy import linear_cross_entropy
 from fnnet.ops.losses.multiclass import kl_divergence, multiclass_focal, multiclass_hinge, softmax_cross_entropy
+from fnnet.ops.losses.overlap import dice
+from fnnet.ops.losses.ranking import margin_ranking
 from fnnet.ops.losses.regression import (
     absolute_error,
     gaussian_nll,
@@ -17,6 +20,6 @@ from fnnet.ops.losses.regression import (
 )
 
 __all__ = ["absolute_error", "binary_cross_entropy", "binary_cross_entropy_with_logits", "binary_focal", "binary_hinge",
-           "cosine_distance", "ctc", "gaussian_nll", "huber", "kl_divergence", "linear_cross_entropy", "log_cosh",
-           "multiclass_focal", "multiclass_hinge", "nt_xent", "pinball", "poisson_nll", "softmax_cross_entropy",
-           "squared_error", "triplet"]
+           "cosine_distance", "ctc", "dice", "gaussian_nll", "huber", "kl_divergence", "linear_cross_entropy",
+           "log_cosh", "margin_ranking", "multiclass_focal", "multiclass_hinge", "multiclass_poly", "nll", "nt_xent",
+           "pinball", "poisson_nll", "softmax_cross_entropy", "squared_error", "triplet"]

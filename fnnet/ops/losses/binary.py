@@ -41,20 +41,31 @@ def binary_cross_entropy_slopes(probability, target):
 
 
 @rule
-def binary_cross_entropy_with_logits(logits, target, weights=None, *, features="mean", reduction="mean"):
+def binary_cross_entropy_with_logits(logits, target, weights=None, *, pos_weight=1.0, features="mean",
+                                     reduction="mean"):
     """ℓ = ⟨log(1 + eᶻ) − tz⟩,   ∂ℓ/∂z = σ(z) − t,   ∂ℓ/∂t = −z
 
     logits, target [n ...]. σ − t is computed as (1 − t)σ(z) − tσ(−z), which does not cancel where σ has rounded to t.
+
+    pos_weight α        ℓ = ⟨(1 − t) log(1 + eᶻ) + αt log(1 + e⁻ᶻ)⟩,   ∂ℓ/∂z = (1 − t)σ(z) − αtσ(−z): what a yes counts
+                        where a no counts 1, a number or a tuple of one for each of the last axis, as in PyTorch
     """
-    return reduce(over_features(jnp.logaddexp(logits, 0) - target * logits, features), weights, reduction)
+    if pos_weight == 1:
+        return reduce(over_features(jnp.logaddexp(logits, 0) - target * logits, features), weights, reduction)
+    yes = _of_yes(pos_weight, logits) * target
+    return reduce(over_features((1 - target + yes) * jnp.logaddexp(logits, 0) - yes * logits, features), weights,
+                  reduction)
 
 
-def _cross_entropies(z, t):
+def _cross_entropies(z, t, *, pos_weight):
     """Of each example. From 64 features on 16 of them share one logarithm, that of the product of their 1 + a,
     a = e^−|z|; a and b are joined to (1 + a)(1 + b) − 1 = a + b + ab, in which small ones are not lost. With the
     gradient 0.6 to 0.9 of the time on a CPU.
     """
     # Two terms, none negative: log(1 + eᶻ) − tz would lose the small loss of a confident and right prediction.
+    if pos_weight != 1:
+        yes = _of_yes(pos_weight, z) * t
+        return over_features((1 - t + yes) * jnp.log1p(_small(z)) + jnp.where(z >= 0, (1 - t) * z, -yes * z), "sum")
     a, rest = _small(z), jnp.where(z >= 0, (1 - t) * z, -t * z)
     count = math.prod(z.shape[1:])
     if count < 4 * SHARE or count % SHARE or explicit(z):
@@ -66,9 +77,20 @@ def _cross_entropies(z, t):
 
 
 @by_element(binary_cross_entropy_with_logits, total=_cross_entropies)
-def binary_cross_entropy_with_logits_slopes(z, t):
+def binary_cross_entropy_with_logits_slopes(z, t, *, pos_weight):
     a = _small(z)
-    return ((1 - t) * jnp.where(z >= 0, 1, a) - t * jnp.where(z >= 0, a, 1)) / (1 + a), -z
+    yes = t if pos_weight == 1 else _of_yes(pos_weight, z) * t
+    of_z = ((1 - t) * jnp.where(z >= 0, 1, a) - yes * jnp.where(z >= 0, a, 1)) / (1 + a)
+    if pos_weight == 1:
+        return of_z, -z
+    weight, log1p = _of_yes(pos_weight, z), jnp.log1p(a)
+    return of_z, jnp.where(z >= 0, (weight - 1) * log1p - z, (weight - 1) * log1p - weight * z)
+
+
+def _of_yes(pos_weight, z):
+    """The weight of a yes, of one dtype and as many axes as z."""
+    weight = jnp.asarray(pos_weight, z.dtype)
+    return weight.reshape((1,) * (z.ndim - weight.ndim) + weight.shape)
 
 
 @rule
@@ -143,9 +165,15 @@ def binary_cross_entropy_check(probability, target, weights, *, features, reduct
 
 
 @binary_cross_entropy_with_logits.check
-def binary_cross_entropy_with_logits_check(logits, target, weights, *, features, reduction):
+def binary_cross_entropy_with_logits_check(logits, target, weights, *, pos_weight, features, reduction):
     check_alike("binary_cross_entropy_with_logits", {"logits": logits, "target": target}, weights, features, reduction)
     check_targets("binary_cross_entropy_with_logits", target, ": the order is (logits, target)")
+    several = isinstance(pos_weight, tuple)
+    if several and len(pos_weight) != (jnp.shape(logits) or (1,))[-1]:
+        raise ValueError("binary_cross_entropy_with_logits takes as pos_weight one number for each of the last axis of "
+                         f"{list(jnp.shape(logits))}; got {len(pos_weight)}")
+    if not all(weight >= 0 for weight in (pos_weight if several else (pos_weight,))):
+        raise ValueError(f"binary_cross_entropy_with_logits takes as pos_weight numbers ≥ 0; got {pos_weight!r}")
 
 
 @binary_focal.check
@@ -186,5 +214,6 @@ for binary, inputs in ((binary_cross_entropy, uniform), (binary_cross_entropy_wi
     binary.example(**{first: inputs("n d")}, target=uniform("n d"), features="sum", reduction="none")
 # more than one group
 binary_cross_entropy_with_logits.example(logits="n 2 32", target=uniform("n 2 32"), weights=positive("n"))
+binary_cross_entropy_with_logits.example(logits=apart("n 3"), target=uniform("n 3"), pos_weight=(0.5, 3.0, 1.0))
 binary_focal.example(logits=apart("n d"), target=uniform("n d"), gamma=0.5, alpha=0.25)
 binary_hinge.example(scores=apart("n d"), target=uniform("n d"), margin=0.3)

@@ -22,7 +22,8 @@ def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank
     equal labels stands a blank, so that l labels take at least l + their repetitions steps: with fewer ℓ is ∞, and its
     derivative 0; infeasible="zero" gives such an example ℓ = 0 and leaves its weight in the mean, as PyTorch's
     zero_infinity. No labels in no steps cost 0. What lies behind the lengths has no part, whatever it is. ℓ is not
-    divided by the number of labels, by which PyTorch's "mean" does: weights=1/label_lengths.
+    divided by the number of labels. PyTorch's "mean" divides each ℓ by it, then takes the mean over the examples:
+    (ctc(logits, labels, None, lengths, label_lengths, reduction="none") / label_lengths).mean().
 
     With b the labels between blanks [2l + 1], αₜ(s) of the paths up to step t that are at bₛ, and βₜ(s) of their ends:
     αₜ₊₁(s) = p(bₛ)(αₜ(s) + αₜ(s − 1) + αₜ(s − 2)), the last where bₛ is neither the blank nor bₛ₋₂;

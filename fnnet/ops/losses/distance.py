@@ -15,34 +15,45 @@ __all__ = ["cosine_distance", "nt_xent", "triplet"]
 
 
 @rule
-def triplet(anchor, positive, negative, weights=None, *, margin=1.0, reduction="mean"):
+def triplet(anchor, positive, negative, weights=None, *, margin=1.0, swap=False, reduction="mean"):
     """ℓ = max(0, ‖a − p‖² − ‖a − n‖² + α),   da = 2(n − p),   dp = 2(p − a),   dn = 2(a − n) where ℓ > 0
     [Schroff et al. 2015]
 
-    anchor, positive, negative [... d] → ℓ [...]. α is the margin.
+    anchor, positive, negative [... d] → ℓ [...]. α is the margin. Of squares, as in the paper; PyTorch takes the
+    distances themselves. swap=True takes the negative's distance from the anchor or the positive, whichever is less:
+    there ‖p − n‖² is in the place of ‖a − n‖², and of its derivatives p in that of a   [Balntas et al. 2016]
     """
-    return reduce(jnp.maximum(_closeness(anchor, positive, negative, margin), 0), weights, reduction)
+    return reduce(jnp.maximum(_closeness(anchor, positive, negative, margin, swap)[0], 0), weights, reduction)
 
 
 @triplet.fwd
-def triplet_fwd(anchor, positive, negative, weights, *, margin, reduction):
+def triplet_fwd(anchor, positive, negative, weights, *, margin, swap, reduction):
     a, p, n = widen(anchor, positive, negative)
-    loss = jnp.maximum(_closeness(a, p, n, margin), 0)
+    loss = jnp.maximum(_closeness(a, p, n, margin, swap)[0], 0)
     return reduced(loss, weights, reduction, anchor, positive, negative), (anchor, positive, negative, loss, weights)
 
 
 @triplet.bwd
-def triplet_bwd(dy, anchor, positive, negative, loss, weights, *, reduction):
+def triplet_bwd(dy, anchor, positive, negative, loss, weights, *, margin, swap, reduction):
     a, p, n = widen(anchor, positive, negative)
     dloss, dweights = spread(dy, loss, weights, reduction)
     d = 2 * jnp.where(loss > 0, dloss, 0)[..., None]
     # the differences of the forward: read once
-    dp, dn = (counted(of, weights) for of in (-d * (a - p), d * (a - n)))
+    dp, dn = -d * (a - p), d * (a - n)
+    if swap:
+        swapped = _closeness(a, p, n, margin, swap)[1][..., None]
+        dn = jnp.where(swapped, d * (p - n), dn)
+        dp = jnp.where(swapped, dp - dn, dp)
+    dp, dn = counted(dp, weights), counted(dn, weights)
     return like((-dp - dn, anchor), (dp, positive), (dn, negative), (dweights, weights))
 
 
-def _closeness(a, p, n, margin):
-    return ((a - p) ** 2).sum(-1) - ((a - n) ** 2).sum(-1) + margin
+def _closeness(a, p, n, margin, swap):
+    """By how much the positive is not closer, and where the negative is closer to the positive than to the anchor."""
+    away = ((a - n) ** 2).sum(-1)
+    between = ((p - n) ** 2).sum(-1) if swap else away
+    swapped = between < away
+    return ((a - p) ** 2).sum(-1) - (jnp.where(swapped, between, away) if swap else away) + margin, swapped
 
 
 @rule
@@ -165,7 +176,7 @@ def directions(spec):
 
 
 for settings in ({}, {"weights": positive_numbers("n"), "margin": 0.3, "reduction": "none"},
-                 {"margin": 2.0, "reduction": "sum"}):
+                 {"margin": 2.0, "reduction": "sum"}, {"margin": 2.0, "swap": True}):
     triplet.example(anchor=normal("n d", 0.3), positive=normal("n d", 0.3), negative=normal("n d", 0.3), **settings)
 cosine_distance.example(prediction=directions("n d"), target=directions("n d"))
 cosine_distance.example(prediction=directions("n t d"), target=directions("n t d"), weights=positive_numbers("n t"))

@@ -1,13 +1,16 @@
 """The length of a vector, and vectors of length 1: right at 0, and for numbers whose squares are too large or too
 small."""
 
+from numbers import Real
+
 import jax.numpy as jnp
 from jax import lax
 
 from fnnet.numeric import check_real, is_whole, like, widen
 from fnnet.rule import rule
+from fnnet.sample import apart
 
-__all__ = ["l2_norm", "l2_normalize"]
+__all__ = ["l2_norm", "l2_normalize", "lp_normalize"]
 
 
 @rule
@@ -58,6 +61,49 @@ def l2_normalize_bwd(dy, x, r, *, axis):
     return like(((dy - wider * r * cosine) * r, x))             # again: cosine·r would leave it
 
 
+@rule
+def lp_normalize(x, *, p, axis=-1):
+    """y = x/‖x‖ₚ,   ‖x‖ₚ = (Σ|x|ᵖ)^(1/p),   dx = (dy − s·Σ dy·y)/‖x‖ₚ,   s = sign(y)·|y|ᵖ⁻¹, all 0 at x = 0
+
+    x of any shape → y of the same (axis None: over all), for p ≥ 1; p = ∞, written float("inf"), is the largest |x|,
+    and s then 1/m at each of the m that are as large. PyTorch's normalize divides by 10⁻¹² at least. For p = 2 write
+    l2_normalize, which is faster.
+    """
+    wider, = widen(x)
+    if p == float("inf"):
+        return (wider / jnp.abs(wider).max(axis, keepdims=True)).astype(x.dtype)
+    return (wider / (jnp.abs(wider) ** p).sum(axis, keepdims=True) ** (1 / p)).astype(x.dtype)
+
+
+@lp_normalize.fwd
+def lp_normalize_fwd(x, *, p, axis):
+    wider, = widen(x)
+    largest = jnp.abs(wider).max(axis, keepdims=True, initial=0)
+    if p != float("inf"):
+        largest = lax.stop_gradient(largest)
+    y = wider * inverse(largest)                                # whose powers neither overflow nor all vanish
+    if p != float("inf"):
+        norm = jnp.where(largest == 0, 0, _power(jnp.abs(y), p).sum(axis, keepdims=True) ** (1 / p))
+        y, largest = y * inverse(norm), largest * norm
+    return y.astype(x.dtype), (y.astype(x.dtype), inverse(largest))
+
+
+@lp_normalize.bwd
+def lp_normalize_bwd(dy, y, r, *, p, axis):
+    wider, dy = widen(y, dy)
+    if p == float("inf"):
+        s = jnp.where(jnp.abs(wider) == 1, wider, 0)
+        s = s * inverse(jnp.abs(s).sum(axis, keepdims=True))
+    else:
+        s = jnp.sign(wider) * _power(jnp.abs(wider), p - 1)
+    return like(((dy - s * (dy * wider).sum(axis, keepdims=True)) * r, y))
+
+
+def _power(a, p):
+    """aᵖ for a ≥ 0, whose derivatives at 0 are none of ∞."""
+    return jnp.where(a == 0, float(p == 0), jnp.where(a == 0, 1, a) ** p)
+
+
 def length(x, axis):
     """‖x‖ with axes of 1. Where a square leaves the range of numbers, all is divided by the largest first."""
     def careful(x, square):
@@ -100,9 +146,19 @@ def l2_normalize_check(x, *, axis):
     check_axis("l2_normalize", x, axis)
 
 
+@lp_normalize.check
+def lp_normalize_check(x, *, p, axis):
+    check_axis("lp_normalize", x, axis)
+    if isinstance(p, bool) or not isinstance(p, Real) or not p >= 1:
+        raise ValueError(f"the p of lp_normalize must be a number from 1 on; got {p!r}")
+
+
 l2_norm.example(x="n d")
 l2_norm.example(x="n t d", axis=(0, -1), keepdims=True)
 l2_norm.example(x="n d", axis=None)
 l2_normalize.example(x="n d")
 l2_normalize.example(x="n t d", axis=1)
 l2_normalize.example(x="n d", axis=None)
+lp_normalize.example(x=apart("n d"), p=1.0)
+lp_normalize.example(x=apart("n d"), p=3.0, axis=0)
+lp_normalize.example(x=apart("n d"), p=float("inf"))

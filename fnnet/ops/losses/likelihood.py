@@ -1,0 +1,123 @@
+"""The negative logarithm of a probability, and cross-entropy with one more term of its series."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet import sample
+from fnnet.numeric import like, wide, widen
+from fnnet.ops.losses.multiclass import but_true
+from fnnet.ops.losses.reduction import (
+    are_distributions,
+    at_label,
+    check_labels,
+    check_limits,
+    counted,
+    kept_labels,
+    one_hot,
+    reduce,
+    reduced,
+    spread,
+    valid,
+)
+from fnnet.rule import rule
+
+__all__ = ["multiclass_poly", "nll"]
+
+
+@rule
+def nll(log_probability, labels, weights=None, *, ignore_index=None, reduction="mean"):
+    """ℓ = −qₖ for the true class k,   q the logarithms of the probabilities,   ∂ℓ/∂qₖ = −1, 0 for the others
+
+    log_probability [... k], labels [...] integers → ℓ [...]. nll(log_softmax(z), labels) is softmax_cross_entropy(z,
+    labels), whose gradient is exact where a probability rounds to 1. Rows of the label ignore_index have no part in the
+    loss, nor in its mean, which is 0 where all are ignored, and PyTorch's NaN; weights=of_class[labels] weighs classes,
+    as in PyTorch. A label outside 0 … k − 1 gives NaN where it cannot be refused. Kept: the labels.
+    """
+    k = log_probability.shape[-1]
+    labels, weights, _ = kept_labels(labels, weights, ignore_index, log_probability.dtype)
+    loss = -jnp.where(one_hot(labels, k), log_probability, 0).sum(-1)
+    return reduce(jnp.where(valid(labels, k), loss, jnp.nan), weights, reduction)
+
+
+@nll.fwd
+def nll_fwd(log_probability, labels, weights, *, ignore_index, reduction):
+    k = log_probability.shape[-1]
+    classes, weighing, _ = kept_labels(labels, weights, ignore_index, wide(log_probability.dtype))
+    true, = widen(at_label(log_probability, classes))
+    loss = jnp.where(valid(classes, k), -true, jnp.nan)
+    # the number of classes, as a shape: it weighs nothing
+    saved = jnp.zeros((k, 0), log_probability.dtype), labels, loss if weighing is not None else None, weights
+    return reduced(loss, weighing, reduction, log_probability), saved
+
+
+@nll.bwd
+def nll_bwd(dy, shape, labels, loss, weights, *, ignore_index, reduction):
+    k, dtype = shape.shape[0], wide(shape.dtype)
+    classes, weighing, keep = kept_labels(labels, weights, ignore_index, dtype)
+    dloss, dweights = spread(dy, jnp.zeros(labels.shape, dtype) if loss is None else loss, weighing, reduction)
+    dweights = None if weights is None else dweights if keep is None else dweights * keep.astype(dtype)
+    dloss = jnp.where(valid(classes, k), dloss, jnp.nan)
+    dq = jnp.where(one_hot(classes, k), -dloss[..., None], 0)
+    return like((counted(dq, weighing), shape), (None, labels), (dweights, weights))
+
+
+@rule
+def multiclass_poly(logits, labels, weights=None, *, epsilon=1.0, reduction="mean"):
+    """ℓ = −log pₖ + ε(1 − pₖ) for the true class k,   p = softmax(z),   ∂ℓ/∂z = (1 + εpₖ)(p − onehot(k))
+    [Leng et al. 2022]
+
+    logits z [... k], labels [...] integers → ℓ [...]. The first term of −log p = Σⱼ (1 − p)ʲ/j counts 1 + ε: with
+    ε > 0 what is right already is drawn further, ε = 0 is softmax_cross_entropy. p − 1 is computed as minus the sum of
+    the other probabilities. Kept beside the arguments: three numbers a row.
+    """
+    p = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))
+    p = jnp.where(one_hot(labels, p.shape[-1]), p / p.sum(-1, keepdims=True), 0).sum(-1)
+    loss = jnp.where(valid(labels, logits.shape[-1]), epsilon * (1 - p) - jnp.log(p), jnp.nan)
+    return reduce(loss, weights, reduction)
+
+
+@multiclass_poly.fwd
+def multiclass_poly_fwd(logits, labels, weights, *, epsilon, reduction):
+    z, = widen(logits)
+    top = lax.stop_gradient(z.max(-1))
+    true, shifted = one_hot(labels, z.shape[-1]), z - top[..., None]
+    others, about = but_true(shifted, true).sum(-1), at_label(z, labels) - top
+    loss = jnp.log1p(others + jnp.expm1(about)) - about + epsilon * (others / (others + jnp.exp(about)))
+    loss = jnp.where(valid(labels, z.shape[-1]), loss, jnp.nan)
+    saved = logits, labels, top, others, about, loss if weights is not None else None, weights
+    return reduced(loss, weights, reduction, logits), saved
+
+
+@multiclass_poly.bwd
+def multiclass_poly_bwd(dy, logits, labels, top, others, about, loss, weights, *, epsilon, reduction):
+    dloss, dweights = spread(dy, jnp.zeros_like(top) if loss is None else loss, weights, reduction)
+    total = others + jnp.exp(about)
+    share = jnp.where(valid(labels, logits.shape[-1]), dloss, jnp.nan) * (1 + epsilon * jnp.exp(about) / total) / total
+    true = one_hot(labels, logits.shape[-1])
+    dz = jnp.where(true, -(others * share)[..., None],
+                   but_true(logits.astype(top.dtype) - top[..., None], true) * share[..., None])
+    return like((counted(dz, weights), logits), (None, labels), (dweights, weights))
+
+
+@nll.check
+def nll_check(log_probability, labels, weights, *, ignore_index, reduction):
+    check_labels("nll", log_probability, labels, weights, reduction, ignore_index=ignore_index)
+    if are_distributions(log_probability):
+        raise ValueError("nll takes the logarithms of probabilities; got probabilities: write nll(jnp.log(p), labels), "
+                         "or softmax_cross_entropy(logits, labels)")
+
+
+@multiclass_poly.check
+def multiclass_poly_check(logits, labels, weights, *, epsilon, reduction):
+    check_labels("multiclass_poly", logits, labels, weights, reduction)
+    check_limits("multiclass_poly", {"epsilon": (lambda epsilon: epsilon >= -1, "a number from −1 on")},
+                 {"epsilon": epsilon})
+
+
+nll.example(log_probability="n k", labels=sample.integers("n", below="k"))
+nll.example(log_probability="n t k", labels=sample.integers("n t", below="k"), weights=sample.positive("n t"))
+nll.example(log_probability="n k", labels=sample.integers("n", below="k"), ignore_index=1, reduction="none")
+multiclass_poly.example(logits="n k", labels=sample.integers("n", below="k"))
+multiclass_poly.example(logits="n t k", labels=sample.integers("n t", below="k"), weights=sample.positive("n t"),
+                        epsilon=0.3)
+multiclass_poly.example(logits="n k", labels=sample.integers("n", below="k"), epsilon=-0.5, reduction="none")
