@@ -5,9 +5,9 @@ Of what comes after the full stop nothing is left to chance, so the least loss p
 
 import jax
 import jax.numpy as jnp
-from gpt import generate, gpt, next_symbol
+from gpt import gpt, next_symbol
 
-from fnnet import optim, train
+from fnnet import layers, optim, train
 
 DIGITS, STOP, STEPS, BATCH = 8, 10, 600, 64
 
@@ -34,8 +34,7 @@ for run, log in train.epochs(run, epoch, questions(training), evaluate=evaluate,
     print(f"{STEPS} steps: loss {log['loss']:.3f} on average, {log['test_loss']:.4f} on new sequences, the least possible is 0")
 
 # One symbol after another, each the likeliest after all before it. The keys and values of those before are remembered.
-write = jax.jit(lambda params, prompts: generate(net, params, run.state, prompts, DIGITS))
-written = write(run.params, test[:, :DIGITS + 1])
+written = layers.generate(net, run.params, run.state, test[:, :DIGITS + 1], DIGITS, temperature=0)
 for prompt, answer in zip(test[:3].tolist(), written[:3].tolist()):
     print(*prompt[:DIGITS], "→", *answer)
 score = float((written == test[:, DIGITS + 1:]).all(1).mean())

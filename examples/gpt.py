@@ -1,10 +1,6 @@
-"""A small GPT: what comes after a text, symbol by symbol. To be imported; 10_attention.py teaches it to sort."""
+"""A small GPT: scores of what comes after a text, from which layers.generate writes. To be imported; 10_attention.py teaches it to sort."""
 
 from dataclasses import dataclass
-
-import jax
-import jax.numpy as jnp
-from jax import lax
 
 from fnnet import layers, ops
 
@@ -34,26 +30,3 @@ class NextSymbol:
 def next_symbol(net, **settings):
     """The objective of what comes next, see NextSymbol."""
     return NextSymbol(net, tuple(settings.items()))
-
-
-def generate(net, params, state, prompts, length, *, key=None, temperature=1.0):
-    """`length` symbols after each of the prompts [n t] → [n length]: the likeliest ones, or with a key drawn by their probabilities.
-
-    Every symbol is one application of the network to one symbol, since its state holds the keys and values of those before.
-    """
-    def choose(scores, i):
-        scores = scores[:, -1]
-        if key is None:
-            return scores.argmax(-1).astype(prompts.dtype)
-        return jax.random.categorical(jax.random.fold_in(key, i), scores / temperature).astype(prompts.dtype)
-
-    def step(carry, i):
-        state, symbol = carry
-        scores, state = net.apply(params, state, symbol[:, None])
-        following = choose(scores, i)
-        return (state, following), following
-    room = layers.with_cache(net, params, state, prompts.shape[0], prompts.shape[1] + length)
-    scores, room = net.apply(params, room, prompts)             # all of the prompt at once
-    first = choose(scores, 0)
-    _, others = lax.scan(step, (room, first), jnp.arange(1, length))
-    return jnp.concatenate([first[:, None], others.T], 1)

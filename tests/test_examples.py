@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from examples.gpt import generate, gpt, next_symbol
+from examples.gpt import gpt, next_symbol
 from examples.resnet import resnet
-from fnnet import autodiff, ops, optim, train
+from fnnet import autodiff, layers, ops, optim, train
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
 LONG = {"05", "06", "07", "08", "09", "10", "14"}   # half a minute of processor each, and more of all examples' time than the rest
@@ -36,7 +36,7 @@ def test_gpt_writes_what_the_whole_text_says_and_learns_from_scores_it_never_hol
     prompts = jnp.asarray(np.random.default_rng(0).integers(0, 7, (3, 4)), jnp.int32)
     params, state = net.init(jax.random.key(0), prompts)
     params = jax.tree.map(lambda a: a.astype(jnp.float64), params)
-    written, text = generate(net, params, state, prompts, 5), np.pad(prompts, ((0, 0), (0, 5)))
+    written, text = layers.generate(net, params, state, prompts, 5, temperature=0), np.pad(prompts, ((0, 0), (0, 5)))
     scores = jax.jit(lambda text: net.apply(params, state, text)[0])    # of one length, so that it is compiled once
     for t in range(3, 8):                                       # the whole text anew for each symbol: nothing sees what comes later
         text[:, t + 1] = scores(text)[:, t].argmax(-1)
@@ -44,7 +44,8 @@ def test_gpt_writes_what_the_whole_text_says_and_learns_from_scores_it_never_hol
     assert len({tuple(row) for row in written.tolist()}) > 1
 
     def draw(key, temperature):
-        return generate(net, params, state, jnp.repeat(prompts[:1], 2000, 0), 1, key=jax.random.key(key), temperature=temperature)[:, 0]
+        many = jnp.repeat(prompts[:1], 2000, 0)
+        return layers.generate(net, params, state, many, 1, key=jax.random.key(key), temperature=temperature)[:, 0]
     share = jnp.bincount(draw(1, 2.0), length=7) / 2000
     p = jax.nn.softmax(scores(text)[0, 3] / 2)
     assert (abs(share - p) < 5 * jnp.sqrt(p * (1 - p) / 2000) + 1e-3).all()

@@ -1,0 +1,109 @@
+"""Writing symbol after symbol with a network that scores what comes next."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fnnet.layers.attention import with_cache
+from fnnet.layers.layer import as_layer
+from fnnet.numeric import is_whole
+
+__all__ = ["generate"]
+
+
+def generate(net, params, state, prompt, steps, *, key=None, temperature=1.0, top_k=None, top_p=None, end=None):
+    """`steps` symbols after each prompt, drawn one by one from softmax(scores/temperature)
+
+    prompt [n t] integers → [n steps] of its dtype. net takes texts [n t] and gives scores [n t k] of what comes next at
+    each place: examples/gpt.py. temperature=0 takes the likeliest symbol and needs no key. top_k leaves only so many
+    of the highest scores, and top_p then only the likeliest symbols that together have that probability, one at least
+    (those that score as high as the last of them stay too). After the symbol `end` a text is `end` alone, and when all
+    have ended no more is computed.
+
+    One compiled loop: the prompt is read at once, then each symbol by itself, its predecessors being in the state
+    (`with_cache`), so that layers must be causal, or look at one symbol at a time.
+    """
+    net, prompt = as_layer(net), jnp.asarray(prompt)
+    greedy = isinstance(temperature, int | float) and temperature == 0
+    _check(prompt, steps, key, temperature, top_k, top_p, greedy)
+    settings = net, int(steps), top_k, end, greedy
+    write = _written
+    if _hashable(net):
+        write = _compiled
+    return write(*settings, params, state, prompt, key, jnp.float32(temperature), None if top_p is None else
+                 jnp.float32(top_p))
+
+
+def _written(net, steps, top_k, end, greedy, params, state, prompt, key, temperature, top_p):
+    n, t = prompt.shape
+
+    def choose(scores, i):
+        if scores.ndim != 3 or scores.shape[:2] not in ((n, t), (n, 1)):
+            raise ValueError(f"generate takes a network from texts [n t] to scores [n t k]; got scores "
+                             f"{list(scores.shape)} of a text {[n, t]}")
+        scores = scores[:, -1]
+        if top_k is not None and top_k > scores.shape[-1]:
+            raise ValueError(f"generate was given top_k={top_k} of {scores.shape[-1]} symbols: give a smaller top_k")
+        if greedy:
+            return scores.argmax(-1).astype(prompt.dtype)
+        scores = _likeliest(scores.astype(jnp.float32) / temperature, top_k, top_p)
+        return jax.random.categorical(jax.random.fold_in(key, i), scores).astype(prompt.dtype)
+
+    def more(carry):
+        i, _, _, ended, _ = carry
+        return (i < steps) & ~ended.all()
+
+    def step(carry):
+        i, state, symbol, ended, text = carry
+        scores, state = net.apply(params, state, symbol[:, None])
+        symbol = choose(scores, i)
+        if end is not None:
+            symbol = jnp.where(ended, jnp.asarray(end, prompt.dtype), symbol)
+            ended = ended | (symbol == end)
+        return i + 1, state, symbol, ended, lax.dynamic_update_slice_in_dim(text, symbol[:, None], i, 1)
+    scores, state = net.apply(params, with_cache(net, params, state, n, t + steps), prompt)
+    first = choose(scores, 0)
+    text = jnp.full((n, steps), 0 if end is None else end, prompt.dtype)
+    ended = jnp.zeros(n, bool) if end is None else first == end
+    text = lax.dynamic_update_slice_in_dim(text, first[:, None], 0, 1)
+    return lax.while_loop(more, step, (jnp.int32(1), state, first, ended, text))[-1]
+
+
+_compiled = jax.jit(_written, static_argnums=(0, 1, 2, 3, 4))
+
+
+def _likeliest(scores, top_k, top_p):
+    """The scores [n k], −∞ for those that are not to be drawn."""
+    if top_k is not None:
+        scores = jnp.where(scores < lax.top_k(scores, top_k)[0][:, -1:], -jnp.inf, scores)
+    if top_p is not None:
+        ranked = jnp.flip(jnp.sort(scores, -1), -1)
+        p = jax.nn.softmax(ranked, -1)
+        before = jnp.cumsum(p, -1) - p
+        least = jnp.where((before < top_p) & (p > 0), ranked, jnp.inf).min(-1, keepdims=True)
+        scores = jnp.where(scores < least, -jnp.inf, scores)
+    return scores
+
+
+def _hashable(net):
+    try:
+        hash(net)
+    except TypeError:
+        return False
+    return True
+
+
+def _check(prompt, steps, key, temperature, top_k, top_p, greedy):
+    if prompt.ndim != 2 or not jnp.issubdtype(prompt.dtype, jnp.integer) or not prompt.shape[1]:
+        raise ValueError(f"generate takes prompts [n t] of integers, of one symbol at least; got "
+                         f"{prompt.dtype}{list(prompt.shape)}: of one text write prompt[None]")
+    for name, number in (("steps", steps), ("top_k", top_k)):
+        if not (is_whole(number) and number >= 1) and not (name == "top_k" and number is None):
+            raise ValueError(f"the {name} of generate must be a whole number above 0; got {number!r}")
+    if isinstance(temperature, int | float) and not temperature >= 0:
+        raise ValueError(f"the temperature of generate must be 0 or more; got {temperature!r}")
+    if isinstance(top_p, int | float) and not 0 < top_p <= 1:
+        raise ValueError(f"the top_p of generate must be above 0 and at most 1; got {top_p!r}")
+    if key is None and not greedy:
+        raise ValueError("generate draws symbols, and needs a key: write key=jax.random.key(0), or temperature=0 for "
+                         "the likeliest ones")

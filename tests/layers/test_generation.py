@@ -1,0 +1,74 @@
+"""Texts that a network writes: the likeliest, or drawn by their probabilities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from drawn import normal
+
+from fnnet import layers
+
+KEY = jax.random.key(0)
+ATTENTION = layers.MultiHeadAttention(2, causal=True, rotary=100.0)
+GPT = layers.Serial(layers.Embedding(7, 8), layers.transformer_block(ATTENTION, 8), layers.Dense(7))
+BIGRAMS = layers.Embedding(5, 5)                        # row i: the scores of what follows i
+
+
+def written(table, prompt, steps, **settings):
+    return layers.generate(BIGRAMS, {"w": jnp.asarray(table, jnp.float32)}, {}, jnp.asarray(prompt, jnp.int32), steps, **settings)
+
+
+def test_the_likeliest_text_is_that_of_the_whole_network_at_each_place():
+    prompt = jnp.array([[1, 5, 2], [0, 6, 6]], jnp.int32)
+    params, state = GPT.init(KEY, prompt)
+    params = jax.tree.map(lambda a: a + 0.5 * normal(a.size, a.shape, a.dtype), params)
+    text, apply = np.pad(prompt, ((0, 0), (0, 6))), jax.jit(GPT.apply)
+    for i in range(3, 9):                               # causal: what is behind a place changes nothing
+        text[:, i] = apply(params, state, text)[0][:, i - 1].argmax(-1)
+    found = layers.generate(GPT, params, state, prompt, 6, temperature=0)
+    assert found.dtype == prompt.dtype and len(np.unique(text[:, 3:])) > 2
+    np.testing.assert_array_equal(found, text[:, 3:])
+
+
+def test_symbols_are_drawn_by_their_probabilities():
+    scores = jnp.log(jnp.array([0.4, 0.3, 0.2, 0.1, 0.0]))
+    table, prompt = jnp.broadcast_to(scores, (5, 5)), jnp.zeros((4000, 1), jnp.int32)
+    for settings, wanted in [({}, [0.4, 0.3, 0.2, 0.1, 0]), ({"temperature": 0.5}, np.array([16, 9, 4, 1, 0]) / 30),
+                             ({"top_k": 2}, [4 / 7, 3 / 7, 0, 0, 0]), ({"top_p": 0.75}, [4 / 9, 3 / 9, 2 / 9, 0, 0]),
+                             ({"top_k": 3, "top_p": 0.6}, [4 / 7, 3 / 7, 0, 0, 0]), ({"top_p": 0.01}, [1, 0, 0, 0, 0])]:
+        found = written(table, prompt, 2, key=KEY, **settings)
+        for place in found.T:
+            shares = np.bincount(place, minlength=5) / 4000
+            np.testing.assert_allclose(shares, wanted, atol=0.04, err_msg=str(settings))      # 5 deviations
+            assert not shares[np.asarray(wanted) == 0].any()
+        if not settings:
+            assert abs(np.mean(found[:, 0] == found[:, 1]) - 0.3) < 0.04                       # 0.4² + 0.3² + 0.2² + 0.1²
+    np.testing.assert_array_equal(written(table, prompt[:9], 2, key=KEY), written(table, prompt[:9], 2, key=KEY))
+
+
+def test_a_text_ends_with_its_end():
+    table = np.eye(5)[[1, 2, 3, 0, 0]]                  # 0 → 1 → 2 → 3 → 0
+    np.testing.assert_array_equal(written(table, [[0], [2]], 5, temperature=0), [[1, 2, 3, 0, 1], [3, 0, 1, 2, 3]])
+    np.testing.assert_array_equal(written(table, [[0], [2]], 5, temperature=0, end=3), [[1, 2, 3, 3, 3], [3, 3, 3, 3, 3]])
+
+
+@pytest.mark.parametrize("settings, said", [
+    ({}, r"needs a key: write key=jax.random.key\(0\), or temperature=0 for the likeliest"),
+    ({"temperature": -1.0}, "must be 0 or more; got -1.0"),
+    ({"key": KEY, "top_k": 0}, "the top_k of generate must be a whole number above 0; got 0"),
+    ({"key": KEY, "top_k": 9}, "top_k=9 of 5 symbols"), ({"key": KEY, "top_p": 1.5}, "at most 1; got 1.5"),
+    ({"steps": 0}, "the steps of generate must be a whole number above 0; got 0"),
+    ({"prompt": [0, 1]}, r"prompts \[n t\] .* got int32\[2\]")])
+def test_what_is_wrong_with_a_call_is_said(settings, said):
+    with pytest.raises(ValueError, match=said):
+        written(np.eye(5), **{"prompt": [[0]], "steps": 2, **settings})
+
+
+def test_a_network_that_gives_no_scores_is_refused():
+    net = layers.Serial(layers.Embedding(5, 5), layers.Flatten())
+    params, state = net.init(KEY, jnp.zeros((1, 2), jnp.int32))
+    with pytest.raises(ValueError, match=r"from texts \[n t\] to scores \[n t k\]; got scores \[1, 10\] of a text \[1, 2\]"):
+        layers.generate(net, params, state, jnp.zeros((1, 2), jnp.int32), 3, temperature=0)
+    with pytest.raises(ValueError, match="make it causal=True"):
+        net = layers.Serial(layers.Embedding(5, 4), layers.MultiHeadAttention(2))
+        layers.generate(net, *net.init(KEY, jnp.zeros((1, 2), jnp.int32)), jnp.zeros((1, 2), jnp.int32), 3, temperature=0)
