@@ -52,11 +52,11 @@ def silu_fwd(x):
 def gelu(x, *, approximate=True):
     """y = x·Φ(x),   y′ = Φ(x) + x·φ(x),   φ(x) = e^(−x²/2)/√2π = Φ′(x)   [Hendrycks & Gimpel 2016]
 
-    approximate, as in jax.nn: Φ(x) ≈ σ(z),   z = √(8/π)(x + 0.044715x³),
-    y′ = σ(z)(1 + x·z′·σ(−z)), where autodiff of the form with tanh is 0 from x = −5 on. Its z is rounded, so that y and
-    y′ err by up to 4 + 2|z| units in the last place: 40 at x = −5. Not approximate: within 5 units, Φ and φ of one
-    exponential, whose argument is not rounded; erfc errs by 60 at x = −8. Near the zeros of y′, x = −0.75, it is a
-    difference of terms of size ¼.
+    approximate, the default as in jax.nn (PyTorch's and Keras's is Φ itself, approximate=False): Φ(x) ≈ σ(z),   z =
+    √(8/π)(x + 0.044715x³), y′ = σ(z)(1 + x·z′·σ(−z)), where autodiff of the form with tanh is 0 from x = −5 on. Its z
+    is rounded, so that y and y′ err by up to 4 + 2|z| units in the last place: 40 at x = −5. Not approximate: within 5
+    units, Φ and φ of one exponential, whose argument is not rounded; erfc errs by 60 at x = −8. Near the zeros of y′, x
+    = −0.75, it is a difference of terms of size ¼.
 
     Cost: 1.5 times the time alone where approximate, for the tail and nothing kept but x, where autodiff
     keeps four arrays.

@@ -1,4 +1,5 @@
-"""Activations made of pieces, with a corner where they meet: the conventions there are those of jax.nn.
+"""Activations made of pieces, with a corner where they meet: the conventions there are those of jax.nn. PyTorch's
+derivatives at 0 of leaky_relu and prelu are α and a, and that of hard_tanh at ±1 is 0.
 
 x and y are of any shape, but for prelu and maxout.
 """

@@ -40,7 +40,8 @@ def softmax_cross_entropy(logits, labels, weights=None, *, label_smoothing=0.0, 
 
     label_smoothing ε   the target is (1 − ε)·t + ε/k   [Szegedy et al. 2016]
     z_loss ζ            adds ζ·(log Σⱼeᶻʲ)², which keeps the scores near 0   [Chowdhery et al. 2022]
-    ignore_index        rows of this label, an integer, have no part in the loss, nor in its mean
+    ignore_index        rows of this label, an integer, have no part in the loss, nor in its mean; where all are
+                        ignored the mean is 0, and PyTorch's NaN
     weights of classes  weights=of_class[labels], whose mean is over the sum of the weights, as in PyTorch
     """
     k = logits.shape[-1]
@@ -136,7 +137,8 @@ def _smoothed(t, label_smoothing):
 def multiclass_hinge(scores, labels, weights=None, *, margin=1.0, reduction="mean"):
     """ℓ = Σ_{j≠k} max(0, sⱼ − sₖ + Δ),   ∂ℓ/∂sⱼ = 1 where the margin Δ is violated,   ∂ℓ/∂sₖ = −(how many are)
 
-    scores [... k], labels [...] integers → ℓ [...]. At the margin exactly the derivative is 0.
+    scores [... k], labels [...] integers → ℓ [...], a sum over the classes: PyTorch's multi_margin_loss divides it by
+    k. At the margin exactly the derivative is 0.
     """
     return reduce(_hinge(scores, labels, margin), weights, reduction)
 

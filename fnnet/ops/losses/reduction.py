@@ -4,6 +4,9 @@
     weights     [n] or None, one for each example. Weights that are all 0 give a mean of 0. An example of weight 0 adds
                 exactly 0 to the value and to the gradients, even where its loss is infinite or NaN
 
+PyTorch's mean of weighted examples (weight= of binary_cross_entropy) and Keras's divide by n instead, as
+reduction="sum" and / n do; with weights of classes its cross_entropy divides by Σw, too.
+
 Rules compute in at least float32 and answer in the dtypes they were given.
 """
 

@@ -31,11 +31,12 @@ def gru(x, wx, wh, b, bh=None, h0=None, lengths=None, *, reset="after", reverse=
     δₙ = dh·(1 − u)(1 − n²),   δᵤ = dh·(h₋ − n)·u(1 − u),   δᵣ = δₙ·s·r(1 − r),   ∂/∂s = δₙ·r,
     dx = δ·Wˣᵀ,   dWˣ = Σ xᵀ·δ,   dWʰ = Σ h₋ᵀ·δʰ,   db = Σ δ,   dbʰ = Σ δₙ·r over all steps.
 
-    x [n t d], wx [d 3 k], wh [k 3 k], b [3 k] in PyTorch's order r u n (its z is u here), bh [k] and h0 [n k] or None
-    for zeros → y [n t k], the h of every step, and h [n k] after the last. The reset gate r stands after the product,
-    as in PyTorch and cuDNN; reset="before" is the first version of the paper, s = (r·h₋)·Wʰₙ + bʰ and
-    n = tanh(x·Wˣₙ + bₙ + s), with a second product in every step. lengths [n]: after so many steps an example's state
-    is held and its y is 0. reverse: from the last step (of each example's own length) to the first.
+    x [n t d], wx [d 3 k], wh [k 3 k], b [3 k] in PyTorch's order r u n (its z is u here; its weight_ih [3·k d] is
+    wx.reshape(d, 3·k).T, and b the sum of its two biases, but for n, where bh is the second), bh [k] and h0 [n k] or
+    None for zeros → y [n t k], the h of every step, and h [n k] after the last. The reset gate r stands after the
+    product, as in PyTorch and cuDNN; reset="before" is the first version of the paper, s = (r·h₋)·Wʰₙ + bʰ and n =
+    tanh(x·Wˣₙ + bₙ + s), with a second product in every step. lengths [n]: after so many steps an example's state is
+    held and its y is 0. reverse: from the last step (of each example's own length) to the first.
 
     Kept: y, and h before every chunk of steps, from which the gates of a chunk are computed again, all at once, by one
     product. recompute=False keeps the gates too, which is faster for larger batches: see `recomputed`.

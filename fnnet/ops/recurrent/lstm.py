@@ -31,7 +31,8 @@ def lstm(x, wx, wh, b, h0=None, c0=None, p=None, lengths=None, *, reverse=False,
     δᵢ = dc·g·i(1 − i),   δ_f = dc·c₋·f(1 − f),   δ_g = dc·i(1 − g²),   δₒ = dh·tanh c·o(1 − o),
     dx = δ·Wˣᵀ,   dWˣ = Σ xᵀ·δ,   dWʰ = Σ h₋ᵀ·δ,   db = Σ δ over all steps.
 
-    x [n t d], wx [d 4 k], wh [k 4 k], b [4 k] with the gates in PyTorch's order i f g o, h0, c0 [n k] or None for
+    x [n t d], wx [d 4 k], wh [k 4 k], b [4 k] with the gates in PyTorch's order i f g o (its weight_ih [4·k d] is
+    wx.reshape(d, 4·k).T, and b the sum of its two biases), h0, c0 [n k] or None for
     zeros → y [n t k], the h of every step, and h, c [n k] after the last. p [3 k] are peepholes: p₀·c₋ is added to zᵢ,
     p₁·c₋ to z_f and p₂·c to zₒ [Gers & Schmidhuber 2000]. lengths [n]: after so many steps an example's state is held
     and its y is 0. reverse: from the last step (of each example's own length) to the first.
