@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import lectures
+import names
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("fnnet", "examples", "bench", ".github")
@@ -39,6 +40,7 @@ def _figures(*argv):
 COMMANDS = {
     "python -m fnnet rules --markdown": _rules,
     "python tests/lectures.py": lambda: print(lectures.markdown()),
+    "python tests/names.py": lambda: print(names.tables()),
     "python -m bench.readme": _figures,
     "python -m bench.readme --front": lambda: _figures("--front"),
 }
