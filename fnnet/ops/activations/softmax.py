@@ -154,7 +154,7 @@ def _check_where(name, x, where):
     if where is None:
         return
     dtype, shape, wanted = jnp.result_type(where), jnp.shape(where), jnp.shape(x)
-    if dtype != bool:
+    if not jnp.issubdtype(dtype, jnp.bool_):
         raise TypeError(f"where of {name} must be True or False; got {dtype}{list(shape)}: write where.astype(bool), "
                         "or axis=... for an axis")
     if len(shape) != len(wanted) or any(w not in (1, n) for w, n in zip(shape, wanted)):

@@ -29,8 +29,9 @@ def attention(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=No
 
     scale is c, 1/√d unless given [Vaswani et al. 2017]. Query i stands at the place of key i + s − t: the ends are
     aligned, as decoding needs, where PyTorch's is_causal aligns the beginnings; for t = s they are the same. causal:
-    only keys up to that place are seen; window=w: only those less than w places away from it. softcap=a makes c·Q·Kᵀ a·tanh(c·Q·Kᵀ/a), before the bias. rate: the share of P that is dropped, by a
-    mask drawn from `key` and drawn again on the way back, as in dropout: past 2³² scores it repeats.
+    only keys up to that place are seen; window=w: only those less than w places away from it. softcap=a makes c·Q·Kᵀ
+    a·tanh(c·Q·Kᵀ/a), before the bias. rate: the share of P that is dropped, by a mask drawn from `key` and drawn again
+    on the way back, as in dropout: past 2³² scores it repeats.
 
     Only blocks of scores in which there is something to see are computed, with a running maximum
     [Milakov & Gimelshein 2018], and once more on the way back [Dao et al. 2022]: kept are o and two numbers for each
