@@ -4,7 +4,7 @@
 from fnnet import hints as _hints
 from fnnet.layers import initializers
 from fnnet.layers.attention import MultiHeadAttention, transformer_block, with_cache
-from fnnet.layers.basic import Dense, DenseStack, Dropout, Embedding, Flatten, Maxout, PReLU, StochasticDepth
+from fnnet.layers.basic import Dense, DenseStack, Dropout, Embedding, Flatten, Maxout, Positions, PReLU, StochasticDepth
 from fnnet.layers.containers import Frozen, Parallel, Residual, Serial, Shared
 from fnnet.layers.conv import (
     AdaptiveAvgPool,
@@ -37,7 +37,7 @@ __all__ = ["GRU", "LSTM", "RNN", "AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool"
            "Bilinear", "Conv", "ConvTranspose", "Coupling", "Dense", "DenseStack", "DepthwiseConv", "Dropout",
            "Embedding", "First", "Flatten", "Frozen", "Function", "Gated", "GlobalAvgPool", "GlobalMaxPool",
            "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "LoRA", "LpPool", "MaxPool", "Maxout",
-           "MultiHeadAttention", "PReLU", "Parallel", "RMSNorm", "Repeat", "Residual", "Serial", "Shared",
+           "MultiHeadAttention", "PReLU", "Parallel", "Positions", "RMSNorm", "Repeat", "Residual", "Serial", "Shared",
            "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "generate", "initializers",
            "transformer_block", "watch", "with_cache"]
 

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from fnnet import ops
 from fnnet.layers.initializers import he, normal, zeros
 from fnnet.layers.layer import Layer, as_real, count, given, key_for, shape_and_dtype, share
+from fnnet.numeric import extremes
 
-__all__ = ["Dense", "DenseStack", "Dropout", "Embedding", "Flatten", "Maxout", "PReLU", "StochasticDepth"]
+__all__ = ["Dense", "DenseStack", "Dropout", "Embedding", "Flatten", "Maxout", "PReLU", "Positions",
+           "StochasticDepth"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,14 +105,67 @@ class Embedding(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Dropout(Layer):
-    """y = x·m/(1 − p) when training, y = x when testing. `rate` is the share p that is dropped."""
+    """y = x·m/(1 − p) when training, y = x when testing. `rate` is the share p that is dropped; with channels=True
+    whole channels of x [n ... c], as PyTorch's Dropout2d does."""
     rate: float
+    _: KW_ONLY
+    channels: bool = False
 
     def __post_init__(self):
         share(self, self.rate)
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return (ops.dropout(x, key_for(self, key), rate=self.rate) if train and self.rate else x), state
+        if not (train and self.rate):
+            return x, state
+        return ops.dropout(x, key_for(self, key), rate=self.rate, channels=self.channels), state
+
+
+@dataclass(frozen=True, repr=False)
+class Positions(Layer):
+    """y = x + Wₜ, a learned vector for each of the first `length` places of a sequence   [Gehring et al. 2017]
+
+    x [n t d] → y [n t d] for t ≤ length; params w [length d], N(0, 0.02²) unless said otherwise. With a place in its
+    state, put there by `with_cache`, it counts on from what it has seen; past the length, under jit, y is NaN.
+    """
+    length: int
+    _: KW_ONLY
+    weights: Callable = normal(0.02)
+    parameters = {"w": "table"}
+
+    def __post_init__(self):
+        count(self, "length", self.length)
+
+    def init(self, key, x):
+        shape, dtype = shape_and_dtype(x)
+        self._check(shape)
+        return {"w": self.weights(key, (self.length, shape[-1]), dtype)}, {}
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        w = given(self, params, "w")
+        self._check(jnp.shape(x), w.shape[-1])
+        x, t = as_real(x, w), x.shape[1]
+        if not state:
+            return x + w[None, :t], state
+        here = state["position"] + jnp.arange(t, dtype=jnp.int32)
+        if (last := extremes(here)[1]) >= self.length:
+            raise ValueError(f"{self!r} has vectors for {self.length} places; got a text that reaches place {last}, "
+                             "counted from 0: give it a larger length")
+        return x + ops.embedding(w, here)[None], {"position": state["position"] + t}
+
+    def cache(self, params, state, n, length):
+        return {"position": jnp.zeros((), jnp.int32)}
+
+    def _check(self, shape, d=None):
+        if len(shape) != 3 or d not in (None, shape[-1]):
+            raise ValueError(f"{self!r} takes x [n t {'d' if d is None else d}]; got {list(shape)}")
+        try:
+            fits = shape[1] <= self.length
+        except jax.errors.InconclusiveDimensionOperation:
+            raise ValueError(f"{self!r} must know that {shape[1]} places are at most {self.length}: write "
+                             f"jax.export.symbolic_shape(..., constraints=[\"{shape[1]} <= {self.length}\"])") from None
+        if not fits:
+            raise ValueError(f"{self!r} has vectors for {self.length} places; got a sequence of {shape[1]}: give it a "
+                             "larger length")
 
 
 @dataclass(frozen=True, repr=False)

@@ -49,21 +49,27 @@ def kept(key, shape, rate, strides=None, start=0):
 
 
 @rule
-def dropout(x, key, *, rate=0.5):
+def dropout(x, key, *, rate=0.5, channels=False):
     """y = x·m/(1 − p),   dx = dy·m/(1 − p),   m = 1 with chance 1 − p, else 0   [Srivastava et al. 2014]
 
     x of any shape, key a PRNG key. p is the share that is dropped. The expectation of y is x, so the whole network is
-    used as it is when testing. Kept: the key.
+    used as it is when testing. Kept: the key. channels=True drops whole channels of x [n ... c], one m for each of an
+    example: neighboring pixels say much the same   [Tompson et al. 2015]
 
     Cost: the mask is drawn a second time on the way back, where autodiff keeps it: a little time for a byte or five an
     element.
     """
-    return _masked(x, key, rate, x.shape)
+    return _masked(x, key, rate, _noise(x.shape, channels))
 
 
 @dropout.bwd
-def dropout_bwd(dy, key, *, rate):
-    return _masked(dy, key, rate, dy.shape), None
+def dropout_bwd(dy, key, *, rate, channels):
+    return _masked(dy, key, rate, _noise(dy.shape, channels)), None
+
+
+def _noise(shape, channels):
+    """The shape of m."""
+    return shape[:1] + (1,) * (len(shape) - 2) + shape[-1:] if channels else shape
 
 
 @rule
@@ -120,8 +126,17 @@ def check_key(name, key):
                         "or jax.vmap over several keys")
 
 
+@dropout.check
+def dropout_check(x, key, *, rate, channels):
+    _check(x, key, rate=rate)
+    if channels and jnp.ndim(x) < 2:
+        raise ValueError(f"dropout of channels takes x [n ... c]; got {list(jnp.shape(x))}")
+
+
+relu_dropout.check(_check)
+stochastic_depth.check(_check)
 for noise in (dropout, relu_dropout, stochastic_depth):
-    noise.check(_check)
     noise.example(x=sample.apart("n d"), key=sample.key())
     noise.example(x=sample.apart("n t d"), key=sample.key(), rate=0.2)
     noise.example(x=sample.apart("n d"), key=sample.key(), rate=0.0)
+dropout.example(x=sample.apart("n h w c"), key=sample.key(), rate=0.3, channels=True)
