@@ -11,6 +11,7 @@ from drawn import normal
 from fnnet import ops
 
 Z, T = normal(0, (5, 3)), jax.nn.sigmoid(normal(1, (5, 3)))
+C = normal(2, (5, 3))
 LABELS = jnp.array([2, 0, 1, 1, 0])
 
 
@@ -93,12 +94,20 @@ def test_ctc_with_the_mean_of_pytorch():
     np.testing.assert_allclose((each / args[-1].astype(float)).mean(), np.log(3), rtol=1e-14)
 
 
+def test_the_largest_is_the_largest_whatever_its_inverse_rounds_to():
+    x = jnp.outer(jnp.linspace(-3, 3, 97), jnp.array([1.0, 0.5]))
+    dx = jax.grad(lambda x: ops.lp_normalize(x, p=float("inf"))[:, 0].sum())(x)
+    np.testing.assert_allclose(dx[jnp.abs(x[:, 0]) > 0.1], 0, atol=1e-15)              # ±1 whatever x is
+
+
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, float("inf")])
 def test_vectors_of_any_length_become_vectors_of_length_1(p):
     norm = jnp.abs(Z).max(-1, keepdims=True) if p == float("inf") else (jnp.abs(Z) ** p).sum(-1, keepdims=True) ** (1 / p)
     np.testing.assert_allclose(ops.lp_normalize(Z, p=p), Z / norm, rtol=1e-13)
     for scale in (1e30, 1e-30):
         np.testing.assert_allclose(ops.lp_normalize((Z * scale).astype(jnp.float32), p=p), Z / norm, rtol=1e-5)
+    want = jax.grad(lambda x: (ops.lp_normalize.reference(x, p=p) * C).sum())(Z)
+    np.testing.assert_allclose(jax.grad(lambda x: (ops.lp_normalize(x, p=p) * C).sum())(Z), want, rtol=1e-12, atol=1e-14)
     y, pull = jax.vjp(lambda x: ops.lp_normalize(x, p=p), jnp.zeros(3))
     assert not y.any() and not pull(jnp.ones(3))[0].any()
     with pytest.raises(ValueError, match="the p of lp_normalize must be a number from 1 on; got 0.5"):

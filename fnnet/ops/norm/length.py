@@ -85,18 +85,21 @@ def lp_normalize_fwd(x, *, p, axis):
     if p != float("inf"):
         norm = jnp.where(largest == 0, 0, _power(jnp.abs(y), p).sum(axis, keepdims=True) ** (1 / p))
         y, largest = y * inverse(norm), largest * norm
-    return y.astype(x.dtype), (y.astype(x.dtype), inverse(largest))
+    y = y.astype(x.dtype)
+    # Of p = ∞ x itself is kept: in y what is nearly the largest may be 1 too.
+    return y, (x if p == float("inf") else y, inverse(largest))
 
 
 @lp_normalize.bwd
-def lp_normalize_bwd(dy, y, r, *, p, axis):
-    wider, dy = widen(y, dy)
+def lp_normalize_bwd(dy, kept, r, *, p, axis):
+    y, dy = widen(kept, dy)
     if p == float("inf"):
-        s = jnp.where(jnp.abs(wider) == 1, wider, 0)
-        s = s * inverse(jnp.abs(s).sum(axis, keepdims=True))
+        size = jnp.abs(y)
+        s = jnp.where(size == size.max(axis, keepdims=True, initial=0), jnp.sign(y), 0)
+        y, s = y * r, s * inverse(jnp.abs(s).sum(axis, keepdims=True))
     else:
-        s = jnp.sign(wider) * _power(jnp.abs(wider), p - 1)
-    return like(((dy - s * (dy * wider).sum(axis, keepdims=True)) * r, y))
+        s = jnp.sign(y) * _power(jnp.abs(y), p - 1)
+    return like(((dy - s * (dy * y).sum(axis, keepdims=True)) * r, kept))
 
 
 def _power(a, p):
@@ -161,4 +164,4 @@ l2_normalize.example(x="n t d", axis=1)
 l2_normalize.example(x="n d", axis=None)
 lp_normalize.example(x=apart("n d"), p=1.0)
 lp_normalize.example(x=apart("n d"), p=3.0, axis=0)
-lp_normalize.example(x=apart("n d"), p=float("inf"))
+lp_normalize.example(x="n d", p=float("inf"))         # apart has pairs ±x, of one size
