@@ -59,7 +59,7 @@ W, B = jnp.ones((5, 3)), jnp.ones(3)
     (lambda: Conv(3, kernel_size=3), "'kernel_size': write kernel"),
     (lambda: MaxPool(pool_size=2), "'pool_size': write window"),
     (lambda: DepthwiseConv(depth_multiplier=2), "'depth_multiplier': write multiplier"),
-    (lambda: Dropout(p=0.5), r"Dropout has no setting 'p': write rate\. It is Dropout\(rate\)"),
+    (lambda: Dropout(p=0.5), r"Dropout has no setting 'p': write rate\. It is Dropout\(rate, \*, channels=False\)"),
     (lambda: LSTM(hidden_size=3), "LSTM has no setting 'hidden_size': write features"),
     (lambda: LSTM(3, bidirectional=True), r"write Bidirectional\(...\) around the layer"),
     (lambda: GRU(3, num_layers=2), r"one layer after another in Serial, or Repeat\(layer, times\)"),
