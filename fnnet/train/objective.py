@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from fnnet.objects import Frozen
@@ -25,8 +26,11 @@ class Objective(Frozen):
     penalty: Callable | None = None
     metrics: tuple[tuple[str, Callable], ...] = ()
     precision: str | None = None
+    augment: Callable | None = None
 
     def __call__(self, params, state, batch, *, key=None, train=True):
+        if train and self.augment is not None:
+            batch, key = self._augmented(batch, key)
         x, y, weights = parts_of(batch)
         x = without_uncounted(x, y, self.loss, *weights)
         prediction, state = self._apply(params, state, x, key, train)
@@ -40,6 +44,16 @@ class Objective(Frozen):
             measured["objective"] = replace(measured["loss"], total=value.astype(float) * measured["loss"].count)
         return value, (state, measured)
 
+    def _augmented(self, batch, key):
+        if key is None:
+            raise ValueError("augment draws random numbers, and needs a key: objective(..., key=jax.random.key(0)), or train=False")
+        own, key = jax.random.split(key)
+        changed = self.augment(own, batch)
+        if jax.tree.structure(changed) != jax.tree.structure(batch):
+            raise TypeError(f"augment must return a batch like the one it was given, {jax.tree.structure(batch)}; got "
+                            f"{jax.tree.structure(changed)}: return x, y")
+        return changed, key
+
     def _apply(self, params, state, x, key, train):
         if self.precision is None:
             return self.net.apply(params, state, x, key=key, train=train)
@@ -48,7 +62,7 @@ class Objective(Frozen):
         return widened(prediction, params), like(after, state)
 
 
-def supervised(net, loss, penalty=None, metrics=None, *, precision=None) -> Objective:
+def supervised(net, loss, penalty=None, metrics=None, *, precision=None, augment=None) -> Objective:
     """The objective of learning from pairs: objective(params, state, batch, *, key, train) -> loss, (state, metrics).
 
     batch is (x, y), (x, y, weights) or {"x": …, "y": …, "weights": …}; x and y are arrays or trees of arrays, as the network and
@@ -63,6 +77,8 @@ def supervised(net, loss, penalty=None, metrics=None, *, precision=None) -> Obje
     recall(), f1(), auc() and r2() are such metrics. They come as train.Mean(total, count); epochs and evaluations add these and
     divide once.
 
+    augment(key, batch) -> batch changes the batches of training, inside the compiled step: see train.augment.
+
     precision="bfloat16" or "float16" applies the network in that dtype, every layer of it: parameters, the optimizer's state, the
     network's state, the loss and the metrics stay in float32, and norms and softmaxes sum in it. In float16 the loss is multiplied
     by TrainState.scale before it is differentiated; a step whose gradients overflow is skipped and halves the scale.
@@ -72,4 +88,6 @@ def supervised(net, loss, penalty=None, metrics=None, *, precision=None) -> Obje
         if metric in FACTORIES:
             raise TypeError(f"the metric {name!r} is train.{metric.__name__}, which returns a metric: write "
                             f"train.{metric.__name__}({'5' * (metric.__name__ == 'top_k')})")
-    return Objective(net, loss, penalty, tuple((metrics or {}).items()), precision)
+    if augment is not None and not callable(augment):
+        raise TypeError(f"augment must be a function (key, batch) -> batch; got {augment!r}")
+    return Objective(net, loss, penalty, tuple((metrics or {}).items()), precision, augment)

@@ -40,7 +40,7 @@ def fingerprint(run, epoch, data):
 def changes(before, now):
     """["epoch.batch_size: 128 → 64", …]"""
     versions = before.get("python") != now.get("python")        # bytecode is another in every version
-    names = [name for name in now | before if before.get(name) != now.get(name)
+    names = [name for name in now | before if before.get(name, "None") != now.get(name, "None")     # a setting that came later
              and name != "python" and not (versions and name.endswith(".code"))]
     lines = [f"{name}: {before.get(name, 'absent')} → {now.get(name, 'absent')}" for name in names]
     return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"and {len(lines) - SHOWN} more"]

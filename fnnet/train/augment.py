@@ -1,0 +1,140 @@
+"""Images changed at random, so that no network sees the same one twice: pure functions of a key, inside the compiled step.
+
+    def augmented(key, batch):
+        x, y = batch
+        turned, moved = jax.random.split(key)
+        return augment.flip(turned, augment.crop(moved, x, padding=4)), y
+
+    objective = train.supervised(net, ops.softmax_cross_entropy, augment=augmented)       # in training only
+
+Images are [n h w c], channels last; each has its own random numbers.
+"""
+
+from numbers import Integral
+
+import jax
+import jax.numpy as jnp
+from jax import lax, random
+
+__all__ = ["crop", "cutmix", "cutout", "flip", "mixup"]
+
+
+def flip(key: jax.Array, x: jax.Array, *, axis: int = 2, chance: float = 0.5) -> jax.Array:
+    """Each image of x [n h w c] turned round along `axis` with that chance: 2 exchanges left and right, 1 top and bottom."""
+    _images("flip", x)
+    if axis not in (1, 2):
+        raise ValueError(f"the axis of flip must be 1, top and bottom, or 2, left and right; got {axis!r}")
+    chosen = random.bernoulli(key, chance, (x.shape[0], 1, 1, 1))
+    return jnp.where(chosen, jnp.flip(x, axis), x)
+
+
+def crop(key: jax.Array, x: jax.Array, *, size: tuple[int, int] | None = None, padding: int = 0) -> jax.Array:
+    """A window of size (h′, w′) at a random place of each image of x [n h w c] → [n h′ w′ c]
+
+    The image is surrounded by `padding` rows and columns of zeros first; size is (h, w) unless given.
+    """
+    _images("crop", x)
+    if not _is_count(padding, 0):
+        raise ValueError(f"the padding of crop must be a whole number of pixels, 0 or more; got {padding!r}")
+    n, *sides, _ = x.shape
+    size = tuple(sides) if size is None else size
+    if not (isinstance(size, tuple) and len(size) == 2 and all(_is_count(s, 1) for s in size)):
+        raise ValueError(f"the size of crop must be (height, width) in pixels; got {size!r}")
+    room = [side + 2 * padding - wanted for side, wanted in zip(sides, size, strict=True)]
+    if min(room) < 0:
+        raise ValueError(f"the size of crop must fit into the images; got {size} for images {tuple(sides)} with "
+                         f"padding={padding}: give a smaller size or a larger padding")
+    if max(room) == 0:
+        raise ValueError(f"crop leaves nothing to chance: images {tuple(sides)}, size={size}, padding={padding}; write "
+                         "padding=4, or a smaller size")
+    wide = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    corners = _places(key, n, [r + 1 for r in room])
+
+    def window(image, corner):
+        rows = lax.dynamic_slice_in_dim(image, corner[0], size[0], 0)
+        return lax.dynamic_slice_in_dim(rows, corner[1], size[1], 1)
+    return jax.vmap(window)(wide, corners)
+
+
+def cutout(key: jax.Array, x: jax.Array, *, size: int, value: float = 0.0) -> jax.Array:
+    """A square of size × size pixels of each image of x [n h w c] set to a value, its middle at a random pixel, so that
+    part of it may lie outside   [DeVries & Taylor 2017]"""
+    _images("cutout", x)
+    if not _is_count(size, 1):
+        raise ValueError(f"the size of cutout must be a whole number of pixels above 0; got {size!r}")
+    middles = _places(key, x.shape[0], x.shape[1:3])
+    return jnp.where(_inside(x, middles - size // 2, middles - size // 2 + size), jnp.asarray(value, x.dtype), x)
+
+
+def mixup(key: jax.Array, x: jax.Array, y: jax.Array, *, alpha: float = 0.2,
+          classes: int | None = None) -> tuple[jax.Array, jax.Array]:
+    """x′ = λx + (1 − λ)x̃,   y′ = λy + (1 − λ)ỹ,   λ ~ Beta(α, α) for each example   [Zhang et al. 2018]
+
+    x̃, ỹ are the examples in another order. x [n ...] real; y [n ...] real, or integer labels [n] with classes=k, which
+    become distributions [n k].
+    """
+    y = _targets("mixup", x, y, alpha, classes)
+    of_order, of_weight = random.split(key)
+    order = random.permutation(of_order, x.shape[0])
+    share = random.beta(of_weight, alpha, alpha, (x.shape[0],))
+    return tuple(_mixed(share.astype(a.dtype), a, a[order]) for a in (x, y))
+
+
+def cutmix(key: jax.Array, x: jax.Array, y: jax.Array, *, alpha: float = 1.0,
+           classes: int | None = None) -> tuple[jax.Array, jax.Array]:
+    """A rectangle of each image replaced by that of another, of the area 1 − λ, λ ~ Beta(α, α), and of its shape; its
+    middle is a random pixel. y′ = λ′y + (1 − λ′)ỹ, λ′ the part of the image that is left   [Yun et al. 2019]
+
+    x [n h w c]; y as in mixup.
+    """
+    _images("cutmix", x)
+    y = _targets("cutmix", x, y, alpha, classes)
+    of_order, of_area, of_place = random.split(key, 3)
+    n, sides = x.shape[0], x.shape[1:3]
+    order = random.permutation(of_order, n)
+    half = jnp.array([sides], y.dtype) * jnp.sqrt(1 - random.beta(of_area, alpha, alpha, (n, 1), y.dtype)) / 2
+    middle = _places(of_place, n, sides).astype(y.dtype)
+    inside = _inside(x, jnp.round(middle - half).astype(jnp.int32), jnp.round(middle + half).astype(jnp.int32))
+    left = 1 - inside.mean((1, 2, 3), dtype=y.dtype)
+    return jnp.where(inside, x[order], x), _mixed(left, y, y[order])
+
+
+def _places(key, n, below):
+    """[n 2]: two whole numbers for each example, each from 0 up to its bound."""
+    return jnp.stack([random.randint(own, (n,), 0, bound, "int32") for own, bound in zip(random.split(key), below, strict=True)], -1)
+
+
+def _inside(x, low, high):
+    """[n h w 1]: the pixels of the rectangles [low, high), corners [n 2]."""
+    low, high = low[:, None, None, :], high[:, None, None, :]
+    here = jnp.stack(jnp.meshgrid(*(jnp.arange(side, dtype=low.dtype) for side in x.shape[1:3]), indexing="ij"), -1)[None]
+    return ((low <= here) & (here < high)).all(-1, keepdims=True)
+
+
+def _mixed(share, a, b):
+    share = share.reshape(-1, *[1] * (a.ndim - 1))
+    return share * a + (1 - share) * b
+
+
+def _targets(name, x, y, alpha, classes):
+    """y as real numbers, of each example one."""
+    if isinstance(alpha, int | float) and not alpha > 0:
+        raise ValueError(f"the alpha of {name} must be above 0; got {alpha!r}: without {name} no batch is mixed")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name} mixes real numbers; got x {x.dtype}: write x.astype(jnp.float32)")
+    if jnp.issubdtype(y.dtype, jnp.integer):
+        if classes is None:
+            raise ValueError(f"{name} makes distributions of integer labels, and must know how many classes there are: write classes=10")
+        y = jax.nn.one_hot(y, classes, dtype=x.dtype)
+    if y.ndim == 0 or y.shape[0] != x.shape[0]:
+        raise ValueError(f"{name} takes x and y of as many examples; got {list(x.shape)} and {list(y.shape)}")
+    return y
+
+
+def _is_count(n, least):
+    return isinstance(n, Integral) and not isinstance(n, bool) and n >= least
+
+
+def _images(name, x):
+    if jnp.ndim(x) != 4:
+        raise ValueError(f"{name} takes images [n h w c]; got {list(jnp.shape(x))}: of gray images write x[..., None]")
