@@ -208,8 +208,9 @@ def attention_check(q, k, v, bias, mask, key, *, scale, window, softcap, rate, b
                          f"{rate}")
     if rate:
         check_key(f"attention with rate={rate}", key)
-    if scale is not None and (isinstance(scale, bool) or not isinstance(scale, Number)):
-        raise TypeError(f"scale of attention must be a number, or None for 1/√d; got {scale!r}")
+    for name, value, otherwise in ("scale", scale, "None for 1/√d"), ("softcap", softcap, "None"):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Number)):
+            raise TypeError(f"{name} of attention must be a number, or {otherwise}; got {value!r}")
     if softcap is not None and not softcap > 0:
         raise ValueError(f"the softcap of attention is above 0 or None, and was given as {softcap}")
     for name, value in ("window", window), ("block", block):

@@ -171,6 +171,9 @@ def ctc_check(logits, labels, weights, lengths, label_lengths, *, blank, infeasi
             or not jnp.issubdtype(jnp.result_type(labels), jnp.integer)):
         raise ValueError(f"ctc takes logits [n t k] and integer labels [n l]: logits are {list(shape)} and labels "
                          f"{jnp.result_type(labels)}{list(lshape)}")
+    if not shape[1]:
+        raise ValueError(f"ctc takes logits [n t k] of one step or more; got {list(shape)}: give texts of length 0 the "
+                         "lengths 0")
     if not 0 <= blank < shape[2]:
         raise ValueError(f"the blank of ctc is one of {shape[2]} classes, 0 to {shape[2] - 1}, and was given as "
                          f"{blank!r}")

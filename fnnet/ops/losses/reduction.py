@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.form import by_device
-from fnnet.numeric import check_not_complex, check_real, explicit, extremes, like, wide, widen
+from fnnet.numeric import check_not_complex, check_real, explicit, extremes, is_whole, like, wide, widen
 
 SUMS_TO_1 = 1e-2            # by how much sums of probabilities in bfloat16 are off
 REDUCTIONS = ("mean", "sum", "none")
@@ -224,7 +224,11 @@ def are_distributions(a):
 def check_limits(name, limits, settings):
     """limits: {setting: (whether a value is right, what is wanted)}."""
     for setting, (right, wanted) in limits.items():
-        if not right(settings[setting]):
+        try:
+            fine = right(settings[setting])
+        except TypeError:                       # a word that is no number
+            fine = False
+        if not fine:
             raise ValueError(f"{name} takes as {setting} {wanted}, and was given {settings[setting]!r}")
 
 
@@ -236,6 +240,8 @@ def check_labels(name, scores, labels, weights, reduction, distributions=False, 
 def check_classes(name, what, given, scores_shape, labels, distributions=False, ignore_index=None):
     """Labels for scores of a shape: what is given is the scores, or what they are made of."""
     check_real(name, what, given)
+    if ignore_index is not None and not is_whole(ignore_index):
+        raise TypeError(f"the ignore_index of {name} must be a whole number, or None; got {ignore_index!r}")
     shape = jnp.shape(labels)
     wanted = f"integer labels {list(scores_shape[:-1])}"
     wanted += f" or distributions {list(scores_shape)}" if distributions else ""
