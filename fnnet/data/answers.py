@@ -1,7 +1,6 @@
 """What is to be predicted: whether a column says classes or numbers, and predictions in its words and units."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,29 +92,38 @@ def targets(answers: Sequence[str], lines: Sequence[int], path: Path | str, targ
     are one."""
     if task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}; got {task!r}")
-    values = [value(a) for a in answers]
-    numbers = [v for v in values if not isinstance(v, str)]
+    values = {a: value(a) for a in dict.fromkeys(answers)}                               # of each text once, in order
+    numbers = [v for v in values.values() if not isinstance(v, str)]
     numeric = len(numbers) == len(values)
-    whole = numeric and all(float(v).is_integer() and plain(a) for v, a in zip(values, answers, strict=True))
+    whole = numeric and all(float(v).is_integer() and plain(a) for a, v in values.items())
     if task == "regress" or (numeric and not whole and task == "auto"):
-        found = [number(a, f"{path}, line {line}, column {target!r}") for line, a in zip(lines, answers, strict=True)]
-        return np.asarray(found, np.float32), ()
+        found = {}
+        for a in values:
+            try:
+                found[a] = number(a, "")
+            except ValueError:
+                number(a, _at(a, answers, lines, path, target))                         # says the same, and where
+        return np.fromiter(map(found.__getitem__, answers), np.float32, len(answers)), ()
     if task == "auto" and any(math.isfinite(v) and not float(v).is_integer() for v in numbers):
-        line, word = next((line, a) for line, a, v in zip(lines, answers, values, strict=True) if isinstance(v, str))
-        raise ValueError(f"{path}, line {line}, column {target!r}: {short(word)} where others are numbers; fill it or "
+        word = next(a for a, v in values.items() if isinstance(v, str))
+        raise ValueError(f"{_at(word, answers, lines, path, target)}: {short(word)} where others are numbers; fill it or "
                          "leave the line out")
     if not numeric:
-        values = list(answers)
+        values = {a: a for a in values}
+    names = {values[a]: a for a in reversed(values)}                                     # as each is written first
     if task == "auto":
-        _check_clear(values, path, target, whole)
-    names = dict(zip(reversed(values), reversed(answers), strict=True))                  # as each is written first
+        _check_clear(len(names), len(answers), path, target, whole)
     place = {v: i for i, v in enumerate(sorted(names))}
-    return np.asarray([place[v] for v in values], np.int32), tuple(names[v] for v in place)
+    found = {a: place[v] for a, v in values.items()}
+    return np.fromiter(map(found.__getitem__, answers), np.int32, len(answers)), tuple(names[v] for v in place)
 
 
-def _check_clear(values, path, target, whole):
-    """Refuses to guess whether so many different values are classes."""
-    k, n = len(Counter(values)), len(values)
+def _at(answer, answers, lines, path, target):
+    return f"{path}, line {lines[answers.index(answer)]}, column {target!r}"
+
+
+def _check_clear(k, n, path, target, whole):
+    """Refuses to guess whether k different values in n rows are classes."""
     if k > (WHOLE if whole else WORDS) or (n >= ENOUGH and k > 2 and n < FEW * k):
         what = "whole numbers" if whole else "words"
         regress = ' or task="regress" (--task regress) to predict a number' if whole else ""

@@ -1,9 +1,13 @@
 """Reading, splitting, scaling, and a sentence for every file that is not as it should be."""
 
+import random
+import sys
+
 import numpy as np
 import pytest
 
 from fnnet import data
+from fnnet.data import csv_file, fast_csv
 
 
 def test_digits():
@@ -232,3 +236,43 @@ def test_old_spellings_still_work_with_a_warning(old, new):
     with pytest.warns(DeprecationWarning, match=f"fnnet.data.{old} is now fnnet.data.{new}"):
         assert getattr(data, old) is getattr(data, new)
     assert old not in data.__all__ and not hasattr(data, "standardisation")
+
+
+NUMBERS = ["1", "-2.5", " 3 ", "1e-3", "0.1", "12345678901234567890.123", "+7", ".5", "5.", "1e38", "16777217.0000000001"]
+ODD = ["nan", "inf", "1e39", "1_0", "٣", "0x10", "", "True", "1d3", "a", '"4"', "1 2", "\t6", "é", "1,2", "\r", "\n", "\n\n", " \n"]
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "pandas"])
+@pytest.mark.parametrize("target, task", [("a", "auto"), ("b", "regress"), ("c", "classify")])
+def test_a_library_reads_a_table_as_we_do_or_leaves_it_to_us(tmp_path, monkeypatch, library, target, task):
+    pytest.importorskip(library)
+    monkeypatch.setattr(fast_csv, "SMALL", 1)
+    if library == "pandas":
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+    dice, fast = random.Random(0), 0
+    for case in range(300):
+        rows = [[str(dice.randrange(3)), dice.choice(NUMBERS), dice.choice("xy")] for _ in range(12)]
+        at = ["a", "b", "c"].index(target)
+        rows = [[row[at] if i == at else dice.choice(NUMBERS) for i in range(3)] for row in rows]
+        if case % 2:
+            rows[dice.randrange(12)][dice.randrange(3)] = dice.choice(ODD)
+        end = dice.choice(["\n", "\r\n"])
+        text = end.join([",".join(row) for row in [["a", " b", "c"], *rows]]) + end * dice.randrange(3)
+        (path := tmp_path / "t.csv").write_bytes(dice.choice([b"", b"\xef\xbb\xbf"]) + text.encode())
+        header = ["a", "b", "c"]
+        fast += fast_csv.plain_numbers(path, header, 1, target, ",") is not None
+        found = [outcome(path, target, task)]
+        with monkeypatch.context() as slow:
+            slow.setattr(csv_file, "plain_numbers", lambda *_: None)
+            found.append(outcome(path, target, task))
+        assert found[0] == found[1], text
+    assert fast > 100
+
+
+def outcome(path, target, task):
+    """Everything about a table, or the error."""
+    try:
+        table = data.read_csv(path, target, task=task)
+    except ValueError as error:
+        return str(error)
+    return table.x.tobytes(), table.x.shape, table.y.tobytes(), table.y.dtype, table.features, table.classes
