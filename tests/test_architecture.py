@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fnnet"
 TOP = {"pyproject.toml", "README.md", "LICENSE", "fnnet", "tests", "examples", "bench"}
 PLAIN = {"jax", "numpy"}
-EXTRAS = {"sklearn", "matplotlib", "tqdm", "orbax", "safetensors", "tensorboardX"}         # only ever inside a function
+EXTRAS = {"sklearn", "matplotlib", "tqdm", "orbax", "safetensors", "tensorboardX", "pandas", "pyarrow", "PIL"}  # only inside a function
 MAY_IMPORT = {
     "rule": {"jax", "numpy"},
     "sample": {"jax"},

@@ -18,7 +18,8 @@ def read_csv(path: str | Path, target: str, *, delimiter: str = ",", task: str =
     A target of text (sorted by name) or of a few different whole numbers is a class, one of other numbers a number.
     Where that is unclear, of 214 different whole numbers for instance, task="classify" or "regress" says which. Numbers
     are written with the digits 0 to 9, a point and an exponent: 1_000 and digits of other scripts are errors. Every
-    column must have a name of its own. Where pyarrow or pandas is installed a plain file takes a tenth of the time. For text among the columns and missing values there are read_cells and Columns.
+    column must have a name of its own. Where pyarrow or pandas is installed a plain file takes a tenth of the time. For
+    text among the columns and missing values there are read_cells and Columns.
     """
     path = existing(path)
     found = records(path, delimiter)

@@ -1,0 +1,45 @@
+"""Images in folders, one folder for each class, by Pillow."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from fnnet.data.files import existing_folder, reading
+from fnnet.data.table import Table
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP"}
+
+
+def read_images(folder: str | Path, *, size: tuple[int, int] | None = None, channels: int = 3) -> Table:
+    """x [n h w c] float32 from 0 to 1 and y [n], of folder/CLASS/IMAGE: PNG, JPEG, BMP and WebP files, in the order of
+    their names. Classes are the folders, sorted by name; other files are passed over.
+
+    size=(h, w) resizes (bilinear); without it all images must be of one size. channels=1 makes them gray. Raises
+    ValueError for a file that is damaged, of another format than its name says, or of more than 89 million pixels.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError("read_images reads with Pillow, which is not installed: pip install 'fnnet[images]'") from None
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 3, red, green and blue, or 1, gray; got {channels!r}")
+    if size is not None and not (isinstance(size, tuple) and len(size) == 2 and all(type(s) is int and s > 0 for s in size)):
+        raise ValueError(f"size must be (height, width) in pixels; got {size!r}: write size=(32, 32)")
+    folder = existing_folder(folder)
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    files = [(path, y) for y, inside in enumerate(classes) for path in sorted(inside.iterdir()) if path.suffix.lower() in FORMATS]
+    if not files:
+        raise ValueError(f"{folder} has no images: {folder}/CLASS/IMAGE.png is wanted, a folder for each class")
+    images = []
+    for path, _ in files:
+        with reading(path, "image"), warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning), \
+                Image.open(path, formats=[FORMATS[path.suffix.lower()]]) as image:
+            image = image.convert("RGB" if channels == 3 else "L")
+            images.append(np.asarray(image if size is None else image.resize(size[::-1], Image.Resampling.BILINEAR)))
+        if images[-1].shape != images[0].shape:
+            (h, w), (h0, w0) = images[-1].shape[:2], images[0].shape[:2]
+            raise ValueError(f"images must be of one size; got {h}×{w} in {path} and {h0}×{w0} in {files[0][0]}: write "
+                             f"size=({h0}, {w0})")
+    x = np.divide(np.stack(images), 255, dtype=np.float32)
+    return Table(x.reshape(*x.shape[:3], channels), np.asarray([y for _, y in files], np.int32), (), tuple(c.name for c in classes))
