@@ -359,6 +359,25 @@ def test_rope_is_a_product_of_complex_numbers():
     chex.assert_trees_all_equal(ops.rope(x, several), ops.rope(x, positions))
 
 
+def test_rope_of_neighbors_of_some_features_and_of_given_angles():
+    x, places, dy = draw((2, 7, 3, 8)), jnp.arange(7), draw((2, 7, 3, 8), 5)
+    order = np.array([0, 2, 4, 6, 1, 3, 5, 7])                  # neighbors become the two halves
+    chex.assert_trees_all_close(ops.rope(x, places, interleaved=True)[..., order], ops.rope(x[..., order], places), rtol=1e-12)
+    some = ops.rope(x, places, features=6)
+    chex.assert_trees_all_close(some[..., :6], ops.rope(x[..., :6], places), rtol=1e-12)
+    chex.assert_trees_all_equal(some[..., 6:], x[..., 6:])
+    angles = np.outer(np.arange(7), 10000.0 ** (-np.arange(4) / 4))
+    chex.assert_trees_all_close(ops.rope(x, angles), ops.rope(x, places), rtol=1e-9, atol=1e-9)
+    chex.assert_trees_all_close(ops.rope(x, np.stack([angles] * 2)), ops.rope(x, angles), rtol=1e-12)
+    _, pull = jax.vjp(ops.rope, x, jnp.asarray(angles))
+    _, plain = jax.vjp(ops.rope.reference, x, jnp.asarray(angles))
+    chex.assert_trees_all_close(pull(dy), plain(dy), rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match=r"angles \[t k\] or \[n t k\], k = 4 for .*, or places as integers; got float64\[7, 3\]"):
+        ops.rope(x, jnp.zeros((7, 3)))
+    with pytest.raises(ValueError, match=r"features of rope must be an even number.*features=3"):
+        ops.rope(x, places, features=3)
+
+
 def test_products_of_turned_vectors_depend_on_the_distance():
     q, k = draw((1, 1, 1, 8), 1), draw((1, 1, 1, 8), 2)
     at = lambda x, place: ops.rope(x, jnp.array([place]))[0, 0, 0]
