@@ -18,7 +18,7 @@ from fnnet.layers.conv import (
     LpPool,
     MaxPool,
 )
-from fnnet.layers.generation import generate
+from fnnet.layers.generation import beam_search, generate
 from fnnet.layers.layer import Function, Layer, as_layer, watch
 from fnnet.layers.norm import (
     BatchNorm,
@@ -38,7 +38,7 @@ __all__ = ["GRU", "LSTM", "RNN", "AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool"
            "Embedding", "First", "Flatten", "Frozen", "Function", "Gated", "GlobalAvgPool", "GlobalMaxPool",
            "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "LoRA", "LpPool", "MaxPool", "Maxout",
            "MultiHeadAttention", "PReLU", "Parallel", "Positions", "RMSNorm", "Repeat", "Residual", "Serial", "Shared",
-           "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "generate", "initializers",
-           "transformer_block", "watch", "with_cache"]
+           "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "beam_search", "generate",
+           "initializers", "transformer_block", "watch", "with_cache"]
 
 _hints.give(__name__)

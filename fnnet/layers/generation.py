@@ -8,7 +8,7 @@ from fnnet.layers.attention import with_cache
 from fnnet.layers.layer import as_layer
 from fnnet.numeric import is_whole
 
-__all__ = ["generate"]
+__all__ = ["beam_search", "generate"]
 
 
 def generate(net, params, state, prompt, steps, *, key=None, temperature=1.0, top_k=None, top_p=None, end=None):
@@ -32,6 +32,54 @@ def generate(net, params, state, prompt, steps, *, key=None, temperature=1.0, to
         write = _compiled
     return write(*settings, params, state, prompt, key, jnp.float32(temperature), None if top_p is None else
                  jnp.float32(top_p))
+
+
+def beam_search(net, params, state, prompt, steps, *, width=4, end=None):
+    """The likeliest of the texts that keeping the `width` best at each place finds: texts [n width steps] of the
+    prompt's dtype and their log-probabilities [n width], the best first
+
+    prompt [n t] integers; net as in `generate`, and causal. width=kˢᵗᵉᵖˢ looks at all texts of k symbols. After the
+    symbol `end` a text is `end` alone, at no cost. Where there are fewer texts than width, the last have −∞.
+
+    One compiled loop. Each place applies the network to the whole text anew, n·width texts at once: for small networks
+    and short texts.
+    """
+    net, prompt = as_layer(net), jnp.asarray(prompt)
+    _check(prompt, steps, None, 0, None, None, True, "beam_search")
+    if not (is_whole(width) and width >= 1):
+        raise ValueError(f"the width of beam_search must be a whole number above 0; got {width!r}")
+    search = _search
+    if _hashable(net):
+        search = _compiled_search
+    return search(net, int(steps), int(width), end, params, state, prompt)
+
+
+def _search(net, steps, width, end, params, state, prompt):
+    n, t = prompt.shape
+
+    def step(i, carry):
+        texts, total = carry
+        scores, _ = net.apply(params, state, texts.reshape(n * width, t + steps))
+        if scores.shape[:2] != (n * width, t + steps):
+            raise ValueError(f"beam_search takes a network from texts [n t] to scores [n t k]; got scores "
+                             f"{list(scores.shape)} of a text {[n * width, t + steps]}")
+        here = lax.dynamic_index_in_dim(scores, t + i - 1, 1, keepdims=False)
+        gain = jax.nn.log_softmax(here.astype(jnp.float32)).reshape(n, width, -1)
+        k = gain.shape[-1]
+        if end is not None:
+            last = lax.dynamic_index_in_dim(texts, t + i - 1, 2, keepdims=False)
+            ended = ((last == end) & (i > 0))[..., None]
+            gain = jnp.where(ended, jnp.where(jnp.arange(k)[None, None] == end, 0.0, -jnp.inf), gain)
+        total, best = lax.top_k((total[..., None] + gain).reshape(n, width * k), width)
+        texts = jnp.take_along_axis(texts, (best // k)[..., None], 1)
+        return lax.dynamic_update_slice_in_dim(texts, (best % k)[..., None].astype(texts.dtype), t + i, 2), total
+    texts = jnp.pad(jnp.repeat(prompt[:, None], width, 1), ((0, 0), (0, 0), (0, steps)))
+    alone = jnp.full((n, width), -jnp.inf, jnp.float32).at[:, 0].set(0)             # at first all texts are one
+    texts, total = lax.fori_loop(jnp.int32(0), jnp.int32(steps), step, (texts, alone))
+    return texts[..., t:], total
+
+
+_compiled_search = jax.jit(_search, static_argnums=(0, 1, 2, 3))
 
 
 def _written(net, steps, top_k, end, greedy, params, state, prompt, key, temperature, top_p):
@@ -93,13 +141,13 @@ def _hashable(net):
     return True
 
 
-def _check(prompt, steps, key, temperature, top_k, top_p, greedy):
+def _check(prompt, steps, key, temperature, top_k, top_p, greedy, name="generate"):
     if prompt.ndim != 2 or not jnp.issubdtype(prompt.dtype, jnp.integer) or not prompt.shape[1]:
-        raise ValueError(f"generate takes prompts [n t] of integers, of one symbol at least; got "
+        raise ValueError(f"{name} takes prompts [n t] of integers, of one symbol at least; got "
                          f"{prompt.dtype}{list(prompt.shape)}: of one text write prompt[None]")
-    for name, number in (("steps", steps), ("top_k", top_k)):
-        if not (is_whole(number) and number >= 1) and not (name == "top_k" and number is None):
-            raise ValueError(f"the {name} of generate must be a whole number above 0; got {number!r}")
+    for setting, number in (("steps", steps), ("top_k", top_k)):
+        if not (is_whole(number) and number >= 1) and not (setting == "top_k" and number is None):
+            raise ValueError(f"the {setting} of {name} must be a whole number above 0; got {number!r}")
     if isinstance(temperature, int | float) and not temperature >= 0:
         raise ValueError(f"the temperature of generate must be 0 or more; got {temperature!r}")
     if isinstance(top_p, int | float) and not 0 < top_p <= 1:

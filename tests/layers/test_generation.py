@@ -67,6 +67,36 @@ def test_a_text_ends_with_its_end():
     np.testing.assert_array_equal(written(table, [[0], [2]], 5, temperature=0, end=3), [[1, 2, 3, 3, 3], [3, 3, 3, 3, 3]])
 
 
+def test_a_beam_as_wide_as_there_are_texts_finds_the_likeliest_of_all():
+    table = normal(3, (3, 3), "float32")
+    net, params = layers.Embedding(3, 3), {"w": table}
+    logs = np.asarray(jax.nn.log_softmax(table))
+    for end in (None, 2):
+        known = {}
+        for text in np.ndindex(3, 3, 3):
+            total, before, ended, kept = 0.0, 0, False, []
+            for symbol in text:
+                symbol = end if ended else symbol
+                total += 0 if ended else logs[before, symbol]
+                kept, before, ended = [*kept, symbol], symbol, ended or symbol == end
+            known[tuple(kept)] = total
+        best = sorted(known, key=known.get, reverse=True)
+        texts, total = layers.beam_search(net, params, {}, jnp.zeros((2, 1), "int32"), 3, width=27, end=end)
+        assert texts.shape == (2, 27, 3) and texts.dtype == jnp.int32
+        np.testing.assert_array_equal(texts[1, :len(best)], best)
+        np.testing.assert_allclose(total[1, :len(best)], [known[text] for text in best], rtol=1e-5)
+        assert (total[1, len(best):] == -jnp.inf).all()
+    greedy = layers.generate(net, params, {}, jnp.zeros((2, 1), "int32"), 3, temperature=0)
+    np.testing.assert_array_equal(layers.beam_search(net, params, {}, jnp.zeros((2, 1), "int32"), 3, width=1)[0][:, 0], greedy)
+
+
+def test_a_beam_without_width_is_refused():
+    with pytest.raises(ValueError, match="the width of beam_search must be a whole number above 0; got 0"):
+        layers.beam_search(BIGRAMS, {"w": jnp.eye(5)}, {}, jnp.zeros((1, 1), "int32"), 2, width=0)
+    with pytest.raises(ValueError, match=r"beam_search takes prompts \[n t\]"):
+        layers.beam_search(BIGRAMS, {"w": jnp.eye(5)}, {}, jnp.zeros(1, "int32"), 2)
+
+
 @pytest.mark.parametrize("settings, said", [
     ({}, r"needs a key: write key=jax.random.key\(0\), or temperature=0 for the likeliest"),
     ({"temperature": -1.0}, "must be 0 or more; got -1.0"),
