@@ -30,7 +30,7 @@ ELSEWHERE = {
     "layers.GroupNorm": "groupnormalization",
     "layers.InstanceNorm": "instancenorm1d instancenorm2d instancenorm3d instancenormalization",
     "layers.RMSNorm": "rmsnormalization",
-    "layers.SpectralNorm": "spectralnormalization",
+    "layers.SpectralNorm": "spectralnormalization", "layers.WeightNorm": "weightnormalization",
     "layers.Dropout": "dropout1d dropout2d dropout3d spatialdropout2d",
     "layers.StochasticDepth": "droppath",
     "layers.MultiHeadAttention": "selfattention multiheaddotproductattention multiheadedattention",

@@ -27,6 +27,7 @@ from fnnet.layers.norm import (
     LayerNorm,
     RMSNorm,
     SpectralNorm,
+    WeightNorm,
     WeightStandardization,
 )
 from fnnet.layers.products import Bilinear, Gated, LoRA
@@ -38,7 +39,7 @@ __all__ = ["GRU", "LSTM", "RNN", "AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool"
            "Embedding", "First", "Flatten", "Frozen", "Function", "Gated", "GlobalAvgPool", "GlobalMaxPool",
            "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "LoRA", "LpPool", "MaxPool", "Maxout",
            "MultiHeadAttention", "PReLU", "Parallel", "Positions", "RMSNorm", "Repeat", "Residual", "Serial", "Shared",
-           "SpectralNorm", "StochasticDepth", "WeightStandardization", "as_layer", "beam_search", "generate",
-           "initializers", "transformer_block", "watch", "with_cache"]
+           "SpectralNorm", "StochasticDepth", "WeightNorm", "WeightStandardization", "as_layer", "beam_search",
+           "generate", "initializers", "transformer_block", "watch", "with_cache"]
 
 _hints.give(__name__)

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 
 from fnnet import ops
 from fnnet.layers.basic import DenseStack
-from fnnet.layers.layer import Layer, as_layer, count, given, shape_and_dtype
+from fnnet.layers.layer import Layer, as_layer, count, given, roles_of, shape_and_dtype
 from fnnet.numeric import is_whole, wide
 
-__all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm", "SpectralNorm", "WeightStandardization"]
+__all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm", "SpectralNorm", "WeightNorm",
+           "WeightStandardization"]
 
 
 class _Normalisation(Layer):
@@ -179,6 +180,36 @@ class SpectralNorm(Layer):
         params = {**params, "w": ops.spectral_normalize(w, u, v)}
         y, after = self.layer.apply(params, state["layer"], x, key=key, train=train)
         return y, {"u": u, "layer": after}
+
+
+@dataclass(frozen=True, repr=False)
+class WeightNorm(Layer):
+    """The layer inside with γ·w/‖w‖ in the place of its weights w, ‖w‖ the length of each output's weights
+    [Salimans & Kingma 2016]
+
+    params are those of the layer inside and gamma [k], which is ‖w‖ at first, so that the layer begins as it is; the
+    state is that of the layer inside.
+    """
+    layer: Layer
+
+    def __post_init__(self):
+        object.__setattr__(self, "layer", as_layer(self.layer))
+
+    def init(self, key, x):
+        params, state = self.layer.init(key, x)
+        w = _weights(self, params)
+        return {**params, "gamma": ops.l2_norm(w, axis=tuple(range(w.ndim - 1)))}, state
+
+    def apply(self, params, state, x, *, key=None, train=False):
+        w, gamma = _weights(self, params), given(self, params, "gamma")
+        direction = ops.l2_normalize(w, axis=tuple(range(w.ndim - 1)))
+        inside = {name: p for name, p in params.items() if name != "gamma"}
+        w = direction * gamma.reshape((1,) * (w.ndim - 1) + (-1,))
+        return self.layer.apply({**inside, "w": w}, state, x, key=key, train=train)
+
+    def roles(self, params):
+        inside = {name: p for name, p in params.items() if name != "gamma"}
+        return {**roles_of(self.layer, inside), "gamma": "scale"}
 
 
 @dataclass(frozen=True, repr=False)

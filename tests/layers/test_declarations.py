@@ -56,7 +56,7 @@ DEFAULTS = {
     "LayerNorm": "(*, eps=1e-05, scale=True, bias=True)", "RMSNorm": "(*, eps=1e-06, scale=True)",
     "GroupNorm": "(groups, *, eps=1e-05, scale=True, bias=True)",
     "InstanceNorm": "(*, eps=1e-05, scale=True, bias=True)",
-    "SpectralNorm": "(layer, steps=1)", "WeightStandardization": "(layer, eps=1e-05)",
+    "SpectralNorm": "(layer, steps=1)", "WeightNorm": "(layer)", "WeightStandardization": "(layer, eps=1e-05)",
     "RNN": "(features, *, activation='tanh', reverse=False, last=False, weights=glorot(distribution='normal'), "
            "recurrent=orthogonal(gain=1.0))",
     "GRU": "(features, *, reset='after', reverse=False, last=False, weights=glorot(distribution='normal'), "

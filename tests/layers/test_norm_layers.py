@@ -17,6 +17,7 @@ from fnnet.layers import (
     RMSNorm,
     Serial,
     SpectralNorm,
+    WeightNorm,
     WeightStandardization,
 )
 
@@ -35,6 +36,7 @@ NETS = {
     "InstanceNorm alone": InstanceNorm(scale=False, bias=False),
     "SpectralNorm": SpectralNorm(Dense(6)),
     "SpectralNorm, two steps": SpectralNorm(Dense(6, bias=False), steps=2),
+    "WeightNorm": WeightNorm(Dense(6)),
     "WeightStandardization": WeightStandardization(Dense(6)),
     "both": SpectralNorm(WeightStandardization(Dense(6))),
 }
@@ -100,6 +102,17 @@ def test_spectral_norm_has_spectral_norm_1_and_learns_u_only_when_training():
         state = apply(state)
     np.testing.assert_allclose(np.linalg.norm(matrix(state), 2), 1, rtol=1e-10)
     np.testing.assert_allclose(matrix(state) * np.linalg.norm(np.asarray(params["w"]), 2), params["w"], rtol=1e-10)
+
+
+def test_weight_norm_begins_as_the_layer_is_and_turns_without_growing():
+    plain, net = Dense(6), WeightNorm(Dense(6))
+    params, state = net.init(KEY, X)
+    chex.assert_trees_all_close(net.apply(params, state, X)[0], plain.apply(plain.init(KEY, X)[0], {}, X)[0], rtol=1e-12)
+    assert net.roles(params) == {"w": "weight", "b": "bias", "gamma": "scale"}
+    dw = jax.grad(lambda w: jnp.sin(net.apply({**params, "w": w}, state, X)[0]).sum())(params["w"])
+    np.testing.assert_allclose((np.asarray(dw) * params["w"]).sum(0), np.zeros(6), atol=1e-12)      # across w, output by output
+    twice = net.apply({**params, "w": 2 * params["w"]}, state, X)[0]
+    chex.assert_trees_all_close(twice, net.apply(params, state, X)[0], rtol=1e-12)
 
 
 def test_standardised_weights_have_mean_0_and_variance_1():
