@@ -1,5 +1,7 @@
 """Which rows make which batch."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -38,6 +40,20 @@ def rows_of(data, rows):
         spread = jax.typeof(a).sharding
         over = [None] * (rows.ndim - 1) + list(spread.spec)
         return a.at[rows].get(mode="promise_in_bounds", out_sharding=jax.P(*over) if any(over) else None)
+    return jax.tree.map(take, data)
+
+
+def part_of(data, start, stop):
+    """The rows from `start` to `stop`. On an Explicit mesh they are spread over the devices as the data are, where they go into as
+    many equal parts; else each device has them all."""
+    def take(a):
+        spread = jax.typeof(a).sharding
+        if not any(spread.spec):
+            return a[start:stop]
+        names = spread.spec[0] or ()
+        parts = math.prod(spread.mesh.shape[name] for name in ((names,) if isinstance(names, str) else names))
+        first = spread.spec[0] if (min(stop, a.shape[0]) - start) % parts == 0 else None
+        return a.at[start:stop].get(out_sharding=jax.P(first, *spread.spec[1:]))
     return jax.tree.map(take, data)
 
 

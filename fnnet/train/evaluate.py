@@ -11,7 +11,7 @@ import numpy as np
 
 from fnnet.evaluation import evaluation_params
 from fnnet.objects import Frozen
-from fnnet.train.batching import check_data, is_arrays, weights_of
+from fnnet.train.batching import check_data, is_arrays, part_of, weights_of
 from fnnet.train.checks import check_kinds, check_run
 from fnnet.train.loading import walk
 from fnnet.train.metrics import Collected, Mean, number
@@ -47,7 +47,7 @@ class Evaluate(Frozen):
             yield from (jax.tree.map(jnp.asarray, batch) for batch in walk(self.data))
             return
         for start in range(0, jax.tree.leaves(self.data)[0].shape[0], self.batch_size):
-            yield jax.tree.map(lambda a, i=start: a[i:i + self.batch_size], self.data)
+            yield part_of(self.data, start, start + self.batch_size)
 
     @functools.cached_property
     def _measure(self):

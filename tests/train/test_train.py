@@ -242,6 +242,19 @@ def test_an_optax_optimizer_trains_a_network():
     assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
 
 
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Explicit, pytest.param(jax.sharding.AxisType.Auto, marks=pytest.mark.slow)])
+def test_an_evaluation_in_batches_of_data_spread_over_devices(kind):
+    x = normal(5, (32, 4), jnp.float64)
+    data, run = (x, jnp.argmax(x[:, :3], 1)), train.init(NET, optim.sgd(0.1), jax.random.key(6), x)
+    objective = train.supervised(NET, ops.softmax_cross_entropy)
+    want = train.make_evaluate(objective, data)(run)
+    with jax.set_mesh(jax.make_mesh((4,), ("data",), axis_types=(kind,))):
+        spread, everywhere = jax.device_put(data, jax.P("data")), jax.device_put(run, jax.P())
+        for batch_size in (32, 8, 12, 5):       # the last of 8 rows, and batches that do not go into four parts
+            got = train.make_evaluate(objective, spread, batch_size=batch_size)(everywhere)
+            assert got.keys() == want.keys() and all(abs(got[name] - want[name]) < 1e-12 for name in want)
+
+
 @pytest.mark.parametrize("kind, copied", [      # each of either once; the other pairs are slow tests
     (jax.sharding.AxisType.Explicit, True), (jax.sharding.AxisType.Auto, False),
     pytest.param(jax.sharding.AxisType.Auto, True, marks=pytest.mark.slow),
