@@ -183,12 +183,15 @@ class Low(NamedTuple):
         return mine, worst(auto)
 
     def _types(self, got, y, low):
-        gradients = got[len(y):]
-        for i, a in zip(self.p.real, gradients):
-            if a.dtype != low[i].dtype:
-                self.findings.fails("structure", f"the cotangent of {self.p.names[i]} is {a.dtype} where it is {low[i].dtype}")
+        """At the precisions given a fault, elsewhere a limit: a constant in float32 makes a cotangent float32, and JAX takes it."""
+        tell = self.findings.fails if self.name in given_types(self.p) else self.findings.note
+        with jax.enable_x64(self.evaluation.session):   # which a Python number is float64 in, or not
+            dtypes = [jax.dtypes.canonicalize_dtype(low[i].dtype) for i in self.p.real]
+        for i, a, dtype in zip(self.p.real, got[len(y):], dtypes):
+            if a.dtype != dtype:
+                tell("structure", f"the cotangent of {self.p.names[i]} is {a.dtype} where it is {dtype}")
         if [a.dtype for a in y] != [a.dtype for a in got[:len(y)]]:
-            self.findings.fails("structure", f"the value is {got[0].dtype}, and {y[0].dtype} under differentiation, for {self.name}")
+            tell("structure", f"the value is {got[0].dtype}, and {y[0].dtype} under differentiation, for {self.name}")
 
     def _explained(self, text, low, cts, got, want, allowed, wrong, values, long, kinds):
         """What conditioning, autodiff's own error nearby, or a kink does not explain is a fault."""
