@@ -9,12 +9,14 @@ from fnnet.verify.case.inputs import draw
 from fnnet.verify.case.programs import pullback
 from fnnet.verify.case.spec import Domain
 from fnnet.verify.oracle import differences, tolerance
-from fnnet.verify.oracle.reference import primitives
+from fnnet.verify.oracle.reference import plain_program, primitives
 
 F64, F32 = (float(np.finfo(t).eps) for t in (np.float64, np.float32))
 ITERATED, DIFFERENCED = 1e-9, 1e-10     # precision of what iterates a number of times, and of differences
 CONVERGED = 1e-7        # of autodiff through a loop that ends when it has converged: it, and not the implicit derivative, is cut off
 STEP = 1e-3                             # of differences, where these are the truth
+ASIDE, SAME = 0.3, 1e-9                 # of a matrix's largest element; relative difference of what is computed in another order
+DECOMPOSED = ("cholesky", "eigh", "triangular_solve")
 ESTIMATOR = ("the function is constant between its jumps and its rule is not 0: taken for a straight-through estimator, and looked at "
              "for all but its formula; give the formula as reference=lambda x: x + stop_gradient(f(x) - x)")
 STOPPED = ("the rule agrees with central differences, and autodiff of the function inside it does not (a stop_gradient?): differences were "
@@ -123,6 +125,21 @@ def bounds(at, jaxpr, cts, rng):
         if d.kind == "int" and not d.said and not d.below and np.ndim(p.leaves[i]):
             domains[i] = d._replace(high=_highest(at, i, d, cts))
     return p._replace(domains=tuple(domains))
+
+
+def aside(x, rng):
+    """A matrix near x that is neither symmetric nor triangular: where x can be inverted it mostly can too."""
+    return x + ASIDE * rng.normal(size=np.shape(x)) * tolerance.largest(x)
+
+
+def reads_part(at, i, x, cts):
+    """Whether the reference decomposes, and makes of the matrix x what it makes of its symmetric part, or of a triangle of it: then it is a
+    function of such matrices alone. x·A·x reads the symmetric part too, and is one of all matrices."""
+    def values(x):
+        return at.run([x if j == i else v for j, v in enumerate(at.p.leaves)], cts).reference.values
+    if not any(e.primitive.name in DECOMPOSED for e in primitives(plain_program(at.p))):
+        return False
+    return any(tolerance.measure(values(part), values(x)) < SAME for part in ((x + np.swapaxes(x, -1, -2)) / 2, np.tril(x), np.triu(x)))
 
 
 def forgotten(at, cts):

@@ -3,13 +3,14 @@
 import numpy as np
 
 from fnnet.verify.case.inputs import invented
-from fnnet.verify.oracle import tolerance
+from fnnet.verify.oracle import oracle, tolerance
 from fnnet.verify.probes.evaluation import look
 from fnnet.verify.probes.findings import Findings
 
 # What an example suggests of an argument of which nobody said anything.
 SUGGESTED = {"distribution": "sums to 1 over its last axis", "onehot": "is 1 in one place of each row and 0 elsewhere",
              "binary": "is 0 or 1"}
+MATRICES = {"symmetric": "symmetric", "definite": "symmetric", "triangular": "triangular"}
 
 NEAR = 16               # how much the inputs may grow where differences are the truth, which see neither kinks nor far ends
 
@@ -26,6 +27,7 @@ def run(p, evaluation, findings):
         look(findings, name, label, at, *evaluation.tried[-1][2:])
     if not (p.numeric or p.endless):
         _beyond(at, rng, evaluation.cts, findings)
+        _general(at, rng, evaluation.cts, findings)
 
 
 def _beyond(at, rng, cts, findings):
@@ -33,8 +35,23 @@ def _beyond(at, rng, cts, findings):
     p = at.p
     for i in [i for i, d in enumerate(p.domains) if d.word in SUGGESTED and not d.said]:
         leaves, quiet = [np.abs(rng.normal(size=np.shape(v))) if j == i else v for j, v in enumerate(p.leaves)], Findings.empty()
-        found = at.run(leaves, cts).reference
-        known = all(np.isfinite(a).all() for a in tolerance.numbers([*found.values, *found.grads]))
-        if known and not look(quiet, "inputs", "", at, leaves, cts):
+        if _known(at, leaves, cts) and not look(quiet, "inputs", "", at, leaves, cts):
             findings.note("inputs", f"works only where {p.names[i]} {SUGGESTED[p.domains[i].word]}: the reference takes other numbers, and "
                                     "there the gradient is not the reference's")
+
+
+def _general(at, rng, cts, findings):
+    """A symmetric or triangular example, where the reference reads the whole matrix: then any other is as good."""
+    p = at.p
+    for i in [i for i, d in enumerate(p.domains) if d.word in MATRICES and not d.said]:
+        x = oracle.aside(p.leaves[i], rng)
+        leaves = [x if j == i else v for j, v in enumerate(p.leaves)]
+        if _known(at, leaves, cts) and not oracle.reads_part(at, i, x, cts):
+            word = MATRICES[p.domains[i].word]
+            look(findings, "inputs", f"{p.names[i]} not {word} (where it always is, the spec says so: \"{p.names[i]}: f[N, N] "
+                                     f"{p.domains[i].word}\")", at, leaves, cts)
+
+
+def _known(at, leaves, cts):
+    found = at.run(leaves, cts).reference
+    return all(np.isfinite(a).all() for a in tolerance.numbers([*found.values, *found.grads]))

@@ -94,6 +94,9 @@ def variants(p, found, thorough=True):
     """(label, problem) at other shapes."""
     yield from _ranks(p, thorough)
     yield from _broadcast(p, found, thorough)
+    if thorough and not any(d.dims for d in p.domains):
+        yield from _less(p, found)
+        yield from _neighbors(p, found)
     n = len(found)
     if not n:
         return
@@ -140,7 +143,7 @@ def _broadcast(p, found, thorough):
 
 
 BROADCAST = {False: 2, True: 6}                 # axes, in the quick form and in the thorough one
-UNDECLARED = "an axis more in front"
+UNDECLARED, LESS = "an axis more in front", "an axis less in front"
 ONE = "batch of one"
 ANEW = ", which it is not at the shapes given"
 AS_MANY = ", of the same size"
@@ -166,6 +169,31 @@ def _ranks(p, thorough):
         if arrays and np.ndim(p.leaves[arrays[0]]) > 1 and np.size(p.leaves[arrays[0]]) and p.domains[arrays[0]].kind == "float":
             more_rows = _with_axis(p, arrays[:1], np.shape(p.leaves[arrays[0]])[0])
             yield f"{UNDECLARED} of {p.names[arrays[0]]}{AS_MANY}", more_rows
+
+
+def _less(p, found):
+    """One example of a batch, without its axis."""
+    first = next((i for i, d in enumerate(p.domains) if d.kind == "float" and np.ndim(p.leaves[i])), None)
+    axes = next((g for g in found if (first, 0) in g), ((first, 0),))
+    arrays = [i for i, axis in axes if axis == 0]
+    if first is not None and len(arrays) == len(axes) and np.ndim(p.leaves[first]) > 1 and np.shape(p.leaves[first])[0]:
+        q = p._replace(leaves=[v[0] if i in arrays else v for i, v in enumerate(p.leaves)])
+        if _runs(q, {}):
+            yield f"{LESS} of {' and '.join(p.names[i] for i in arrays)}", q
+
+
+NEIGHBORS = 3           # axes
+
+
+def _neighbors(p, found):
+    """One axis of the next size, where that goes by itself and the one after does not: an odd length beside its frequencies."""
+    grouped, count = {axis for g in found for axis in g}, 0
+    for axis in [(i, a) for i in p.real for a in range(np.ndim(p.leaves[i]))]:
+        size = _size(p, axis)
+        changed = next(({axis: s} for s in (size + 1, size - 1) if size > 2 and axis not in grouped and _runs(p, {axis: s})), None)
+        if changed and count < NEIGHBORS:
+            count += 1
+            yield f"axis {axis[1]} of {p.names[axis[0]]} of size {changed[axis]}, by itself", resized(p, changed)
 
 
 def longer(p):

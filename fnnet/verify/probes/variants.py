@@ -73,8 +73,12 @@ def _settings(p, vary, thorough):
 
 
 def _others(value):
-    """Other values of a plain number, such as nobody promised."""
-    return (not value,) if isinstance(value, bool) else (0.5 * value, 1.5 * value) if isinstance(value, float) and value else ()
+    """Other values of a plain number, such as nobody promised: of a count or an axis its neighbors, but none of nothing."""
+    if isinstance(value, bool):
+        return (not value,)
+    if isinstance(value, int):
+        return tuple(v for v in (value - 1, value + 1) if v or value < 0)
+    return (0.5 * value, 1.5 * value) if isinstance(value, float) and value else ()
 
 
 def _given_by_position(p):
@@ -85,45 +89,55 @@ def _given_by_position(p):
 
 
 def run(p, evaluation, findings):
-    """The given kind of inputs, a few draws, ties."""
-    at, rng, programs = evaluation.at, evaluation.rng, evaluation.programs
-    for name, (q, promised) in evaluation.variants.items():
+    """Each that the reference takes; what nobody promised may raise, or ask for more memory than there is."""
+    for (kind, label), (q, promised) in evaluation.variants.items():
         evaluation.in_time()
-        kind, label = name
-        if name in evaluation.declined:
+        if (kind, label) in evaluation.declined:
             if promised and kind == "settings":
-                findings.raised("settings", evaluation.declined[name], f"the reference, at {label}")
-            continue
-        cts = evaluation.jobs[name][1][-1]
-        if error := programs[name].error:
+                findings.raised("settings", evaluation.declined[kind, label], f"the reference, at {label}")
+        elif error := evaluation.programs[kind, label].error:
             if promised or (label == shapes.ONE and _runs(q.f, q) and _runs(None, shapes.longer(p))):
                 findings.raised(kind, error, f"{label}: {q.show()}")
             else:
                 what = f"{type(error).__name__}: {sentence(error)[:100]}"
                 findings.note(kind, f"works only elsewhere than at {label}, where it raises {what}")
-            continue
-        here = evaluator(q, programs[name], cts, at.gradients.eps, np.random.default_rng(3), like=at)
-        if label.endswith(shapes.AS_MANY):
-            if not _any_rank(here, cts):
-                continue
-        elif label.startswith(shapes.UNDECLARED) and not _lane_by_lane(here, at, cts):
-            continue
-        if kind == "shapes":
-            evaluation.resized[label] = here
-        where = f"{label}: {q.show()}"
-        seen = Findings.empty() if label.endswith(shapes.ANEW) else findings      # of that nobody promised anything
-        look(seen, kind, where, here, q.leaves, cts)
-        for scale in (1.0, 3.0, 0.3):
-            leaves = [draw(d, np.shape(v), rng, v, scale) for d, v in zip(q.domains, q.leaves)]
-            look(seen, kind, where + ", another draw", here, leaves, [rng.normal(size=np.shape(c)) for c in cts])
-        look(seen, kind, where + ", cotangent of ones", here, q.leaves, [np.ones(np.shape(c)) for c in cts])
-        if q.numeric:
-            continue
-        for what in (lambda v: rng.integers(-3, 4, size=v.shape) * 0.5, lambda v: 0 * v, lambda v: 50 * np.sign(v)):
-            leaves = [what(v) if d.free else v for d, v in zip(q.domains, q.leaves)]
-            look(seen, kind, where + ", ties and ends", here, leaves, cts)
-        if seen is not findings and seen.failed:
-            findings.note(kind, f"works only elsewhere than at {label}: there the gradient is not the reference's")
+        else:
+            try:
+                _tried(kind, label, q, evaluation, findings)
+            except jax.errors.JaxRuntimeError as error:
+                if promised or "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                evaluation.resized.pop(label, None)
+                findings.note(kind, f"not looked at {label}: {q.show()}, where it runs out of memory")
+
+
+def _tried(kind, label, q, evaluation, findings):
+    """The given kind of inputs, a few draws, ties."""
+    at, rng, program, cts = evaluation.at, evaluation.rng, evaluation.programs[kind, label], evaluation.jobs[kind, label][1][-1]
+    here = evaluator(q, program, cts, at.gradients.eps, np.random.default_rng(3), like=at)
+    if label.endswith(shapes.AS_MANY):
+        if not _any_rank(here, cts):
+            return
+    elif label.startswith((shapes.UNDECLARED, shapes.LESS)):
+        whole, one = (here, at) if label.startswith(shapes.UNDECLARED) else (at, here)
+        if not _lane_by_lane(whole, one):
+            return
+    if kind == "shapes":
+        evaluation.resized[label] = here
+    where = f"{label}: {q.show()}"
+    seen = Findings.empty() if label.endswith(shapes.ANEW) else findings      # of that nobody promised anything
+    look(seen, kind, where, here, q.leaves, cts)
+    for scale in (1.0, 3.0, 0.3):
+        leaves = [draw(d, np.shape(v), rng, v, scale) for d, v in zip(q.domains, q.leaves)]
+        look(seen, kind, where + ", another draw", here, leaves, [rng.normal(size=np.shape(c)) for c in cts])
+    look(seen, kind, where + ", cotangent of ones", here, q.leaves, [np.ones(np.shape(c)) for c in cts])
+    if q.numeric:
+        return
+    for what in (lambda v: rng.integers(-3, 4, size=v.shape) * 0.5, lambda v: 0 * v, lambda v: 50 * np.sign(v)):
+        leaves = [what(v) if d.free else v for d, v in zip(q.domains, q.leaves)]
+        look(seen, kind, where + ", ties and ends", here, leaves, cts)
+    if seen is not findings and seen.failed:
+        findings.note(kind, f"works only elsewhere than at {label}: there the gradient is not the reference's")
 
 
 def _runs(f, q):
@@ -153,14 +167,15 @@ def _any_rank(here, cts):
                                                       and tolerance.measure([np.swapaxes(a, 0, 1)], [b]) < SAME) for a, b in zip(one, two))
 
 
-def _lane_by_lane(here, at, cts):
-    """Whether the reference, given one more axis in front, does what it did without for each element of that axis: then it was
+def _lane_by_lane(whole, one):
+    """Whether the reference, given one more axis in front, does what it does without for each element of that axis: then it was
     written for any number of axes, and the rule must be right for them too."""
-    q, p, nothing = here.p, at.p, [np.zeros(s) for s in at.shapes]
-    whole = tolerance.numbers(here.run(q.leaves, cts).reference.values)
-    for k in range(shapes.more(p)):
-        lane = [v[k] if np.ndim(v) > np.ndim(u) else v for u, v in zip(p.leaves, q.leaves)]
-        one = tolerance.numbers(at.run(lane, nothing).reference.values)
-        if any(a.shape[1:] != b.shape or a.ndim != b.ndim + 1 or tolerance.measure([a[k]], [b]) > SAME for a, b in zip(whole, one)):
+    def values(at, leaves):
+        return tolerance.numbers(at.run(leaves, [np.zeros(s) for s in at.shapes]).reference.values)
+    given, together = whole.p.leaves, values(whole, whole.p.leaves)
+    mapped = [i for i, (u, v) in enumerate(zip(one.p.leaves, given)) if np.ndim(v) > np.ndim(u)]
+    for k in range(len(given[mapped[0]])):
+        alone = values(one, [v[k] if i in mapped else v for i, v in enumerate(given)])
+        if any(a.shape[1:] != b.shape or a.ndim != b.ndim + 1 or tolerance.measure([a[k]], [b]) > SAME for a, b in zip(together, alone)):
             return False
     return True
