@@ -12,9 +12,11 @@ import numpy as np
 from fnnet import sample
 from fnnet.measure.error import relative_error, worst_element
 from fnnet.table import table
+from fnnet.verify.case.device import host, rounding, session, within
 from fnnet.verify.case.programs import quick
 from fnnet.verify.check import check
 from fnnet.verify.gradient import numeric_gradient
+from fnnet.verify.oracle.reference import primitives
 from fnnet.verify.probes.nonfinite import smooth
 from fnnet.verify.report.report import Report
 
@@ -96,10 +98,11 @@ def audit(rule, *, seed=0, precisions=(), examples=None, reference=None):
                          f"(\"float32\", \"bfloat16\"), and was given {', '.join(map(str, unknown))}")
     if not rule.examples:
         raise ValueError(f"{rule!r} has no example to audit: write {rule.__name__}.example({rule.arrays[0]}='n d', ...)")
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+    given = session()
+    with host(), jax.numpy_dtype_promotion("standard"):
         checks = []
         for i, example in enumerate(rule.examples[:examples]):
-            checks += [Check(i, *found) for found in _example(rule, reference or rule.reference, example, seed, i == 0, precisions)]
+            checks += [Check(i, *found) for found in _example(rule, reference or rule.reference, example, seed, i == 0, precisions, given)]
     failed = next((check.example for check in checks if not check.ok), None)
     return Audit(rule.__name__, checks, None if failed is None else _explained(rule, reference, rule.examples[failed], seed))
 
@@ -137,7 +140,7 @@ def _cases(rule, reference, example, seed, dtype):
     return [_Case(functools.partial(f, **settings), arrays, real) for f in (rule, reference)]
 
 
-def _example(rule, reference, example, seed, thorough, precisions):
+def _example(rule, reference, example, seed, thorough, precisions, given):
     cases = hand, plain = _cases(rule, reference, example, seed, jnp.float64)
     floats = tuple(hand.floats)
     cotangents = _like(jax.eval_shape(hand.of, *floats), seed + 1)
@@ -167,7 +170,7 @@ def _example(rule, reference, example, seed, thorough, precisions):
         chosen = [np.asarray(g).reshape(-1)[places] for g, (places, _) in zip(jax.tree.leaves(got[1]), numeric)]
         yield _agree("differences", chosen, [d for _, d in numeric])
     for precision in precisions or ("float32",)[:thorough]:
-        yield _narrow(cases, right, cotangents, precision)
+        yield _narrow(cases, right, cotangents, precision, given)
     if not thorough:
         return
     y, pull = jax.vjp(hand.of, *floats)
@@ -211,8 +214,9 @@ def _transforms(hand, right, cotangents):
     yield _agree("remat", remat, right(floats))
 
 
-def _narrow(cases, right, cotangents, precision):
-    """In low precision the rule may err as much as autodiff does, some times over, and by the rounding of what it is given."""
+def _narrow(cases, right, cotangents, precision, session):
+    """In low precision, on the session's device, the rule may err as much as autodiff does there, some times over, and by the rounding
+    of what it is given, or of products in float32."""
     dtype = jnp.dtype(precision)
     narrow = [case._replace(arrays=_cast(case.arrays, dtype)) for case in cases]
     limit = float(WORSE_THAN_AUTODIFF[precision])
@@ -220,11 +224,14 @@ def _narrow(cases, right, cotangents, precision):
     if outputs != wanted:
         return precision, float("inf"), limit, f"the value is {outputs[0]} where the reference's is {wanted[0]}"
     floats, given = tuple(narrow[0].floats), tuple(_cast(c, t) for c, t in zip(cotangents, outputs, strict=True))
-    both = quick(lambda floats, cotangents: [jax.vjp(case.of, *floats)[1](cotangents) for case in narrow])(floats, given)
+    with within(session._replace(x64=True)):
+        program = quick(lambda floats, cotangents: [jax.vjp(case.of, *floats)[1](cotangents) for case in narrow]).trace(floats, given)
+        both = jax.device_get(program.lower().compile()(floats, given))
+        least = max(float(jnp.finfo(dtype).eps), rounding(primitives(program.jaxpr)))
     truth = right(_cast(floats, jnp.float64), _cast(given, jnp.float64))
-    eps, worst = float(jnp.finfo(dtype).eps), 0.0
+    worst = 0.0
     for ours, autodiffs, exact in zip(*([np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(g)] for g in (*both, truth))):
-        allowed = np.maximum(np.abs(autodiffs - exact), eps * np.abs(exact).max(initial=0)) + 1e-37
+        allowed = np.maximum(np.abs(autodiffs - exact), least * np.abs(exact).max(initial=0)) + 1e-37
         known = np.isfinite(exact) & np.isfinite(autodiffs)
         times = np.where(np.isfinite(ours), np.abs(ours - exact) / allowed, np.inf)
         worst = max(worst, float(times[known].max(initial=0)))

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from fnnet.verify.case.case import read
+from fnnet.verify.case.device import host, session
 from fnnet.verify.case.example import arguments
 from fnnet.verify.case.inputs import draw
 from fnnet.verify.case.programs import Late, both, build
@@ -66,16 +67,17 @@ def check(f, *args, reference=None, settings=None, vary=None, spec=None, argnums
     seconds     the most that the check may take; what was not looked at by then is said
     budget      {"saved": bytes, "temp": bytes, "seconds": of value and gradient, "ulp": error at the dtype given}
 
-    Truth is autodiff of the reference in float64, whatever the session's precision; central differences stand beside it.
+    Truth is autodiff of the reference in float64 on the CPU, whatever the session's precision and device; central differences stand
+    beside it. float32 and bfloat16 run on the session's device, and may err as much more as products are rounded there.
     """
     started = time.perf_counter()
     if unknown := (budget or {}).keys() - {*memory.LIMITED}:
         raise ValueError(f"a budget limits {', '.join(memory.LIMITED)}; got {', '.join(sorted(unknown))}")
     args = args or (tuple(arguments(f, spec, seed)) if spec else ())
-    given = {"thorough": thorough, "session": bool(jax.config.jax_enable_x64), "vary": vary or {}, "budget": budget or {},
+    given = {"thorough": thorough, "session": session(), "vary": vary or {}, "budget": budget or {},
              "until": started + (math.inf if seconds is None else seconds), "rng": np.random.default_rng(987_000 + seed)}
     findings, figures, at = Findings.empty(), {}, None
-    with (jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), jax.debug_nans(False),
+    with (host(), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), jax.debug_nans(False),
           np.errstate(all="ignore")):
         case = read(f, args, reference or reference_of(f), settings or {}, spec, argnums, domains)
         if types := _outputs(case, findings):

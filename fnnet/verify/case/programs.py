@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnet.verify.case.case import is_real
+from fnnet.verify.case.device import host, on_cpu, within
 
 # The algebraic simplifier of JAX 0.10 makes batched products that its own code generator aborts on; without it, empty ones do.
 FIXED = tuple(map(int, jax.__version__.split(".")[:2])) > (0, 10)
@@ -28,7 +29,7 @@ OPTIONS = {"xla_backend_optimization_level": 0} | (JAX_0_10 if jax.__version__.s
 
 def quick(f):
     """jax.jit without the last optimisations of machine code: the same operations, compiled in a third of the time on a CPU."""
-    return jax.jit(f, compiler_options=OPTIONS if jax.default_backend() == "cpu" else None)
+    return jax.jit(f, compiler_options=OPTIONS if on_cpu() else None)
 
 
 class Pulled(NamedTuple):
@@ -107,15 +108,16 @@ class Program(NamedTuple):
 
 
 def build(jobs, until=math.inf):
-    """Traces (function, arguments[, x64]) by name one after the other, and compiles each beside the others meanwhile."""
+    """Traces (function, arguments[, session]) by name one after the other, and compiles each beside the others meanwhile: on the CPU, or
+    where that session computes."""
     programs = {}
-    for name, (function, args, *wide) in jobs.items():
+    for name, (function, args, *session) in jobs.items():
         try:
             if time.perf_counter() > until:
                 raise Late
-            with jax.enable_x64(wide[0] if wide else True):
+            with within(session[0]) if session else host():
                 traced = jax.jit(function).trace(*args)
-                programs[name] = Program(traced.jaxpr, POOL.submit(_compile, traced.lower(), args), until)
+                programs[name] = Program(traced.jaxpr, POOL.submit(_compile, traced.lower(), args, on_cpu()), until)
         except Exception as error:                      # whatever the function under test raises is a finding
             future = Future()
             future.set_exception(error)
@@ -123,8 +125,8 @@ def build(jobs, until=math.inf):
     return programs
 
 
-def _compile(lowered, args):
-    if jax.default_backend() != "cpu":
+def _compile(lowered, args, for_cpu):
+    if not for_cpu:
         return lowered.compile()
     empty = any(np.size(a) == 0 for a in jax.tree.leaves(args) if hasattr(a, "shape"))
     try:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fnnet.verify.case.case import Case
+from fnnet.verify.case.device import Session
 from fnnet.verify.case.programs import Late, Program
 from fnnet.verify.oracle import tolerance
 from fnnet.verify.oracle.tolerance import Scale, assess, measure, numbers
@@ -46,7 +47,7 @@ class Evaluation:
     more: list                              # and other cotangents
     rng: np.random.Generator
     thorough: bool
-    session: bool                           # x64 outside
+    session: Session                        # precision and device outside
     vary: dict
     budget: dict
     until: float                            # by time.perf_counter, when the check must end

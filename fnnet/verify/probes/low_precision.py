@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnet.verify.case.case import MIXED
+from fnnet.verify.case.device import host, rounding, within
 from fnnet.verify.case.programs import Program, both
 from fnnet.verify.oracle import tolerance
+from fnnet.verify.oracle.reference import primitives
 from fnnet.verify.oracle.tolerance import TIMES, numbers
 from fnnet.verify.probes.evaluation import Evaluation, Evaluator
 from fnnet.verify.probes.findings import Finding, Findings, sentence
@@ -54,7 +56,7 @@ def prepare(p, evaluation):
         large = {label: resized[label] for label in long if narrow and label in resized}
         for label, q in ({"": p} | large).items():
             xs, others = q.split(cast(q, q.leaves, name))
-            with jax.enable_x64(evaluation.session):
+            with within(evaluation.session):
                 try:
                     types = jax.eval_shape(lambda *xs, q=q, others=others: q.of_real(q.reference, others)(*xs)[0], *xs)
                 except Exception:                       # the reference itself is not made for this precision
@@ -78,7 +80,9 @@ def run(p, evaluation, findings):
             else:
                 findings.note(name, f"refused, aloud: {type(error).__name__}, {sentence(error)[:120]}")
             continue
-        one = Low(evaluation, findings, resized.get(label, at), program, name, [np.asarray(c).dtype for c in cts], [])
+        with within(evaluation.session):
+            rounded = rounding(primitives(program.jaxpr))
+        one = Low(evaluation, findings, resized.get(label, at), program, name, [np.asarray(c).dtype for c in cts], [], rounded)
         usual = []                                      # errors at ordinary inputs
         where = f"{label}: {one.p.show()}" if label else "the inputs given"
         sums = bool(label) and name in given
@@ -107,6 +111,18 @@ def _cases(name, tried, p, cts):
             yield f"cotangent times 2^{k}", p.leaves, [2.0**k * np.asarray(c, np.float64) for c in cts]
 
 
+class Kind(NamedTuple):
+    """A precision: the error of its results, its smallest and its largest number."""
+    eps: float
+    tiny: float
+    max: float
+
+
+def _kind(dtype, rounding):
+    found = jnp.finfo(dtype)
+    return Kind(max(float(found.eps), rounding), float(found.tiny), float(found.max))
+
+
 class Low(NamedTuple):
     """A program in low precision beside the one in float64."""
     evaluation: Evaluation
@@ -116,6 +132,7 @@ class Low(NamedTuple):
     name: str
     dtypes: list            # of the cotangents
     typical: list           # size of each array at the inputs given
+    rounding: float         # of products in float32
 
     @property
     def p(self):
@@ -123,12 +140,12 @@ class Low(NamedTuple):
 
     def low(self, leaves, cts):
         """(the rule's values and gradients, autodiff's, as they come; the number of values)."""
-        with jax.enable_x64(self.evaluation.session):
+        with within(self.evaluation.session):
             plain, _, (y, _, g), (y0, _, g0) = self.program(*self.p.split(leaves), cts)
         return [*plain, *g], [*y0, *g0], y
 
     def exact(self, leaves, cts):
-        with jax.enable_x64(True):
+        with host():
             y, _, g = self.at.run(wide(self.p, leaves), [np.asarray(c, np.float64) for c in cts]).reference
         return numbers([*y, *g])
 
@@ -140,7 +157,7 @@ class Low(NamedTuple):
         cts = [np.asarray(c).astype(t) for c, t in zip(cts, self.dtypes)]
         got, auto, y = self.low(low, cts)
         self._types(got, y, low)
-        kinds = [jnp.finfo(a.dtype) for a in auto]
+        kinds = [_kind(a.dtype, self.rounding) for a in auto]
         got, auto, want = numbers(got), numbers(auto), self.exact(low, cts)
         auto = want if self.p.numeric else auto
         values = len(y)
@@ -185,7 +202,7 @@ class Low(NamedTuple):
     def _types(self, got, y, low):
         """At the precisions given a fault, elsewhere a limit: a constant in float32 makes a cotangent float32, and JAX takes it."""
         tell = self.findings.fails if self.name in given_types(self.p) else self.findings.note
-        with jax.enable_x64(self.evaluation.session):   # which a Python number is float64 in, or not
+        with jax.enable_x64(self.evaluation.session.x64):   # a Python number is float64 there, or not
             dtypes = [jax.dtypes.canonicalize_dtype(low[i].dtype) for i in self.p.real]
         for i, a, dtype in zip(self.p.real, got[len(y):], dtypes):
             if a.dtype != dtype:

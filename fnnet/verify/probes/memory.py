@@ -8,6 +8,7 @@ import numpy as np
 
 from fnnet.measure.compare import kept
 from fnnet.table import size
+from fnnet.verify.case.device import within
 
 LIMITED = ("saved", "temp", "seconds", "ulp")      # what a budget may limit
 
@@ -29,7 +30,7 @@ def run(p, evaluation, findings):
     figures["saved bytes"] = f"{size(mine[0])} (autodiff {size(theirs[0])}), besides {size(mine[1])} of arguments"
     found = {"saved": mine[0]}
     if "temp" in budget or "seconds" in budget or evaluation.thorough:
-        made, args = _value_and_gradient(p)
+        made, args = _value_and_gradient(p, evaluation.session._replace(x64=True))
         analysis = made.memory_analysis()
         found["temp"] = int(analysis.temp_size_in_bytes) if analysis else 0
         figures["temp bytes"] = size(found["temp"])
@@ -41,7 +42,7 @@ def run(p, evaluation, findings):
             findings.fails("budget", f"{name}: {found[name]:g}, more than the {budget[name]:g} allowed")
 
 
-def _value_and_gradient(p):
+def _value_and_gradient(p, session):
     """The program of f at the dtypes given, compiled as a user's would be."""
     leaves = [v if d.kind in ("static", "key") else jnp.asarray(v, t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
     xs, others = p.split(leaves)
@@ -49,7 +50,8 @@ def _value_and_gradient(p):
     def run(xs, others):
         y, pull, _ = jax.vjp(p.of_real(p.f, others), *xs, has_aux=True)
         return y, pull([jnp.ones_like(o) for o in y])
-    return jax.jit(run).lower(xs, others).compile(), (xs, others)
+    with within(session):
+        return jax.jit(run).lower(xs, others).compile(), (xs, others)
 
 
 def _median_seconds(made, args):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnnet.verify.case.device import on_cpu
 from fnnet.verify.case.programs import OPTIONS
 from fnnet.verify.oracle import tolerance
 from fnnet.verify.probes.findings import Finding
@@ -97,7 +98,7 @@ def _donated(findings, at, xs, others, cts, seed, of_truth):
     def both(xs):
         y, pull, _ = jax.vjp(p.of_real(p.f, others), *xs, has_aux=True)
         return y, pull(seed)
-    options = OPTIONS if jax.default_backend() == "cpu" else None
+    options = OPTIONS if on_cpu() else None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Some donated buffers were not usable")
         try:

@@ -7,7 +7,7 @@ import numpy as np
 
 def run(p, evaluation, findings):
     """Dtypes, weak types and float0 of what comes out, at the dtypes given and in the precision of the session."""
-    with jax.enable_x64(evaluation.session):
+    with jax.enable_x64(evaluation.session.x64):
         _structure(findings, p._replace(dtypes=tuple(t and _canonical(t) for t in p.dtypes)))
 
 
