@@ -66,12 +66,15 @@ def recur(x, w):
 
 
 def recur_back(steps):
+    """Through the last so many steps."""
     def back(g, x, w):
         hs = jax.lax.scan(lambda h, x: (jnp.tanh(x + w * h), h), jnp.zeros_like(x[0]), x)[1]
-        dx, dw = jnp.zeros_like(x), jnp.zeros_like(w)
-        for t in range(len(x) - 1, max(-1, len(x) - 1 - steps), -1):
-            g = g * (1 - jnp.tanh(x[t] + w * hs[t])**2)
-            dx, dw, g = dx.at[t].set(g), dw + g * hs[t], g * w
+
+        def step(carry, at):
+            (g, dw), (x, h, t) = carry, at
+            g = jnp.where(t >= -steps, g * (1 - jnp.tanh(x + w * h)**2), 0)
+            return (g * w, dw + g * h), g
+        (_, dw), dx = jax.lax.scan(step, (g, jnp.zeros_like(w)), (x, hs, jnp.arange(-len(x), 0)), reverse=True)
         return dx, dw
     return back
 
