@@ -17,6 +17,7 @@ from fnnet.verify.case.programs import quick
 from fnnet.verify.check import check
 from fnnet.verify.gradient import numeric_gradient
 from fnnet.verify.oracle.reference import primitives
+from fnnet.verify.probes.findings import place, sentence
 from fnnet.verify.probes.nonfinite import smooth
 from fnnet.verify.report.report import Report
 
@@ -102,7 +103,14 @@ def audit(rule, *, seed=0, precisions=(), examples=None, reference=None):
     with host(), jax.numpy_dtype_promotion("standard"):
         checks = []
         for i, example in enumerate(rule.examples[:examples]):
-            checks += [Check(i, *found) for found in _example(rule, reference or rule.reference, example, seed, i == 0, precisions, given)]
+            cases = _cases(rule, reference or rule.reference, example, seed, jnp.float64)
+            try:
+                for found in _example(rule, cases, example, seed, i == 0, precisions, given):
+                    checks.append(Check(i, *found))
+            except Exception as error:                  # whatever a rule raises is a failed check
+                if not _differentiable(cases[1]):
+                    raise
+                checks.append(Check(i, "runs", float("inf"), 0.0, f"raises {type(error).__name__}: {sentence(error)}{place(error)}"))
     failed = next((check.example for check in checks if not check.ok), None)
     return Audit(rule.__name__, checks, None if failed is None else _explained(rule, reference, rule.examples[failed], seed))
 
@@ -140,8 +148,17 @@ def _cases(rule, reference, example, seed, dtype):
     return [_Case(functools.partial(f, **settings), arrays, real) for f in (rule, reference)]
 
 
-def _example(rule, reference, example, seed, thorough, precisions, given):
-    cases = hand, plain = _cases(rule, reference, example, seed, jnp.float64)
+def _differentiable(case):
+    """Whether the reference itself runs at an example."""
+    try:
+        jax.eval_shape(lambda *floats: jax.vjp(case.of, *floats)[0], *case.floats)
+    except Exception:
+        return False
+    return True
+
+
+def _example(rule, cases, example, seed, thorough, precisions, given):
+    hand, plain = cases
     floats = tuple(hand.floats)
     cotangents = _like(jax.eval_shape(hand.of, *floats), seed + 1)
     directions = tuple(_like(hand.floats, seed + 2))
@@ -165,7 +182,7 @@ def _example(rule, reference, example, seed, thorough, precisions, given):
     names = [rule.arrays[i] for i in hand.real]
     for name, a, b in zip(("value", "gradient", "second order"), got, want):
         yield _agree(name, a, b, names if name == "gradient" else ())
-    if reference is rule.reference:                     # another one says that the gradient is not the value's derivative, on purpose
+    if plain.f.func is rule.reference:                  # another one says that the gradient is not the value's derivative, on purpose
         numeric = numeric_gradient(lambda floats: _dot(_finite(plain.of(*floats)), cotangents), floats, samples=DIFFERENCES)
         chosen = [np.asarray(g).reshape(-1)[places] for g, (places, _) in zip(jax.tree.leaves(got[1]), numeric)]
         yield _agree("differences", chosen, [d for _, d in numeric])

@@ -35,3 +35,10 @@ def test_nan_that_comes_out_as_0_fails():
     def bwd(dy, x):
         return jnp.nan_to_num(dy * jnp.cos(x))
     assert [check.name for check in audit(sine(bwd)).failures] == ["NaN"]
+
+
+def test_what_a_backward_pass_raises_is_a_failed_check_that_names_its_line():
+    def bwd(dy, x):
+        return dy @ x                                   # which do not fit
+    found, = audit(sine(bwd)).failures
+    assert found.name == "runs" and "in bwd, line" in found.note and "return dy @ x" in found.note
