@@ -140,12 +140,20 @@ def _run(closed, args):
             out = _run(eqn.params["call_jaxpr"], given)
         elif eqn.primitive.name in ("jit", "pjit", "remat2", "checkpoint", "closed_call") and _has_rule(eqn):
             out = _run(eqn.params["jaxpr"], given)
+        elif eqn.primitive.name == "shard_map" and _has_rule(eqn):
+            out = _sharded(eqn.params)(*given)
         else:
             params = {name: _without_rules_inside(value) for name, value in eqn.params.items()} if _has_rule(eqn) else eqn.params
             out = eqn.primitive.bind(*given, **eqn.primitive.get_bind_params(params))
             out = out if eqn.primitive.multiple_results else [out]
         env.update(zip(eqn.outvars, out, strict=True))
     return [read(v) for v in jaxpr.outvars]
+
+
+def _sharded(params):
+    """The body of a shard_map, mapped as it was."""
+    return jax.shard_map(lambda *args: tuple(_run(params["jaxpr"], args)), mesh=params["mesh"], in_specs=params["in_specs"],
+                         out_specs=params["out_specs"], check_vma=params["check_vma"], axis_names=set(params["newly_manual_axes"]))
 
 
 def _is_program(value):
