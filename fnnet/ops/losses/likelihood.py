@@ -116,7 +116,7 @@ def multiclass_poly_check(logits, labels, weights, *, epsilon, reduction):
 
 nll.example(log_probability="n k", labels=sample.integers("n", below="k"))
 nll.example(log_probability="n t k", labels=sample.integers("n t", below="k"), weights=sample.positive("n t"))
-nll.example(log_probability="n k", labels=sample.integers("n", below="k"), ignore_index=1, reduction="none")
+nll.example(log_probability="n k", labels=sample.integers("n", below="k"), ignore_index=5, reduction="none")
 multiclass_poly.example(logits="n k", labels=sample.integers("n", below="k"))
 multiclass_poly.example(logits="n t k", labels=sample.integers("n t", below="k"), weights=sample.positive("n t"),
                         epsilon=0.3)

@@ -299,9 +299,8 @@ softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"))
 softmax_cross_entropy.example(logits="n t k", labels=sample.integers("n t", below="k"), weights=sample.positive("n t"))
 softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"), weights=sample.positive("n"),
                               reduction="sum")
-softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k"), reduction="none",
-                              label_smoothing=0.1, z_loss=0.01,
-                              ignore_index=1)
+softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k"), weights=sample.positive("n"),
+                              reduction="none", label_smoothing=0.1, z_loss=0.01, ignore_index=5)
 softmax_cross_entropy.example(logits="n k", labels=sample.distribution("n k"), label_smoothing=0.1, z_loss=0.01)
 multiclass_hinge.example(scores="n k", labels=sample.integers("n", below="k"))
 multiclass_hinge.example(scores="n k", labels=sample.integers("n", below="k"), weights=sample.positive("n"), margin=0.3,
