@@ -80,7 +80,7 @@ def _environment():
     if cores is not None and not (cores.isascii() and cores.isdigit() and int(cores)):
         raise ValueError(f"{VARIABLES['cores']} must be a whole number ≥ 1; got {cores!r}: write {VARIABLES['cores']}=2, "
                          "or another number")
-    return Config(backend, cores and int(cores))
+    return Config(backend, int(cores) if cores else None)
 
 
 @functools.cache

@@ -48,14 +48,14 @@ def by_device(*arrays, default: Callable, **forms: Callable):
     backend = config.current().backend
     if backend == "auto":
         return lax.platform_dependent(*arrays, default=default, **forms)
-    return forms.get(backend, default)(*arrays)
+    return forms.get(backend or "auto", default)(*arrays)
 
 
 def device() -> str:
     """The kind of device that a program is made for where that must be known as it is traced: the configured backend,
     or JAX's default one."""
     backend = config.current().backend
-    return jax.default_backend() if backend == "auto" else backend
+    return jax.default_backend() if backend in ("auto", None) else backend
 
 
 @functools.cache

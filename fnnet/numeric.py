@@ -2,7 +2,8 @@
 
 import functools
 import math
-from numbers import Integral
+from numbers import Integral, Real
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ def wide(dtype):
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
-def widen(x, *others):
+def widen(x, *others) -> list[Any]:       # an array for an array, None for None
     """The arrays in the dtype of computing, which is that of x if it is not narrower than float32; None stays."""
     return [a if a is None else a.astype(wide(x.dtype)) for a in (x, *others)]
 
@@ -84,9 +85,14 @@ def explicit(a):
     return jax.sharding.AxisType.Explicit in (jax.typeof(a).sharding.mesh.axis_types or ())
 
 
-def is_whole(n):
+def is_whole(n) -> TypeGuard[int]:
     """Whether n is a whole number, NumPy's too; a truth is none."""
     return isinstance(n, Integral) and not isinstance(n, bool)
+
+
+def is_real(n) -> TypeGuard[float]:
+    """Whether n is a real number, NumPy's too, and True and False."""
+    return isinstance(n, Real)
 
 
 def check_not_complex(name, **arrays):

@@ -2,13 +2,15 @@
 
 import functools
 import inspect
-from dataclasses import fields
+from dataclasses import Field, fields
+from typing import Any, ClassVar
 
 
 class Frozen:
     """The base of frozen dataclasses with eq=False: equal, and of one hash, where all fields can be hashed and are
     equal and of one type; else (an array or a traced number among the fields) each is equal to itself alone. Pickles
     its fields, nothing cached."""
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]      # a subclass is a dataclass
 
     def __eq__(self, other):
         if self is other:

@@ -10,6 +10,8 @@ import re
 import jax
 import jax.numpy as jnp
 
+from fnnet.trees import Tree
+
 ROLES = ("weight", "bias", "scale", "table")
 DECAYING = ("weight", "table")
 # By the whole name of a parameter, but for digits at its end (b1): ours, and those of lecture notes.
@@ -29,7 +31,7 @@ def of_name(name, rank):
     return WHOLE.get(whole) or (known[-1] if known else "weight" if rank >= 2 else "bias")
 
 
-def by_name(params):
+def by_name(params: Tree) -> Tree:
     """The role of every array of a tree that any library made, by the last name on the way to it and its number of
     axes.
 
@@ -40,7 +42,7 @@ def by_name(params):
     return jax.tree_util.tree_map_with_path(lambda path, a: of_name(_last_name(path), jnp.ndim(a)), params)
 
 
-def decays(params):
+def decays(params: Tree) -> Tree:
     """The mask for weight decay: True for weights and tables, False for biases and scales, by their names
     (`by_name`)."""
     return jax.tree.map(lambda role: role in DECAYING, by_name(params))

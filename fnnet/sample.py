@@ -5,6 +5,7 @@ for each array; a bare string of letters is a normal array of that shape. A numb
 """
 
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +108,7 @@ def tree(**makers):
     return make
 
 
-def inputs(rule, example, *, seed=0, dtype=jnp.float32, large=False):
+def inputs(rule, example, *, seed=0, dtype=jnp.float32, large: bool | Mapping[str, int] = False):
     """The arrays and settings of one of a rule's examples. An array that the example leaves out has its default (None)."""
     arrays = []
     for i, name in enumerate(rule.arrays):

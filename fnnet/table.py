@@ -1,7 +1,10 @@
 """Tables as plain text, as markdown, and figures as one would say them."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-def table(header, rows, *, markdown=False):
+
+def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], *, markdown: bool = False) -> str:
     """Rows of cells under a header, columns aligned: text to the left, figures to the right. In Markdown a | inside a cell is escaped."""
     cells = [[str(cell).replace("|", r"\|") if markdown else str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]

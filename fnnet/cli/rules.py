@@ -4,12 +4,14 @@ import difflib
 import importlib
 import inspect
 import sys
+from typing import Any
 
 from fnnet import ops, verify
 from fnnet.cli import expression
 from fnnet.cli.command import command
 from fnnet.measure.compare import HEADER
 from fnnet.rule import Rule
+from fnnet.rule.signature import written
 from fnnet.table import table
 
 
@@ -35,10 +37,12 @@ def _rules(args):
 
 def _explain(args):
     rule = _find(args.rule)
-    print(f"{rule.__name__}{inspect.signature(rule.reference)}\n\n{inspect.getdoc(rule)}\n")
+    print(f"{rule.__name__}{written(rule.reference)}\n\n{inspect.getdoc(rule)}\n")
     for role, function in (("reference", rule.reference), ("forward", rule.forward), ("backward", rule.backward)):
         print(f"── {role} " + "─" * (60 - len(role)))
-        if function.__qualname__.startswith("Rule."):           # the machinery's own: saves by the names the backward asks for
+        if function is None:
+            print(f"none yet: write a @{rule.__name__}.bwd\n")
+        elif function.__qualname__.startswith("Rule."):           # the machinery's own: saves by the names the backward asks for
             print("the reference; what the backward's arguments name is kept\n")
         else:
             print(inspect.getsource(inspect.unwrap(function)))
@@ -74,7 +78,8 @@ def _audit(args):
 
 def _check(args):
     """The harness, on functions named as module:function."""
-    reference, failed = args.reference and _imported(args.reference), False
+    reference: Any = args.reference and _imported(args.reference)
+    failed = False
     settings = dict(_setting(text) for text in args.settings)
     for name in args.rules:
         f = _imported(name)

@@ -2,43 +2,56 @@
 
 import functools
 import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
 
 from fnnet.rule.derivative import EVERY, as_array, as_taken, differentiable, explained, set_aside
-from fnnet.rule.signature import listed, pick, split
+from fnnet.rule.signature import listed, pick, split, written
+
+P = ParamSpec("P")                      # the parameters of the function that a rule decorates
+R = TypeVar("R")                        # and what it returns: a rule has the same
+F = TypeVar("F", bound=Callable)
 
 BUILT = 64      # of a rule, the settings whose programs are held; the one unused for longest goes first
 
 
-class Rule:
+class Rule(Generic[P, R]):
     """An operation with a hand-written gradient. Call it like the function it decorates; see `rule`."""
+    __name__: str                       # these two are of the function
+    __qualname__: str
 
-    def __init__(self, reference, cast=False):
+    def __init__(self, reference: Callable[P, R], cast: bool = False):
         functools.update_wrapper(self, reference)
         self.reference = reference
-        self.arrays, self.settings = split(reference)
+        self.arrays, settings = split(reference)
+        if settings is None:
+            raise TypeError(f"{self.__name__} takes **settings of any name: name each one after a bare *")
+        self.settings: dict[str, Any] = settings
         defaults = {p.name: p.default for p in inspect.signature(reference).parameters.values()}
         self.defaults = {name: defaults[name] for name in self.arrays if defaults[name] is not inspect.Parameter.empty}
         self._check_defaults()
         self._required = {name for name, default in self.settings.items() if default is inspect.Parameter.empty}
         self.cast = cast                # True: a cotangent is cast to the dtype of its argument
-        self.takes = None               # "real": no complex numbers; "floats": and integers become floats, as in jnp
+        self.takes: str | None = None   # "real": no complex numbers; "floats": and integers become floats, as in jnp
         self.keeps_rules = False        # True: fwd and bwd call functions of the user's, in which rules stay in force
         self._given_forward = False
-        self.forward = self.backward = self._check = None
-        self.examples = []
+        self.forward: Callable[..., tuple[Any, tuple]] | None = None
+        self.backward: Callable[..., Any] | None = None
+        self._check: Callable[..., Any] | None = None
+        self.examples: list[dict[str, Any]] = []
         # With an operation go its compiled programs, one for every shape it was called with: a megabyte or two of each.
         self._built = functools.lru_cache(BUILT)(functools.partial(differentiable, self))
 
-    def fwd(self, forward):
+    def fwd(self, forward: F) -> F:
         """Decorates `forward(*arrays, *, settings) -> y, saved`, where something cleverer is computed or saved."""
         self._check_parameters(forward, "fwd", self.arrays)
         self.forward, self._given_forward = forward, True
         self._built.cache_clear()
         return forward
 
-    def bwd(self, backward):
+    def bwd(self, backward: F) -> F:
         """Decorates `backward(dy, *saved, *, settings) -> cotangents`: one for each array, in order or by name, as in
         `{"q": dq, "k": dk}`; None where there is none."""
         names = self._check_parameters(backward, "bwd")
@@ -53,7 +66,7 @@ class Rule:
         self._built.cache_clear()
         return backward
 
-    def slope(self, derivative):
+    def slope(self, derivative: F) -> F:
         """Decorates the derivative y′ of a pointwise rule, of x, of y or both, or of what its fwd saves."""
         names = self._check_parameters(derivative, "slope")
         if len(self.arrays) != 1:
@@ -72,7 +85,7 @@ class Rule:
         self._built.cache_clear()
         return derivative
 
-    def check(self, check):
+    def check(self, check: F) -> F:
         """Decorates `check(*arrays, *, settings)`, called before every call: it raises an error where shapes,
         settings or (unless they are traced) values are wrong, and so keeps such things out of the mathematics."""
         self._check_parameters(check, "check", self.arrays)
@@ -80,13 +93,15 @@ class Rule:
         self._check = lambda arrays, settings: check(*arrays, **pick(settings, wanted))
         return check
 
-    def example(self, **inputs):
+    def example(self, **inputs: Any) -> None:
         """Inputs to check and time the rule on: `x="n d"` is a normal array of that shape, see fnnet.sample."""
         if unknown := inputs.keys() - {*self.arrays, *self.settings}:
             raise TypeError(f"{listed(unknown)} is neither an array nor a setting of {self!r}")
         self.examples.append(inputs)
 
-    def __call__(self, *arrays, **named):
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        arrays: Sequence[Any] = args
+        named: dict[str, Any] = kwargs
         if named or len(arrays) != len(self.arrays):
             arrays, named = self._bind(arrays, named)
         if self._required and (missing := self._required - named.keys()):
@@ -104,7 +119,7 @@ class Rule:
         try:
             if self._check is not None:
                 self._check(arrays, settings)
-            if plain:
+            if op is None:
                 return self.reference(*jax.tree.map(as_array, tuple(arrays)), **settings)
             return op(*arrays)
         except Exception as error:
@@ -113,12 +128,12 @@ class Rule:
             raise
 
     @property
-    def formula(self):
+    def formula(self) -> str:
         """What the docstring begins with, on one line: the formula and its derivative."""
         return "   ".join(inspect.cleandoc(self.__doc__ or "").partition("\n\n")[0].splitlines())
 
-    def __repr__(self):
-        return f"<rule {self.__name__}{inspect.signature(self.reference)}>"
+    def __repr__(self) -> str:
+        return f"<rule {self.__name__}{written(self.reference)}>"
 
     def __reduce__(self):
         return self.__qualname__                    # pickled and copied by name, equal by identity
@@ -196,7 +211,15 @@ class Rule:
         return forward
 
 
-def rule(reference=None, *, cast=False):
+@overload
+def rule(reference: Callable[P, R], *, cast: bool = False) -> Rule[P, R]: ...
+
+
+@overload
+def rule(reference: None = None, *, cast: bool = False) -> Callable[[Callable[P, R]], Rule[P, R]]: ...
+
+
+def rule(reference: Callable[P, R] | None = None, *, cast: bool = False) -> Rule[P, R] | Callable[..., Rule]:
     """Makes the definition of an operation, in plain JAX, a rule; its gradient follows with `.bwd` or `.slope`.
 
         @rule

@@ -2,12 +2,13 @@
 
 import functools
 from numbers import Integral, Number
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from fnnet.rule.signature import listed, pick, split
 
@@ -73,7 +74,8 @@ def differentiable(rule, key):
             # On a mesh with Explicit axes the partitioner chooses the collectives inside, as it does for autodiff.
             whole = jax.sharding.NamedSharding(explicit[0].mesh, jax.P())
             wanted = tuple(t.sharding if _explicit(t) else whole for t in types.types if real(t))
-            computed = jax.sharding.auto_axes(computed, out_sharding=wanted)
+            automatic: Any = jax.sharding.auto_axes(computed, out_sharding=wanted)      # typed as a decorator, too
+            return automatic(dy, saved)
         return computed(dy, saved)
 
     with_derivative = _with_derivative(cotangents)
@@ -283,7 +285,7 @@ def _captured(rule, settings):
                 value = cell.cell_contents
             except ValueError:                      # a name that has no value yet
                 continue
-            if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value)):
+            if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
                 found.append(name)
             elif callable(value) and not isinstance(value, type(rule)):
                 todo.append(value)

@@ -2,10 +2,11 @@
 
 import functools
 import inspect
+from typing import Any
 
 
 @functools.cache
-def split(f):
+def split(f) -> tuple[list[str], dict[str, Any] | None]:
     """The names of f's positional arguments, and its keyword-only ones with their defaults (None: it takes any)."""
     params = inspect.signature(f).parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in params):
@@ -16,6 +17,13 @@ def split(f):
     return ([p.name for p in params if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)],
             None if any(p.kind is p.VAR_KEYWORD for p in params) else
             {p.name: p.default for p in params if p.kind is p.KEYWORD_ONLY})
+
+
+def written(f):
+    """The signature of f as it is spoken of, without the types: (x, gamma=None, *, eps=1e-05)."""
+    signature = inspect.signature(f)
+    bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 
 
 def pick(settings, wanted):

@@ -1,14 +1,19 @@
 """Setting rules aside: the references in their place, as autodiff would see them."""
 
 import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 
 from fnnet.rule.definition import Rule
 from fnnet.rule.derivative import EVERY, set_aside
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def autodiff(f, *rules):
+
+def autodiff(f: Callable[P, R], *rules: Rule) -> Callable[P, R]:
     """`f` with the references in place of the rules, as autodiff would see it: all of them, or only those named.
 
     Works on functions already jitted, nests, and gives forward mode back: `jax.hessian(autodiff(loss))`.
@@ -19,7 +24,7 @@ def autodiff(f, *rules):
         raise TypeError(f"autodiff sets rules aside; {strangers[0]!r} is not a rule: write autodiff(f, ops.relu, ...)")
 
     @functools.wraps(f, updated=())
-    def plain(*args, **kwargs):
+    def plain(*args: P.args, **kwargs: P.kwargs) -> R:
         now = set_aside.value
         with set_aside(EVERY if now is EVERY or not rules else now | frozenset(rules)):
             return f(*args, **kwargs)
@@ -39,7 +44,7 @@ class Recorder(frozenset):
         return False
 
 
-def used(f, *args, **kwargs):
+def used(f: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Rule]:
     """The rules that f(*args, **kwargs) calls, in the order of their first call; nothing is computed."""
     asked = Recorder()
     with set_aside(asked):
