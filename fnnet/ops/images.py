@@ -49,7 +49,8 @@ def pixel_unshuffle_bwd(dy, *, factor):
 
 
 @rule
-def unfold(x, *, window, strides=1, padding="VALID", dilation=1):
+def unfold(x, *, window: int | tuple, strides: int | tuple = 1, padding: str | int | tuple = "VALID",
+           dilation: int | tuple = 1):
     """y[o, u] = x[s·o + r·u − p],   dx[i] = Σ dy[o, u] over the places o and taps u that see i: fold(dy)
 
     x [n *spatial c] → y [n *places taps c], the patches under a window, its taps row by row; settings as in conv. What
@@ -73,7 +74,8 @@ def unfold_bwd(dy, shape, *, window, strides, padding, dilation):
 
 
 @rule
-def fold(x, *, size, window, strides=1, padding="VALID", dilation=1):
+def fold(x, *, size, window: int | tuple, strides: int | tuple = 1, padding: str | int | tuple = "VALID",
+         dilation: int | tuple = 1):
     """y[i] = Σ x[o, u] over the places o and taps u that see i,   dx[o, u] = dy[s·o + r·u − p]: unfold(dy)
 
     x [n *places taps c] → y [n *size c]: patches of an image of this size, added where they overlap. fold(unfold(x))

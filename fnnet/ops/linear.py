@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -38,7 +39,7 @@ def dense_bwd(dy, x, w, b, *, compute_dtype):
     return dx.astype(x.dtype), dw.astype(w.dtype), db
 
 
-def _as(dtype, a):
+def _as(dtype, a) -> Any:         # None stays
     return a if dtype is None or a is None else a.astype(dtype)
 
 
@@ -70,7 +71,8 @@ def transposed_product(x, g, dtype=None):
     On a CPU the compiler folds a transpose into the product, which then misses the fast routine for some shapes.
     A barrier keeps the transpose apart.
     """
-    run = cpu_form(*x.shape, g.shape[1]).run
+    n, d = x.shape
+    run = cpu_form(n, d, g.shape[1]).run
     if run is _plain:
         return _plain(x, g, dtype)
     return by_device(x, g, cpu=functools.partial(run, dtype=dtype), default=functools.partial(_plain, dtype=dtype))

@@ -9,6 +9,7 @@ from fnnet.numeric import wide
 from fnnet.roles import decays
 from fnnet.rule import rule
 from fnnet.sample import apart, tree
+from fnnet.trees import Tree
 
 __all__ = ["elastic_net", "l1", "l2", "weights_of"]
 
@@ -46,7 +47,7 @@ def elastic_net_bwd(dy, params, *, beta):
     return _each(lambda w: 2 * beta * w + jnp.sign(w), params, dy)
 
 
-def weights_of(params):
+def weights_of(params: Tree) -> list[jax.Array]:
     """The same tree with None in place of every bias and scale: weights and tables alone, which are what `optim.adamw`
     decays too.
 

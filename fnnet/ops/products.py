@@ -57,12 +57,13 @@ def _back(of_p, of_q, of_x, p, q, x):
     return jnp.broadcast_to(jnp.expand_dims(dx, [i for i, letter in enumerate(of_x) if letter not in kept]), x.shape)
 
 
-def _parse(a, b, letters):
+def _parse(a, b, letters) -> tuple[str, str, str]:
     """The letters of a, b and y, with capitals for the dots."""
     *given, of_y = letters.replace(" ", "").replace("->", ",").split(",")
     dots = string.ascii_uppercase[:max(jnp.ndim(x) - len(of_x.replace("...", "")) if "..." in of_x else 0
                                        for of_x, x in zip(given, (a, b), strict=True))]
-    return *(of_x.replace("...", dots) for of_x in given), of_y.replace("...", dots)
+    of_a, of_b, of_y = (of_x.replace("...", dots) for of_x in (*given, of_y))
+    return of_a, of_b, of_y
 
 
 @einsum.check

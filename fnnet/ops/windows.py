@@ -34,7 +34,8 @@ class Window(NamedTuple):
                      s in zip(spatial, self.padding, self.reach, self.strides))
 
 
-def window_of(op, spatial, size, strides=None, padding="VALID", dilation=1):
+def window_of(op, spatial, size, strides=None, padding: str | int | tuple = "VALID",
+              dilation: int | tuple = 1):
     """The window that the settings of an operation describe, over spatial axes of the given lengths; a sentence where
     they are wrong."""
     rank = len(spatial)
@@ -43,7 +44,7 @@ def window_of(op, spatial, size, strides=None, padding="VALID", dilation=1):
     dilation = per_axis(op, "dilation", dilation, rank)
     reach = tuple((k - 1) * r + 1 for k, r in zip(size, dilation))
     if isinstance(padding, str) and padding.upper() in ("SAME", "VALID"):
-        pads = tuple(lax.padtype_to_pads(spatial, reach, strides, padding.upper()))
+        pads: tuple = tuple(lax.padtype_to_pads(spatial, reach, strides, padding.upper()))
     else:
         pads = pairs(op, padding, rank)
     same, padding = str(padding).upper() == "SAME", pads
@@ -73,7 +74,7 @@ def per_axis(op, what, value, rank):
     return numbers
 
 
-def pairs(op, padding, rank):
+def pairs(op, padding, rank) -> tuple:
     """(before, after) for each spatial axis, of one number for all, or of a tuple of numbers or pairs."""
     given = padding if isinstance(padding, tuple) else (padding,) * rank
     both = [p if isinstance(p, tuple) else (p, p) for p in given]

@@ -13,7 +13,7 @@ __all__ = ["log_softmax", "logmeanexp", "logsumexp", "softmax"]
 
 
 @rule
-def softmax(x, where=None, *, axis=-1):
+def softmax(x, where=None, *, axis: int | tuple[int, ...] = -1):
     """yⱼ = eˣʲ/Σₖeˣᵏ,   ∂yⱼ/∂xₖ = yⱼ(δⱼₖ − yₖ),   so dx = y·(dy − Σ dy·y)
 
     x of any shape → y of the same. −∞ among numbers gives 0; +∞, or a row of −∞, gives NaN as in jax.nn. where, True or
@@ -32,7 +32,7 @@ def softmax_bwd(dy, y, where, *, axis):
 
 
 @rule
-def log_softmax(x, where=None, *, axis=-1):
+def log_softmax(x, where=None, *, axis: int | tuple[int, ...] = -1):
     """yⱼ = xⱼ − log Σₖeˣᵏ,   ∂yⱼ/∂xₖ = δⱼₖ − eʸᵏ,   so dx = dy − eʸ·Σ dy
 
     x of any shape → y of the same, with the sums in at least float32, so that wide float16 rows stay finite. −∞ among
@@ -73,7 +73,7 @@ def _left(total, where):
 
 
 @rule
-def logsumexp(x, where=None, *, axis=None, keepdims=False):
+def logsumexp(x, where=None, *, axis: int | tuple[int, ...] | None = None, keepdims=False):
     """y = log Σₖeˣᵏ,   ∂y/∂xₖ = softmax(x)ₖ
 
     x of any shape → y without the axis, the axes or (None) all of them, as in jax.nn. where, True or False of the shape
@@ -101,7 +101,7 @@ def logsumexp_bwd(dy, x, where, top, total):
 
 
 @rule
-def logmeanexp(x, *, axis=None, keepdims=False):
+def logmeanexp(x, *, axis: int | tuple[int, ...] | None = None, keepdims=False):
     """y = log ⟨eˣ⟩ = log Σₖeˣᵏ − log n,   ∂y/∂xₖ = softmax(x)ₖ
 
     x of any shape → y, as in logsumexp.
@@ -112,13 +112,13 @@ def logmeanexp(x, *, axis=None, keepdims=False):
 
 @logmeanexp.fwd
 def logmeanexp_fwd(x, *, axis, keepdims):
-    y, (_, _, *saved) = logsumexp.forward(x.astype(wide(x.dtype)), None, axis=axis, keepdims=keepdims)
+    y, (_, _, *saved) = logsumexp_fwd(x.astype(wide(x.dtype)), None, axis=axis, keepdims=keepdims)
     return (y - _log_count(x, axis, y.dtype)).astype(x.dtype), (x, *saved)
 
 
 @logmeanexp.bwd
 def logmeanexp_bwd(dy, x, top, total):
-    return logsumexp.backward(dy, x, None, top, total)[:1]
+    return logsumexp_bwd(dy, x, None, top, total)[:1]
 
 
 @logsumexp.check

@@ -62,7 +62,7 @@ def _of_support(dy, s, y, axis):
     return (s * (dy - (s * dy).sum(axis, keepdims=True) / s.sum(axis, keepdims=True))).astype(y.dtype)
 
 
-def _below_the_largest(x, axis, scale=1):
+def _below_the_largest(x, axis, scale=1.0):
     """How far scale·x is below the largest, which adds the same to τ; no further than counts."""
     x = x.astype(wide(x.dtype))
     z = (x - lax.stop_gradient(x.max(axis, keepdims=True, initial=-jnp.inf))) * scale

@@ -1,6 +1,8 @@
 """Where a token stands, told to a network that otherwise sees a set."""
 
+import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from fnnet import sample
 from fnnet.numeric import check_real, is_whole, wide
@@ -95,7 +97,7 @@ def rope_check(x, positions, *, base, features):
         raise ValueError(f"the base of rope is above 1, 10000.0 for instance, and was given as {base!r}")
 
 
-def sinusoidal(positions, d, *, base=10000.0, dtype=jnp.float32):
+def sinusoidal(positions: ArrayLike, d: int, *, base: float = 10000.0, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """sin(pθᵢ) and cos(pθᵢ) for i = 0 … d/2 − 1, θᵢ = base^(−2i/d), side by side   [Vaswani et al. 2017]
 
     positions p of any shape, d even → [... d], to be added to the embeddings of tokens. A function, not a rule: it has

@@ -12,7 +12,8 @@ __all__ = ["conv", "conv_transpose"]
 
 
 @rule
-def conv(x, w, b=None, *, strides=1, padding="SAME", dilation=1, groups=1):
+def conv(x, w, b=None, *, strides: int | tuple = 1, padding: str | int | tuple = "SAME", dilation: int | tuple = 1,
+         groups=1):
     """y[o] = Σᵤ x[so + ru]·w[u] + b,   dx[i] = Σ dy[o]·w[u]ᵀ over so + ru = i,   dw[u] = Σₒ x[so + ru]ᵀ·dy[o],
     db = Σ dy
 
@@ -46,7 +47,8 @@ def conv_bwd(dy, x, w, b, *, strides, padding, dilation, groups):
 
 
 @rule
-def conv_transpose(x, w, b=None, *, strides=1, padding="SAME", dilation=1, groups=1):
+def conv_transpose(x, w, b=None, *, strides: int | tuple = 1, padding: str | int | tuple = "SAME",
+                   dilation: int | tuple = 1, groups=1):
     """y[i] = Σ x[o]·w[u] + b over so + ru = i,   dx[o] = Σᵤ dy[so + ru]·w[u]ᵀ,   dw[u] = Σₒ x[o]ᵀ·dy[so + ru],
     db = Σ dy
 

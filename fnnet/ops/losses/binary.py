@@ -6,6 +6,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from fnnet.numeric import explicit, extremes
 from fnnet.ops.losses.reduction import at_least_tiny, by_element, check_alike, check_limits, over_features, reduce
@@ -199,7 +200,7 @@ def check_targets(name, target, remedy=""):
 
 def _certain(probability):
     """Whether all are known to be exactly 0 or 1."""
-    if isinstance(probability, jax.core.Tracer) or not jnp.size(probability):
+    if isinstance(probability, Tracer) or not jnp.size(probability):
         return False
     with jax.ensure_compile_time_eval():
         return extremes(probability * (1 - jnp.asarray(probability))) == (0, 0)

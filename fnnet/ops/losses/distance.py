@@ -1,5 +1,7 @@
 """Losses for how far apart things are."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -115,11 +117,12 @@ def nt_xent_fwd(a, b, weights, *, temperature, reduction):
         others, about = jnp.where(partner, 0, jnp.exp(shifted)).sum(-1), jnp.where(partner, shifted, 0).sum(-1)
         each = jnp.log1p(others + jnp.expm1(about)) - about
         return (each[:a.shape[0]] + each[a.shape[0]:]) / 2, r[:, 0], top, others, about
+    run: Any = forward
     if explicit(a):
         # Every view meets every other, so that the partitioner has to choose who sends what.
         of_a = jax.typeof(a).sharding
-        forward = jax.sharding.auto_axes(forward, out_sharding=(jax.NamedSharding(of_a.mesh, jax.P(of_a.spec[0])),) * 5)
-    loss, r, top, others, about = forward(a, b)
+        run = jax.sharding.auto_axes(forward, out_sharding=(jax.NamedSharding(of_a.mesh, jax.P(of_a.spec[0])),) * 5)
+    loss, r, top, others, about = run(a, b)
     return reduced(loss, weights, reduction, a, b), (a, b, r, top, others, about, loss, weights)
 
 

@@ -134,7 +134,7 @@ def linear_cross_entropy_bwd(dy, x, w, labels, b, top, others, about, loss, weig
         dz = jnp.where(here, at_true[:, None], but_true(z - top[:, None], here) * scale[:, None])
         if label_smoothing:
             dz = dz - everywhere[:, None]
-        if softcap is not None:
+        if slope is not None:
             dz = dz * slope
         if b is not None:
             db = lax.dynamic_update_slice_in_dim(db, dz.sum(0).astype(b.dtype), start, 0)

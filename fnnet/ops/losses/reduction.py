@@ -15,6 +15,7 @@ import math
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from fnnet.form import by_device
 from fnnet.numeric import check_not_complex, check_real, explicit, extremes, is_whole, like, wide, widen
@@ -214,7 +215,7 @@ def _and(words):
 def are_distributions(a):
     """Whether the rows of an array are known to be probabilities: in [0, 1], with sums of 1."""
     low, high = extremes(a)
-    if isinstance(a, jax.core.Tracer) or not jnp.size(a) or low < 0 or not 0 < high <= 1:
+    if isinstance(a, Tracer) or not jnp.size(a) or low < 0 or not 0 < high <= 1:
         return False
     with jax.ensure_compile_time_eval():
         low, high = extremes(jnp.asarray(a, jnp.float32).sum(-1))

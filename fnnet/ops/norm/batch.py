@@ -40,7 +40,8 @@ def batch_norm_fwd(x, gamma, beta, *, eps):
 
 @batch_norm.bwd
 def batch_norm_bwd(dy, x, gamma, beta, near, off, rstd):
-    return _back(*dy, x, gamma, beta, near, off, rstd)
+    dy, dmean, dvar = dy
+    return _back(dy, dmean, dvar, x, gamma, beta, near, off, rstd)
 
 
 @rule

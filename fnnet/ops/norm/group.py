@@ -72,8 +72,8 @@ def _forward(x, gamma, beta, groups, eps):
     off = _pooled(d.mean(1), groups)
     var = jnp.maximum(_pooled((d * d).mean(1), groups) - off * off, 0)
     apart = (*flat.shape[:2], groups, flat.shape[2] // groups)
-    of_blocks = (a[:, None, :, None] for a in (near, off, var))
-    rstd = inverse_deviation(wider, *of_blocks, (1, 3), eps, apart)[1][:, 0, :, 0]
+    mean, rest, spread = (a[:, None, :, None] for a in (near, off, var))
+    rstd = inverse_deviation(wider, mean, rest, spread, (1, 3), eps, apart)[1][:, 0, :, 0]
     y = shifted((d - _spread(off, flat)) * scaled(_spread(rstd, flat), g), b)
     return y.reshape(x.shape).astype(x.dtype), (x, gamma, beta, near, off, rstd)
 

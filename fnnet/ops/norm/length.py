@@ -1,12 +1,11 @@
 """The length of a vector, and vectors of length 1: right at 0, and for numbers whose squares are too large or too
 small."""
 
-from numbers import Real
 
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import check_real, is_whole, like, widen
+from fnnet.numeric import check_real, is_real, is_whole, like, widen
 from fnnet.rule import rule
 from fnnet.sample import apart
 
@@ -14,7 +13,7 @@ __all__ = ["l2_norm", "l2_normalize", "lp_normalize"]
 
 
 @rule
-def l2_norm(x, *, axis=-1, keepdims=False):
+def l2_norm(x, *, axis: int | tuple[int, ...] | None = -1, keepdims=False):
     """y = ‖x‖ = √Σ x²,   dx = x/‖x‖·dy, 0 at x = 0
 
     x of any shape → y without the axis (None: over all), or with an axis of 1 for keepdims. √Σ x² itself has the
@@ -37,7 +36,7 @@ def l2_norm_bwd(dy, x, r):
 
 
 @rule
-def l2_normalize(x, *, axis=-1):
+def l2_normalize(x, *, axis: int | tuple[int, ...] | None = -1):
     """y = x/‖x‖,   dx = (dy − y·Σ dy·y)/‖x‖, both 0 at x = 0
 
     x of any shape → y of the same, of length 1 along the axis (None: over all). Right for lengths from 2·10⁻³⁸ to
@@ -62,7 +61,7 @@ def l2_normalize_bwd(dy, x, r, *, axis):
 
 
 @rule
-def lp_normalize(x, *, p, axis=-1):
+def lp_normalize(x, *, p, axis: int | tuple[int, ...] | None = -1):
     """y = x/‖x‖ₚ,   ‖x‖ₚ = (Σ|x|ᵖ)^(1/p),   dx = (dy − s·Σ dy·y)/‖x‖ₚ,   s = sign(y)·|y|ᵖ⁻¹, all 0 at x = 0
 
     x of any shape → y of the same (axis None: over all), for p ≥ 1; p = ∞, written float("inf"), is the largest |x|,
@@ -152,7 +151,7 @@ def l2_normalize_check(x, *, axis):
 @lp_normalize.check
 def lp_normalize_check(x, *, p, axis):
     check_axis("lp_normalize", x, axis)
-    if isinstance(p, bool) or not isinstance(p, Real) or not p >= 1:
+    if isinstance(p, bool) or not is_real(p) or not p >= 1:
         raise ValueError(f"the p of lp_normalize must be a number from 1 on; got {p!r}")
 
 

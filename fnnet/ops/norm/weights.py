@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -71,7 +72,7 @@ def spectral_normalize_bwd(dy, w, u, v, sigma):
     return like((dw, w), (-share * (wide_v @ matrix), u), (-share * (matrix @ wide_u), v))
 
 
-def power_iteration(w, u, *, steps=1):
+def power_iteration(w: jax.Array, u: jax.Array, *, steps: int = 1) -> tuple[jax.Array, jax.Array]:
     """A better guess of the leading singular vectors of w [... k] as a matrix: u [k] → u [k], v [d], both of length 1
     (0 where W·u is). No gradient passes."""
     check_real("power_iteration", "weights and a vector", w, u)

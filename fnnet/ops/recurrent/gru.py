@@ -72,6 +72,7 @@ def gru_bwd(dy, x, wx, wh, b, bh, h0, lengths, y, gates, starts, *, reset, rever
     wxt, wht = wx.transpose(1, 2, 0), wh.transpose(1, 2, 0)
 
     def chunk(dstates, x, h, y, dy, gates, counts, starts):
+        dh, = dstates
         r, u, n, s = _gates(x, h, wx, wh, b, bh, reset) if gates is None else (a.astype(dy.dtype) for a in gates)
         h_wide = h.astype(dy.dtype)
 
@@ -92,7 +93,7 @@ def gru_bwd(dy, x, wx, wh, b, bh, h0, lengths, y, gates, starts, *, reset, rever
             reset_h = product(dh * to_s, wht[2])
             delta = jnp.stack([reset_h * to_r, dh * to_u, dh * to_s], 1)
             return product(delta[:, :2], wht[:2], 2) + reset_h * r + dh * u, (dh, delta)
-        dh, (whole, delta) = lax.scan(step, *dstates, (dy, to_r, to_u, to_s, r, where(counts, u, 1)),
+        dh, (whole, delta) = lax.scan(step, dh, (dy, to_r, to_u, to_s, r, where(counts, u, 1)),
                                       reverse=not reverse)
 
         dwh = outer(h, delta) if reset == "after" else jnp.concatenate(

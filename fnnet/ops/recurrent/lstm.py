@@ -1,5 +1,7 @@
 """Long short-term memory."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -77,7 +79,7 @@ def lstm_bwd(dy, x, wx, wh, b, h0, c0, p, lengths, y, gates, starts, *, reverse)
     peeping = gates is None and p is not None           # the gates are not known before c, which comes step by step
 
     def chunk(dstates, x, h, y, dy, gates, counts, starts):
-        def cell(c, now):
+        def cell(c, now) -> tuple[Any, Any]:
             """The gates of a step where they were not known, and c before and after it."""
             gates, counts = now
             i, f, g, _ = gates = _gates(gates, c, p) if peeping else gates
@@ -86,7 +88,7 @@ def lstm_bwd(dy, x, wx, wh, b, h0, c0, p, lengths, y, gates, starts, *, reverse)
         xh = jnp.concatenate([x, h], -1)
         if gates is None:
             gates = plus(product(xh, w), b)
-            gates = gates if peeping else _gates(gates)
+            gates = gates if peeping else _gates(gates, None, None)
         else:
             gates = tuple(a.astype(dy.dtype) for a in gates)
         _, (found, c, after) = lax.scan(cell, starts[1], (gates, counts), reverse=reverse)
@@ -118,7 +120,7 @@ def lstm_bwd(dy, x, wx, wh, b, h0, c0, p, lengths, y, gates, starts, *, reverse)
     return dx, dw[:d], dw[d:], db, None if h0 is None else dh, None if c0 is None else dc, dp, None
 
 
-def _gates(z, c=None, p=None):
+def _gates(z, c, p):
     """i, f, g, o of z [... 4 k]; with peepholes of the c before."""
     i, f, g, o = (z[..., gate, :] for gate in range(4))
     if p is not None:

@@ -46,7 +46,8 @@ def rnn_bwd(dy, x, wx, wh, b, h0, lengths, y, starts, *, activation, reverse):
             y, dy, counts = now
             delta = where(counts, back(dh + dy, y), 0)
             return where(counts, product(delta, wh.T), dh), delta
-        dh, delta = lax.scan(step, *dstates, (y.astype(dy.dtype), dy, counts), reverse=not reverse)
+        dh, = dstates
+        dh, delta = lax.scan(step, dh, (y.astype(dy.dtype), dy, counts), reverse=not reverse)
         return (dh,), (outer(x, delta), outer(h, delta), delta.sum((0, 1))), product(delta, wx.T)
     dx, dweights, (dh,) = backward(chunk, (dh,), (wx, wh, b), x, y, dy, None, starts, lengths, reverse)
     return dx, *dweights, None if h0 is None else dh, None

@@ -43,7 +43,8 @@ def forward(step, states, x, lengths, reverse):
         after, (y, kept) = lax.scan(one, states, now, reverse=reverse)
         return after, (y, kept, states)
     states = tuple(a.astype(wide(x.dtype)) for a in states)
-    size = chunk_size(*x.shape[:2], states[0].shape[-1])
+    n, t = x.shape[:2]
+    size = chunk_size(n, t, states[0].shape[-1])
     states, (y, kept, starts) = over_chunks(chunk, states, (split(x, size), counting(x, lengths, size)), reverse)
     return join(y, x.shape[1]), states, kept, starts
 
