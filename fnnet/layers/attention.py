@@ -15,6 +15,7 @@ from fnnet.layers.containers import Residual, Serial
 from fnnet.layers.initializers import glorot
 from fnnet.layers.layer import Layer, as_layer, as_real, count, given, key_for, shape_and_dtype, share, subkey
 from fnnet.layers.norm import LayerNorm
+from fnnet.trees import Tree
 
 __all__ = ["MultiHeadAttention", "transformer_block", "with_cache"]
 
@@ -134,7 +135,9 @@ class MultiHeadAttention(Layer):
                 "position": jnp.zeros((), jnp.int32)}
 
 
-def transformer_block(attention, features, hidden=None, *, rate=0.0, norm=None, activation=ops.gelu):
+def transformer_block(attention: Layer, features: int, hidden: int | None = None, *, rate: float = 0.0,
+                      norm: Callable[[], Layer] | None = None,
+                      activation: Callable[[Any], Any] = ops.gelu) -> Serial:
     """y = h + W₂·g(W₁·norm(h)),   h = x + attention(norm(x)), with a norm before each part
     [Vaswani et al. 2017, Xiong et al. 2020]
 
@@ -149,7 +152,7 @@ def transformer_block(attention, features, hidden=None, *, rate=0.0, norm=None, 
                   Residual(Serial(norm, Dense(hidden), activation, Dense(features), *noise)))
 
 
-def with_cache(net, params, state, n, length):
+def with_cache(net: Any, params: Tree, state: Tree, n: int, length: int) -> Tree:
     """The state of a network, with room for `length` tokens of n sequences in all its layers of attention, and for the
     last h (and c) of its recurrent ones.
 
@@ -166,10 +169,10 @@ def with_cache(net, params, state, n, length):
     if _remembers(getattr(net, "layer", None)):
         raise ValueError(f"{net!r} hands no memory to the layer inside, and cannot go token by token: give the "
                          "network without it")
-    if not getattr(net, "parts", ()):
+    if not (parts := getattr(net, "parts", ())):
         return state
     check_parts(net, params, state)
-    return tuple(with_cache(part, p, s, n, length) for part, p, s in zip(net.parts, params, state))
+    return tuple(with_cache(part, p, s, n, length) for part, p, s in zip(parts, params, state))
 
 
 def _remembers(net):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ class Serial(Layer):
 class Residual(Layer):
     """y = x + f(x)   [He et al. 2016]. A `shortcut`, where shapes differ, is a layer in the place of the first x."""
     body: Layer
-    shortcut: Layer = None
+    shortcut: Layer | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "body", as_layer(self.body))
@@ -57,11 +58,11 @@ class Residual(Layer):
 
     @property
     def parts(self):
-        return self.body, self.shortcut
+        return self.body, cast(Layer, self.shortcut)
 
     def init(self, key, x):
         made = [layer.init(subkey(key, i), x) for i, layer in enumerate(self.parts)]
-        shapes = [output(layer, *m, x).shape for layer, m in zip(self.parts, made)]
+        shapes = [output(layer, params, state, x).shape for layer, (params, state) in zip(self.parts, made)]
         if shapes[0] != shapes[1]:
             raise ValueError(f"Residual adds the body's output {list(shapes[0])} to {list(shapes[1])}: "
                              "give a shortcut that makes them alike, Residual(body, shortcut=Dense(...))")
@@ -99,12 +100,10 @@ class Parallel(Layer):
         outs = [part(layer, i, p, s, x, key=key, train=train)
                 for i, (layer, p, s) in enumerate(zip(self.parts, params, state))]
         ys = [y for y, _ in outs]
-        if self.join == "concat":
-            y = jnp.concatenate(alike(*ys), -1)
-        elif self.join == "sum":
-            y = total(*ys)
-        else:
+        if callable(self.join):
             y = self.join(ys)
+        else:
+            y = jnp.concatenate(alike(*ys), -1) if self.join == "concat" else total(*ys)
         return y, tuple(s for _, s in outs)
 
     def __repr__(self):

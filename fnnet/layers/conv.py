@@ -8,6 +8,7 @@ half its size afterwards. bias=False leaves out b. Weights are He-normal and bia
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 import jax
 
@@ -34,6 +35,7 @@ class _Convolution(Layer):
     weights: Callable = he()
     biases: Callable = zeros()
     parameters = {"w": "weight", "b": "bias"}
+    op: ClassVar[Callable[..., jax.Array]]
 
     def __post_init__(self):
         count(self, "features", self.features)

@@ -1,17 +1,23 @@
 """Writing symbol after symbol with a network that scores what comes next."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from fnnet.layers.attention import with_cache
 from fnnet.layers.layer import as_layer
 from fnnet.numeric import is_whole
+from fnnet.trees import Key, Tree
 
 __all__ = ["beam_search", "generate"]
 
 
-def generate(net, params, state, prompt, steps, *, key=None, temperature=1.0, top_k=None, top_p=None, end=None):
+def generate(net: Any, params: Tree, state: Tree, prompt: ArrayLike, steps: int, *, key: Key | None = None,
+             temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
+             end: int | None = None) -> jax.Array:
     """`steps` symbols after each prompt, drawn one by one from softmax(scores/temperature)
 
     prompt [n t] integers → [n steps] of its dtype. net takes texts [n t] and gives scores [n t k] of what comes next at

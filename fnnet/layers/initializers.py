@@ -2,7 +2,9 @@
 axes before them are separate matrices (the pieces of a maxout, the layers of a stack)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import random
@@ -79,6 +81,7 @@ class uniform:
 class _Scaled:
     """w with mean 0 and variance gain/fan, normal or uniform."""
     distribution: str = "normal"
+    variance: ClassVar[Callable[..., float]]                # of fan-in and fan-out
 
     def __post_init__(self):
         if self.distribution not in ("normal", "uniform"):

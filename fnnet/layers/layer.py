@@ -15,8 +15,8 @@ import functools
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import Field, dataclass, fields
+from typing import Any, ClassVar, ParamSpec, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,12 @@ import jax.numpy as jnp
 from fnnet.layers.checks import check_settings, checked_apply, checked_init
 from fnnet.numeric import is_whole, wide
 from fnnet.roles import by_name
+from fnnet.trees import Key, Tree
 
 __all__ = ["Function", "Layer", "as_layer", "watch"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _watching = jax.make_user_context(None)         # (see, path of the part at work) under `watch`
 
 
@@ -49,6 +52,7 @@ class Layer:
     the annotations of the fields, and calls against what is declared.
     """
     parameters: ClassVar[dict[str, str] | None] = None
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]      # a subclass is a dataclass
 
     def __new__(cls, *args, **kwargs):
         check_settings(cls, args, kwargs)
@@ -64,14 +68,15 @@ class Layer:
         raise TypeError("a layer is not called, because its parameters are not in it: write y, state = "
                         "net.apply(params, state, x), with params, state = net.init(key, x)")
 
-    def init(self, key, x):
+    def init(self, key: Key, x: Any) -> tuple[Tree, Tree]:
         return {}, {}
 
-    def apply(self, params, state, x, *, key=None, train=False):
+    def apply(self, params: Tree, state: Tree, x: Any, *, key: Key | None = None,
+              train: bool = False) -> tuple[Any, Tree]:
         raise TypeError(f"{type(self).__name__} has no apply: define apply(self, params, state, x, *, key=None, "
                         "train=False) -> y, state")
 
-    def roles(self, params):
+    def roles(self, params: Tree) -> Tree:
         """What each parameter is, in a tree like params: "weight", "bias", "scale" or "table".
 
         Parameters whose role is not declared have that of their names and axes. Optimizers see only the tree, and know
@@ -82,21 +87,22 @@ class Layer:
                                       for name, role in self.parameters.items() if name in params}
         if isinstance(parts := getattr(self, "parts", None), tuple):
             return tuple(roles_of(part, p) for part, p in zip(parts, params, strict=True))
-        return roles_of(self.layer, params) if isinstance(getattr(self, "layer", None), Layer) else by_name(params)
+        layer = getattr(self, "layer", None)
+        return roles_of(layer, params) if isinstance(layer, Layer) else by_name(params)
 
-    def names(self):
+    def names(self) -> tuple[str, ...] | None:
         """The names of its parameters as it is set, without those of a bias or scale that is False; None where none are
         declared."""
         if self.parameters is None:
             return () if type(self).init is Layer.init else None
         return tuple(name for name, role in self.parameters.items() if getattr(self, role, True) is not False)
 
-    def name_of(self, path):
+    def name_of(self, path: tuple) -> str:
         """The part a parameter belongs to, in words, from the parameter's path in the tree: "layer 2, Dense(10)"."""
         places, layer = part_of(self, path)
         return ", ".join([*(f"layer {i}" for i in places), " ".join(repr(layer).split())])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """The code that builds it: settings that have their default are left out, the leading one goes without its
         name."""
         parts = []
@@ -114,7 +120,7 @@ class Function(Layer):
     f: Callable[[Any], Any]
     settings: tuple
 
-    def __init__(self, f, **settings):
+    def __init__(self, f: Callable[..., Any], **settings: Any):
         object.__setattr__(self, "f", f)
         object.__setattr__(self, "settings", tuple(sorted(settings.items())))
 
@@ -127,12 +133,12 @@ class Function(Layer):
         return f"Function({', '.join([code(self.f), *(f'{name}={code(value)}' for name, value in self.settings)])})"
 
 
-def as_layer(thing):
+def as_layer(thing: Layer | Callable[..., Any]) -> Layer:
     """A layer as it is, a function as a layer."""
     if isinstance(thing, type) and issubclass(thing, Layer):
         raise TypeError(f"{thing.__name__} is a class: write {thing.__name__}(...)")
     if hasattr(thing, "init") and hasattr(thing, "apply"):
-        return thing
+        return cast(Layer, thing)               # of the protocol, whoever wrote it
     if callable(thing):
         return Function(thing)
     raise TypeError(f"a network is made of layers and functions, and {thing!r} is neither: write Dense(10), ops.relu "
@@ -227,7 +233,7 @@ def output(layer, params, state, x):
     return jax.eval_shape(lambda p, s, x: layer.apply(p, s, x)[0], params, state, x)
 
 
-def subkey(key, i):
+def subkey(key, i) -> Any:
     """The key of the i-th part of a layer, None for None: every part draws its own mask."""
     return None if key is None else jax.random.fold_in(key, i)
 
@@ -250,7 +256,7 @@ def unwatched():
     return _watching(None)
 
 
-def watch(f, see):
+def watch(f: Callable[P, R], see: Callable[[tuple[int, ...], Layer, Any], Any]) -> Callable[P, R]:
     """`f` under observation: after every part of every network that f applies, see(path, layer, y) returns what goes on
     as y.
 
@@ -258,7 +264,7 @@ def watch(f, see):
     jitted.
     """
     @functools.wraps(f, updated=())
-    def watched(*args, **kwargs):
+    def watched(*args: P.args, **kwargs: P.kwargs) -> R:
         with _watching((see, ())):
             return f(*args, **kwargs)
     return watched

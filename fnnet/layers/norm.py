@@ -7,7 +7,6 @@ eps is 1e-5 unless told otherwise, and 1e-6 of RMSNorm.
 import math
 import warnings
 from dataclasses import KW_ONLY, dataclass
-from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 from fnnet import ops
 from fnnet.layers.basic import DenseStack
 from fnnet.layers.layer import Layer, as_layer, count, given, roles_of, shape_and_dtype
-from fnnet.numeric import is_whole, wide
+from fnnet.numeric import is_real, is_whole, wide
 
 __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm", "SpectralNorm", "WeightNorm",
            "WeightStandardization"]
@@ -23,6 +22,9 @@ __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm", "Sp
 
 class _Normalisation(Layer):
     """What the layers with γ and β share. Each has the settings eps, scale and bias."""
+    eps: float
+    scale: bool
+    bias: bool
     parameters = {"gamma": "scale", "beta": "bias"}
 
     def __post_init__(self):
@@ -237,7 +239,7 @@ class WeightStandardization(Layer):
 
 
 def _check_eps(layer):
-    if not (isinstance(layer.eps, Real) and 0 <= layer.eps < 1):
+    if not (is_real(layer.eps) and 0 <= layer.eps < 1):
         raise ValueError(f"the eps of {type(layer).__name__} is added to a variance, from 0 to less than 1, and was "
                          f"given as {layer.eps!r}; how many features there are follows from x")
 

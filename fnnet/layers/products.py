@@ -39,7 +39,8 @@ class Bilinear(Layer):
 
     def apply(self, params, state, x, *, key=None, train=False):
         w = given(self, params, "w")
-        return ops.bilinear(*(as_real(a, w) for a in _pair(self, x)), w, params.get("b")), state
+        x, z = (as_real(a, w) for a in _pair(self, x))
+        return ops.bilinear(x, z, w, params.get("b")), state
 
 
 @dataclass(frozen=True, repr=False)

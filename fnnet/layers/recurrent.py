@@ -12,6 +12,7 @@ to step.
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
+from typing import ClassVar, cast
 
 import jax.numpy as jnp
 
@@ -26,8 +27,14 @@ __all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "First"]
 class _Recurrent(Layer):
     """What the three share. Each has its `op`, with so many `gates` (None: no axis of gates), and a `memory` from step
     to step."""
-    gates = None
-    memory = ("h",)
+    features: int
+    weights: Callable
+    recurrent: Callable
+    reverse: bool
+    last: bool
+    op: ClassVar[Callable[..., tuple]]
+    gates: ClassVar[int | None] = None
+    memory: ClassVar[tuple[str, ...]] = ("h",)
     parameters = {"wx": "weight", "wh": "weight", "b": "bias"}
 
     def __post_init__(self):
@@ -127,7 +134,7 @@ class LSTM(_Recurrent):
     op = ops.lstm
 
     def names(self):
-        return tuple(name for name in self.parameters if name != "p" or self.peepholes)
+        return tuple(name for name in self.parameters or () if name != "p" or self.peepholes)
 
     def init(self, key, x):
         params, state = super().init(key, x)
@@ -150,7 +157,8 @@ class Bidirectional(Layer):
 
     @property
     def parts(self):
-        return self.body, replace(self.body, reverse=not self.body.reverse)
+        body = cast(_Recurrent, self.body)              # or any other layer with the setting `reverse`
+        return body, replace(body, reverse=not body.reverse)
 
     def init(self, key, x):
         return tuple(zip(*(layer.init(subkey(key, i), x) for i, layer in enumerate(self.parts)), strict=True))

@@ -1,6 +1,7 @@
 """Equal layers one after another, as one loop."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +39,14 @@ class Repeat(Layer):
                              f"{self.times}, keep='nothing'), where {self.layer!r} was given")
 
     def init(self, key, x):
-        one = jax.eval_shape(lambda: self.layer.init(jax.random.key(0), x))
-        x = _settled(self.layer, *one, x)
-        before, after = (jax.tree.map(lambda a: (a.shape, a.dtype), a) for a in (x, output(self.layer, *one, x)))
+        params, state = jax.eval_shape(lambda: self.layer.init(jax.random.key(0), x))
+        x = _settled(self.layer, params, state, x)
+        y = output(self.layer, params, state, x)
+        before, after = (jax.tree.map(lambda a: (a.shape, a.dtype), a) for a in (x, y))
         if before != after:
             raise ValueError(f"a layer that is repeated gives what it takes: {self.layer!r} takes {before} and gives "
                              f"{after}")
-        if self.keep == "nothing" and jax.tree.leaves(one[1]):
+        if self.keep == "nothing" and jax.tree.leaves(state):
             raise ValueError(f"{self!r} computes each layer twice, and one of them has a state that would change twice")
         return jax.vmap(lambda i: self.layer.init(subkey(key, i), x))(jnp.arange(self.times))
 
@@ -52,9 +54,10 @@ class Repeat(Layer):
         return roles_of(self.layer, _one_of(params))
 
     def apply(self, params, state, x, *, key=None, train=False):
-        x = _settled(self.layer, *_one_of((params, state)), x)
+        x = _settled(self.layer, _one_of(params), _one_of(state), x)
         if self.keep == "nothing":
-            return self.layer.repeated(params, state, x, self.times, key=key, train=train), state
+            coupling = cast(Coupling, self.layer)               # __post_init__ has seen to it
+            return coupling.repeated(params, state, x, self.times, key=key, train=train), state
 
         def one(x, now):
             i, params, state = now
