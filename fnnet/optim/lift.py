@@ -1,6 +1,6 @@
 """The one place where a method for a single weight array is lifted to a tree of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ def copy(p):
     return jnp.array(p, wide(jnp.result_type(p)))       # not the same buffer: both may be donated
 
 
-def lift(name: str, of_one: Callable, numbers: dict[str, Any] | None = None, memories: tuple[Callable, ...] = (), *,
+def lift(name: str, of_one: Callable, numbers: dict[str, Any] | None = None, memories: Sequence[Callable] = (), *,
          shared: Callable | None = None, params: bool = False, mask: Any = None, decays: bool = False,
          ranges: dict[str, Any] | None = None, **settings: Any) -> Chain:
     """A method for ONE weight array, lifted to trees.

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from fnnet.objects import Frozen
 
@@ -20,7 +21,8 @@ __all__ = ["Live", "hyperparams", "live", "with_hyperparams"]
 
 Number = float | jax.Array | Callable[[jax.Array],
                                       jax.Array]      # a number, an array (traced or not), or a function of the step
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Range(NamedTuple):
@@ -41,7 +43,7 @@ class Range(NamedTuple):
 
 NOT_NEGATIVE, POSITIVE = Range(), Range(open_low=True)
 FACTOR, FRACTION = Range(high=1.0), Range(high=1.0, open_high=False)
-RANGES = dict.fromkeys(("beta", "beta1", "beta2", "momentum"), FACTOR)
+RANGES: dict[str, Range] = dict.fromkeys(("beta", "beta1", "beta2", "momentum"), FACTOR)
 RANGES |= {"limit": Range(open_high=False), "alpha": FRACTION, "shrink": Range(0.0, 1.0, open_low=True),
            "grow": Range(1.0)}
 NOT_GIVEN = -1.0        # in the place of a number that follows a schedule; no number of an optimizer is negative
@@ -144,7 +146,7 @@ def with_hyperparams(opt_state: Any, numbers: Mapping[str, Any] | None = None, /
             raise ValueError(f"there is no number {key!r} in this state; there are {', '.join(entries) or 'none'}")
         path, name, holder = entries[key]
         given = getattr(holder, "given", {}).get(name)
-        if given is not None and not isinstance(given, jax.core.Tracer) and bool((given == NOT_GIVEN).any()):
+        if given is not None and not isinstance(given, Tracer) and bool((given == NOT_GIVEN).any()):
             raise ValueError(f"{key!r} follows a schedule, or was given as an array; to set it, make the optimizer "
                              "with a number")
         check("with_hyperparams", {name: value}, momentum=FRACTION, beta=FRACTION)

@@ -118,7 +118,7 @@ class Chain(Frozen):
             values = {}
             for name, value in stage.numbers:
                 constant, key = constant_of(value), keys.get(name)
-                if key is None:
+                if key is None and constant is not None:
                     values[name] = float(constant)
                     continue
                 own = at(name, value, step) if constant is None else real(constant)

@@ -9,12 +9,12 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Concatenate, ParamSpec
 
 import jax
 import jax.numpy as jnp
 
+from fnnet.numeric import is_real
 from fnnet.objects import Frozen
 from fnnet.optim.numbers import is_array, real, settings
 
@@ -41,7 +41,7 @@ class Schedule(Frozen):
 def _schedule(formula: Callable[Concatenate[Any, P], jax.Array]) -> Callable[P, Schedule]:
     """formula(step, settings…) as a function settings… -> Schedule."""
     first, *rest = inspect.signature(formula).parameters.values()
-    signature = inspect.Signature(rest)
+    signature = inspect.Signature(rest, return_annotation=Schedule)
 
     @functools.wraps(formula)
     def make(*args: P.args, **kwargs: P.kwargs) -> Schedule:
@@ -50,9 +50,9 @@ def _schedule(formula: Callable[Concatenate[Any, P], jax.Array]) -> Callable[P, 
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in bound.arguments.items()}
         _check(formula.__name__, values)
         return Schedule(_checked[formula.__name__], tuple(values.items()))
-    make.__signature__ = signature
+    make.__dict__.update(__signature__=signature)
     checked = settings(make)
-    checked.__wrapped__, checked.__signature__ = formula, signature
+    checked.__dict__.update(__wrapped__=formula, __signature__=signature)
     _checked[formula.__name__] = checked
     return checked
 
@@ -227,7 +227,7 @@ def _check(name, values):
         if is_array(value):
             continue
         low = 0 if what in POSITIVE else -math.inf if what in ("rate", "final") else -1e-300
-        if isinstance(value, bool) or not isinstance(value, Real) or not low < value < math.inf:
+        if isinstance(value, bool) or not is_real(value) or not low < value < math.inf:
             must = "number > 0" if low == 0 else "finite number" if low == -math.inf else "finite number ≥ 0"
             raise ValueError(f"{what} of {name} must be a {must}; got {value!r}")
     first, whole = values.get("warmup", 0), values.get("steps", 1)
@@ -245,6 +245,6 @@ def _check_pieces(name, what, pieces, steps):
         raise ValueError(f"{name} must have a step between each two {what}: {name}([first, second], steps=[1000]); got "
                          f"{pieces!r} and steps={steps!r}")
     known = [step for step in steps if not is_array(step)]
-    numbers = all(isinstance(step, Real) and step > 0 for step in known)
+    numbers = all(is_real(step) and step > 0 for step in known)
     if not numbers or known != sorted(known):
         raise ValueError(f"steps of {name} must be numbers > 0 that grow; got {steps!r}")
