@@ -1,7 +1,7 @@
 """Raw rows of a table as numbers: what the columns were in training, kept, so that others are read as those were."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,7 @@ def columns_of(table: Any, names: Collection[str], rows: np.ndarray | None = Non
     return Columns(tuple(names), kinds, missing, fill, mean, scale)
 
 
-def encoded(cells: Cells, names: Collection[str], categories: Collection[Collection[str]]) -> np.ndarray:
+def encoded(cells: Cells, names: Collection[str], categories: Collection[Sequence[str]]) -> np.ndarray:
     """x [n d] float32 before scaling: numbers, and 1 or 0 for each category; NaN where there is no value."""
     blocks = []
     for name, words in zip(names, categories, strict=True):

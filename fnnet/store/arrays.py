@@ -58,7 +58,7 @@ def crc(content: np.ndarray | str) -> int:
     """CRC-32 of an array's bytes or of a text: the enemy is a bad disk, not a forger."""
     if isinstance(content, str):
         return zlib.crc32(content.encode("utf-8", "surrogatepass"))
-    return zlib.crc32(content.reshape(-1).view(np.uint8)) if content.size else 0
+    return zlib.crc32(content.reshape(-1).view(np.uint8).data) if content.size else 0
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray], text: str) -> None:

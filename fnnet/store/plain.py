@@ -18,7 +18,7 @@ import math
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -259,6 +259,7 @@ def _instance(cls, fields):
     if not dataclasses.is_dataclass(cls):
         return cls(**fields)
     taken = {field.name for field in dataclasses.fields(cls) if field.init}
+    cls = cast(Any, cls)                                # which for the checker may be an instance by now
     if taken == {*inspect.signature(cls).parameters}:
         return cls(**{name: fields[name] for name in taken})
     made = cls.__new__(cls)

@@ -54,10 +54,11 @@ def from_torch(net: Any, x: Any, tensors: Mapping[str, Any] | str | os.PathLike,
         raise ValueError("mapping leaves a layer as init makes it: write from_torch(…, key=jax.random.key(0)) too")
     x = jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)), x)
     template = jax.eval_shape(lambda: net.init(jax.random.key(0), x)) if key is None else net.init(key, x)
-    sites = _Walk().sites(net, *template, x, ())
+    params, state = template
+    sites = _Walk().sites(net, params, state, x, ())
     pairs = _paired(sites, _modules(_arrays(tensors)), mapping)
     made = {site.place: _converted(site, module) for site, module in pairs if module is not None}
-    return _filled(net, *template, (), made)
+    return _filled(net, params, state, (), made)
 
 
 # Here
@@ -134,7 +135,7 @@ def _row(a, i):
 def _filled(layer, params, state, place, made):
     if place in made and type(layer) in CONVERT:
         return made[place]
-    inside = [_filled(*part, place if i is None else (*place, i), made) for i, part in _inside(layer, params, state)]
+    inside = [_filled(part, p, s, place if i is None else (*place, i), made) for i, (part, p, s) in _inside(layer, params, state)]
     if not inside:
         return params, state
     if isinstance(layer, SAME_PARAMETERS):

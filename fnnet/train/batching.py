@@ -26,11 +26,11 @@ def permutation(key, n):
     rounds = -(-3 * low // (32 - low))
     if rounds > 4:                              # above 2¹⁸ too few bits are left
         return jax.random.permutation(key, n)
-    places, rows = jnp.arange(n, dtype=jnp.uint32), None
+    rows = places = jnp.arange(n, dtype=jnp.uint32)
     mask = jnp.uint32(2**low - 1)
     for bits in jax.random.bits(key, (rounds, n), jnp.uint32):
         moved = jax.lax.sort((bits & ~mask) | places, is_stable=False) & mask
-        rows = moved if rows is None else rows[moved]
+        rows = moved if rows is places else rows[moved]
     return rows.astype(jnp.int32)
 
 
@@ -88,7 +88,7 @@ def check_data(data, batch_size=1):
     if not sizes or len(set(sizes.values())) > 1 or None in sizes.values():
         raise ValueError("data are arrays with one leading axis of examples, and were given with "
                          + ", ".join(f"{size} at data{path}" for path, size in sizes.items()))
-    n = next(iter(sizes.values()))
+    n = jax.tree.leaves(data)[0].shape[0]
     if n == 0:
         raise ValueError("the data are empty: 0 examples")
     if batch_size > n:

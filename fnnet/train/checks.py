@@ -4,6 +4,7 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from fnnet.objects import accepted, inner
 from fnnet.train.low_precision import DTYPES
@@ -20,7 +21,7 @@ def check_run(run):
         raise TypeError("run must be a train.TrainState; got " + (
             "the pair that a step, an epoch or train.epochs returns: unpack it, run, metrics = epoch(run, data)" if pair
             else f"{type(run).__name__}: write run = train.init(net, optimizer, key, x)"))
-    if any(isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer) and leaf.is_deleted() for leaf in jax.tree.leaves(run)):
+    if any(isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and leaf.is_deleted() for leaf in jax.tree.leaves(run)):
         raise ValueError("the arrays of this state were donated to the step that came after it (donate_argnums): go on with the state that "
                          "the step returned, run, metrics = step(run, batch), or jit the step without donate_argnums")
 
@@ -110,7 +111,8 @@ def check_returned(returned):
     """What an objective returned: loss, (state, metrics)."""
     if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], tuple) and len(returned[1]) == 2
             and isinstance(returned[1][1], dict)):
-        what = jax.tree.map(jnp.shape, returned) if not hasattr(returned, "shape") else f"an array {list(returned.shape)}"
+        shape = getattr(returned, "shape", None)
+        what = jax.tree.map(jnp.shape, returned) if shape is None else f"an array {list(shape)}"
         raise TypeError("an objective must return loss, (state, metrics), metrics a dictionary; got "
                         f'{what}: write return loss, (state, {{"loss": loss}})')
     return returned

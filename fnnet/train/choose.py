@@ -1,5 +1,6 @@
 """Two questions before a long training: which learning rate, and would more examples help?"""
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from fnnet.train.batching import check_data, rows_of
 from fnnet.train.metrics import value_of
 from fnnet.train.step import with_objective
+from fnnet.trees import Data
 
 
 class RangeTest(NamedTuple):
@@ -23,7 +25,8 @@ class RangeTest(NamedTuple):
                 f"{self.suggestion:.1e}, is lowest at {self.rates[np.nanargmin(self.smooth)]:.1e}")
 
 
-def range_test(make, data, *, low=1e-6, high=10.0, steps=200, batch_size=128, smoothing=0.9):
+def range_test(make: Callable[[Callable], tuple], data: Data, *, low: float = 1e-6, high: float = 10.0, steps: int = 200,
+               batch_size: int = 128, smoothing: float = 0.9) -> RangeTest:
     """The learning-rate range test: one short training whose rate grows from low to high by the same factor every step.   [Smith 2017]
 
     make(rate) -> run, step, where rate is a schedule: `optim.adam(rate)`. The suggestion is the rate at which the smoothed loss
@@ -73,7 +76,8 @@ class SizeCurve(NamedTuple):
         return "\n".join(lines + [f"{m:>8}  {t:>10.4g}  {v:>12.4g}" for m, t, v in rows])
 
 
-def size_curve(make, data, validation, *, sizes, steps=500, batch_size=32, metric="loss"):
+def size_curve(make: Callable[[], tuple], data: Data, validation: Data, *, sizes: Iterable[int], steps: int = 500, batch_size: int = 32,
+               metric: str = "loss") -> SizeCurve:
     """J_train and J_validation against the number of examples m, for each m of `sizes` a training on the first m, all as one program.
 
     make() -> run, step. Each takes as many steps, on minibatches drawn from its m examples; data are pairs (x, y), and the errors

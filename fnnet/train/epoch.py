@@ -3,15 +3,18 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from fnnet.objects import Frozen
 from fnnet.train.batching import check_data, is_arrays, order, rows_in_order, rows_of
 from fnnet.train.checks import check_kinds, check_run, check_step
 from fnnet.train.loading import walk
 from fnnet.train.metrics import over_steps
+from fnnet.trees import Batch
 
 LOOPED = 8              # from so many steps on a scan stays a loop, whose results are its parts' bit for bit; fewer XLA may unroll
 COPIED = 2**22          # data of at most so many bytes, which a cache holds, are put in order for the whole epoch at once
@@ -30,7 +33,7 @@ class Epoch(Frozen):
         if is_arrays(data):
             check_data(data, self.batch_size)
             data = jax.tree.map(jnp.asarray, data)
-            traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((run, data)))
+            traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((run, data)))
             if traced or jax.tree.leaves(data)[0].shape[0] // self.batch_size >= LOOPED:
                 return self._scanned(run, data)         # one program, and a traced one can be differentiated
             rows = self.order(run, data)
@@ -119,7 +122,7 @@ class Epoch(Frozen):
         return part
 
 
-def make_epoch(step, batch_size=128, *, shuffle=True) -> Epoch:
+def make_epoch(step: Callable[[Any, Batch], tuple[Any, Any]], batch_size: int = 128, *, shuffle: bool = True) -> Epoch:
     """(run, data) -> run, metrics: every example once, in batches, as one compiled scan. Metrics are means over
     all that counts in the epoch, of train.Mean, and over the steps where an objective of your own returns numbers.
 

@@ -15,6 +15,7 @@ from fnnet.train.batching import check_data, is_arrays, part_of, weights_of
 from fnnet.train.checks import check_kinds, check_run
 from fnnet.train.loading import walk
 from fnnet.train.metrics import Collected, Mean, number
+from fnnet.trees import Data
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class Evaluate(Frozen):
         return jax.jit(lambda params, state, batch: objective(params, state, batch, train=False)[1][1])
 
 
-def make_evaluate(objective, data, *, batch_size=1024, prefix="valid_") -> Evaluate:
+def make_evaluate(objective: Callable[..., Any], data: Data, *, batch_size: int = 1024, prefix: str = "valid_") -> Evaluate:
     """evaluate(run) -> {"valid_loss": …, …}: the metrics of the objective, train=False, over all examples.
 
     A moving average of the parameters, or the x of a schedule-free method, is evaluated in place of the parameters that are

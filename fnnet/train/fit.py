@@ -3,7 +3,9 @@
 import contextlib
 import itertools
 import math
+import os
 import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +18,7 @@ from fnnet.train.loading import walk
 from fnnet.train.metrics import number
 from fnnet.train.nonfinite import explain, not_finite
 from fnnet.train.step import TrainState, objective_of
+from fnnet.trees import Data
 
 
 class Fit(NamedTuple):
@@ -25,7 +28,9 @@ class Fit(NamedTuple):
     stopped: str
 
 
-def epochs(run, epoch, data, *, evaluate=None, epochs=None):
+def epochs(run: TrainState, epoch: Callable[..., tuple[TrainState, Any]], data: Data, *,
+           evaluate: Callable[[TrainState], Mapping[str, Any]] | None = None,
+           epochs: int | None = None) -> Iterator[tuple[TrainState, dict[str, Any]]]:
     """A generator of (run, log) after each epoch, without end unless `epochs` is given: leave the loop when you like.
 
     log holds epoch, step, the metrics of training and those that evaluate(run) returns, as Python numbers; a metric that is a tree,
@@ -67,8 +72,12 @@ def _checked(run, objective, batches):
         yield batch
 
 
-def fit(run, epoch, data, *, epochs=100, evaluate=None, monitor=None, patience=None, mode=None, min_delta=0.0, checkpoint=None,
-        checkpoint_every=None, on_epoch=(), progress=False):
+def fit(run: TrainState, epoch: Callable[..., tuple[TrainState, Any]], data: Data, *, epochs: int = 100,
+        evaluate: Callable[[TrainState], Mapping[str, Any]] | None = None, monitor: str | None = None, patience: int | None = None,
+        mode: str | None = None, min_delta: float = 0.0, checkpoint: str | os.PathLike | None = None,
+        checkpoint_every: int | str | None = None,
+        on_epoch: Callable[[TrainState, dict[str, Any]], Any] | Iterable[Callable[[TrainState, dict[str, Any]], Any]] = (),
+        progress: bool = False) -> Fit:
     """Trains for `epochs`, or until the quantity `monitor` of the log has not improved for `patience` epochs.
 
     monitor is "valid_loss" by default where evaluate gives it. mode is "min" or "max"; by default "max" for a name with
@@ -137,8 +146,9 @@ def _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, hooks,
     stopped = f"ran all {max(epochs, done)} epochs"
     if keeper and keeper.stopped:
         stopped = keeper.stopped
-    elif waited():
-        name, (_, log) = monitored.of(best[1]), best
+    elif waited() and best is not None:
+        _, log = best
+        name = monitored.of(log)
         stopped = f"{name} has not improved for {patience} epochs since epoch {log['epoch']}, {log[name]:.6g}"
     return Fit(last if best is None else best[0], history, stopped)
 

@@ -16,7 +16,8 @@ END = object()          # what the thread puts after the last batch
 
 def walk(data: Any) -> Iterable:
     """The batches of one epoch: of a function, what it returns now."""
-    return data() if callable(data) and not hasattr(data, "__iter__") else data
+    made: Any = data() if callable(data) and not hasattr(data, "__iter__") else data
+    return made
 
 
 @dataclass(frozen=True, eq=False)

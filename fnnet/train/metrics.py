@@ -140,7 +140,7 @@ def measure(metrics, loss, value, prediction, y, weights, train):
     if labelled(loss, prediction, y):
         counts = _counts(loss, prediction, y, *weights)
         rows = counts.sum()
-    measured = {"loss": Mean(jnp.where(rows == 0, 0, value.astype(float) * rows), rows)}
+    measured: dict[str, Any] = {"loss": Mean(jnp.where(rows == 0, 0, value.astype(float) * rows), rows)}
     if counts is not None:
         measured["accuracy"] = accuracy(prediction, y, counts)
     for name, metric in metrics:

@@ -2,6 +2,8 @@
 through again, step by step from the state before it, until the first thing that is not finite."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from fnnet.train.batching import is_arrays, order, rows_of, weights_of
 from fnnet.train.loading import walk
 from fnnet.train.metrics import Mean
 from fnnet.train.step import objective_of
+from fnnet.trees import Data
 
 SEEN = "loss and gradients"         # what a step that is looked into adds to its metrics
 
@@ -30,7 +33,7 @@ def all_finite(tree):
     return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if _real(leaf)]))
 
 
-def explain(run, epoch, data):
+def explain(run: Any, epoch: Callable[..., Any], data: Data) -> str:
     """One sentence on the first step of this epoch whose loss or gradient is not finite: the step, the layer, the data."""
     began = f"after an epoch that began at step {int(run.step)}"
     parts = inner(epoch, "step", "batch_size", "shuffle")

@@ -1,6 +1,6 @@
 """What is minimized: a function of the parameters, the state and a batch, with the metrics beside it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from fnnet.train.batching import parts_of
 from fnnet.train.low_precision import check_precision, like, narrowed, widened
 from fnnet.train.metrics import measure, without_uncounted
 from fnnet.train.scores import FACTORIES
+from fnnet.trees import Tree
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,9 @@ class Objective(Frozen):
         return widened(prediction, params), like(after, state)
 
 
-def supervised(net, loss, penalty=None, metrics=None, *, precision=None, augment=None) -> Objective:
+def supervised(net: Any, loss: Callable[..., Any], penalty: Callable[[Tree], Any] | None = None,
+               metrics: Mapping[str, Callable[..., Any]] | None = None, *, precision: str | None = None,
+               augment: Callable[..., Any] | None = None) -> Objective:
     """The objective of learning from pairs: objective(params, state, batch, *, key, train) -> loss, (state, metrics).
 
     batch is (x, y), (x, y, weights) or {"x": …, "y": …, "weights": …}; x and y are arrays or trees of arrays, as the network and

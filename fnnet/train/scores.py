@@ -15,7 +15,7 @@ from fnnet.train.metrics import OverAll
 AVERAGES = ("binary", "macro")
 
 
-def top_k(k, *, ignore_index=None):
+def top_k(k: int, *, ignore_index: int | None = None) -> "TopK":
     """Σ w·[fewer than k classes score above the label's] / Σ w, scores [... c], integer labels and weights [...].
 
     Of equal scores the first class counts as the highest, as in arg max: top_k(1) is the accuracy. Labels that are none of the classes,
@@ -26,7 +26,7 @@ def top_k(k, *, ignore_index=None):
     return TopK(int(k), ignore_index)
 
 
-def precision(average="binary", *, threshold=0.0, ignore_index=None):
+def precision(average: str = "binary", *, threshold: float = 0.0, ignore_index: int | None = None) -> "Rate | OverAll":
     """true positives / predicted positives: of what was called positive, the part that is; NaN where nothing was.
 
     average="binary": labels 0 and 1, predictions [n] or [n 1], positive above the threshold (0 for logits, 0.5 for probabilities), or [n
@@ -36,7 +36,7 @@ def precision(average="binary", *, threshold=0.0, ignore_index=None):
     return _rate("precision", average, threshold, ignore_index)
 
 
-def recall(average="binary", *, threshold=0.0, ignore_index=None):
+def recall(average: str = "binary", *, threshold: float = 0.0, ignore_index: int | None = None) -> "Rate | OverAll":
     """true positives / positives: of what is positive, the part that was found; NaN where nothing is.
 
     As `precision`; the macro average counts a class that is predicted and never there 0.
@@ -44,7 +44,7 @@ def recall(average="binary", *, threshold=0.0, ignore_index=None):
     return _rate("recall", average, threshold, ignore_index)
 
 
-def f1(average="binary", *, threshold=0.0, ignore_index=None):
+def f1(average: str = "binary", *, threshold: float = 0.0, ignore_index: int | None = None) -> "Rate | OverAll":
     """F₁ = 2·precision·recall/(precision + recall) = 2·true positives/(predicted positives + positives).
 
     As `precision`, but measured of all examples at once for average="binary" too: it is no mean over batches. NaN where there are no
@@ -53,7 +53,7 @@ def f1(average="binary", *, threshold=0.0, ignore_index=None):
     return _rate("f1", average, threshold, ignore_index)
 
 
-def auc():
+def auc() -> OverAll:
     """The chance that a positive scores above a negative, equal scores counting half: the area under the ROC curve.
 
     Labels 0 and 1, or −1 and 1; scores [n] or [n 1], or [n 2] of both classes, whose difference then counts. NaN where one of the classes
@@ -62,7 +62,7 @@ def auc():
     return OverAll(area_under_curve)
 
 
-def r2():
+def r2() -> OverAll:
     """R² = 1 − Σ w(y − ŷ)²/Σ w(y − ȳ)²,   ȳ = Σ wy/Σ w; the mean of these over outputs [n d].
 
     1 for a perfect prediction, 0 for that of the mean. NaN or −∞ where y is constant. Measured of all examples at once, where a state is

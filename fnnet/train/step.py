@@ -13,6 +13,7 @@ from fnnet.objects import Frozen, inner
 from fnnet.train.checks import check_parts, check_returned, check_rounding, check_run, update
 from fnnet.train.low_precision import FIRST, next_scale, unscaled
 from fnnet.train.watch import check_watched, watched
+from fnnet.trees import Key
 
 _looks = jax.make_user_context(())      # those that look into every step, set by Step.watched; a part of what jit compiles for
 
@@ -27,7 +28,7 @@ class TrainState(NamedTuple):
     scale: Any = None       # by which a loss is multiplied whose objective is of precision float16
 
 
-def init(net, optimizer, key, x) -> TrainState:
+def init(net: Any, optimizer: Any, key: Key, x: Any) -> TrainState:
     """The state before the first step. x is an example batch, or anything with its shape and dtype."""
     if not hasattr(key, "dtype"):
         raise TypeError(f"init takes a random key, jax.random.key(0), and was given {key!r}")
@@ -98,7 +99,7 @@ class Step(Frozen):
         return watched_step
 
 
-def make_step(objective, optimizer, *, log=()) -> Step:
+def make_step(objective: Callable[..., Any], optimizer: Any, *, log: tuple[str, ...] = ()) -> Step:
     """(run, batch) -> run, metrics: one gradient, one update.
 
     log names more for the metrics: "grad_norm", "update_norm", "param_norm", √Σ|a|² of the whole tree, and the numbers of
@@ -115,7 +116,7 @@ def objective_of(step):
     return None if found is None else found.objective
 
 
-def with_objective(made):
+def with_objective(made) -> tuple[Any, Any, Callable[..., Any]]:
     """run, step, objective: of what a `make` of sweep or size_curve returned, run, step or all three."""
     if not isinstance(made, tuple | list) or len(made) not in (2, 3):
         raise TypeError(f"make must return run, step, as train.init and train.make_step return them; got {type(made).__name__}")

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import numpy as np
 from fnnet.train.batching import check_data, is_arrays, order, rows_of
 from fnnet.train.metrics import over_steps, values
 from fnnet.train.step import with_objective
+from fnnet.trees import Data
 
 
 class Sweep(NamedTuple):
@@ -47,8 +48,9 @@ class Sweep(NamedTuple):
         return json.dumps({"monitor": self.monitor, "mode": self.mode, "best": self.best, "rows": self.rows})
 
 
-def sweep(make: Callable, settings, data, validation=None, *, folds=None, epochs=10, batch_size=128, monitor="valid_loss", mode=None,
-          static=()):
+def sweep(make: Callable[..., tuple], settings: Mapping[str, Sequence] | Sequence[Mapping[str, Any]], data: Data,
+          validation: Data | None = None, *, folds: int | None = None, epochs: int = 10, batch_size: int = 128,
+          monitor: str = "valid_loss", mode: str | None = None, static: str | Sequence[str] = ()) -> Sweep:
     """Trains with each of many settings, all at once in one compiled program, and says which is best in validation.
 
     make        one argument for each setting -> run, step: a state to begin with, and what make_step made (or any step, with the objective
@@ -70,7 +72,7 @@ def sweep(make: Callable, settings, data, validation=None, *, folds=None, epochs
     for name, value in ((name, setting[name]) for setting in trainings for name in setting):
         if name not in static and not isinstance(value, jax.Array) and np.asarray(value).dtype.kind not in "biuf":
             raise TypeError(f"a setting that is no number is a part of the program: write static=[{name!r}] for {name} = {value!r}")
-        if name in static and not isinstance(value, Hashable):
+        if name in static and not _hashable(value):
             raise TypeError(f"the values of a static setting are hashable, a tuple and not a list, and {name} was given as {value!r}")
     _check(data, validation, folds, epochs)
     data, held_out = ((data, validation) if folds is None else _folds(data, folds))
@@ -106,6 +108,14 @@ def sweep(make: Callable, settings, data, validation=None, *, folds=None, epochs
     return Sweep(trainings, {name: m.mean(0) for name, m in metrics.items()},
                  {name: m.std(0) / math.sqrt(max(k - 1, 1)) for name, m in metrics.items()}, [runs[i] for i in place], monitor,
                  mode or ("max" if "accuracy" in monitor else "min"))
+
+
+def _hashable(value):
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def whole(make, setting, data, held_out, epochs, batch_size):

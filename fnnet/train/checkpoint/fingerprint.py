@@ -11,7 +11,9 @@ import types
 import zlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 WHOLE = 2**24           # data of at most so many bytes are hashed as a whole, of more ROWS rows spread evenly
 ROWS = 256
@@ -94,8 +96,8 @@ def _parts(value):
         closed = {f".{name}": cell.cell_contents for name, cell in cells if _filled(cell)}
         defaults = {f".default{i}": default for i, default in enumerate(value.__defaults__ or ())}
         return closed | defaults | {f".{name}": default for name, default in (value.__kwdefaults__ or {}).items()}
-    if hasattr(value, "__wrapped__"):                                       # jax.jit and other wrappers
-        return {"": value.__wrapped__}
+    if (wrapped := getattr(value, "__wrapped__", None)) is not None:       # jax.jit and other wrappers
+        return {"": wrapped}
     if hasattr(value, "__dict__"):
         return {f".{name}": part for name, part in vars(value).items() if not name.startswith("_")}
     return None
@@ -110,9 +112,9 @@ def _filled(cell):
 
 def _array(value):
     text = f"{value.dtype}{list(value.shape)}"
-    if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.key_data(value)
-    if not isinstance(value, np.ndarray | jax.Array) or isinstance(value, jax.core.Tracer):
+    if not isinstance(value, np.ndarray | jax.Array) or isinstance(value, Tracer):
         return text
     if isinstance(value, jax.Array) and not (value.is_fully_addressable or value.is_fully_replicated):
         return text

@@ -4,6 +4,7 @@ import contextlib
 import time
 import warnings
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ class Keeper:
         self.pace = 1                                   # steps in a part
         self.resumed = None                             # (position, metrics so far) of the epoch that was saved inside
         self.best = None                                # a state and its log
-        self.log = {"history": [], "best_epoch": None, "monitor": None}
+        self.log: dict[str, Any] = {"history": [], "best_epoch": None, "monitor": None}
         self.saved, self.steps, self.began = 0, 0, time.monotonic()
         self.newest = None                              # the state that was saved last
         self.stopped = None                             # the signal that ended the training, where its handler returned

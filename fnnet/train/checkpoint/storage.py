@@ -13,6 +13,7 @@ import sys
 import zlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 FORMAT = 2          # 1: without checksums, and with the state "best" always stored
@@ -115,7 +116,7 @@ def read(path, log, templates):
         crc = log["crc32"][places[name]] if "crc32" in log else None
         if new.shape != plain.shape or new.dtype != plain.dtype or (crc is not None and _crc(new) not in (crc, None)):
             raise Damaged(f"{name} does not match its checksum")
-        back.append(jax.random.wrap_key_data(new, impl=jax.random.key_impl(old)) if _is_key(old) else new)
+        back.append(jax.random.wrap_key_data(jnp.asarray(new), impl=jax.random.key_impl(old)) if _is_key(old) else new)
     return jax.tree.unflatten(jax.tree.structure(templates), back)
 
 
@@ -150,7 +151,7 @@ def _crc(leaf):
     """None where other processes hold a part."""
     if not _held(leaf):
         return None
-    return zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)) if leaf.size else 0
+    return zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data) if leaf.size else 0
 
 
 def _crc_of_log(log):
