@@ -23,8 +23,8 @@ def main(argv=None):
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, AssertionError) as problem:
         if os.environ.get("FNNET_TRACEBACK"):
             raise
-        file = problem.filename if isinstance(problem, OSError) else None
-        print(f"fnnet: {file}: {problem.strerror}" if file else f"fnnet: {problem}", file=sys.stderr)
+        said = f"{problem.filename}: {problem.strerror}" if isinstance(problem, OSError) and problem.filename else problem
+        print(f"fnnet: {said}", file=sys.stderr)
         return 1
 
 

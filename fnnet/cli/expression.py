@@ -63,8 +63,8 @@ def literal(text: str) -> Any:
 def evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
     """The value of a parsed expression, its names looked up among these and nowhere else."""
     match node:
-        case ast.Constant(value=str()):
-            raise ValueError(f"a string stands where a number belongs, {node.value[:20]!r}: "
+        case ast.Constant(value=str(text)):
+            raise ValueError(f"a string stands where a number belongs, {text[:20]!r}: "
                              "write it as a layer's setting, or as that of a function by its name")
         case ast.Constant():
             return node.value

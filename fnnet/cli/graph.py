@@ -14,8 +14,7 @@ from fnnet.cli.command import command
 from fnnet.layers import initializers
 
 MOST_NUMBERS = 10**7         # parameters, or outputs of a layer: some seconds of computing, 40 MB each
-FUNCTIONS = {f.__name__: f for f in (jnp.exp, jnp.log, jnp.sin, jnp.cos, jnp.sqrt, jnp.abs, jnp.maximum, jnp.minimum,
-                                     jnp.sum, jnp.mean)}
+FUNCTIONS = {name: getattr(jnp, name) for name in ("exp", "log", "sin", "cos", "sqrt", "abs", "maximum", "minimum", "sum", "mean")}
 FUNCTIONS |= {rule.__name__: rule for rule in ops.rules()}
 FACE = {name: getattr(layers, name) for name in layers.__all__}
 NETWORKS = {name: thing for name, thing in FACE.items() if isinstance(thing, type) and issubclass(thing, layers.Layer)}
@@ -64,7 +63,7 @@ def _network(program):
     """The network that the program writes down, or None."""
     call = program[0].value
     unnamed = len(program) == 1 and isinstance(program[0], ast.Expr)
-    if unnamed and isinstance(call, ast.Call) and call.func.id in NETWORKS:
+    if unnamed and isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in NETWORKS:
         return expression.evaluate(call, KNOWN)
     return None
 

@@ -9,6 +9,7 @@ import numpy as np
 from fnnet import data, store
 from fnnet.cli.command import command
 from fnnet.data.answers import TASKS, unanswered
+from fnnet.data.cells import is_missing
 from fnnet.data.columns import CHOICES
 
 MODEL, HELD_OUT = "model.safetensors", "test.csv"
@@ -83,7 +84,7 @@ def _answered(cells, names, args):
                          "leave the line out, or write --missing drop")
     if args.missing != "drop":
         return cells, 0
-    full = answered & np.all([[not data.cells.is_missing(cell) for cell in cells.column(name)] for name in names], 0)
+    full = answered & np.all([[not is_missing(cell) for cell in cells.column(name)] for name in names], 0)
     if not full.any():
         raise ValueError(f"{cells.path}: every row lacks a value: write --missing mean, or --leave-out the columns "
                          "that are empty")

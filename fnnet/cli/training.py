@@ -198,7 +198,8 @@ def _load(args):
             raise ValueError(f"which column of {args.data} is to be predicted? write --target COLUMN")
         table = tables.prepared(args)
         _check_classes(table.answers.classes)
-        return Given(*table.parts, table.answers.classes, table.what, (table.columns, table.answers), table.held_out)
+        training, validation, test = table.parts
+        return Given(training, validation, test, table.answers.classes, table.what, (table.columns, table.answers), table.held_out)
     table = data.digits()
     parts = data.split(table.x, table.y)             # always the same, so that runs compare on one test set
     return _standardized(parts, table.classes, f"{len(table.y)} examples of {table.x.shape[1]} features, {len(table.classes)} classes")
@@ -216,7 +217,8 @@ def _images(args):
 def _standardized(parts, classes, what):
     _check_classes(classes)
     scaled = data.standardize(*(x for x, _ in parts))
-    return Given(*zip(scaled.parts, (y for _, y in parts), strict=True), classes, what, scaled)
+    training, validation, test = zip(scaled.parts, (y for _, y in parts), strict=True)
+    return Given(training, validation, test, classes, what, scaled)
 
 
 def _check_classes(classes):

@@ -1,7 +1,8 @@
 """Where hand and autodiff part: the rule that is wrong in a whole network."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 
 from fnnet.rule import autodiff, used
 from fnnet.table import table
+from fnnet.trees import Tree
 
 
 class Bisection(NamedTuple):
@@ -40,7 +42,7 @@ class Bisection(NamedTuple):
             raise AssertionError(str(self))
 
 
-def bisect(objective, params, *args, limit=1e-6, **settings):
+def bisect(objective: Callable[..., Any], params: Tree, *args: Any, limit: float = 1e-6, **settings: Any) -> Bisection:
     """Finds the rules whose value or gradient is off: each in turn does its work alone, the others set aside, against autodiff.
 
     objective(params, *args, **settings) returns a scalar, or (scalar, anything): `bisect(objective, params, state, batch, key=key)`.

@@ -1,11 +1,13 @@
 """What is chosen by validation: λ and other settings, the learning rate, more examples or another network."""
 
+from typing import Any
+
 import numpy as np
 
-from fnnet.diagnostics.figure import STYLES, figure, save, spread
+from fnnet.diagnostics.figure import STYLES, File, figure, save, spread
 
 
-def validation_curve(sweep, setting, path="validation_curve.png", *, metric="loss"):
+def validation_curve(sweep: Any, setting: str, path: File = "validation_curve.png", *, metric: str = "loss") -> File:
     """Draws training and validation `metric` of a sweep against one of its settings, the best marked; writes and returns `path`.
 
     Where other settings vary too, each point is the best among them; where there are folds, the bars are standard errors. Towards a
@@ -46,7 +48,7 @@ def validation_curve(sweep, setting, path="validation_curve.png", *, metric="los
     return save(made, path)
 
 
-def size_curve(curve, path="size_curve.png", *, target=None):
+def size_curve(curve: Any, path: File = "size_curve.png", *, target: float | None = None) -> File:
     """Draws J_train and J_validation against the number of training examples m, and the error hoped for; writes and returns `path`."""
     made = figure()
     axes = made.subplots()
@@ -64,7 +66,7 @@ def size_curve(curve, path="size_curve.png", *, target=None):
     return save(made, path)
 
 
-def range_curve(test, path="learning_rates.png"):
+def range_curve(test: Any, path: File = "learning_rates.png") -> File:
     """Draws the loss of a learning-rate range test against the rate, with the suggestion; writes and returns `path`."""
     made = figure()
     axes = made.subplots()
@@ -79,7 +81,8 @@ def range_curve(test, path="learning_rates.png"):
     return save(made, path)
 
 
-def bias_or_variance(training, validation, test=None, *, target=0.0, training_like_test=None, baseline=None):
+def bias_or_variance(training: float, validation: float, test: float | None = None, *, target: float = 0.0,
+                     training_like_test: float | None = None, baseline: float | None = None) -> str:
     """Says in words what the errors show, and what to try.
 
     training, validation, test    errors (the smaller the better), test on other data than was chosen by

@@ -1,10 +1,12 @@
 """What a classifier has learned: its confusion matrix, where the boundary runs, what the first layer looks for."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 
-from fnnet.diagnostics.figure import figure, save
+from fnnet.diagnostics.figure import File, figure, save
 
 
 class Confusion(NamedTuple):
@@ -57,23 +59,25 @@ class Confusion(NamedTuple):
         return save(made, path)
 
 
-def confusion(labels, predictions, classes=None):
+def confusion(labels: ArrayLike, predictions: ArrayLike, classes: Sequence | None = None) -> Confusion:
     """Counts of true and predicted classes. predictions are labels [n], or scores [n k] of which the largest is taken."""
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
-    predictions = predictions.argmax(-1) if predictions.ndim == 2 else predictions
-    if labels.shape != predictions.shape or labels.ndim != 1:
-        raise ValueError(f"confusion takes labels [n] and predictions [n] or scores [n k], and was given {list(labels.shape)} and "
-                         f"{list(predictions.shape)}")
-    k = int(max(labels.max(initial=0), predictions.max(initial=0))) + 1
+    true, predicted = np.asarray(labels), np.asarray(predictions)
+    predicted = predicted.argmax(-1) if predicted.ndim == 2 else predicted
+    if true.shape != predicted.shape or true.ndim != 1:
+        raise ValueError(f"confusion takes labels [n] and predictions [n] or scores [n k], and was given {list(true.shape)} and "
+                         f"{list(predicted.shape)}")
+    k = int(max(true.max(initial=0), predicted.max(initial=0))) + 1
     names = tuple(map(str, classes if classes is not None else range(k)))
-    if len(names) < k or min(labels.min(initial=0), predictions.min(initial=0)) < 0:
+    if len(names) < k or min(true.min(initial=0), predicted.min(initial=0)) < 0:
         raise ValueError(f"there are {len(names)} classes, and a label {k - 1 if len(names) < k else 'below 0'} among those given")
     counts = np.zeros((len(names), len(names)), int)
-    np.add.at(counts, (labels, predictions), 1)
+    np.add.at(counts, (true, predicted), 1)
     return Confusion(counts, names)
 
 
-def decision_boundary(predict, x, y, path="boundary.png", *, test=None, classes=None, limits=None, title=None, resolution=300):
+def decision_boundary(predict: Callable[[np.ndarray], ArrayLike], x: ArrayLike, y: ArrayLike, path: File = "boundary.png", *,
+                      test: tuple | None = None, classes: Sequence | None = None, limits: Sequence | None = None,
+                      title: str | None = None, resolution: int = 300) -> File:
     """Draws the class that predict(points [n 2]) -> scores [n k] gives to each point of the plane around x [n 2], with the examples and
     their labels y [n] on it; scores [n] or [n 1] are those of two classes, above 0 the second. Writes and returns `path`.
 
@@ -117,7 +121,7 @@ def _region(predict, x):
     return (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(1)
 
 
-def first_layer(w, shape, path="first_layer.png", *, units=64):
+def first_layer(w: ArrayLike, shape: tuple[int, ...], path: File = "first_layer.png", *, units: int = 64) -> File:
     """Draws the weights w [d units] into each unit of a first layer as an image of `shape`, (8, 8) or (32, 32, 3); writes and returns
     `path`. Grey is 0; each image has its own scale."""
     w = np.asarray(w, np.float64)

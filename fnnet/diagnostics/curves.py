@@ -1,11 +1,14 @@
 """Learning curves."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from fnnet.diagnostics.figure import STYLES, figure, save, spread
+from fnnet.diagnostics.figure import STYLES, File, figure, save, spread
 
 
-def learning_curve(history, path="learning_curve.png", *, metric="loss", monitor=None, mode=None, title=None):
+def learning_curve(history: Sequence[Mapping[str, Any]], path: File = "learning_curve.png", *, metric: str = "loss",
+                   monitor: str | None = None, mode: str | None = None, title: str | None = None) -> File:
     """Draws `metric` in training and validation against the epoch, with the best epoch of `monitor` marked; writes and returns `path`.
 
     history is a list of dictionaries, one for each epoch, as train.fit returns it; the validation curve is "valid_" + metric.

@@ -1,13 +1,15 @@
 """Is gradient flow healthy? Vanishing and exploding gradients, dead, saturated and identical units, in words, with the remedy."""
 
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from fnnet.diagnostics.figure import BLUE, GREEN, ORANGE, figure, save
 from fnnet.diagnostics.layer_stats import ALIVE, Inside, inside
+from fnnet.trees import Batch, Key, Tree
 
 FAR = 1e3               # from which factor between the first and the last layer on δ vanishes or explodes
 DEAD = FLAT = 0.5        # from which share on dead units, and saturated outputs, are worth a word
@@ -107,7 +109,7 @@ def draw_flow(record, path="gradient_flow.png", *, title=None):
     return save(chart, path)
 
 
-def gradient_flow(objective, params, state, batch, *, key=None):
+def gradient_flow(objective: Callable[..., Any], params: Tree, state: Tree, batch: Batch, *, key: Key | None = None) -> Flow:
     """Looks at one batch and says whether gradients vanish, explode or are lost in dead or saturated units, and what helps. Names
     what the initial weights or the order of the layers already prevent: identical units, no non-linearity, a ReLU on the output.
 

@@ -9,6 +9,7 @@ import inspect
 import json
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +112,7 @@ def _cell(title, value, owns):
     return f"{value:.0f}" if title == "not finite" else f"{value:.2g}"
 
 
-def inside(f, *, every=10):
+def inside(f: Any, *, every: int = 10) -> Any:
     """`f` with the figures of every layer among its metrics: metrics["inside"], an Inside.
 
     f is a step of train.make_step, or a function that wraps one (fnnet.autodiff(step), a partial, a decorator), measured at every
@@ -175,7 +176,7 @@ def _of_objective(objective, take=True, norms=True):
     return watched
 
 
-def _if(take, f, *args):
+def _if(take, f: Any, *args) -> Any:
     """f(*args) at the steps that are measured, zeros at the others. On a mesh with Explicit axes the partitioner chooses collectives."""
     if jax.sharding.AxisType.Explicit in (jax.sharding.get_abstract_mesh().axis_types or ()):
         f = jax.sharding.auto_axes(f, out_sharding=jax.P())

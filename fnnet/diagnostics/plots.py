@@ -1,9 +1,11 @@
 """Pictures of what happens inside a network, layer by layer."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
-from fnnet.diagnostics.figure import BLUE, ORANGE, figure, save
+from fnnet.diagnostics.figure import BLUE, ORANGE, File, figure, save
 from fnnet.diagnostics.layer_stats import DELTAS, VALUES, Inside
 
 TITLES = {"mean": "mean of the output", "rms": "rms of the output", "delta": "rms of δ = ∂L/∂y", "dead": "share of dead units",
@@ -11,7 +13,7 @@ TITLES = {"mean": "mean of the output", "rms": "rms of the output", "delta": "rm
           "update": "‖Δw‖", "ratio": "‖Δw‖/‖w‖"}
 
 
-def histograms(seen, path="histograms.png", *, title=None):
+def histograms(seen: Any, path: File = "histograms.png", *, title: str | None = None) -> File:
     """Draws, layer by layer, how the outputs y and the size of δ are distributed at the last measured step; writes and returns `path`."""
     now = jax.tree.map(lambda a: a[-1], together(seen).steps()[0])
     count = len(now.names)
@@ -32,7 +34,7 @@ def histograms(seen, path="histograms.png", *, title=None):
     return save(chart, path)
 
 
-def heat_map(seen, path="heat_map.png", *, what="delta", title=None):
+def heat_map(seen: Any, path: File = "heat_map.png", *, what: str = "delta", title: str | None = None) -> File:
     """Draws one figure of every layer (a row) over the measured steps; writes and returns `path`.
 
     seen is the metrics["inside"] of many steps, stacked by a scan; or a list of them, or the history that train.fit returns.
@@ -53,8 +55,8 @@ def heat_map(seen, path="heat_map.png", *, what="delta", title=None):
         grid = np.log10(np.where(grid > 0, grid, np.nan))
     chart = figure(8, 1.5 + 0.3 * len(names))
     axis = chart.subplots()
-    limits = {"vmin": 0, "vmax": 1} if what in ("dead", "saturated") else {}
-    drawn = axis.pcolormesh(np.arange(len(steps) + 1) - 0.5, np.arange(len(names) + 1) - 0.5, grid, cmap="viridis", **limits)
+    low, high = (0, 1) if what in ("dead", "saturated") else (None, None)
+    drawn = axis.pcolormesh(np.arange(len(steps) + 1) - 0.5, np.arange(len(names) + 1) - 0.5, grid, cmap="viridis", vmin=low, vmax=high)
     axis.set(yticks=np.arange(len(names)), yticklabels=names, xlabel=against, title=title or f"{TITLES[what]}, layer by layer")
     ticks = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 10)).astype(int))
     axis.set_xticks(ticks, steps[ticks])

@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class Summary(NamedTuple):
         return json.dumps({"rows": [r._asdict() for r in self.rows], "total": self.total._asdict()})
 
 
-def summary(net, x):
+def summary(net: Any, x: Any) -> Summary:
     """A table of layers, output shapes, parameters, operations, and bytes saved for the backward pass, in training.
 
     x is a batch, or anything with its shape and dtype: `fn.summary(net, jax.ShapeDtypeStruct((128, 784), "float32"))`. Each saved

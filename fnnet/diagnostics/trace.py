@@ -94,7 +94,7 @@ class Trace(NamedTuple):
         return draw(self.fold(depth) if depth else self, path)
 
 
-def trace(f, *args, **settings):
+def trace(f: Callable[..., Any], *args: Any, **settings: Any) -> Trace:
     """Records one forward and one backward pass through f(*args, **settings): a function of scalars, a network, an objective.
 
     f returns a scalar, or a scalar first: `trace(objective, params, state, batch, key=key)`. Rules are one node each, and so is every
@@ -189,9 +189,10 @@ def _step(eqn, given, moving, kind, path, book, rules):
         kind = getattr(opened(eqn.params["call_jaxpr"]).debug_info, "func_name", kind)
     book.append({"kind": kind, "inputs": inputs, "value": value, "pullback": pullback, "path": path,
                  "given": given, "power": eqn.params.get("y"), "rule": rules.get(kind)})
-    index, fixed = len(book) - 1, None if all(real) else run(*(a.value for a in given))
+    index = len(book) - 1
     if len(real) == 1:
         return [_Atom(index, None, value)]
+    fixed = () if all(real) else run(*(a.value for a in given))
     places = np.cumsum(real) - 1
     return [_Atom(index, lambda value, k=k: value[k], value[k]) if r else _Atom(None, None, fixed[i], "constant")
             for i, (k, r) in enumerate(zip(places, real))]
@@ -245,7 +246,8 @@ def _local(entry, k):
         return None
     if value.size > 1:
         probe = jnp.asarray(np.random.default_rng(0).uniform(1, 2, value.shape), value.dtype)
-        if not np.allclose(reached(probe), ones * probe, rtol=1e-4, atol=0):
+        found = reached(probe)
+        if found is None or not np.allclose(found, ones * probe, rtol=1e-4, atol=0):
             return None
     return np.asarray(ones)
 

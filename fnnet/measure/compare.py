@@ -6,7 +6,8 @@ import random
 import re
 import statistics
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +69,8 @@ class Comparison(NamedTuple):
 HEADER = ("rule", "example", "ms hand : auto", "gain", "saved bytes", "temp bytes", "reason")
 
 
-def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5, exact=True):
+def compare(what: Any, *args: Any, example: int = 0, sizes: Mapping[str, int] | None = None, rounds: int = 200, seconds: float = 0.5,
+            exact: bool = True) -> Comparison:
     """A rule against autodiff of its reference at the large sizes of an example; any functions of `args`, {"name": f, …}; or a whole
     training step against the same step by autodiff, compare(step, run, batch).
 
@@ -84,7 +86,8 @@ def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5, exact=T
     """
     from fnnet.measure.steps import compare_steps, is_step  # which is made of what is here
     if is_step(what, args):
-        return compare_steps(what, *args, rounds, seconds)
+        run, batch = args
+        return compare_steps(what, run, batch, rounds, seconds)
     if isinstance(what, dict):
         if not what or not args:
             raise TypeError("compare takes functions by name and the arguments they are called with: compare({'a': f, 'b': g}, x)")
@@ -98,7 +101,8 @@ def compare(what, *args, example=0, sizes=None, rounds=200, seconds=0.5, exact=T
                             f"write compare({{'hand': {what.__name__}, 'autodiff': {what.__name__}.reference}}, *args)")
         if unknown := set(sizes or ()) - set(sample.SIZES):
             raise ValueError(f"{min(unknown)!r} is no size: the letters are {' '.join(sample.SIZES)}")
-        args, settings = sample.inputs(what, what.examples[example], large=sizes or True)
+        drawn, settings = sample.inputs(what, what.examples[example], large=sizes or True)
+        args = tuple(drawn)
         functions = {"hand": functools.partial(what, **settings), "autodiff": functools.partial(what.reference, **settings)}
         title, shapes = what.__name__, shapes_of(args) + "".join(f" {k}={getattr(v, '__name__', v)}" for k, v in settings.items())
         reason = next((line.strip().removeprefix("Cost: ") for line in _lines(what.__doc__) if line.strip().startswith("Cost:")), "")
@@ -168,11 +172,12 @@ def _flops(program):
         cost = program.cost_analysis()
     except NotImplementedError:
         return None
-    cost = cost[0] if isinstance(cost, list) and cost else cost
+    if isinstance(cost, list):
+        cost = cost[0] if cost else None
     return float(cost["flops"]) if cost and cost.get("flops", -1) >= 0 else None
 
 
-def saved_bytes(f, *args):
+def saved_bytes(f: Callable[..., Any], *args: Any) -> int:
     """The bytes of the arrays that jax.vjp(f, *args) keeps for the backward pass and that are no arguments, each counted once."""
     leaves, tree = jax.tree.flatten(args)
     real, arrays = _real_places(args), [i for i, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]

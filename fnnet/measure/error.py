@@ -1,9 +1,10 @@
 """How far apart two arrays are."""
 
 import numpy as np
+from jax.typing import ArrayLike
 
 
-def relative_error(a, b):
+def relative_error(a: ArrayLike, b: ArrayLike) -> float:
     """‖a − b‖/(‖a‖ + ‖b‖), 0 where both are 0: the measure of the lectures, for one array."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     top, bottom = np.linalg.norm(a - b), np.linalg.norm(a) + np.linalg.norm(b)

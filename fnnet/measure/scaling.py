@@ -1,8 +1,9 @@
 """How the figures of a comparison grow with a size."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fnnet.measure.compare import FIGURES, compare
 from fnnet.table import table
@@ -71,7 +72,8 @@ class Scaling(NamedTuple):
         return path
 
 
-def scaling(what, make=None, *, sizes, example=0, rounds=200, seconds=0.3):
+def scaling(what: Any, make: Callable[[int], Any] | None = None, *, sizes: Mapping[str, Sequence[int]], example: int = 0,
+            rounds: int = 200, seconds: float = 0.3) -> Scaling:
     """Compares at each of several values of one size, sizes={"n": (64, 256, 1024)}: a rule at its example with that letter so large,
     or functions {"name": f, …} of the arguments `make(value)`.
     """

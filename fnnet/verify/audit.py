@@ -3,7 +3,8 @@
 import functools
 import itertools
 import json
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,8 @@ class Audit(NamedTuple):
             raise AssertionError(str(self))
 
 
-def audit(rule, *, seed=0, precisions=(), examples=None, reference=None):
+def audit(rule: Any, *, seed: int = 0, precisions: str | Sequence[str] = (), examples: int | None = None,
+          reference: Callable[..., Any] | None = None) -> Audit:
     """Every example of a rule, in float64: value and gradient against the reference, autodiff and central differences, with random
     cotangents. The first also: second derivatives; eager, vmap over every subset of arguments, scan and remat; float32; corners.
 
@@ -126,7 +128,7 @@ def _explained(rule, reference, example, seed):
 
 class _Case(NamedTuple):
     """A function of its real arrays alone, and a scalar made of it by a random cotangent."""
-    f: object
+    f: Callable[..., Any]
     arrays: list
     real: tuple             # the positions of the arrays with a gradient
 
@@ -307,7 +309,7 @@ def _nan(rule, hand, both, right, example, cotangents):
         lost = [np.isnan(b) & np.isfinite(a).all() for a, b in zip(jax.tree.leaves(g), jax.tree.leaves(g0))]
         if any(a.any() for a in lost):
             follows = smooth(lambda value, put=put: jax.tree.leaves(right(put(value))), floats[k].reshape(-1)[floats[k].size // 2])
-            if any((a & b).any() for a, b in zip(lost, follows)):
+            if any((a & b).any() for a, b in zip(lost, follows or ())):
                 hidden.append(f"NaN in {rule.arrays[i]} comes out as a number in the gradient")
     yield "NaN", float(len(hidden)), 0.0, "; ".join(hidden)
 
@@ -339,7 +341,7 @@ def _like(tree, seed):
     return jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(leaf.dtype), tree)
 
 
-def _dot(a, b):
+def _dot(a, b) -> Any:
     return sum(jnp.vdot(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 

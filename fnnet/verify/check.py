@@ -4,6 +4,8 @@ import contextlib
 import functools
 import math
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -53,8 +55,9 @@ PROBES = (
 )
 
 
-def check(f, *args, reference=None, settings=None, vary=None, spec=None, argnums=None, thorough=True, budget=None, seed=0, domains=None,
-          seconds=None):
+def check(f: Any, *args: Any, reference: Callable[..., Any] | None = None, settings: Mapping[str, Any] | None = None,
+          vary: Mapping[str, Any] | None = None, spec: Any = None, argnums: int | Sequence[int] | None = None, thorough: bool = True,
+          budget: Mapping[str, float] | None = None, seed: int = 0, domains: Any = None, seconds: float | None = None) -> Report:
     """Looks for any mistake in the gradient rule of f, near the arguments given and far from them, and says where it is.
 
     f           anything with a gradient rule: fnnet rule, custom_vjp, custom_jvp, jitted, partial, a layer or a loss that has some inside

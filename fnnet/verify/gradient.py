@@ -1,14 +1,17 @@
 """Gradients from values alone, in float64, to hold a hand-derived one against."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from fnnet.measure.error import relative_error, worst_element
 from fnnet.table import table
+from fnnet.trees import Tree
 from fnnet.verify.case.programs import quick
 
 STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
@@ -38,14 +41,14 @@ class GradientCheck(NamedTuple):
             raise AssertionError(str(self))
 
 
-def forward_difference(f, w, h=1e-4):
+def forward_difference(f: Callable[..., Any], w: ArrayLike, h: float = 1e-4) -> jax.Array:
     """(f(w + h) − f(w))/h for every element of one array, as the first definition of a derivative has it."""
     w = jnp.asarray(w)
     steps = h * jnp.eye(w.size, dtype=w.dtype).reshape(w.size, *w.shape)
     return jnp.stack([(f(w + step) - f(w)) / h for step in steps]).reshape(w.shape)
 
 
-def difference(f, x, places):
+def difference(f: Callable[..., Any], x: Any, places: Any) -> Any:
     """Central differences (f(x + h) − f(x − h))/2h of a scalar f at some elements of one array, given by flat index.
 
     Taken with several h; of these that which agrees best with its neighbour is kept, so that neither rounding (h too small) nor
@@ -66,7 +69,7 @@ def difference(f, x, places):
 SMALL = 4096            # numbers in all, of which one vector is made: then one program serves all arrays
 
 
-def numeric_gradient(f, tree, samples=None, seed=0):
+def numeric_gradient(f: Callable[..., Any], tree: Tree, samples: int | None = None, seed: int = 0) -> list[tuple]:
     """(flat places, differences) for each array of a tree: all elements, or `samples` of them at random where there are more."""
     leaves, treedef = jax.tree.flatten(tree)
     draw, sizes = np.random.default_rng(seed), [leaf.size for leaf in leaves]
@@ -89,7 +92,7 @@ def numeric_gradient(f, tree, samples=None, seed=0):
     return out
 
 
-def gradient_check(f, params, *, samples=50, limit=1e-7, seed=0):
+def gradient_check(f: Callable[..., Any], params: Tree, *, samples: int = 50, limit: float = 1e-7, seed: int = 0) -> GradientCheck:
     """Holds jax.grad(f)(params) against central differences in float64, array by array: the lectures' gradient checking.
 
     f is a function of the parameters alone that returns a scalar, or (scalar, anything): for a network
