@@ -9,6 +9,7 @@ import mmap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def _by_pyarrow(path, header, skip, target, delimiter):
 def _by_pandas(path, header, skip, target, delimiter):
     import pandas
     kinds = {name: str if name == target else np.float64 for name in header}
-    exact = {} if int(pandas.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
+    exact: dict[str, Any] = {} if int(pandas.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
     with warnings.catch_warnings(action="error"):           # of rows that are too long, which it cuts
         frame = pandas.read_csv(path, sep=delimiter, header=None, names=header, skiprows=skip, index_col=False, dtype=kinds,
                                 na_filter=False, quoting=csv.QUOTE_NONE, encoding="utf-8", **exact)

@@ -36,7 +36,7 @@ def read_images(folder: str | Path, *, size: tuple[int, int] | None = None, chan
         with reading(path, "image"), warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning), \
                 Image.open(path, formats=[FORMATS[path.suffix.lower()]]) as image:
             image = image.convert("RGB" if channels == 3 else "L")
-            images.append(np.asarray(image if size is None else image.resize(size[::-1], Image.Resampling.BILINEAR)))
+            images.append(np.asarray(image if size is None else image.resize((size[1], size[0]), Image.Resampling.BILINEAR)))
         if images[-1].shape != images[0].shape:
             (h, w), (h0, w0) = images[-1].shape[:2], images[0].shape[:2]
             raise ValueError(f"images must be of one size; got {h}×{w} in {path} and {h0}×{w0} in {files[0][0]}: write "

@@ -40,7 +40,8 @@ def generate(net: Any, params: Tree, state: Tree, prompt: ArrayLike, steps: int,
                  jnp.float32(top_p))
 
 
-def beam_search(net, params, state, prompt, steps, *, width=4, end=None):
+def beam_search(net: Any, params: Tree, state: Tree, prompt: ArrayLike, steps: int, *, width: int = 4,
+                end: int | None = None) -> tuple[jax.Array, jax.Array]:
     """The likeliest of the texts that keeping the `width` best at each place finds: texts [n width steps] of the
     prompt's dtype and their log-probabilities [n width], the best first
 

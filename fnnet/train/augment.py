@@ -36,16 +36,16 @@ def crop(key: jax.Array, x: jax.Array, *, size: tuple[int, int] | None = None, p
     _images("crop", x)
     if not _is_count(padding, 0):
         raise ValueError(f"the padding of crop must be a whole number of pixels, 0 or more; got {padding!r}")
-    n, *sides, _ = x.shape
-    size = tuple(sides) if size is None else size
+    n, height, width, _ = x.shape
+    sides, size = (height, width), (height, width) if size is None else size
     if not (isinstance(size, tuple) and len(size) == 2 and all(_is_count(s, 1) for s in size)):
         raise ValueError(f"the size of crop must be (height, width) in pixels; got {size!r}")
     room = [side + 2 * padding - wanted for side, wanted in zip(sides, size, strict=True)]
     if min(room) < 0:
-        raise ValueError(f"the size of crop must fit into the images; got {size} for images {tuple(sides)} with "
+        raise ValueError(f"the size of crop must fit into the images; got {size} for images {sides} with "
                          f"padding={padding}: give a smaller size or a larger padding")
     if max(room) == 0:
-        raise ValueError(f"crop leaves nothing to chance: images {tuple(sides)}, size={size}, padding={padding}; write "
+        raise ValueError(f"crop leaves nothing to chance: images {sides}, size={size}, padding={padding}; write "
                          "padding=4, or a smaller size")
     wide = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     corners = _places(key, n, [r + 1 for r in room])
@@ -77,7 +77,8 @@ def mixup(key: jax.Array, x: jax.Array, y: jax.Array, *, alpha: float = 0.2,
     of_order, of_weight = random.split(key)
     order = random.permutation(of_order, x.shape[0])
     share = random.beta(of_weight, alpha, alpha, (x.shape[0],))
-    return tuple(_mixed(share.astype(a.dtype), a, a[order]) for a in (x, y))
+    x, y = (_mixed(share.astype(a.dtype), a, a[order]) for a in (x, y))
+    return x, y
 
 
 def cutmix(key: jax.Array, x: jax.Array, y: jax.Array, *, alpha: float = 1.0,

@@ -31,7 +31,7 @@ class Objective(Frozen):
 
     def __call__(self, params, state, batch, *, key=None, train=True):
         if train and self.augment is not None:
-            batch, key = self._augmented(batch, key)
+            batch, key = _augmented(self.augment, batch, key)
         x, y, weights = parts_of(batch)
         x = without_uncounted(x, y, self.loss, *weights)
         prediction, state = self._apply(params, state, x, key, train)
@@ -45,22 +45,23 @@ class Objective(Frozen):
             measured["objective"] = replace(measured["loss"], total=value.astype(float) * measured["loss"].count)
         return value, (state, measured)
 
-    def _augmented(self, batch, key):
-        if key is None:
-            raise ValueError("augment draws random numbers, and needs a key: objective(..., key=jax.random.key(0)), or train=False")
-        own, key = jax.random.split(key)
-        changed = self.augment(own, batch)
-        if jax.tree.structure(changed) != jax.tree.structure(batch):
-            raise TypeError(f"augment must return a batch like the one it was given, {jax.tree.structure(batch)}; got "
-                            f"{jax.tree.structure(changed)}: return x, y")
-        return changed, key
-
     def _apply(self, params, state, x, key, train):
         if self.precision is None:
             return self.net.apply(params, state, x, key=key, train=train)
         half = narrowed((params, x), self.precision)
         prediction, after = self.net.apply(half[0], state, half[1], key=key, train=train)
         return widened(prediction, params), like(after, state)
+
+
+def _augmented(augment, batch, key):
+    if key is None:
+        raise ValueError("augment draws random numbers, and needs a key: objective(..., key=jax.random.key(0)), or train=False")
+    own, key = jax.random.split(key)
+    changed = augment(own, batch)
+    if jax.tree.structure(changed) != jax.tree.structure(batch):
+        raise TypeError(f"augment must return a batch like the one it was given, {jax.tree.structure(batch)}; got "
+                        f"{jax.tree.structure(changed)}: return x, y")
+    return changed, key
 
 
 def supervised(net: Any, loss: Callable[..., Any], penalty: Callable[[Tree], Any] | None = None,
