@@ -112,7 +112,7 @@ def trace(f: Callable[..., Any], *args: Any, **settings: Any) -> Trace:
         return out[0] if isinstance(out, tuple) else out
     args = jax.tree.map(_strong, args)
     program = jax.make_jaxpr(watch(scalar, see))(*args)
-    out = program.out_avals[0] if len(program.out_avals) == 1 else None
+    out: Any = program.out_avals[0] if len(program.out_avals) == 1 else None       # of arrays, as all are that f returns
     if out is None or out.size != 1 or not jnp.issubdtype(out.dtype, jnp.floating):
         got = "several arrays" if out is None else f"{out.dtype}{list(out.shape)}"
         raise ValueError(f"trace takes a function whose value, or the first of them, is a real scalar, and this one gives {got}")

@@ -18,7 +18,7 @@ from fnnet.rule import rule
 __all__ = ["dropout", "relu_dropout", "stochastic_depth"]
 
 
-def random_bits(key, shape, strides=None, start=0):
+def random_bits(key, shape, strides=None, start: int | jax.Array = 0):
     """uint32 of the given shape, a function of the key and of each element's index: in row-major order, or, for a part
     of a larger array, by the strides of that array from `start` on."""
     words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
@@ -43,7 +43,7 @@ def _mix(h):
     return h ^ (h >> 16)
 
 
-def kept(key, shape, rate, strides=None, start=0):
+def kept(key, shape, rate, strides=None, start: int | jax.Array = 0):
     """True with chance 1 − rate; rate is between 0 and 1 exclusive, the ends need no chance."""
     return random_bits(key, shape, strides, start) < jnp.uint32(min(round((1 - rate) * 2**32), 2**32 - 1))
 

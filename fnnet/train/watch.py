@@ -60,7 +60,7 @@ class TensorBoard(Frozen):
     @functools.cached_property
     def _writer(self):
         try:
-            from tensorboardX import SummaryWriter
+            from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]  (the tests do without it)
         except ImportError:
             raise ImportError("logs for TensorBoard are written by tensorboardX, which is not installed: "
                               "pip install 'fnnet[tensorboard]'") from None

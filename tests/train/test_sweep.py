@@ -131,6 +131,7 @@ def test_j_train_is_of_the_first_m_examples_alone():
     (lambda: train.sweep(make, {"decay": (d for d in [0.1])}, TRAINING, VALIDATION), "a list of values for each setting"),
     (lambda: train.sweep(make, {"net": ["a", "b"]}, TRAINING, VALIDATION), r"write static=\['net'\] for net = 'a'"),
     (lambda: train.sweep(make, {"sizes": [[4], [4, 4]]}, TRAINING, VALIDATION, static="sizes"), "a tuple and not a list, and sizes was"),
+    (lambda: train.sweep(make, {"sizes": [([4],), ([4, 4],)]}, TRAINING, VALIDATION, static="sizes"), "hashable, .* and sizes was"),
     (lambda: train.sweep(make, {"decay": [0.1]}, TRAINING, VALIDATION, mode="maximum"), 'mode is "min" or "max"'),
     (lambda: train.range_test(lambda r: make(rate=r), TRAINING, steps=1, batch_size=8), "at least 3 steps, and was given 1"),
     (lambda: train.size_curve(make, TRAINING, VALIDATION, sizes=()), "sizes are numbers of examples"),
