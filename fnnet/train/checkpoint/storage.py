@@ -69,7 +69,7 @@ def read_log(path):
         raise Damaged("it is empty")
     try:
         log = json.loads((path / "log" / "metadata").read_bytes())
-        log["names"], log["history"]
+        _ = log["names"], log["history"]
     except Exception as error:
         raise Damaged(f"its log cannot be read ({_first_line(error)})") from error
     first = not log.keys() & {"format", "crc32", "check"}
