@@ -113,7 +113,9 @@ def read(f, args, reference, settings, spec, argnums, domains=None):
             raise ValueError(f"the spec says that {names[k]} is of kind {asked.kind}, and it was given as {dtype}")
         if asked and asked.kind != "key":
             domain = asked._replace(high=domain.high) if asked.kind == "int" and asked.high == np.inf else asked
-        values.append(value), dtypes.append(dtype), found.append(domain)
+        values.append(value)
+        dtypes.append(dtype)
+        found.append(domain)
         if not asked and isinstance(f, Rule) and not domain.word and not _any_number(f, arguments[i]):
             found[-1] = _inside(found[-1], value)
     found = _below(found, values)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 SINGLE = float(np.finfo(np.float32).eps)
+CONFIG: Any = jax.config                                # whose type does not list the options
 PRODUCTS = ("dot_general", "conv_general_dilated")     # what an accelerator computes by its matrix unit
 
 
@@ -21,7 +22,7 @@ class Session(NamedTuple):
 
 def session():
     """As it is now."""
-    return Session(bool(jax.config.jax_enable_x64), jax.config.jax_default_device, jax.config.jax_default_matmul_precision)
+    return Session(bool(CONFIG.jax_enable_x64), CONFIG.jax_default_device, CONFIG.jax_default_matmul_precision)
 
 
 @contextlib.contextmanager
@@ -38,14 +39,14 @@ def host():
     try:
         device = jax.local_devices(backend="cpu")[0]
     except RuntimeError:
-        device = jax.config.jax_default_device
+        device = CONFIG.jax_default_device
     with jax.enable_x64(True), jax.default_device(device), jax.default_matmul_precision("highest"):
         yield
 
 
 def on_cpu():
     """Whether what is compiled now is compiled for a CPU."""
-    device = jax.config.jax_default_device or jax.default_backend()
+    device = CONFIG.jax_default_device or jax.default_backend()
     return getattr(device, "platform", device) == "cpu"
 
 
@@ -54,7 +55,7 @@ def rounding(equations):
     there is one among the equations of a program: 1e-3 in TF32, 4e-3 where operands are rounded to bfloat16; 0 on a CPU."""
     if on_cpu() or not any(e.primitive.name in PRODUCTS for e in equations):
         return 0.0
-    return measured(jax.config.jax_default_device, jax.config.jax_default_matmul_precision)
+    return measured(CONFIG.jax_default_device, CONFIG.jax_default_matmul_precision)
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """Inputs that nobody thought of: other draws, ties, zeros, ends, extremes, rare classes, masks, constant rows."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -8,7 +10,7 @@ FAR = 520               # powers of 2 whose squares float64 cannot hold
 TINY = (1e-5, 1e-10, 1e-30, 1e-310)
 
 
-def draw(domain, shape, rng, like=None, scale=1.0):
+def draw(domain, shape, rng, like: Any = None, scale=1.0):
     """One array of a domain. `like` is the example given, a PRNG key for instance."""
     if domain.kind == "int":
         return rng.integers(int(domain.low), int(domain.high) + 1, size=shape).astype(like.dtype)

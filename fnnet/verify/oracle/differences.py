@@ -32,7 +32,8 @@ def differences(value, xs, rng, most=40, eps=2e-16):
                     best = (last, error)
                 if best[1] < 1e-10 * abs(best[0]):
                     break
-            found.append(best[0]), errors.append(best[1])
+            found.append(best[0])
+            errors.append(best[1])
         out.append((places, np.array(found), np.array(errors)))
     return out
 

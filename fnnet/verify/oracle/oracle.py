@@ -27,7 +27,7 @@ def differentiable(p, xs, others, cts):
     """The problem with the reference's reverse mode, or its forward mode, or differences."""
     for forward in (False, True):
         try:
-            jax.eval_shape(lambda *args, forward=forward: pullback(p, p.reference, *args, forward).grads, xs, others, cts)
+            jax.eval_shape(lambda *args, forward=forward: pullback(p, p.reference, *args, forward=forward).grads, xs, others, cts)
             return p._replace(forward=forward)
         except Exception:                               # whatever it says, there is no such mode
             continue

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -156,7 +157,7 @@ def _sharded(params):
                          out_specs=params["out_specs"], check_vma=params["check_vma"], axis_names=set(params["newly_manual_axes"]))
 
 
-def _is_program(value):
+def _is_program(value: Any) -> bool:
     return isinstance(value, core.ClosedJaxpr) or (hasattr(value, "eqns") and hasattr(value, "consts"))
 
 
@@ -166,11 +167,13 @@ def _without_rules(closed):
     return jax.make_jaxpr(lambda *args: _run(closed, args))(*avals)
 
 
-def _without_rules_inside(value):
+def _without_rules_inside(value: Any):
     """The same of what a primitive was given: a program, some of them, perhaps by name, or anything else."""
-    if isinstance(value, tuple) and value and all(map(_is_program, value)):
-        return type(value)(*map(_without_rules, value)) if hasattr(value, "_fields") else tuple(map(_without_rules, value))
-    return _without_rules(value) if _is_program(value) else value
+    if _is_program(value):
+        return _without_rules(value)
+    if isinstance(value, tuple) and value and all(_is_program(part) for part in value):
+        return getattr(value, "_make", tuple)(map(_without_rules, value))
+    return value
 
 
 def _has_rule(eqn):

@@ -5,7 +5,7 @@ its inputs move by a unit in the last place (conditioning), and then against wha
 precision a rule may err as much as autodiff in the same precision, some times over.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def assess(got, want, scale, factor, truth, xs, rng, around=None):
     moved = [numbers(truth(jitter(xs, scale.eps * 4 ** (k % 4), rng))) for k in range(8)]       # conditioning
     near = None
     for i, w in enumerate(want):
-        excuse = TIMES * sum(np.where(np.isfinite(m[i]), np.abs(m[i] - w), np.inf) for m in moved)
+        excuse: Any = TIMES * sum(np.where(np.isfinite(m[i]), np.abs(m[i] - w), np.inf) for m in moved)
         if (excuse > JUMP * largest(w)).any():
             near = near or [numbers(truth(x)) for x in surroundings(xs, rng)]
             excuse = np.where(_jumps(w, [m[i] for m in moved], [n[i] for n in near]), 0, excuse)

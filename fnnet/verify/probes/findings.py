@@ -72,5 +72,5 @@ def sentence(error):
 def place(error):
     """The line of the user's own code that raised an error: ", in dense_bwd: return dy @ w, …", "" where it is not to be had."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if f.line and not f.filename.startswith((OURS, LIBRARY, "<"))]
-    return f"; in {own[-1].name}, line {own[-1].lineno}: {own[-1].line.strip()}" if own else ""
+    own = [(f, f.line.strip()) for f in frames if f.line and not f.filename.startswith((OURS, LIBRARY, "<"))]
+    return f"; in {own[-1][0].name}, line {own[-1][0].lineno}: {own[-1][1]}" if own else ""

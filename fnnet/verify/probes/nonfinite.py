@@ -1,5 +1,7 @@
 """NaN and infinity among the inputs: what is NaN for the reference may not come out as a number, and what is a number not as NaN."""
 
+from typing import Any
+
 import numpy as np
 
 from fnnet.verify.case.case import SWALLOWED
@@ -64,11 +66,11 @@ def _swallowed(k, got, hidden):
 def smooth(gradients, base):
     """Elements of the reference's gradients that change with one element of an argument wherever that is: what computes them does not
     merely compare it, as a maximum does, whose gradient may be a number where it is NaN."""
-    kept = None
+    kept: list[Any] = []
     for value in (float(base), *ELSEWHERE):
         one, two = (gradients(value + step) for step in (0.0, MOVED))
         changed = [np.isfinite(b - a) & (np.abs(b - a) > VARIES * tolerance.largest(a)) for a, b in zip(one, two)]
-        kept = changed if kept is None else [a & b for a, b in zip(kept, changed)]
+        kept = [a & b for a, b in zip(kept, changed)] if kept else changed
     return kept
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ def groups(p):
     found, left, trials = _ones(p, axes), [x for x in axes if _size(p, x) > 1], 0
     while left:
         first, alike = left[0], [x for x in left[1:] if _size(p, x) == _size(p, left[0])]
-        group = None
+        group: tuple | None = None
         for size in range(len(alike) + 1):
             for others in itertools.combinations(alike, size):
                 trials += 1
@@ -233,7 +234,8 @@ def resized(p, changed, seed=5):
         if d.kind == "int":                             # a label stays below the number of classes
             high = min([d.high, *(s - 1 for old, s in smaller.items() if s < old and d.high < old)])
             if d.below:
-                sizes = {n: s for j, e in enumerate(domains) if e.dims for (n, s) in zip(e.dims, shapes[j] or ()) if not n.startswith("*")}
+                sizes: dict[str, Any] = {n: s for j, e in enumerate(domains) if e.dims for n, s in zip(e.dims, shapes[j] or ())
+                                         if not n.startswith("*")}
                 high = sizes.get(d.below, high + 1) - 1
             domains[i] = d._replace(high=max(high, d.low))
         elif d.word in ("sorted", "fixed") and shapes[i] != np.shape(p.leaves[i]):

@@ -22,7 +22,8 @@ def cheap(at):
 def run(p, evaluation, findings):
     """The compiled program twice at the same inputs; and without jit where that takes little time."""
     at = evaluation.at
-    _same_bits(findings, at, *(at.grads(p.leaves, evaluation.cts) for _ in range(2)), "the same program twice", evaluation.cts)
+    one, again = (at.grads(p.leaves, evaluation.cts) for _ in range(2))
+    _same_bits(findings, at, one, again, "the same program twice", evaluation.cts)
     if evaluation.thorough or cheap(at):
         without_jit(p, evaluation, findings)
 
