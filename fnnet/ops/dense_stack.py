@@ -3,6 +3,7 @@ parts."""
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -23,7 +24,7 @@ ACTIVATIONS = {
 
 
 @rule
-def dense_stack(x, w, b, *, activation="relu"):
+def dense_stack(x, w, b, *, activation="relu") -> jax.Array:
     """hⁱ = g(hⁱ⁻¹·Wⁱ + bⁱ),   δⁱ = dhⁱ·g′,   dhⁱ⁻¹ = δⁱ·Wⁱᵀ,   dWⁱ = hⁱ⁻¹ᵀ·δⁱ,   dbⁱ = Σ δⁱ   for i = 1 … l
 
     x [... d], w [l d d], b [l d] → y [... d]. g is "relu", "tanh", "sigmoid" or "identity". One loop forward, one back:

@@ -49,7 +49,7 @@ def kept(key, shape, rate, strides=None, start: int | jax.Array = 0):
 
 
 @rule
-def dropout(x, key, *, rate=0.5, channels=False):
+def dropout(x, key, *, rate=0.5, channels=False) -> jax.Array:
     """y = x·m/(1 − p),   dx = dy·m/(1 − p),   m = 1 with chance 1 − p, else 0   [Srivastava et al. 2014]
 
     x of any shape, key a PRNG key. p is the share that is dropped. The expectation of y is x, so the whole network is
@@ -73,7 +73,7 @@ def _noise(shape, channels):
 
 
 @rule
-def relu_dropout(x, key, *, rate=0.5):
+def relu_dropout(x, key, *, rate=0.5) -> jax.Array:
     """y = max(0, x)·m/(1 − p),   dx = dy/(1 − p) where y > 0
 
     One rule for the pair: the output says both which units were active and which were kept.
@@ -89,7 +89,7 @@ def relu_dropout_bwd(dy, y, *, rate):
 
 
 @rule
-def stochastic_depth(x, key, *, rate=0.5):
+def stochastic_depth(x, key, *, rate=0.5) -> jax.Array:
     """y = x·m/(1 − p),   dx = dy·m/(1 − p),   one m for each example   [Huang et al. 2016]
 
     x [n ...] is the branch of a residual block: x + stochastic_depth(branch(x), key) leaves the branch out

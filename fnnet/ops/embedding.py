@@ -11,7 +11,7 @@ __all__ = ["embedding"]
 
 
 @rule
-def embedding(w, numbers):
+def embedding(w, numbers) -> jax.Array:
     """Y = W[i],   dWⱼ = Σ dY over the places where i = j
 
     w [k d], numbers i [...] integers from 0 to k − 1 → y [... d]: row i of W, which is onehot(i)·W without the product.

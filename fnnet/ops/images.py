@@ -16,7 +16,7 @@ MODES = ("zeros", "edge", "reflect")
 
 
 @rule
-def pixel_shuffle(x, *, factor):
+def pixel_shuffle(x, *, factor) -> jax.Array:
     """y[rh + i, rw + j, c] = x[h, w, cr² + ir + j],   dx = pixel_unshuffle(dy)   [Shi et al. 2016]
 
     x [n h w c·r²] → y [n h·r w·r c], r the factor: channels become pixels, in PyTorch's order (TensorFlow's
@@ -33,7 +33,7 @@ def pixel_shuffle_bwd(dy, *, factor):
 
 
 @rule
-def pixel_unshuffle(x, *, factor):
+def pixel_unshuffle(x, *, factor) -> jax.Array:
     """y[h, w, cr² + ir + j] = x[rh + i, rw + j, c],   dx = pixel_shuffle(dy)   [Shi et al. 2016]
 
     x [n h·r w·r c] → y [n h w c·r²], r the factor: the pixels of a square become channels.
@@ -50,7 +50,7 @@ def pixel_unshuffle_bwd(dy, *, factor):
 
 @rule
 def unfold(x, *, window: int | tuple, strides: int | tuple = 1, padding: str | int | tuple = "VALID",
-           dilation: int | tuple = 1):
+           dilation: int | tuple = 1) -> jax.Array:
     """y[o, u] = x[s·o + r·u − p],   dx[i] = Σ dy[o, u] over the places o and taps u that see i: fold(dy)
 
     x [n *spatial c] → y [n *places taps c], the patches under a window, its taps row by row; settings as in conv. What
@@ -75,7 +75,7 @@ def unfold_bwd(dy, shape, *, window, strides, padding, dilation):
 
 @rule
 def fold(x, *, size, window: int | tuple, strides: int | tuple = 1, padding: str | int | tuple = "VALID",
-         dilation: int | tuple = 1):
+         dilation: int | tuple = 1) -> jax.Array:
     """y[i] = Σ x[o, u] over the places o and taps u that see i,   dx[o, u] = dy[s·o + r·u − p]: unfold(dy)
 
     x [n *places taps c] → y [n *size c]: patches of an image of this size, added where they overlap. fold(unfold(x))
@@ -91,7 +91,7 @@ def fold_bwd(dy, *, window, strides, padding, dilation):
 
 
 @rule
-def resize(x, *, size, method="bilinear"):
+def resize(x, *, size, method="bilinear") -> jax.Array:
     """Y = A·X·Bᵀ,   dX = Aᵀ·dY·B,   A and B the weights of each pixel along the height and the width
 
     x [n *spatial c] → y [n *size c], as jax.image.resize: pixels are squares whose centers are compared (PyTorch's
@@ -116,7 +116,7 @@ def resize_bwd(dy, shape, *, size, method):
 
 
 @rule
-def pad(x, *, padding, mode="zeros"):
+def pad(x, *, padding, mode="zeros") -> jax.Array:
     """y[i] = x[i − p], around it 0, the nearest pixel (edge) or the mirror image without the edge (reflect),
     dx[i] = Σ dy over the places that show x[i]
 

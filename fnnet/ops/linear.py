@@ -4,6 +4,7 @@ import functools
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -15,7 +16,7 @@ __all__ = ["dense"]
 
 
 @rule
-def dense(x, w, b=None, *, compute_dtype=None):
+def dense(x, w, b=None, *, compute_dtype=None) -> jax.Array:
     """Y = X·W + b,   dX = dY·Wᵀ,   dW = Xᵀ·dY,   db = Σ dY
 
     x [... d], w [d k], b [k] or None → y [... k]

@@ -15,7 +15,7 @@ __all__ = ["elastic_net", "l1", "l2", "weights_of"]
 
 
 @rule
-def l2(params):
+def l2(params) -> jax.Array:
     """R = Σ w²,   dw = 2w"""
     return _total(lambda w: w * w, params)
 
@@ -26,7 +26,7 @@ def l2_bwd(dy, params):
 
 
 @rule
-def l1(params):
+def l1(params) -> jax.Array:
     """R = Σ |w|,   dw = sign(w), 0 at 0"""
     return _total(jnp.abs, params)
 
@@ -37,7 +37,7 @@ def l1_bwd(dy, params):
 
 
 @rule
-def elastic_net(params, *, beta=1.0):
+def elastic_net(params, *, beta=1.0) -> jax.Array:
     """R = Σ βw² + |w|,   dw = 2βw + sign(w), 0 at 0   [Zou & Hastie 2005]"""
     return _total(lambda w: beta * w * w + jnp.abs(w), params)
 

@@ -22,7 +22,8 @@ __all__ = ["adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "lp_pool", "max
 
 
 @rule
-def max_pool(x, *, window: int | tuple, strides: int | tuple | None = None, padding: str | int | tuple = "VALID"):
+def max_pool(x, *, window: int | tuple, strides: int | tuple | None = None,
+             padding: str | int | tuple = "VALID") -> jax.Array:
     """y[o] = maxᵤ x[so + u],
     dx[i] = Σ dy[o] over the windows o whose largest element is x[i], the first of equal ones
 
@@ -48,7 +49,8 @@ def max_pool_bwd(dy, x, winner, *, window, strides, padding):
 
 
 @rule
-def relu_max_pool(x, *, window: int | tuple, strides: int | tuple | None = None, padding: str | int | tuple = "VALID"):
+def relu_max_pool(x, *, window: int | tuple, strides: int | tuple | None = None,
+                  padding: str | int | tuple = "VALID") -> jax.Array:
     """y[o] = max(0, maxᵤ x[so + u]),   dx[i] = Σ dy[o] over the windows o whose largest element is x[i] > 0
 
     max_pool of relu, or relu of max_pool: the same. x [n *spatial c] → y [n *places c]. One pass over x each way, and a
@@ -75,7 +77,7 @@ def relu_max_pool_bwd(dy, x, winner, *, window, strides, padding):
 
 @rule
 def avg_pool(x, *, window: int | tuple, strides: int | tuple | None = None, padding: str | int | tuple = "VALID",
-             count_include_pad=True):
+             count_include_pad=True) -> jax.Array:
     """y[o] = Σᵤ x[so + u]/n,   dx[i] = Σ dy[o]/n over the windows o that see i
 
     x [n *spatial c] → y [n *places c]; window, strides and padding as in max_pool. n is the number of elements of a
@@ -115,7 +117,8 @@ def avg_pool_bwd(dy, x, *, window, strides, padding, count_include_pad):
 
 
 @rule
-def lp_pool(x, *, p, window: int | tuple, strides: int | tuple | None = None, padding: str | int | tuple = "VALID"):
+def lp_pool(x, *, p, window: int | tuple, strides: int | tuple | None = None,
+            padding: str | int | tuple = "VALID") -> jax.Array:
     """y[o] = (Σᵤ |x[so + u]|ᵖ)^(1/p),
     dx[i] = Σ dy[o]·(|x[i]|/y[o])ᵖ⁻¹·sign x[i] over the windows o that see i, 0 where y = 0
 
@@ -166,7 +169,7 @@ def _few_taps(window):
 
 
 @rule
-def adaptive_avg_pool(x, *, size: int | tuple = 1):
+def adaptive_avg_pool(x, *, size: int | tuple = 1) -> jax.Array:
     """y[o] = the mean of x from ⌊oh/size⌋ up to ⌈(o + 1)h/size⌉,   dx[i] = Σ dy[o]/n over the windows o that see i
 
     x [n *spatial c] → y [n *size c], whatever the lengths h of the spatial axes: a number, or a tuple of one for each.
@@ -188,7 +191,7 @@ def adaptive_avg_pool_bwd(dy, x, *, size):
 
 
 @rule
-def adaptive_max_pool(x, *, size: int | tuple = 1):
+def adaptive_max_pool(x, *, size: int | tuple = 1) -> jax.Array:
     """y[o] = max x from ⌊oh/size⌋ up to ⌈(o + 1)h/size⌉,
     dx[i] = Σ dy[o] over the windows o whose largest element is x[i]
 

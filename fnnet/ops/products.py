@@ -5,6 +5,7 @@ import math
 import string
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 
 from fnnet.form import by_device
@@ -16,7 +17,7 @@ __all__ = ["bilinear", "dense_low_rank", "einsum"]
 
 
 @rule
-def einsum(a, b, *, letters):
+def einsum(a, b, *, letters) -> jax.Array:
     """Y = Σ A·B over the letters that Y lacks,   dA = Σ dY·B over those that A lacks,   dB = Σ A·dY   [Einstein 1916]
 
     letters "n t d, d h k -> n h t k": one for each axis (spaces are free), "..." for the axes in front, of which both
@@ -106,7 +107,7 @@ def einsum_check(a, b, *, letters):
 
 
 @rule
-def bilinear(x, z, w, b=None):
+def bilinear(x, z, w, b=None) -> jax.Array:
     """Yₖ = xᵀ·Wₖ·z + bₖ,   P = x·zᵀ,   dP = Σₖ dYₖ·Wₖ,   dx = dP·z,   dz = dPᵀ·x,   dWₖ = Σ dYₖ·P,   db = Σ dY
 
     x [... d], z [... e], w [d e k], b [k] or None → y [... k]. The products P [... d e] are made for all k at once,
@@ -163,7 +164,7 @@ def bilinear_check(x, z, w, b):
 
 
 @rule
-def dense_low_rank(x, w, down, up, b=None, *, scale=1.0):
+def dense_low_rank(x, w, down, up, b=None, *, scale=1.0) -> jax.Array:
     """Y = X·W + s·(X·A)·B + b,   dX = dY·Wᵀ + H·Aᵀ,   H = s·dY·Bᵀ,   dA = Xᵀ·H,   dB = s·(X·A)ᵀ·dY,   dW = Xᵀ·dY
     [Hu et al. 2022]
 

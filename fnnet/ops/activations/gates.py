@@ -6,6 +6,7 @@ Far below 0 both y and y′ are x·e^−(…), and right to the last number that
 import math
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -19,7 +20,7 @@ FAR = 1000.0            # e^−1000 is 0 also in float64: beyond, ∞ is spared 
 
 
 @rule
-def silu(x):
+def silu(x) -> jax.Array:
     """y = x·σ(x),   y′ = σ(x)·(1 + x·σ(−x))   [Elfwing et al. 2018]
 
     Also named swish [Ramachandran et al. 2017]. 0 at −∞. Near its zero, x = −1.278, y′ is a difference of terms
@@ -49,7 +50,7 @@ def silu_fwd(x):
 
 
 @rule
-def gelu(x, *, approximate=True):
+def gelu(x, *, approximate=True) -> jax.Array:
     """y = x·Φ(x),   y′ = Φ(x) + x·φ(x),   φ(x) = e^(−x²/2)/√2π = Φ′(x)   [Hendrycks & Gimpel 2016]
 
     approximate, the default as in jax.nn (PyTorch's and Keras's is Φ itself, approximate=False): Φ(x) ≈ σ(z),   z =
@@ -120,7 +121,7 @@ def _normal(m):
 
 
 @rule
-def mish(x):
+def mish(x) -> jax.Array:
     """y = x·tanh(log(1 + eˣ)),   y′ = T + x(1 − T²)σ(x),   T = tanh(log(1 + eˣ))   [Misra 2019]
 
     Computed from a = e^−|x| alone: T = a(a + 2)/(a(a + 2) + 2) below 0, (1 + 2a)/(1 + 2a + 2a²) above. Near its zero,
@@ -174,7 +175,7 @@ def _gated_slope(x, z, bend):
 
 
 @rule
-def glu(x, *, axis=-1):
+def glu(x, *, axis=-1) -> jax.Array:
     """y = u·σ(v),   du = dy·σ(v),   dv = dy·u·σ(v)σ(−v),   u and v the halves of x   [Dauphin et al. 2017]
 
     x [... 2d ...] → y [... d ...]; the second half is the gate, as in jax.nn and PyTorch.
@@ -202,7 +203,7 @@ def glu_check(x, *, axis):
 
 
 @rule
-def swiglu(x, gate):
+def swiglu(x, gate) -> jax.Array:
     """y = x·s(g),   dx = dy·s(g),   dg = dy·x·s′(g),   s = silu   [Shazeer 2020]
 
     x and gate of one shape → y of the same. The gate is the second argument, as it is the second half in glu.
@@ -224,7 +225,7 @@ def swiglu_bwd(dy, x, gate):
 
 
 @rule
-def geglu(x, gate, *, approximate=True):
+def geglu(x, gate, *, approximate=True) -> jax.Array:
     """y = x·s(g),   dx = dy·s(g),   dg = dy·x·s′(g),   s = gelu   [Shazeer 2020]
 
     x and gate of one shape → y of the same; approximate as in gelu.
@@ -246,7 +247,7 @@ def geglu_bwd(dy, x, gate, *, approximate):
 
 
 @rule
-def reglu(x, gate):
+def reglu(x, gate) -> jax.Array:
     """y = x·s(g),   dx = dy·s(g),   dg = dy·x·s′(g),   s = relu   [Shazeer 2020]
 
     x and gate of one shape → y of the same. s′(0) = 0.

@@ -4,6 +4,7 @@ derivatives at 0 of leaky_relu and prelu are α and a, and that of hard_tanh at 
 x and y are of any shape, but for prelu and maxout.
 """
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -17,7 +18,7 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772848, 1.0507009873554804934       # me
 
 
 @rule
-def relu(x):
+def relu(x) -> jax.Array:
     """y = max(0, x),   y′ = 1 if x > 0 else 0
 
     y′(0) = 0, as in jax.nn and PyTorch (some lectures take 1). NaN stays NaN.
@@ -33,7 +34,7 @@ def relu_bwd(dy, y):
 
 
 @rule
-def leaky_relu(x, *, alpha=0.01):
+def leaky_relu(x, *, alpha=0.01) -> jax.Array:
     """y = x if x ≥ 0 else αx,   y′ = 1 or α
 
     y′(0) = 1, as in jax.nn. α is 0.01 in some lectures and 0.1 in others; any number is right, also below 0 or above 1.
@@ -47,7 +48,7 @@ def leaky_relu_bwd(dy, x, *, alpha):
 
 
 @rule
-def prelu(x, a):
+def prelu(x, a) -> jax.Array:
     """y = x if x ≥ 0 else ax,   ∂y/∂x = 1 or a,   ∂y/∂a = 0 or x   [He et al. 2015]
 
     x [... d], a [] or [d] (one for each channel) → y [... d]
@@ -69,7 +70,7 @@ def prelu_check(x, a):
 
 
 @rule
-def relu6(x):
+def relu6(x) -> jax.Array:
     """y = min(max(0, x), 6),   y′ = 1 if 0 < x < 6 else 0   [Krizhevsky 2010]
 
     y′ = 0 at 0 and at 6. y is kept, which the next layer keeps anyway.
@@ -83,7 +84,7 @@ def relu6_bwd(dy, y):
 
 
 @rule
-def relu_squared(x):
+def relu_squared(x) -> jax.Array:
     """y = max(0, x)²,   y′ = 2·max(0, x)   [So et al. 2021]"""
     return jnp.where(x <= 0, 0, x) ** 2
 
@@ -94,7 +95,7 @@ def relu_squared_bwd(dy, x):
 
 
 @rule
-def elu(x, *, alpha=1.0):
+def elu(x, *, alpha=1.0) -> jax.Array:
     """y = x if x > 0 else α(eˣ − 1),   y′ = 1 or αeˣ   [Clevert et al. 2016]
 
     y′ from x, not as y + α, which cancels for large negative x. At 0 the derivative is α. y is as exact as the
@@ -112,7 +113,7 @@ def elu_slope(x, *, alpha):
 
 
 @rule
-def celu(x, *, alpha=1.0):
+def celu(x, *, alpha=1.0) -> jax.Array:
     """y = x if x > 0 else α(e^(x/α) − 1),   y′ = 1 or e^(x/α)   [Barron 2017]
 
     The derivative is continuous for every α > 0, 1 at 0. y is as exact as the compiler's eˣ − 1 (see elu).
@@ -135,7 +136,7 @@ def celu_check(x, *, alpha):
 
 
 @rule
-def selu(x):
+def selu(x) -> jax.Array:
     """y = λx if x > 0 else λα(eˣ − 1),   y′ = λ or λαeˣ   [Klambauer et al. 2017]
 
     λ = 1.0507…, α = 1.6733…, for which activations of mean 0 and variance 1 stay so. At 0 the derivative is λα; in
@@ -152,7 +153,7 @@ def selu_slope(x):
 
 
 @rule
-def hard_tanh(x):
+def hard_tanh(x) -> jax.Array:
     """y = min(max(−1, x), 1),   y′ = 1 if −1 ≤ x ≤ 1 else 0"""
     return jnp.where(x > 1, 1, jnp.where(x < -1, -1, x))
 
@@ -163,7 +164,7 @@ def hard_tanh_bwd(dy, x):
 
 
 @rule
-def hard_sigmoid(x):
+def hard_sigmoid(x) -> jax.Array:
     """y = min(max(0, x + 3), 6)/6,   y′ = 1/6 if −3 < x < 3 else 0   [Howard et al. 2019]"""
     return jnp.where(x <= -3, 0, jnp.where(x >= 3, 1, (x + 3) / 6))
 
@@ -174,7 +175,7 @@ def hard_sigmoid_bwd(dy, x):
 
 
 @rule
-def hard_silu(x):
+def hard_silu(x) -> jax.Array:
     """y = x·hard_sigmoid(x) = 0, x(x + 3)/6 or x,   y′ = 0, (2x + 3)/6 or 1   for x ≤ −3, between, x ≥ 3
     [Howard et al. 2019]
 
@@ -189,7 +190,7 @@ def hard_silu_slope(x):
 
 
 @rule
-def sparse_plus(x):
+def sparse_plus(x) -> jax.Array:
     """y = 0, (x + 1)²/4 or x,   y′ = 0, (x + 1)/2 or 1   for x ≤ −1, between, x ≥ 1   [Liu et al. 2023]
 
     softplus with both its tails cut off; the derivative has no jump.
@@ -203,7 +204,7 @@ def sparse_plus_slope(x):
 
 
 @rule
-def sparse_sigmoid(x):
+def sparse_sigmoid(x) -> jax.Array:
     """y = min(max(0, (x + 1)/2), 1),   y′ = ½ if −1 < x < 1 else 0   [Liu et al. 2023]
 
     The derivative of sparse_plus. At ±1 its own is ¼, the mean of both sides, as in jax.nn.
@@ -217,7 +218,7 @@ def sparse_sigmoid_slope(x):
 
 
 @rule
-def maxout(x, *, axis=-1):
+def maxout(x, *, axis=-1) -> jax.Array:
     """y = maxᵢ xᵢ over the pieces,   ∂y/∂xᵢ = 1 for the piece that wins, else 0   [Goodfellow et al. 2013]
 
     x [... p ...] → y without the axis of pieces. Of equal pieces the first wins, as in arg max.

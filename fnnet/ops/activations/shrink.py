@@ -6,6 +6,7 @@ x and y are of any shape; NaN stays NaN.
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from fnnet.numeric import polynomial, widened
@@ -19,7 +20,7 @@ TERMS = [2 * k / math.factorial(2 * k + 1) for k in range(12, 0, -1)]
 
 
 @rule
-def hard_shrink(x, *, threshold=0.5):
+def hard_shrink(x, *, threshold=0.5) -> jax.Array:
     """y = x if |x| > λ else 0,   y′ = 1 or 0   for the threshold λ ≥ 0"""
     return jnp.where(jnp.abs(x) <= threshold, 0, x)
 
@@ -30,7 +31,7 @@ def hard_shrink_bwd(dy, x, *, threshold):
 
 
 @rule
-def soft_shrink(x, *, threshold=0.5):
+def soft_shrink(x, *, threshold=0.5) -> jax.Array:
     """y = x − λ, 0 or x + λ,   y′ = 1, 0 or 1   for x > λ, between, x < −λ, of the threshold λ ≥ 0
 
     The proximal operator of λ|x|: one step of it after each step of gradient descent is the lasso.
@@ -44,7 +45,7 @@ def soft_shrink_bwd(dy, x, *, threshold):
 
 
 @rule
-def tanh_shrink(x):
+def tanh_shrink(x) -> jax.Array:
     """y = x − tanh x,   y′ = tanh² x
 
     For |x| < 2 computed as (x·cosh x − sinh x)/cosh x = x³(⅓ + x²/30 + …)/cosh x, all terms of one sign: near 0 the
@@ -74,7 +75,7 @@ def tanh_shrink_slope(x):
 
 
 @rule
-def threshold(x, *, threshold=0.0, value=0.0):
+def threshold(x, *, threshold=0.0, value=0.0) -> jax.Array:
     """y = x if x > θ else v,   y′ = 1 or 0   for the threshold θ and the value v"""
     return jnp.where(x <= threshold, value, x)
 

@@ -7,6 +7,7 @@ which never overflows.
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from fnnet.numeric import exp_minus, gates, widened
@@ -17,7 +18,7 @@ __all__ = ["identity", "log1mexp", "log_sigmoid", "sigmoid", "soft_sign", "softp
 
 
 @rule
-def identity(x):
+def identity(x) -> jax.Array:
     """y = x,   y′ = 1"""
     return x
 
@@ -28,7 +29,7 @@ def identity_bwd(dy):
 
 
 @rule
-def sigmoid(x):
+def sigmoid(x) -> jax.Array:
     """y = 1/(1 + e⁻ˣ),   y′ = y(1 − y) ≤ ¼
 
     Computed as y′ = a/(1 + a)² with a = e^−|x|, which is right where y(1 − y) is not: in float32 that is 0 from x
@@ -47,7 +48,7 @@ def sigmoid_slope(x):
 
 
 @rule
-def tanh(x):
+def tanh(x) -> jax.Array:
     """y = (eˣ − e⁻ˣ)/(eˣ + e⁻ˣ),   y′ = 1 − y²
 
     Computed as y′ = 4a/(1 + a)² with a = e^−2|x|, which is right where 1 − y² is not: in float32 that is 0 from |x| = 9
@@ -66,7 +67,7 @@ def tanh_slope(x):
 
 
 @rule
-def softplus(x):
+def softplus(x) -> jax.Array:
     """y = log(1 + eˣ),   y′ = σ(x) = 1/(1 + e⁻ˣ)   [Dugas et al. 2001]
 
     Computed as max(0, x) + log(1 + e^−|x|): nothing overflows, and y is eˣ far below 0 and x far above.
@@ -91,7 +92,7 @@ def softplus_slope(x):
 
 
 @rule
-def log_sigmoid(x):
+def log_sigmoid(x) -> jax.Array:
     """y = log σ(x) = −log(1 + e⁻ˣ),   y′ = σ(−x)"""
     return -jnp.logaddexp(-x, jnp.zeros_like(x))
 
@@ -113,7 +114,7 @@ def log_sigmoid_slope(x):
 
 
 @rule
-def soft_sign(x):
+def soft_sign(x) -> jax.Array:
     """y = x/(1 + |x|),   y′ = 1/(1 + |x|)²   [Bergstra et al. 2009]
 
     ±1 at ±∞.
@@ -133,7 +134,7 @@ def soft_sign_slope(x):
 
 
 @rule
-def squareplus(x, *, b=4.0):
+def squareplus(x, *, b=4.0) -> jax.Array:
     """y = (x + r)/2,   r = √(x² + b),   y′ = (1 + x/r)/2   [Barron 2021]
 
     Below 0, where x + r is a difference, computed as y = b/(2(r − x)) and y′ = y/r. b > 0.
@@ -174,7 +175,7 @@ def squareplus_check(x, *, b):
 
 
 @rule
-def log1mexp(x):
+def log1mexp(x) -> jax.Array:
     """y = log(1 − e⁻ˣ),   y′ = 1/(eˣ − 1)   for x > 0   [Mächler 2012]
 
     log(−(e⁻ˣ − 1)) below log 2 and log(1 − e⁻ˣ), as log1p, above: neither loses the difference to 1. −∞ at 0, NaN below

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -13,7 +14,7 @@ __all__ = ["log_softmax", "logmeanexp", "logsumexp", "softmax"]
 
 
 @rule
-def softmax(x, where=None, *, axis: int | tuple[int, ...] = -1):
+def softmax(x, where=None, *, axis: int | tuple[int, ...] = -1) -> jax.Array:
     """yⱼ = eˣʲ/Σₖeˣᵏ,   ∂yⱼ/∂xₖ = yⱼ(δⱼₖ − yₖ),   so dx = y·(dy − Σ dy·y)
 
     x of any shape → y of the same. −∞ among numbers gives 0; +∞, or a row of −∞, gives NaN as in jax.nn. where, True or
@@ -32,7 +33,7 @@ def softmax_bwd(dy, y, where, *, axis):
 
 
 @rule
-def log_softmax(x, where=None, *, axis: int | tuple[int, ...] = -1):
+def log_softmax(x, where=None, *, axis: int | tuple[int, ...] = -1) -> jax.Array:
     """yⱼ = xⱼ − log Σₖeˣᵏ,   ∂yⱼ/∂xₖ = δⱼₖ − eʸᵏ,   so dx = dy − eʸ·Σ dy
 
     x of any shape → y of the same, with the sums in at least float32, so that wide float16 rows stay finite. −∞ among
@@ -73,7 +74,7 @@ def _left(total, where):
 
 
 @rule
-def logsumexp(x, where=None, *, axis: int | tuple[int, ...] | None = None, keepdims=False):
+def logsumexp(x, where=None, *, axis: int | tuple[int, ...] | None = None, keepdims=False) -> jax.Array:
     """y = log Σₖeˣᵏ,   ∂y/∂xₖ = softmax(x)ₖ
 
     x of any shape → y without the axis, the axes or (None) all of them, as in jax.nn. where, True or False of the shape
@@ -101,7 +102,7 @@ def logsumexp_bwd(dy, x, where, top, total):
 
 
 @rule
-def logmeanexp(x, *, axis: int | tuple[int, ...] | None = None, keepdims=False):
+def logmeanexp(x, *, axis: int | tuple[int, ...] | None = None, keepdims=False) -> jax.Array:
     """y = log ⟨eˣ⟩ = log Σₖeˣᵏ − log n,   ∂y/∂xₖ = softmax(x)ₖ
 
     x of any shape → y, as in logsumexp.

@@ -1,6 +1,7 @@
 """Probabilities of which most are exactly 0: the nearest distribution to the scores, and one between it and softmax.
 Sums are in at least float32."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -13,7 +14,7 @@ BELOW = -2.0            # the threshold is at most 1 below the largest number: w
 
 
 @rule
-def sparsemax(x, *, axis=-1):
+def sparsemax(x, *, axis=-1) -> jax.Array:
     """y = max(0, x − τ) with Σ y = 1,   τ = maxₖ (Σ of the k largest x − 1)/k,
     dx = s·(dy − Σ s·dy/Σ s),   s = 1 where y > 0, else 0   [Martins & Astudillo 2016]
 
@@ -32,7 +33,7 @@ def sparsemax_bwd(dy, y, *, axis):
 
 
 @rule
-def entmax15(x, *, axis=-1):
+def entmax15(x, *, axis=-1) -> jax.Array:
     """y = max(0, x/2 − τ)² with Σ y = 1,   dx = s·(dy − Σ s·dy/Σ s),   s = √y   [Peters et al. 2019]
 
     x of any shape → y of the same: 1.5-entmax, between softmax and sparsemax; its derivative has no jump. Of the k

@@ -3,6 +3,7 @@
 import math
 from numbers import Number
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -17,7 +18,7 @@ __all__ = ["attention"]
 
 @rule
 def attention(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=None, window=None, softcap=None, rate=0.0,
-              block=None):
+              block=None) -> jax.Array:
     """O = P·V,   P = softmax(S),   S = c·Q·Kᵀ + B,   dV = Pᵀ·dO,   dS = P∘(dO·Vᵀ − Σ dO∘O),   dQ = c·dS·K,
     dK = c·dSᵀ·Q,   dB = dS
 

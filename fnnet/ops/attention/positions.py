@@ -12,7 +12,7 @@ __all__ = ["rope", "sinusoidal"]
 
 
 @rule
-def rope(x, positions, *, base=10000.0, interleaved=False, features=None):
+def rope(x, positions, *, base=10000.0, interleaved=False, features=None) -> jax.Array:
     """y = R(pθ)·x, each pair (xᵢ, xᵢ₊ₖ) turned by the angle pθᵢ,   dx = R(−pθ)·dy, turned back   [Su et al. 2021]
 
     x [n t h d] with d = 2k even, positions p integers [t] or [n t] → y [n t h d]; θᵢ = base^(−i/k) for i = 0 … k − 1.

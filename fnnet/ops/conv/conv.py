@@ -1,6 +1,7 @@
 """Convolution, channels last, over any number of spatial axes: its value and both gradients are products that `forms`
 knows how to compute fast."""
 
+import jax
 import jax.numpy as jnp
 
 from fnnet.numeric import is_whole
@@ -13,7 +14,7 @@ __all__ = ["conv", "conv_transpose"]
 
 @rule
 def conv(x, w, b=None, *, strides: int | tuple = 1, padding: str | int | tuple = "SAME", dilation: int | tuple = 1,
-         groups=1):
+         groups=1) -> jax.Array:
     """y[o] = Σᵤ x[so + ru]·w[u] + b,   dx[i] = Σ dy[o]·w[u]ᵀ over so + ru = i,   dw[u] = Σₒ x[so + ru]ᵀ·dy[o],
     db = Σ dy
 
@@ -48,7 +49,7 @@ def conv_bwd(dy, x, w, b, *, strides, padding, dilation, groups):
 
 @rule
 def conv_transpose(x, w, b=None, *, strides: int | tuple = 1, padding: str | int | tuple = "SAME",
-                   dilation: int | tuple = 1, groups=1):
+                   dilation: int | tuple = 1, groups=1) -> jax.Array:
     """y[i] = Σ x[o]·w[u] + b over so + ru = i,   dx[o] = Σᵤ dy[so + ru]·w[u]ᵀ,   dw[u] = Σₒ x[o]ᵀ·dy[so + ru],
     db = Σ dy
 

@@ -22,7 +22,7 @@ SHARE = 16                  # elements: their product is at most 2¹⁶
 
 
 @rule
-def binary_cross_entropy(probability, target, weights=None, *, features="mean", reduction="mean"):
+def binary_cross_entropy(probability, target, weights=None, *, features="mean", reduction="mean") -> jax.Array:
     """ℓ = −⟨t log p + (1 − t) log(1 − p)⟩,   ∂ℓ/∂p = −t/p + (1 − t)/(1 − p),   ∂ℓ/∂t = log(1 − p) − log p
 
     probability, target [n ...] in [0, 1]. Of less than the smallest normal number (10⁻³⁸ in float32) no logarithm is
@@ -43,7 +43,7 @@ def binary_cross_entropy_slopes(probability, target):
 
 @rule
 def binary_cross_entropy_with_logits(logits, target, weights=None, *, pos_weight=1.0, features="mean",
-                                     reduction="mean"):
+                                     reduction="mean") -> jax.Array:
     """ℓ = ⟨log(1 + eᶻ) − tz⟩,   ∂ℓ/∂z = σ(z) − t,   ∂ℓ/∂t = −z
 
     logits, target [n ...]. σ − t is computed as (1 − t)σ(z) − tσ(−z), which does not cancel where σ has rounded to t.
@@ -95,7 +95,7 @@ def _of_yes(pos_weight, z):
 
 
 @rule
-def binary_focal(logits, target, weights=None, *, gamma=2.0, alpha=0.5, features="mean", reduction="mean"):
+def binary_focal(logits, target, weights=None, *, gamma=2.0, alpha=0.5, features="mean", reduction="mean") -> jax.Array:
     """ℓ = ⟨αt·f(z) + (1 − α)(1 − t)·f(−z)⟩,   f(z) = −σ(−z)ᵞ log σ(z),   f′ = −σ(−z)ᵞ(σ(−z) − γσ(z) log σ(z))
     [Lin et al. 2017]
 
@@ -130,7 +130,7 @@ def binary_focal_slopes(z, t, *, gamma, alpha):
 
 
 @rule
-def binary_hinge(scores, target, weights=None, *, margin=1.0, features="mean", reduction="mean"):
+def binary_hinge(scores, target, weights=None, *, margin=1.0, features="mean", reduction="mean") -> jax.Array:
     """ℓ = ⟨max(0, Δ − (2t − 1)s)⟩,   ∂ℓ/∂s = 1 − 2t and ∂ℓ/∂t = −2s where the margin Δ is violated
     [Cortes & Vapnik 1995]
 

@@ -13,7 +13,8 @@ __all__ = ["ctc"]
 
 
 @rule
-def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank=0, infeasible="inf", reduction="mean"):
+def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank=0, infeasible="inf",
+        reduction="mean") -> jax.Array:
     """ℓ = −log Σ p(path) over the paths that spell the labels,
     ∂ℓ/∂zₜₖ = softmax(zₜ)ₖ − Σ γₜ(s) over the s that write k   [Graves 2006]
 

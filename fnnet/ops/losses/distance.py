@@ -17,7 +17,7 @@ __all__ = ["cosine_distance", "nt_xent", "triplet"]
 
 
 @rule
-def triplet(anchor, positive, negative, weights=None, *, margin=1.0, swap=False, reduction="mean"):
+def triplet(anchor, positive, negative, weights=None, *, margin=1.0, swap=False, reduction="mean") -> jax.Array:
     """ℓ = max(0, ‖a − p‖² − ‖a − n‖² + α),   da = 2(n − p),   dp = 2(p − a),   dn = 2(a − n) where ℓ > 0
     [Schroff et al. 2015]
 
@@ -59,7 +59,7 @@ def _closeness(a, p, n, margin, swap):
 
 
 @rule
-def cosine_distance(prediction, target, weights=None, *, reduction="mean"):
+def cosine_distance(prediction, target, weights=None, *, reduction="mean") -> jax.Array:
     """ℓ = 1 − cos θ = 1 − â·b̂,   â = a/‖a‖,   da = (cos θ·â − b̂)/‖a‖,   db = (cos θ·b̂ − â)/‖b‖
 
     prediction a, target b [... d] → ℓ [...], from 0 to 2; the cosine similarity is 1 − ℓ. Computed as ½‖â − b̂‖², which
@@ -90,7 +90,7 @@ def cosine_distance_bwd(dy, prediction, target, ra, rb, loss, weights, *, reduct
 
 
 @rule
-def nt_xent(a, b, weights=None, *, temperature=0.5, reduction="mean"):
+def nt_xent(a, b, weights=None, *, temperature=0.5, reduction="mean") -> jax.Array:
     """ℓᵢ = ½(ℓ(aᵢ) + ℓ(bᵢ)),   ℓ(z) = log Σ_{u≠z} e^(cos(z,u)/τ) − cos(z,z⁺)/τ,   ẑ = z/‖z‖,   dẐ = (G + Gᵀ)·Ẑ/τ
     [Chen et al. 2020]
 

@@ -1,5 +1,6 @@
 """The negative logarithm of a probability, and cross-entropy with one more term of its series."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -25,7 +26,7 @@ __all__ = ["multiclass_poly", "nll"]
 
 
 @rule
-def nll(log_probability, labels, weights=None, *, ignore_index=None, reduction="mean"):
+def nll(log_probability, labels, weights=None, *, ignore_index=None, reduction="mean") -> jax.Array:
     """ℓ = −qₖ for the true class k,   q the logarithms of the probabilities,   ∂ℓ/∂qₖ = −1, 0 for the others
 
     log_probability [... k], labels [...] integers → ℓ [...]. nll(log_softmax(z), labels) is softmax_cross_entropy(z,
@@ -62,7 +63,7 @@ def nll_bwd(dy, shape, labels, loss, weights, *, ignore_index, reduction):
 
 
 @rule
-def multiclass_poly(logits, labels, weights=None, *, epsilon=1.0, reduction="mean"):
+def multiclass_poly(logits, labels, weights=None, *, epsilon=1.0, reduction="mean") -> jax.Array:
     """ℓ = −log pₖ + ε(1 − pₖ) for the true class k,   p = softmax(z),   ∂ℓ/∂z = (1 + εpₖ)(p − onehot(k))
     [Leng et al. 2022]
 

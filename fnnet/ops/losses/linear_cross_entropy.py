@@ -31,7 +31,7 @@ __all__ = ["linear_cross_entropy"]
 @rule
 def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=0.0, z_loss=0.0, softcap=None,
                          ignore_index=None,
-                         classes_first=False, chunk=None, reduction="mean"):
+                         classes_first=False, chunk=None, reduction="mean") -> jax.Array:
     """ℓ = log Σⱼeᶻʲ − zₖ,   z = x·W + b,   ∂ℓ/∂z = softmax(z) − t,   dx = dz·Wᵀ,   dW = xᵀ·dz,   db = Σ dz
     [Wijmans et al. 2025]
 

@@ -29,7 +29,7 @@ __all__ = ["kl_divergence", "multiclass_focal", "multiclass_hinge", "softmax_cro
 
 @rule
 def softmax_cross_entropy(logits, labels, weights=None, *, label_smoothing=0.0, z_loss=0.0, ignore_index=None,
-                          reduction="mean"):
+                          reduction="mean") -> jax.Array:
     """ℓ = −log softmax(z)ₖ for the true class k, or −Σⱼ tⱼ log softmax(z)ⱼ,   ∂ℓ/∂z = softmax(z) − t,
     ∂ℓ/∂t = −log softmax(z)
 
@@ -134,7 +134,7 @@ def _smoothed(t, label_smoothing):
 
 
 @rule
-def multiclass_hinge(scores, labels, weights=None, *, margin=1.0, reduction="mean"):
+def multiclass_hinge(scores, labels, weights=None, *, margin=1.0, reduction="mean") -> jax.Array:
     """ℓ = Σ_{j≠k} max(0, sⱼ − sₖ + Δ),   ∂ℓ/∂sⱼ = 1 where the margin Δ is violated,   ∂ℓ/∂sₖ = −(how many are)
 
     scores [... k], labels [...] integers → ℓ [...], a sum over the classes: PyTorch's multi_margin_loss divides it by
@@ -172,7 +172,7 @@ def _excess(scores, labels, margin):
 
 
 @rule
-def multiclass_focal(logits, labels, weights=None, *, gamma=2.0, reduction="mean"):
+def multiclass_focal(logits, labels, weights=None, *, gamma=2.0, reduction="mean") -> jax.Array:
     """ℓ = −(1 − p)ᵞ log p,   p = softmax(z)ₖ,   ∂ℓ/∂z = (1 − p)ᵞ(1 − γ·p log p/(1 − p))·(softmax(z) − t)
     [Lin et al. 2017]
 
@@ -222,7 +222,7 @@ def _power(u, gamma):
 
 
 @rule
-def kl_divergence(log_probability, target, weights=None, *, reduction="mean"):
+def kl_divergence(log_probability, target, weights=None, *, reduction="mean") -> jax.Array:
     """ℓ = Σⱼ tⱼ(log tⱼ − qⱼ),   q the logarithms of the probabilities,   ∂ℓ/∂q = −t,   ∂ℓ/∂t = log t − q + 1
     [Kullback & Leibler 1951]
 

@@ -1,5 +1,6 @@
 """How little what is predicted and what is there overlap."""
 
+import jax
 import jax.numpy as jnp
 
 from fnnet.numeric import extremes, like, widen
@@ -12,7 +13,7 @@ __all__ = ["dice"]
 
 
 @rule
-def dice(probability, target, weights=None, *, smooth=1.0, reduction="mean"):
+def dice(probability, target, weights=None, *, smooth=1.0, reduction="mean") -> jax.Array:
     """ℓ = 1 − (2Σpt + ε)/S,   S = Σp + Σt + ε,   ∂ℓ/∂p = (1 − 2t − ℓ)/S,   ∂ℓ/∂t = (1 − 2p − ℓ)/S
     [Dice 1945, Milletari et al. 2016]
 

@@ -1,5 +1,6 @@
 """Losses for the order of two scores."""
 
+import jax
 import jax.numpy as jnp
 
 from fnnet.numeric import extremes
@@ -11,7 +12,7 @@ __all__ = ["margin_ranking"]
 
 
 @rule
-def margin_ranking(first, second, target, weights=None, *, margin=0.0, features="mean", reduction="mean"):
+def margin_ranking(first, second, target, weights=None, *, margin=0.0, features="mean", reduction="mean") -> jax.Array:
     """ℓ = ⟨max(0, Δ − t(a − b))⟩,   ∂ℓ/∂a = −t,   ∂ℓ/∂b = t,   ∂ℓ/∂t = b − a where the margin Δ is violated, else 0
 
     scores a and b, first and second, and target t [n ...]: 1 where the first is to be the higher one, −1 where the

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from fnnet.ops.losses.reduction import by_element, over_features, reduce
@@ -12,7 +13,7 @@ __all__ = ["absolute_error", "gaussian_nll", "huber", "log_cosh", "pinball", "po
 
 
 @rule
-def squared_error(prediction, target, weights=None, *, scale=1.0, features="mean", reduction="mean"):
+def squared_error(prediction, target, weights=None, *, scale=1.0, features="mean", reduction="mean") -> jax.Array:
     """ℓ = s·⟨(ŷ − y)²⟩,   ∂ℓ/∂ŷ = 2s(ŷ − y),   ∂ℓ/∂y = −∂ℓ/∂ŷ
 
     prediction, target [n ...]: ⟨·⟩ is the mean (or, features="sum", the sum) over all axes but the first.
@@ -29,7 +30,7 @@ def squared_error_slopes(prediction, target, *, scale):
 
 
 @rule
-def absolute_error(prediction, target, weights=None, *, features="mean", reduction="mean"):
+def absolute_error(prediction, target, weights=None, *, features="mean", reduction="mean") -> jax.Array:
     """ℓ = ⟨|ŷ − y|⟩,   ∂ℓ/∂ŷ = sign(ŷ − y), 0 at 0,   ∂ℓ/∂y = −∂ℓ/∂ŷ
 
     prediction, target [n ...].
@@ -44,7 +45,7 @@ def absolute_error_slopes(prediction, target):
 
 
 @rule
-def huber(prediction, target, weights=None, *, delta=1.0, features="mean", reduction="mean"):
+def huber(prediction, target, weights=None, *, delta=1.0, features="mean", reduction="mean") -> jax.Array:
     """ℓ = ⟨½r² if |r| ≤ δ, else δ(|r| − ½δ)⟩,   r = ŷ − y,   ∂ℓ/∂ŷ = r, at most δ and at least −δ,   ∂ℓ/∂y = −∂ℓ/∂ŷ
     [Huber 1964]
 
@@ -65,7 +66,7 @@ def huber_slopes(prediction, target, *, delta):
 
 
 @rule
-def log_cosh(prediction, target, weights=None, *, features="mean", reduction="mean"):
+def log_cosh(prediction, target, weights=None, *, features="mean", reduction="mean") -> jax.Array:
     """ℓ = ⟨log cosh(ŷ − y)⟩,   ∂ℓ/∂ŷ = tanh(ŷ − y),   ∂ℓ/∂y = −∂ℓ/∂ŷ
 
     prediction, target [n ...]. About ½r² for small differences r, |r| − log 2 for large ones. Small ones as log(1 + 2
@@ -93,7 +94,7 @@ def log_cosh_slopes(prediction, target):
 
 
 @rule
-def pinball(prediction, target, weights=None, *, quantile=0.5, features="mean", reduction="mean"):
+def pinball(prediction, target, weights=None, *, quantile=0.5, features="mean", reduction="mean") -> jax.Array:
     """ℓ = ⟨q(y − ŷ) if y > ŷ, else (1 − q)(ŷ − y)⟩,   ∂ℓ/∂ŷ = −q or 1 − q, 0 at ŷ = y,   ∂ℓ/∂y = −∂ℓ/∂ŷ
     [Koenker & Bassett 1978]
 
@@ -112,7 +113,7 @@ def pinball_slopes(prediction, target, *, quantile):
 
 
 @rule
-def poisson_nll(log_rate, target, weights=None, *, features="mean", reduction="mean"):
+def poisson_nll(log_rate, target, weights=None, *, features="mean", reduction="mean") -> jax.Array:
     """ℓ = ⟨eᶻ − tz⟩,   z = log λ,   ∂ℓ/∂z = eᶻ − t,   ∂ℓ/∂t = −z
 
     log_rate [n ...], target [n ...] counts. The negative log-likelihood of counts t at the rate λ, but for log t!,
@@ -127,7 +128,7 @@ def poisson_nll_slopes(log_rate, target):
 
 
 @rule
-def gaussian_nll(prediction, log_variance, target, weights=None, *, features="mean", reduction="mean"):
+def gaussian_nll(prediction, log_variance, target, weights=None, *, features="mean", reduction="mean") -> jax.Array:
     """ℓ = ½⟨s + (μ − y)²e⁻ˢ⟩,   s = log σ²,   ∂ℓ/∂μ = (μ − y)e⁻ˢ,   ∂ℓ/∂s = ½ − ½(μ − y)²e⁻ˢ,   ∂ℓ/∂y = −∂ℓ/∂μ
     [Nix & Weigend 1994]
 

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -95,7 +96,7 @@ def _back(dy, dmean, dvar, x, gamma, beta, near, off, rstd):
 
 
 @rule
-def batch_norm_inference(x, gamma, beta, mean, var, *, eps=1e-5):
+def batch_norm_inference(x, gamma, beta, mean, var, *, eps=1e-5) -> jax.Array:
     """y = γ(x − μ)/√(v + ε) + β,   dx = γ/σ·dy,   dγ = Σ dy·z,   dβ = Σ dy,   dμ = −γ/σ·Σ dy,
     dv = −γ/(2σ³)·Σ dy(x − μ)
 

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from fnnet.numeric import check_real, is_whole, like, widen
@@ -12,7 +13,7 @@ __all__ = ["group_norm", "instance_norm"]
 
 
 @rule
-def group_norm(x, gamma=None, beta=None, *, groups, eps=1e-5):
+def group_norm(x, gamma=None, beta=None, *, groups, eps=1e-5) -> jax.Array:
     """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy
     [Wu & He 2018]
 
@@ -35,7 +36,7 @@ def group_norm_bwd(dy, x, gamma, beta, near, off, rstd):
 
 
 @rule
-def instance_norm(x, gamma=None, beta=None, *, eps=1e-5):
+def instance_norm(x, gamma=None, beta=None, *, eps=1e-5) -> jax.Array:
     """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy
     [Ulyanov et al. 2016]
 

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from fnnet.numeric import check_real, like, widen
@@ -12,7 +13,7 @@ __all__ = ["layer_norm", "rms_norm"]
 
 
 @rule
-def layer_norm(x, gamma=None, beta=None, *, eps=1e-5):
+def layer_norm(x, gamma=None, beta=None, *, eps=1e-5) -> jax.Array:
     """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy
     [Ba et al. 2016]
 
@@ -46,7 +47,7 @@ def layer_norm_bwd(dy, x, gamma, beta, near, off, rstd):
 
 
 @rule
-def rms_norm(x, gamma=None, *, eps=1e-6):
+def rms_norm(x, gamma=None, *, eps=1e-6) -> jax.Array:
     """y = γ·x/ρ,   ρ² = ⟨x²⟩ + ε,   dx = (dz − x⟨dz·x⟩/ρ²)/ρ,   dz = γ·dy,   dγ = Σ dy·x/ρ   [Zhang & Sennrich 2019]
 
     x [... d], gamma [d] or None → y [... d], ρ of each example over its last axis. Kept, beside the arguments: 1/ρ.

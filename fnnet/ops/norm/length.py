@@ -2,6 +2,7 @@
 small."""
 
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -13,7 +14,7 @@ __all__ = ["l2_norm", "l2_normalize", "lp_normalize"]
 
 
 @rule
-def l2_norm(x, *, axis: int | tuple[int, ...] | None = -1, keepdims=False):
+def l2_norm(x, *, axis: int | tuple[int, ...] | None = -1, keepdims=False) -> jax.Array:
     """y = ‖x‖ = √Σ x²,   dx = x/‖x‖·dy, 0 at x = 0
 
     x of any shape → y without the axis (None: over all), or with an axis of 1 for keepdims. √Σ x² itself has the
@@ -36,7 +37,7 @@ def l2_norm_bwd(dy, x, r):
 
 
 @rule
-def l2_normalize(x, *, axis: int | tuple[int, ...] | None = -1):
+def l2_normalize(x, *, axis: int | tuple[int, ...] | None = -1) -> jax.Array:
     """y = x/‖x‖,   dx = (dy − y·Σ dy·y)/‖x‖, both 0 at x = 0
 
     x of any shape → y of the same, of length 1 along the axis (None: over all). Right for lengths from 2·10⁻³⁸ to
@@ -61,7 +62,7 @@ def l2_normalize_bwd(dy, x, r, *, axis):
 
 
 @rule
-def lp_normalize(x, *, p, axis: int | tuple[int, ...] | None = -1):
+def lp_normalize(x, *, p, axis: int | tuple[int, ...] | None = -1) -> jax.Array:
     """y = x/‖x‖ₚ,   ‖x‖ₚ = (Σ|x|ᵖ)^(1/p),   dx = (dy − s·Σ dy·y)/‖x‖ₚ,   s = sign(y)·|y|ᵖ⁻¹, all 0 at x = 0
 
     x of any shape → y of the same (axis None: over all), for p ≥ 1; p = ∞, written float("inf"), is the largest |x|,

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from fnnet.numeric import like, widen
@@ -13,7 +14,7 @@ __all__ = ["standard_deviation", "variance"]
 
 
 @rule
-def variance(x, *, axis: int | tuple[int, ...] | None = -1, ddof=0, keepdims=False):
+def variance(x, *, axis: int | tuple[int, ...] | None = -1, ddof=0, keepdims=False) -> jax.Array:
     """v = Σ (x − μ)²/(n − ddof),   μ = ⟨x⟩,   dx = 2(x − μ)/(n − ddof)·dv
 
     x of any shape → v without the axis (None: over all), or with an axis of 1 for keepdims. Two passes, the second
@@ -38,7 +39,7 @@ def variance_bwd(dv, x, near, off, *, axis, ddof):
 
 
 @rule
-def standard_deviation(x, *, axis: int | tuple[int, ...] | None = -1, ddof=0, keepdims=False):
+def standard_deviation(x, *, axis: int | tuple[int, ...] | None = -1, ddof=0, keepdims=False) -> jax.Array:
     """s = √(Σ (x − μ)²/(n − ddof)),   μ = ⟨x⟩,   dx = (x − μ)/((n − ddof)·s)·ds, 0 where s = 0
 
     x of any shape → s without the axis (None: over all), or with an axis of 1 for keepdims. Of equal numbers it is

@@ -15,7 +15,7 @@ __all__ = ["power_iteration", "spectral_normalize", "weight_standardize"]
 
 
 @rule
-def weight_standardize(w, *, eps=1e-5):
+def weight_standardize(w, *, eps=1e-5) -> jax.Array:
     """ŵ = (w − μ)/σ,   dw = (dŵ − ⟨dŵ⟩ − ŵ⟨dŵ·ŵ⟩)/σ   [Qiao et al. 2019]
 
     w [... k] → ŵ [... k]: μ = ⟨w⟩ and σ² = ⟨(w − μ)²⟩ + ε of each output k over all it is made of, the axes
@@ -44,7 +44,7 @@ def weight_standardize_bwd(dy, w, near, off, rstd):
 
 
 @rule
-def spectral_normalize(w, u, v):
+def spectral_normalize(w, u, v) -> jax.Array:
     """ŵ = W/σ,   σ = vᵀ·W·u,   dW = (dŵ − s·v·uᵀ)/σ,   du = −s·Wᵀ·v/σ,   dv = −s·W·u/σ,   s = ⟨dŵ, ŵ⟩
     [Miyato et al. 2018]
 
