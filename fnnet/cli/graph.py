@@ -19,8 +19,7 @@ FUNCTIONS |= {rule.__name__: rule for rule in ops.rules()}
 FACE = {name: getattr(layers, name) for name in layers.__all__}
 NETWORKS = {name: thing for name, thing in FACE.items() if isinstance(thing, type) and issubclass(thing, layers.Layer)}
 NETWORKS |= {"transformer_block": layers.transformer_block}
-INITIALIZERS = {name: thing for name, thing in vars(initializers).items()
-                if isinstance(thing, type) and not name.startswith("_")}
+INITIALIZERS = {name: getattr(initializers, name) for name in initializers.__all__ if isinstance(getattr(initializers, name), type)}
 KNOWN = FUNCTIONS | INITIALIZERS | NETWORKS
 
 
