@@ -130,6 +130,7 @@ def table(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow                           # .ci/run trains on the digits twice
 def test_train_digits_writes_the_curve_and_the_accuracy(tmp_path):
     """The front page's figure and picture are of this command: on every version the run stays close to the one that is drawn."""
     done = shell("train", "digits", "--quiet", "--out", str(tmp_path / "curve.png"), "--save", str(tmp_path / "kept"))
