@@ -6,7 +6,7 @@ from jax import lax
 
 from fnnet import sample
 from fnnet.numeric import like, wide, widen
-from fnnet.ops.losses.multiclass import but_true
+from fnnet.ops.losses.multiclass import but_true, of_true_class
 from fnnet.ops.losses.reduction import (
     are_distributions,
     at_label,
@@ -94,9 +94,7 @@ def multiclass_poly_bwd(dy, logits, labels, top, others, about, loss, weights, *
     dloss, dweights = spread(dy, jnp.zeros_like(top) if loss is None else loss, weights, reduction)
     total = others + jnp.exp(about)
     share = jnp.where(valid(labels, logits.shape[-1]), dloss, jnp.nan) * (1 + epsilon * jnp.exp(about) / total) / total
-    true = one_hot(labels, logits.shape[-1])
-    dz = jnp.where(true, -(others * share)[..., None],
-                   but_true(logits.astype(top.dtype) - top[..., None], true) * share[..., None])
+    dz = of_true_class(share, others, logits, labels, top)
     return like((counted(dz, weights), logits), (None, labels), (dweights, weights))
 
 

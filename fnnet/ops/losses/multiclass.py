@@ -129,6 +129,13 @@ def but_true(shifted, true):
     return jnp.exp(jnp.where(true, -jnp.inf, shifted))
 
 
+def of_true_class(share, others, logits, labels, top):
+    """dz of a function of the true class's probability: −share·Σeᶻ of the others there, share·eᶻ elsewhere."""
+    true = one_hot(labels, logits.shape[-1])
+    rest = but_true(logits.astype(top.dtype) - top[..., None], true)
+    return jnp.where(true, -(others * share)[..., None], rest * share[..., None])
+
+
 def _smoothed(t, label_smoothing):
     return (1 - label_smoothing) * t + label_smoothing / t.shape[-1] if label_smoothing else t
 
@@ -210,9 +217,7 @@ def multiclass_focal_bwd(dy, logits, labels, top, others, about, loss, weights, 
     sure = wrong < jnp.finfo(wrong.dtype).eps
     turned = jnp.where(sure, 1, surprise / jnp.where(sure, 1, wrong))
     share = dloss * _power(wrong, gamma) * (1 + gamma * turned) / total
-    true = one_hot(labels, logits.shape[-1])
-    dz = jnp.where(true, -(others * share)[..., None],
-                   but_true(logits.astype(top.dtype) - top[..., None], true) * share[..., None])
+    dz = of_true_class(share, others, logits, labels, top)
     return like((counted(dz, weights), logits), (None, labels), (dweights, weights))
 
 
