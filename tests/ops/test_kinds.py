@@ -65,6 +65,8 @@ def test_an_eps_that_leaves_no_number_is_refused(op):
 
 
 EMPTY = {
+    "sparsemax": (ops.sparsemax, (2, 0)), "entmax15": (ops.entmax15, (2, 0)),
+    "rope": (lambda x: ops.rope(x, jnp.ones((0, 4))), (2, 0, 3, 8)),
     "softmax": (ops.softmax, (2, 0)), "log_softmax": (ops.log_softmax, (2, 0)),
     "group_norm": (lambda x: ops.group_norm(x, groups=2), (0, 3, 4)), "group_norm of rows": (lambda x: ops.group_norm(x, groups=2), (0, 4)),
     "instance_norm": (ops.instance_norm, (0, 3, 4)), "bilinear": (lambda x: ops.bilinear(x, x, jnp.ones((4, 4, 2))), (0, 4)),

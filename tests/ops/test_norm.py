@@ -364,3 +364,12 @@ def test_examples_by_themselves_are_right_where_squares_overflow(op, shape, sett
 def test_a_nan_stays_in_its_channel_of_batch_norm():
     y, mean, var = ops.batch_norm(jnp.ones((4, 2)).at[0, 0].set(jnp.nan))
     assert jnp.isnan(y[:, 0]).all() and jnp.isnan(var[0]) and (y[:, 1] == 0).all() and var[1] == 0
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_weights_of_any_size_are_standardized_as_those_of_size_1(scale):
+    w, dy = normal(0, (7, 3), "float32"), normal(1, (7, 3), "float32")
+    y, pull = jax.vjp(lambda w: ops.weight_standardize(w, eps=0.0), w * scale)
+    want, plain = jax.vjp(lambda w: ops.weight_standardize(w, eps=0.0), w)
+    chex.assert_trees_all_close(y, want, rtol=1e-5)
+    chex.assert_trees_all_close(pull(dy)[0] * scale, plain(dy)[0], rtol=1e-4, atol=1e-6)

@@ -23,7 +23,7 @@ def sparsemax(x, *, axis=-1) -> jax.Array:
     """
     z = _below_the_largest(x, axis)
     ranked, k = _ranked(z, axis)
-    tau = ((jnp.cumsum(ranked, axis) - 1) / k).max(axis, keepdims=True)
+    tau = ((jnp.cumsum(ranked, axis) - 1) / k).max(axis, keepdims=True, initial=-jnp.inf)
     return jnp.where(z <= tau, 0, z - tau).astype(x.dtype)
 
 

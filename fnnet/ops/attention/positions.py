@@ -47,7 +47,7 @@ def _turned(x, positions, base, interleaved, features, back=False):
     """The backward pass is through the same angles, so that a program with both computes their sines once."""
     dtype, d = wide(x.dtype), features or x.shape[-1]
     if _are_angles(positions):
-        angles = positions.astype(dtype).reshape(-1, *positions.shape[-2:])[:, :, None]
+        angles = (positions if positions.ndim == 3 else positions[None]).astype(dtype)[:, :, None]
     else:
         speeds = base ** (jnp.arange(d // 2, dtype=dtype) * (-2 / d))
         angles = jnp.atleast_2d(positions)[:, :, None, None].astype(dtype) * speeds[None, None, None]

@@ -28,16 +28,18 @@ def check_eps(name, eps):
 
 
 def inverse_deviation(x, near, off, var, axes, eps, shape=None):
-    """var, 1/√(var + ε). Where (x − μ)² overflows, though 1/σ is a number, var is ∞ and 1/σ is computed of (x − μ)/m,
-    m the largest |x − μ|. `shape` is that of x where its axes are to be divided."""
+    """var, 1/√(var + ε). Where (x − μ)² overflows, or is 0 as ε is, though 1/σ is a number, 1/σ is computed of
+    (x − μ)/m, m the largest |x − μ|. `shape` is that of x where its axes are to be divided."""
     var = jnp.where(jnp.isnan(var) & jnp.isfinite(near), jnp.inf, var)          # ∞ − ∞
-    mean = near + off
+    mean, lost = near + off, jnp.isinf(var) | (var + eps == 0)
 
     def of_large(x):
         d = (x if shape is None else x.reshape(shape)) - mean
-        m = jnp.where(jnp.isinf(var), lax.stop_gradient(jnp.abs(d).max(axes, keepdims=True)), 1)
-        return lax.rsqrt(((d / m) ** 2).mean(axes, keepdims=True) + eps / m / m) / m
-    return var, lax.cond(jnp.isinf(var).any(), of_large, lambda x: lax.rsqrt(var + eps), x)
+        m = jnp.where(lost, lax.stop_gradient(jnp.abs(d).max(axes, keepdims=True)), 1)
+        m = jnp.where(m == 0, 1, m)
+        rest = 0 if isinstance(eps, int | float) and eps == 0 else eps / m / m       # 0/m², as XLA has it, may be 0/0
+        return lax.rsqrt(((d / m) ** 2).mean(axes, keepdims=True) + rest) / m
+    return var, lax.cond(lost.any(), of_large, lambda x: lax.rsqrt(var + eps), x)
 
 
 def scaled(a, gamma):

@@ -8,7 +8,7 @@ from jax import lax
 
 from fnnet.numeric import check_real, like, widen
 from fnnet.ops.norm.length import inverse, length
-from fnnet.ops.norm.moments import along, check_eps, front, moments
+from fnnet.ops.norm.moments import along, check_eps, front, inverse_deviation, moments
 from fnnet.rule import rule
 
 __all__ = ["power_iteration", "spectral_normalize", "weight_standardize"]
@@ -30,17 +30,16 @@ def weight_standardize(w, *, eps=1e-5) -> jax.Array:
 def weight_standardize_fwd(w, *, eps):
     wider, = widen(w)
     near, off, var = moments(wider, front(w))
-    rstd = lax.rsqrt(var + eps)
+    rstd = inverse_deviation(wider, near, off, var, front(w), eps)[1]
     return ((wider - near - off) * rstd).astype(w.dtype), (w, near, off, rstd)
 
 
 @weight_standardize.bwd
 def weight_standardize_bwd(dy, w, near, off, rstd):
     wider, dy = widen(w, dy)
-    d = wider - near
-    mean = dy.mean(front(w), keepdims=True)
-    b = ((dy * d).mean(front(w), keepdims=True) - off * mean) * -(rstd**3)
-    return like((rstd * dy + b * d - (rstd * mean + b * off), w))
+    z = (wider - near - off) * rstd                              # 1/σ² may be 0 where 1/σ is not
+    mean, slope = dy.mean(front(w), keepdims=True), (dy * z).mean(front(w), keepdims=True)
+    return like(((dy - mean - slope * z) * rstd, w))
 
 
 @rule
