@@ -60,6 +60,11 @@ def exp_minus(m):
     return jnp.exp(jnp.where(far, 61, 0).astype(m.dtype) - m), jnp.where(far, math.exp(-61), 1).astype(m.dtype)
 
 
+def power(u, p):
+    """uᵖ for u ≥ 0, with finite derivatives at 0."""
+    return jnp.where(u == 0, float(p == 0), jnp.where(u == 0, 1, u) ** p)
+
+
 def polynomial(coefficients, x):
     """By Horner's rule, from the highest power down."""
     y = coefficients[0]
@@ -96,14 +101,14 @@ def is_real(n) -> TypeGuard[float]:
 
 
 def check_not_complex(name, **arrays):
-    """Refuses complex numbers, which would lose their imaginary part; None is no array."""
+    """Rejects complex numbers, which would lose their imaginary part; None is ignored."""
     for what, a in arrays.items():
         if a is not None and jnp.issubdtype(jnp.result_type(a), jnp.complexfloating):
             raise TypeError(f"the {what} of {name} must be real; got {jnp.result_type(a)}: write .real or abs(...)")
 
 
 def check_real(name, what, *arrays):
-    """Refuses integers, truths and complex numbers; None is no array."""
+    """Rejects integers, booleans and complex numbers; None is ignored."""
     for a in arrays:
         if a is not None and not jnp.issubdtype(jnp.result_type(a), jnp.floating):
             raise TypeError(f"{name} takes real {what}, and was given {jnp.result_type(a)}: write .astype(jnp.float32)")

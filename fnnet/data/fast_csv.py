@@ -1,7 +1,7 @@
-"""A plain CSV file of numbers by pyarrow or pandas, where one of them is installed: in a tenth of the time.
+"""Reads a plain CSV file of numbers with pyarrow or pandas, whichever is installed, in a tenth of the time.
 
-What is read so is what read_csv reads by itself, to the last bit. Whatever is unusual is left to it: a quotation mark, a
-cell that is no number, rows of other lengths, anything that these libraries refuse or read otherwise.
+The result equals that of read_csv's own reader bit for bit. Anything unusual falls back to that reader: quotation marks,
+cells that are not numbers, rows of unequal length, and whatever these libraries reject or parse differently.
 """
 
 import csv
@@ -21,8 +21,8 @@ SMALL = 2**16           # bytes: of less, importing pyarrow takes longer than re
 
 def plain_numbers(path: Path, header: Sequence[str], skip: int, target: str,
                   delimiter: str) -> tuple[np.ndarray, list[str]] | None:
-    """x [n d] float32 and the text of the target in each row, of the lines after the first `skip`. None where the file
-    is not so plain, or neither library is there."""
+    """x [n d] float32 and the target's text in each row, for the lines after the first `skip`. None if the file is not
+    plain, or neither library is installed."""
     if path.stat().st_size < SMALL or _unusual(path):
         return None
     for read in (_by_pyarrow, _by_pandas):
@@ -30,7 +30,7 @@ def plain_numbers(path: Path, header: Sequence[str], skip: int, target: str,
             columns = read(path, list(header), skip, target, delimiter)
         except ImportError:
             continue
-        except Exception:                       # of many kinds; what is wrong is said by the slow way
+        except Exception:                       # of many kinds; the slow reader names the line
             return None
         answers = list(map(str.strip, columns.pop(target)))
         x = np.empty((len(answers), len(columns)), np.float32)
@@ -61,7 +61,7 @@ def _by_pandas(path, header, skip, target, delimiter):
     import pandas
     kinds = {name: str if name == target else np.float64 for name in header}
     exact: dict[str, Any] = {} if int(pandas.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
-    with warnings.catch_warnings(action="error"):           # of rows that are too long, which it cuts
+    with warnings.catch_warnings(action="error"):           # rows that are too long, which it truncates
         frame = pandas.read_csv(path, sep=delimiter, header=None, names=header, skiprows=skip, index_col=False, dtype=kinds,
                                 na_filter=False, quoting=csv.QUOTE_NONE, encoding="utf-8", **exact)
     return {name: frame[name].tolist() if name == target else frame[name].to_numpy() for name in header}

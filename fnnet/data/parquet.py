@@ -52,8 +52,8 @@ def read_parquet(path: str | Path, target: str, *, task: str = "auto") -> Table:
         column = table[name].to_numpy().astype(np.float64)
         if not (right := abs(column) <= FLOAT32).all():
             row = int(np.argmin(right))
-            raise ValueError(f"{path}, row {row + 1}, column {name!r}: {column[row]} is no number that float32 holds; fill it or "
-                             "leave the row out")
+            raise ValueError(f"{path}, row {row + 1}, column {name!r}: {column[row]} must be a finite number within float32's "
+                             "range: fill it or leave the row out")
         x[:, i] = column
     y, classes = targets([str(value) for value in table[target].to_pylist()], range(1, table.num_rows + 1), path, target, task)
     return Table(x, y, features, classes)

@@ -14,7 +14,7 @@ import jax
 
 from fnnet import ops
 from fnnet.layers.initializers import he, of_kernel, zeros
-from fnnet.layers.layer import Layer, as_real, count, given, shape_and_dtype
+from fnnet.layers.layer import Layer, as_real, count, given, no_cache, shape_and_dtype
 from fnnet.ops.windows import per_axis
 
 __all__ = ["AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "Conv", "ConvTranspose", "DepthwiseConv", "GlobalAvgPool",
@@ -43,6 +43,8 @@ class _Convolution(Layer):
 
     def init(self, key, x):
         return _start(self, key, x, lambda c: (self.features, self.groups)), {}
+
+    cache = no_cache
 
     def apply(self, params, state, x, *, key=None, train=False):
         return _applied(self, self.op, params, x, self.groups), state
@@ -96,6 +98,8 @@ class DepthwiseConv(Layer):
     def init(self, key, x):
         return _start(self, key, x, lambda c: (c * self.multiplier, c)), {}
 
+    cache = no_cache
+
     def apply(self, params, state, x, *, key=None, train=False):
         return _applied(self, ops.conv, params, x, given(self, params, "w").shape[-1] // self.multiplier), state
 
@@ -109,6 +113,8 @@ class MaxPool(Layer):
     padding: str | int | tuple = "VALID"
     _: KW_ONLY
     relu: bool = False
+
+    cache = no_cache
 
     def apply(self, params, state, x, *, key=None, train=False):
         pool = ops.relu_max_pool if self.relu else ops.max_pool
@@ -124,6 +130,8 @@ class AvgPool(Layer):
     _: KW_ONLY
     count_include_pad: bool = True
 
+    cache = no_cache
+
     def apply(self, params, state, x, *, key=None, train=False):
         return ops.avg_pool(x, window=self.window, strides=self.strides, padding=self.padding,
                             count_include_pad=self.count_include_pad), state
@@ -137,6 +145,8 @@ class LpPool(Layer):
     strides: int | tuple | None = None
     padding: str | int | tuple = "VALID"
 
+    cache = no_cache
+
     def apply(self, params, state, x, *, key=None, train=False):
         return ops.lp_pool(x, p=self.p, window=self.window, strides=self.strides, padding=self.padding), state
 
@@ -145,6 +155,8 @@ class LpPool(Layer):
 class AdaptiveAvgPool(Layer):
     """x [n *spatial c] → y [n *size c], the means of so many windows, whatever the size of the image"""
     size: int | tuple = 1
+
+    cache = no_cache
 
     def apply(self, params, state, x, *, key=None, train=False):
         return ops.adaptive_avg_pool(x, size=self.size), state
@@ -155,6 +167,8 @@ class AdaptiveMaxPool(Layer):
     """x [n *spatial c] → y [n *size c], the largest of so many windows, whatever the size of the image"""
     size: int | tuple = 1
 
+    cache = no_cache
+
     def apply(self, params, state, x, *, key=None, train=False):
         return ops.adaptive_max_pool(x, size=self.size), state
 
@@ -163,6 +177,8 @@ class AdaptiveMaxPool(Layer):
 class GlobalAvgPool(Layer):
     """x [n *spatial c] → y [n c], the mean of each channel"""
 
+    cache = no_cache
+
     def apply(self, params, state, x, *, key=None, train=False):
         return ops.adaptive_avg_pool(x).reshape(x.shape[0], x.shape[-1]), state
 
@@ -170,6 +186,8 @@ class GlobalAvgPool(Layer):
 @dataclass(frozen=True, repr=False)
 class GlobalMaxPool(Layer):
     """x [n *spatial c] → y [n c], the largest of each channel"""
+
+    cache = no_cache
 
     def apply(self, params, state, x, *, key=None, train=False):
         return ops.adaptive_max_pool(x).reshape(x.shape[0], x.shape[-1]), state

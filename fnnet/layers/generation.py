@@ -55,6 +55,7 @@ def beam_search(net: Any, params: Tree, state: Tree, prompt: ArrayLike, steps: i
     _check(prompt, steps, None, 0, None, None, True, "beam_search")
     if not (is_whole(width) and width >= 1):
         raise ValueError(f"the width of beam_search must be a whole number above 0; got {width!r}")
+    with_cache(net, params, state, *prompt.shape)                   # raises where a layer looks ahead, at padding
     search = _search
     if _hashable(net):
         search = _compiled_search

@@ -158,6 +158,13 @@ def shape_and_dtype(x):
     return tuple(x.shape), jnp.dtype(dtype)
 
 
+def no_cache(layer, params, state, n, length):
+    """The `cache` of a layer that computes from several positions at once: token by token it would see one of them."""
+    raise ValueError(f"{layer!r} computes from several positions of a sequence at once, and cannot go token by token: "
+                     "use MultiHeadAttention(..., causal=True) or a recurrent layer, or call with_cache on the part "
+                     "after it")
+
+
 def roles_of(layer, params):
     """`layer.roles(params)`, and for a third-party layer without it the roles by name."""
     return layer.roles(params) if hasattr(layer, "roles") else by_name(params)

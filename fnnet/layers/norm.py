@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from fnnet import ops
 from fnnet.layers.basic import DenseStack
-from fnnet.layers.layer import Layer, as_layer, count, given, roles_of, shape_and_dtype
+from fnnet.layers.layer import Layer, as_layer, count, given, no_cache, roles_of, shape_and_dtype
 from fnnet.numeric import is_real, is_whole, wide
 
 __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm", "SpectralNorm", "WeightNorm",
@@ -137,6 +137,8 @@ class GroupNorm(_Normalisation):
         count(self, "groups", self.groups)
         super().__post_init__()
 
+    cache = no_cache
+
     def apply(self, params, state, x, *, key=None, train=False):
         return ops.group_norm(x, *self.affine(params), groups=self.groups, eps=self.eps), state
 
@@ -151,6 +153,8 @@ class InstanceNorm(_Normalisation):
     eps: float = 1e-5
     scale: bool = True
     bias: bool = True
+
+    cache = no_cache
 
     def apply(self, params, state, x, *, key=None, train=False):
         return ops.instance_norm(x, *self.affine(params), eps=self.eps), state

@@ -18,7 +18,7 @@ AVERAGES = ("binary", "macro")
 def top_k(k: int, *, ignore_index: int | None = None) -> "TopK":
     """Σ w·[fewer than k classes score above the label's] / Σ w, scores [... c], integer labels and weights [...].
 
-    Of equal scores the first class counts as the highest, as in arg max: top_k(1) is the accuracy. Labels that are none of the classes,
+    Of equal scores the first class counts as the highest, as in arg max: top_k(1) is the accuracy. Labels outside the classes,
     and ignore_index, do not count.
     """
     if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:

@@ -39,7 +39,7 @@ def test_columns_of_numbers_and_a_target_of_any_kind(table):
 
 @pytest.mark.parametrize("columns, said", [
     ({"a": [1.0, None], "y": [0, 1]}, "row 2, column 'a': no value"), ({"a": [1.0, 2], "y": [0, None]}, "row 2, column 'y': no value"),
-    ({"a": [1.0, float("inf")], "y": [0, 1]}, "row 2, column 'a': inf is no number"),
+    ({"a": [1.0, float("inf")], "y": [0, 1]}, "row 2, column 'a': inf must be a finite number"),
     ({"a": ["x", "z"], "y": [0, 1]}, "column 'a' must hold numbers"),
     ({"a": [1e39, 1], "y": [0, 1]}, r"row 1, column 'a': 1e\+39"), ({"y": [0, 1]}, "only the column 'y'"),
     ({"a": [1, 2]}, "no column 'y': it has a"),

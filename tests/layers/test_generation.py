@@ -117,3 +117,13 @@ def test_a_network_that_gives_no_scores_is_refused():
     with pytest.raises(ValueError, match="make it causal=True"):
         net = layers.Serial(layers.Embedding(5, 4), layers.MultiHeadAttention(2))
         layers.generate(net, *net.init(KEY, jnp.zeros((1, 2), jnp.int32)), jnp.zeros((1, 2), jnp.int32), 3, temperature=0)
+
+
+@pytest.mark.parametrize("layer", [layers.Conv(8, kernel=(3,)), layers.MaxPool((2,)), layers.GlobalAvgPool(), layers.GroupNorm(2),
+                                   layers.RNN(8, reverse=True), layers.MultiHeadAttention(2)], ids=lambda net: type(net).__name__)
+@pytest.mark.parametrize("write", [lambda *of: layers.generate(*of, temperature=0), layers.beam_search])
+def test_a_network_that_cannot_go_token_by_token_raises(layer, write):
+    net = layers.Serial(layers.Embedding(7, 8), layer)
+    prompt = jnp.zeros((1, 4), jnp.int32)
+    with pytest.raises(ValueError, match="cannot go"):
+        write(net, *net.init(KEY, prompt), prompt, 3)

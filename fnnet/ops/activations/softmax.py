@@ -69,7 +69,7 @@ def _left_out(a, where, value):
 
 
 def _left(total, where):
-    """The sum by which to divide: of nothing 1."""
+    """The sum to divide by, or 1 where everything is masked."""
     return total if where is None else jnp.where(total == 0, 1, total)
 
 

@@ -32,11 +32,11 @@ def attention(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=No
     aligned, as decoding needs, where PyTorch's is_causal aligns the beginnings; for t = s they are the same. causal:
     only keys up to that place are seen; window=w: only those less than w places away from it. softcap=a makes c·Q·Kᵀ
     a·tanh(c·Q·Kᵀ/a), before the bias. rate: the share of P that is dropped, by a mask drawn from `key` and drawn again
-    on the way back, as in dropout: past 2³² scores it repeats.
+    in the backward pass, as in dropout: past 2³² scores it repeats.
 
     Only blocks of scores in which there is something to see are computed, with a running maximum
-    [Milakov & Gimelshein 2018], and once more on the way back [Dao et al. 2022]: kept are o and two numbers for each
-    query, so memory is linear in the length. block: the most rows and columns of a block, chosen by `block_sizes`
+    [Milakov & Gimelshein 2018], and once more in the backward pass [Dao et al. 2022]: o and two numbers for each query
+    are kept, so memory is linear in the length. block: the most rows and columns of a block, chosen by `block_sizes`
     unless given. Products are of the dtype given, sums of at least float32.
     """
     (n, t, h, d), (s, g) = q.shape, k.shape[1:3]

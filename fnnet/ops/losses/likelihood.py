@@ -6,7 +6,7 @@ from jax import lax
 
 from fnnet import sample
 from fnnet.numeric import like, wide, widen
-from fnnet.ops.losses.multiclass import but_true, of_true_class
+from fnnet.ops.losses.multiclass import around_label, of_true_class
 from fnnet.ops.losses.reduction import (
     are_distributions,
     at_label,
@@ -80,9 +80,7 @@ def multiclass_poly(logits, labels, weights=None, *, epsilon=1.0, reduction="mea
 @multiclass_poly.fwd
 def multiclass_poly_fwd(logits, labels, weights, *, epsilon, reduction):
     z, = widen(logits)
-    top = lax.stop_gradient(z.max(-1))
-    true, shifted = one_hot(labels, z.shape[-1]), z - top[..., None]
-    others, about = but_true(shifted, true).sum(-1), at_label(z, labels) - top
+    top, others, about = around_label(z, labels)
     loss = jnp.log1p(others + jnp.expm1(about)) - about + epsilon * (others / (others + jnp.exp(about)))
     loss = jnp.where(valid(labels, z.shape[-1]), loss, jnp.nan)
     saved = logits, labels, top, others, about, loss if weights is not None else None, weights

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet import sample
-from fnnet.numeric import extremes, like, wide, widen
+from fnnet.numeric import extremes, like, power, wide, widen
 from fnnet.ops.activations.softmax import logsumexp
 from fnnet.ops.losses.reduction import (
     are_distributions,
@@ -129,6 +129,13 @@ def but_true(shifted, true):
     return jnp.exp(jnp.where(true, -jnp.inf, shifted))
 
 
+def around_label(z, labels):
+    """The largest z, Σ eᶻ of the other classes, and z of the true one, both relative to the largest."""
+    top = lax.stop_gradient(z.max(-1))
+    true = one_hot(labels, z.shape[-1])
+    return top, but_true(z - top[..., None], true).sum(-1), at_label(z, labels) - top
+
+
 def of_true_class(share, others, logits, labels, top):
     """dz of a function of the true class's probability: −share·Σeᶻ of the others there, share·eᶻ elsewhere."""
     true = one_hot(labels, logits.shape[-1])
@@ -190,17 +197,15 @@ def multiclass_focal(logits, labels, weights=None, *, gamma=2.0, reduction="mean
     log_p = jax.nn.log_softmax(logits.astype(wide(logits.dtype)), axis=-1)
     true = one_hot(labels, logits.shape[-1])
     log_p = jnp.where(true, log_p, 0).sum(-1)
-    loss = jnp.where(valid(labels, logits.shape[-1]), -_power(-jnp.expm1(log_p), gamma) * log_p, jnp.nan)
+    loss = jnp.where(valid(labels, logits.shape[-1]), -power(-jnp.expm1(log_p), gamma) * log_p, jnp.nan)
     return reduce(loss.astype(logits.dtype), weights, reduction)
 
 
 @multiclass_focal.fwd
 def multiclass_focal_fwd(logits, labels, weights, *, gamma, reduction):
     z, = widen(logits)
-    top = lax.stop_gradient(z.max(-1))
-    true, shifted = one_hot(labels, z.shape[-1]), z - top[..., None]
-    others, about = but_true(shifted, true).sum(-1), at_label(z, labels) - top
-    loss = _power(others / (others + jnp.exp(about)), gamma) * (jnp.log1p(others + jnp.expm1(about)) - about)
+    top, others, about = around_label(z, labels)
+    loss = power(others / (others + jnp.exp(about)), gamma) * (jnp.log1p(others + jnp.expm1(about)) - about)
     loss = jnp.where(valid(labels, z.shape[-1]), loss, jnp.nan)
     saved = logits, labels, top, others, about, loss if weights is not None else None, weights
     return reduced(loss, weights, reduction, logits), saved
@@ -216,14 +221,9 @@ def multiclass_focal_bwd(dy, logits, labels, top, others, about, loss, weights, 
     # there it is 1 − wrong/2, and a further derivative divides by wrong²
     sure = wrong < jnp.finfo(wrong.dtype).eps
     turned = jnp.where(sure, 1, surprise / jnp.where(sure, 1, wrong))
-    share = dloss * _power(wrong, gamma) * (1 + gamma * turned) / total
+    share = dloss * power(wrong, gamma) * (1 + gamma * turned) / total
     dz = of_true_class(share, others, logits, labels, top)
     return like((counted(dz, weights), logits), (None, labels), (dweights, weights))
-
-
-def _power(u, gamma):
-    """uᵞ for u ≥ 0, whose derivatives at 0 are none of ∞."""
-    return jnp.where(u == 0, float(gamma == 0), jnp.where(u == 0, 1, u) ** gamma)
 
 
 @rule

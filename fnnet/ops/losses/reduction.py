@@ -227,7 +227,7 @@ def check_limits(name, limits, settings):
     for setting, (right, wanted) in limits.items():
         try:
             fine = right(settings[setting])
-        except TypeError:                       # a word that is no number
+        except TypeError:                       # a string, which cannot be compared
             fine = False
         if not fine:
             raise ValueError(f"{name} takes as {setting} {wanted}, and was given {settings[setting]!r}")

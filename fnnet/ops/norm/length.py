@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import check_real, is_real, is_whole, like, widen
+from fnnet.numeric import check_real, is_real, is_whole, like, power, widen
 from fnnet.rule import rule
 from fnnet.sample import apart
 
@@ -85,7 +85,7 @@ def lp_normalize_fwd(x, *, p, axis):
         largest = lax.stop_gradient(largest)
     y = wider * inverse(largest)                                # whose powers neither overflow nor all vanish
     if p != float("inf"):
-        norm = jnp.where(largest == 0, 0, _power(jnp.abs(y), p).sum(axis, keepdims=True) ** (1 / p))
+        norm = jnp.where(largest == 0, 0, power(jnp.abs(y), p).sum(axis, keepdims=True) ** (1 / p))
         y, largest = y * inverse(norm), largest * norm
     y = y.astype(x.dtype)
     # Of p = ∞ x itself is kept: in y what is nearly the largest may be 1 too.
@@ -100,13 +100,8 @@ def lp_normalize_bwd(dy, kept, r, *, p, axis):
         s = jnp.where(size == size.max(axis, keepdims=True, initial=0), jnp.sign(y), 0)
         y, s = y * r, s * inverse(jnp.abs(s).sum(axis, keepdims=True))
     else:
-        s = jnp.sign(y) * _power(jnp.abs(y), p - 1)
+        s = jnp.sign(y) * power(jnp.abs(y), p - 1)
     return like(((dy - s * (dy * y).sum(axis, keepdims=True)) * r, kept))
-
-
-def _power(a, p):
-    """aᵖ for a ≥ 0, whose derivatives at 0 are none of ∞."""
-    return jnp.where(a == 0, float(p == 0), jnp.where(a == 0, 1, a) ** p)
 
 
 def length(x, axis):
