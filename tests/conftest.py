@@ -1,13 +1,15 @@
 """Strict on purpose: an implicit promotion, a silent broadcast or a warning in the library is a mistake."""
 
+import gc
 import os
 from collections import Counter
 from importlib.metadata import version
 
 # Eight devices on the CPU, so that meshes and shard_map are tested everywhere.
-# Nearly all the time is compilation, which without the last optimisations of machine code takes two thirds of it, and without
-# JAX 0.10's way to emit fusions (later ones have another, and end on a flag that they do not know) half of that.
+# Most of the time goes into compiling small programs. Without LLVM's optimizations that takes two thirds as long, without JAX 0.10's
+# fusion emitters (newer versions abort on the flag) half of that, and as one piece of code instead of 32 two thirds of that.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+                      " --xla_cpu_parallel_codegen_split_count=1"
                       + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."))
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -17,6 +19,10 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tracing makes many short-lived objects: collecting them more rarely, and leaving Python's lines out of the programs, saves a tenth.
+gc.set_threshold(200_000, 20, 100)
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 def pytest_xdist_auto_num_workers(config):

@@ -191,6 +191,8 @@ right("trees", "a named tuple with None and a count", vjp(affine, lambda g, p, x
 right("trees", "dropout in a tree", vjp(dropped, dropped_back), {"s": jnp.float32(1.5)}, X, KEY)
 right("trees", "powers by integers", vjp(lambda x, n: x**n, lambda g, x, n: (g * jnp.where(n == 0, 0, n * x**jnp.where(
     n == 0, 0, n - 1)), None)), V, jnp.array([2, 1, 3, 2, 1, 2]))
+right("trees", "channel by channel, where the reference has zeros between them", vjp(lambda x, w: x * w, lambda g, x, w: (
+    g * w, (g * x).sum(0))), X, V[:X.shape[1]], reference=lambda x, w: x @ jnp.diag(w))
 right("trees", "an argument of no consequence", vjp(lambda x, y: jnp.sin(x), lambda g, x, y: (g * jnp.cos(x), None)), X, Y)
 right("trees", "bfloat16 in, float32 weights", vjp(lambda x, w: x @ w, lambda g, x, w: ((g @ w.T).astype(x.dtype), (x.T @ g).astype(
     w.dtype))), X.astype(jnp.bfloat16), W)
