@@ -8,7 +8,7 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], *, markdown: boo
     """Rows of cells under a header, columns aligned: text to the left, figures to the right. In Markdown a | inside a cell is escaped."""
     cells = [[str(cell).replace("|", r"\|") if markdown else str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
-    right = [bool(cells) and all(_figure(row[i]) for row in cells) and any(row[i] for row in cells) for i in range(len(header))]
+    right = of_figures(cells, len(header))
 
     def line(row):
         padded = [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right)]
@@ -16,6 +16,11 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], *, markdown: boo
     rule = ("|" + "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right)) + "|" if markdown
             else "  ".join("─" * w for w in widths))
     return "\n".join([line(header), rule, *map(line, cells)])
+
+
+def of_figures(cells: Sequence[Sequence[str]], columns: int) -> list[bool]:
+    """Which columns hold figures alone, and are aligned to the right."""
+    return [bool(cells) and all(_figure(row[i]) for row in cells) and any(row[i] for row in cells) for i in range(columns)]
 
 
 def size(n):

@@ -58,7 +58,7 @@ def test_explain_shows_the_three_functions_and_a_fresh_audit(capsys):
     assert status == 0
     for piece in ("reference", "forward", "backward", "@batch_norm.fwd", "@batch_norm.bwd", "batch_norm: passed"):
         assert piece in out
-    assert "what the backward's arguments name is kept" in run(capsys, "explain", "relu")[1]
+    assert "what the parameters of the backward pass name is saved" in run(capsys, "explain", "relu")[1]
 
 
 def test_audit_and_compare_of_chosen_rules(capsys):

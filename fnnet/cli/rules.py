@@ -11,6 +11,7 @@ from fnnet.cli import expression
 from fnnet.cli.command import command
 from fnnet.measure.compare import HEADER
 from fnnet.rule import Rule
+from fnnet.rule.definition import NOT_WRITTEN
 from fnnet.rule.signature import written
 from fnnet.table import table
 
@@ -38,14 +39,9 @@ def _rules(args):
 def _explain(args):
     rule = _find(args.rule)
     print(f"{rule.__name__}{written(rule.reference)}\n\n{inspect.getdoc(rule)}\n")
-    for role, function in (("reference", rule.reference), ("forward", rule.forward), ("backward", rule.backward)):
+    for role, source in rule.functions().items():
         print(f"── {role} " + "─" * (60 - len(role)))
-        if function is None:
-            print(f"none yet: write a @{rule.__name__}.bwd\n")
-        elif function.__qualname__.startswith("Rule."):           # the machinery's own: saves by the names the backward asks for
-            print("the reference; what the backward's arguments name is kept\n")
-        else:
-            print(inspect.getsource(inspect.unwrap(function)))
+        print(source or f"{NOT_WRITTEN[role]}\n")
     report = verify.audit(rule)
     print(report)
     return 0 if report.ok else 1

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnnet.rule import autodiff, used
-from fnnet.table import table
+from fnnet.shown import Grid, shown
 from fnnet.trees import Tree
 
 
+@shown
 class Bisection(NamedTuple):
     """A row (rule, error of the value, error of the gradient, arrays that are off) for each rule of the network, at work alone."""
     rows: list
@@ -27,7 +28,7 @@ class Bisection(NamedTuple):
     def ok(self):
         return not self.blame
 
-    def __str__(self):
+    def parts(self):
         def verdict(name, off):
             if name not in self.blame:
                 return "ok"
@@ -35,7 +36,7 @@ class Bisection(NamedTuple):
         body = [(name, f"{value:.0e}", f"{gradient:.0e}", verdict(name, off)) for name, value, gradient, off in self.rows]
         head = (f"all {len(self.rows)} rules agree with autodiff, alone and together" if self.ok else
                 f"{' and '.join(self.blame)}: wrong. Each rule alone, the others set aside, against autodiff in float64:")
-        return head + "\n" + table(("rule", "value", "gradient", ""), body)
+        return head, Grid(("rule", "value", "gradient", ""), body)
 
     def raise_if_failed(self):
         if not self.ok:

@@ -7,8 +7,10 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from fnnet.diagnostics.figure import File, figure, save
+from fnnet.shown import Grid, shown
 
 
+@shown
 class Confusion(NamedTuple):
     """The confusion matrix: counts[i, j] examples of true class i were predicted to be of class j."""
     counts: np.ndarray
@@ -42,6 +44,10 @@ class Confusion(NamedTuple):
         lines += [f"{name:<{label}}" + "".join(str(n).rjust(width) for n in row) + f"  {r:6.1%}"
                   for name, row, r in zip(self.classes, self.counts, self.recall, strict=True)]
         return "\n".join([*lines, f"accuracy {self.accuracy:.2%}"])
+
+    def parts(self):
+        rows = [(name, *row, f"{r:.1%}") for name, row, r in zip(self.classes, self.counts, self.recall, strict=True)]
+        return Grid(("true / predicted", *self.classes, "recall"), rows), f"accuracy {self.accuracy:.2%}"
 
     def plot(self, path="confusion.png"):
         """Draws the matrix, rows in shares of their class; writes and returns `path`."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from fnnet.diagnostics.figure import BLUE, GREEN, ORANGE, figure, save
 from fnnet.diagnostics.layer_stats import ALIVE, Inside, inside
+from fnnet.shown import shown
 from fnnet.trees import Batch, Key, Tree
 
 FAR = 1e3               # from which factor between the first and the last layer on δ vanishes or explodes
@@ -45,6 +46,7 @@ class Finding(NamedTuple):
     remedy: str
 
 
+@shown
 class Flow(NamedTuple):
     """What was found, and the figures of every layer that it was found from."""
     findings: list
@@ -58,12 +60,12 @@ class Flow(NamedTuple):
     def kinds(self):
         return [finding.kind for finding in self.findings]
 
-    def __str__(self):
+    def parts(self):
         if self.ok:
             first, last = _ends(self.inside)
-            return (f"gradient flow looks healthy: rms δ is {self.inside.delta[first]:.1e} at {self.inside.names[first]} and "
-                    f"{self.inside.delta[last]:.1e} at {self.inside.names[last]}")
-        return "\n".join(f"{f.kind.upper()}: {f.text}.\n  Try {f.remedy}." for f in self.findings)
+            return [f"gradient flow looks healthy: rms δ is {self.inside.delta[first]:.1e} at {self.inside.names[first]} and "
+                    f"{self.inside.delta[last]:.1e} at {self.inside.names[last]}"]
+        return [f"{f.kind.upper()}: {f.text}.\n  Try {f.remedy}." for f in self.findings]
 
     def record(self):
         """What is drawn, as lists and text: for a file."""

@@ -18,7 +18,7 @@ import numpy as np
 from fnnet.diagnostics.program import short
 from fnnet.layers import Dropout, Flatten, Function, Serial, StochasticDepth, watch
 from fnnet.objects import inner
-from fnnet.table import table
+from fnnet.shown import Grid, shown
 
 VALUES = np.linspace(-4, 4, 33)             # edges of the histogram of outputs; the outer bins are open
 DELTAS = np.linspace(-12, 4, 33)            # of log₁₀|δ|, δ ≠ 0
@@ -39,6 +39,7 @@ SATURATED = {"sigmoid": lambda y: y * (1 - y) < SLOPE / 4, "tanh": lambda y: 1 -
 FIGURES = ("mean", "rms", "delta", "marked", "nonfinite", "weight", "gradient", "update")
 
 
+@shown
 @functools.partial(jax.tree_util.register_dataclass, meta_fields=["names", "kinds"], data_fields=["taken", "figures", "bins"])
 @dataclass(frozen=True)
 class Inside:
@@ -86,13 +87,15 @@ class Inside:
         flat = jax.tree.map(lambda a: np.asarray(a).reshape(len(taken), *np.shape(a)[np.ndim(self.taken):])[chosen], self)
         return flat, chosen
 
-    def __str__(self):
+    def parts(self):
+        if not np.any(np.asarray(self.taken) > 0):
+            return [f"{len(self.names)} layers, at no step measured: every 10th is, write inside(step, every=1)"]
         now = jax.tree.map(lambda a: a[-1], self.steps()[0])
         columns = {"mean y": now.mean, "rms y": now.rms, "rms δ": now.delta, "dead": now.dead, "saturated": now.saturated,
                    "‖w‖": now.weight, "‖∂L/∂w‖": now.gradient, "‖Δw‖/‖w‖": now.ratio, "not finite": now.nonfinite}
         rows = [(*name.split(" ", 1), *(_cell(title, a[i], now.weight[i] > 0) for title, a in columns.items()))
                 for i, name in enumerate(self.names)]
-        return table(("part", "layer", *columns), rows)
+        return [Grid(("part", "layer", *columns), rows)]
 
     def to_json(self):
         """Every figure as lists, NaN and infinities as null."""

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from fnnet.diagnostics.program import equations, opened, operations, scope, short
 from fnnet.layers import watch
 from fnnet.rule import autodiff
-from fnnet.table import size, table
+from fnnet.shown import Grid, shown
+from fnnet.table import size
 
 
 class Row(NamedTuple):
@@ -23,15 +24,16 @@ class Row(NamedTuple):
     saved: int              # bytes that the forward pass makes and keeps for the backward pass
 
 
+@shown
 class Summary(NamedTuple):
     """A row for each part of a network, and the same figures for the whole."""
     rows: list
     total: Row
 
-    def __str__(self):
+    def parts(self):
         body = [("  " * (len(r.path) - 1) + f"{r.path[-1]} {r.layer}" if r.path else r.layer, "×".join(map(str, r.output)) or "·",
                  f"{r.parameters:,}", f"{r.operations:,}", size(r.saved)) for r in [*self.rows, self.total]]
-        return table(("layer", "output", "parameters", "operations", "saved bytes"), body)
+        return [Grid(("layer", "output", "parameters", "operations", "saved bytes"), body)]
 
     def to_json(self):
         return json.dumps({"rows": [r._asdict() for r in self.rows], "total": self.total._asdict()})

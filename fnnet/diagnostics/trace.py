@@ -13,7 +13,7 @@ from jax.extend import core
 from fnnet.diagnostics.program import PLUMBING, opened, scope, short
 from fnnet.layers import watch
 from fnnet.rule import used
-from fnnet.table import table
+from fnnet.shown import Grid, shown
 
 # How an operation of JAX is written down; all others as name(a, b).
 WRITTEN = {"add": "{} + {}", "add_any": "{} + {}", "sub": "{} − {}", "mul": "{} × {}", "div": "{} ÷ {}", "neg": "−{}", "pow": "{}^{}",
@@ -39,18 +39,19 @@ class Node(NamedTuple):
     held: tuple = ()            # of a folded layer: its parameters, as nodes
 
 
+@shown
 class Trace(NamedTuple):
     """The nodes in the order of the forward pass; the backward pass visits them in the opposite one."""
     nodes: tuple
     loss: str                   # the name of the last node
     layers: dict                # the parts of the network, in words, by their paths
 
-    def __str__(self):
+    def parts(self):
         rows, last = [], len(self.nodes)
         for i, node in enumerate(self.nodes):
             local = ", ".join(f"∂{node.name}/∂{self.nodes[j].name} = {say(d)}" for j, d in zip(node.inputs, node.local) if d is not None)
             rows.append((i + 1, node.name, node.operation, say(node.value), local or _rule(node), last - i, say(node.gradient)))
-        return table(("forward", "node", "operation", "value", "local derivatives", "backward", f"∂{self.loss}/∂node"), rows)
+        return [Grid(("forward", "node", "operation", "value", "local derivatives", "backward", f"∂{self.loss}/∂node"), rows)]
 
     def __getitem__(self, name):
         """A node by its name."""

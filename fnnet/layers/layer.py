@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from fnnet.layers.checks import check_settings, checked_apply, checked_init
 from fnnet.numeric import is_whole, wide
 from fnnet.roles import by_name
+from fnnet.shown import Grid, html
 from fnnet.trees import Key, Tree
 
 __all__ = ["Function", "Layer", "as_layer", "watch"]
@@ -111,6 +112,18 @@ class Layer:
             if value != field.default:
                 parts.append(f"{field.name}={code(value)}" if named else code(value))
         return f"{type(self).__name__}({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """A row for each part: its path in the parameters and the state, the code that builds it, its parameters."""
+        return html([Grid(("path", "layer", "parameters"), _rows(self, ()))])
+
+
+def _rows(layer, path):
+    parts = getattr(layer, "parts", ())
+    code = type(layer).__name__ if parts else " ".join(repr(layer).split())
+    yield "  " * len(path) + ".".join(map(str, path)), code, ", ".join(layer.names() or ())
+    for i, part in enumerate(parts):
+        yield from _rows(part, (*path, i))
 
 
 @dataclass(frozen=True, init=False, repr=False)

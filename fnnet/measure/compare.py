@@ -16,6 +16,7 @@ from jax.extend import core
 
 from fnnet import sample
 from fnnet.measure.error import relative_error
+from fnnet.shown import Grid, shown
 from fnnet.table import milliseconds, quantity, size, table
 
 SLOWER = 1.1            # from which ratio on a reason is owed
@@ -26,6 +27,7 @@ FIGURES = {"seconds": ("ms", milliseconds), "compile": ("compile s", "{:.2f}".fo
            "error": ("error", "{:.1e}".format)}
 
 
+@shown
 class Comparison(NamedTuple):
     """Figures by name of the implementation (see FIGURES; None where there is none); a reason where the first loses; and the sizes."""
     title: str
@@ -49,18 +51,15 @@ class Comparison(NamedTuple):
         ours, theirs = list(self.figures.values())[:2]
         return ours["seconds"] > SLOWER * theirs["seconds"] or (ours["saved"] or 0) > (theirs["saved"] or 0)
 
-    def __str__(self):
-        return self._written(markdown=False)
-
     def to_markdown(self):
-        return self._written(markdown=True)
+        title, grid, *reason = self.parts()
+        return "\n\n".join([title, table(*grid, markdown=True), *reason])
 
-    def _written(self, markdown):
+    def parts(self):
         heads = ("", *(head for head, _ in FIGURES.values()))
         rows = [(name, *("" if f[key] is None else write(f[key]) for key, (_, write) in FIGURES.items()))
                 for name, f in self.figures.items()]
-        gap = "\n\n" if markdown else "\n"
-        return gap.join([f"{self.title}   {self.shapes}", table(heads, rows, markdown=markdown)] + ([self.reason] if self.reason else []))
+        return [f"{self.title}   {self.shapes}", Grid(heads, rows), *([self.reason] if self.reason else [])]
 
     def to_json(self):
         return json.dumps({"title": self.title, "shapes": self.shapes, "figures": self.figures, "reason": self.reason})

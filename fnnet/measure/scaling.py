@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fnnet.measure.compare import FIGURES, compare
+from fnnet.shown import Grid, shown
 from fnnet.table import table
 
 DRAWN = {"seconds": "ms, value and gradient", "saved": "bytes saved", "temp": "bytes of scratch", "error": "error against float64"}
@@ -13,6 +14,7 @@ DRAWN = {"seconds": "ms, value and gradient", "saved": "bytes saved", "temp": "b
 COLORS, MARKERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"), "osD^vP"
 
 
+@shown
 class Scaling(NamedTuple):
     """Comparisons by size."""
     size: str
@@ -22,17 +24,15 @@ class Scaling(NamedTuple):
     def title(self):
         return next(iter(self.comparisons.values())).title
 
-    def __str__(self):
-        return self._written(markdown=False)
-
     def to_markdown(self):
-        return self._written(markdown=True)
+        title, grid = self.parts()
+        return f"{title}\n\n{table(*grid, markdown=True)}"
 
-    def _written(self, markdown):
+    def parts(self):
         heads = (self.size, "", *(head for head, _ in FIGURES.values()))
         rows = [(value, name, *("" if f[key] is None else write(f[key]) for key, (_, write) in FIGURES.items()))
                 for value, comparison in self.comparisons.items() for name, f in comparison.figures.items()]
-        return f"{self.title}\n" + ("\n" if markdown else "") + table(heads, rows, markdown=markdown)
+        return self.title, Grid(heads, rows)
 
     def to_json(self):
         return json.dumps({"title": self.title, "size": self.size,

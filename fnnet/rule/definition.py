@@ -3,17 +3,21 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from html import escape
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
 
 from fnnet.rule.derivative import EVERY, as_array, as_taken, differentiable, explained, set_aside
 from fnnet.rule.signature import listed, pick, split, written
+from fnnet.shown import html, latex
 
 P = ParamSpec("P")                      # the parameters of the function that a rule decorates
 R = TypeVar("R")                        # and what it returns: a rule has the same
 F = TypeVar("F", bound=Callable)
 
+NOT_WRITTEN = {"forward": "the reference; what the parameters of the backward pass name is saved",
+               "backward": "none yet: decorate one with .bwd"}
 BUILT = 64      # of a rule, the settings whose programs are held; the one unused for longest goes first
 
 
@@ -41,6 +45,7 @@ class Rule(Generic[P, R]):
         self.backward: Callable[..., Any] | None = None
         self._check: Callable[..., Any] | None = None
         self.examples: list[dict[str, Any]] = []
+        self.audited: Any = None        # what `verify.audit` found last
         # With an operation go its compiled programs, one for every shape it was called with: a megabyte or two of each.
         self._built = functools.lru_cache(BUILT)(functools.partial(differentiable, self))
 
@@ -134,6 +139,23 @@ class Rule(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<rule {self.__name__}{written(self.reference)}>"
+
+    def functions(self) -> dict[str, str | None]:
+        """The source of the reference, the forward pass and the backward pass; None for one that is not written."""
+        all_three = {"reference": self.reference, "forward": self.forward, "backward": self.backward}
+        return {role: None if f is None or f.__qualname__.startswith("Rule.") else inspect.getsource(inspect.unwrap(f))
+                for role, f in all_three.items()}
+
+    def _repr_html_(self) -> str:
+        """The formula as LaTeX, the rest of the docstring, the three functions, and what an audit found last."""
+        formula, _, rest = inspect.cleandoc(self.__doc__ or "").partition("\n\n")
+        lines = "".join(f"<p>${escape(latex(line))}$</p>" for line in formula.splitlines())
+        code = "".join(f"<details><summary>{role}</summary>{html([text or NOT_WRITTEN[role]])}</details>"
+                       for role, text in self.functions().items())
+        head = f"<b>{escape(self.__name__ + written(self.reference))}</b>{lines}{html([rest] if rest else [])}{code}"
+        if self.audited is None:
+            return head
+        return f"{head}<details><summary>last audit</summary>{html(self.audited.parts())}</details>"
 
     def __reduce__(self):
         return self.__qualname__                    # pickled and copied by name, equal by identity

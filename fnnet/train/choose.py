@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnnet.shown import Grid, shown
 from fnnet.train.batching import check_data, rows_of
 from fnnet.train.metrics import value_of
 from fnnet.train.step import with_objective
 from fnnet.trees import Data
 
 
+@shown
 class RangeTest(NamedTuple):
     """The loss at each step of a training whose rate grows, smoothed, and the rate suggested."""
     rates: np.ndarray
@@ -20,9 +22,9 @@ class RangeTest(NamedTuple):
     smooth: np.ndarray
     suggestion: float
 
-    def __str__(self):
-        return (f"learning rates from {self.rates[0]:.1e} to {self.rates[-1]:.1e} in {len(self.rates)} steps: the loss falls fastest at "
-                f"{self.suggestion:.1e}, is lowest at {self.rates[np.nanargmin(self.smooth)]:.1e}")
+    def parts(self):
+        return [f"learning rates from {self.rates[0]:.1e} to {self.rates[-1]:.1e} in {len(self.rates)} steps: the loss falls fastest at "
+                f"{self.suggestion:.1e}, is lowest at {self.rates[np.nanargmin(self.smooth)]:.1e}"]
 
 
 def range_test(make: Callable[[Callable], tuple], data: Data, *, low: float = 1e-6, high: float = 10.0, steps: int = 200,
@@ -63,6 +65,7 @@ def range_test(make: Callable[[Callable], tuple], data: Data, *, low: float = 1e
     return RangeTest(rates, np.where(good, losses, np.nan), smooth, float(rates[np.argmin(fall) + across // 2]))
 
 
+@shown
 class SizeCurve(NamedTuple):
     """The metric after training on the first m examples: on these, J_train, and on the validation data, J_validation."""
     sizes: np.ndarray
@@ -70,10 +73,9 @@ class SizeCurve(NamedTuple):
     validation: np.ndarray
     metric: str
 
-    def __str__(self):
-        lines = [f"{'m':>8}  {'J_train':>10}  {'J_validation':>12}   ({self.metric})"]
+    def parts(self):
         rows = zip(self.sizes, self.training, self.validation, strict=True)
-        return "\n".join(lines + [f"{m:>8}  {t:>10.4g}  {v:>12.4g}" for m, t, v in rows])
+        return [Grid(("m", "J_train", "J_validation"), [(m, f"{t:.4g}", f"{v:.4g}") for m, t, v in rows]), f"({self.metric})"]
 
 
 def size_curve(make: Callable[[], tuple], data: Data, validation: Data, *, sizes: Iterable[int], steps: int = 500, batch_size: int = 32,

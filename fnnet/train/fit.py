@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from fnnet.objects import inner
+from fnnet.shown import Grid, shown
 from fnnet.train.batching import is_arrays
 from fnnet.train.checkpoint import Keeper, Stopped, nothing
 from fnnet.train.checks import check_epoch, check_kinds, check_run, check_values
@@ -21,11 +22,23 @@ from fnnet.train.step import TrainState, objective_of
 from fnnet.trees import Data
 
 
+@shown
 class Fit(NamedTuple):
     """What training gave: the best state where something is monitored (else the last), a dictionary for each epoch, and why it ended."""
     run: TrainState
     history: list[dict[str, Any]]
     stopped: str
+
+    def parts(self):
+        """The first and last epochs as a table, and why the training ended."""
+        some = self.history if len(self.history) <= 12 else [*self.history[:3], None, *self.history[-8:]]
+        names = [name for name, value in self.history[-1].items() if isinstance(value, int | float)] if self.history else []
+        rows = [["…"] * len(names) if log is None else [_short(log.get(name, "")) for name in names] for log in some]
+        return [*([Grid(names, rows)] if names else []), f"{len(self.history)} epochs; stopped: {self.stopped}", repr(self.run)]
+
+
+def _short(value):
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def epochs(run: TrainState, epoch: Callable[..., tuple[TrainState, Any]], data: Data, *,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fnnet.objects import Frozen, inner
@@ -26,6 +27,14 @@ class TrainState(NamedTuple):
     step: jax.Array         # how many updates have been made
     key: jax.Array          # never changes: the keys of a step are drawn from it and the step's number
     scale: Any = None       # by which a loss is multiplied whose objective is of precision float16
+
+    def __repr__(self):
+        """How much there is of each field; the fields themselves where these are not arrays (shapes, shardings, traced values)."""
+        if not all(isinstance(leaf, jax.Array | np.ndarray) and not isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self)):
+            return f"TrainState({', '.join(f'{name}={value!r}' for name, value in self._asdict().items())})"
+        counts = {name: [leaf.size for leaf in jax.tree.leaves(getattr(self, name))] for name in ("params", "state", "opt_state")}
+        held = [f"{name}=<{sum(sizes):,} numbers in {len(sizes)} arrays>" for name, sizes in counts.items() if sizes]
+        return f"TrainState(step={self.step}, {', '.join(held)})"
 
 
 def init(net: Any, optimizer: Any, key: Key, x: Any) -> TrainState:

@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnnet.shown import Grid, shown
 from fnnet.train.batching import check_data, is_arrays, order, rows_of
 from fnnet.train.metrics import over_steps, values
 from fnnet.train.step import with_objective
 from fnnet.trees import Data
 
 
+@shown
 class Sweep(NamedTuple):
     """What a sweep found, for each training: its setting, its metrics [epochs] (means over the folds and their standard errors, where
     there are folds), and the state it ended in (in the first fold)."""
@@ -37,12 +39,10 @@ class Sweep(NamedTuple):
         end = self.history[self.monitor][:, -1] * (-1 if self.mode == "max" else 1)
         return int(np.where(np.isnan(end), np.inf, end).argmin())
 
-    def __str__(self):
+    def parts(self):
         """A row for each training, the best one marked."""
         rows, best = self.rows, self.best
-        cells = [[*rows[0], ""], *([*map(_short, row.values()), "best" if i == best else ""] for i, row in enumerate(rows))]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+        return [Grid([*rows[0], ""], [[*map(_short, row.values()), "best" if i == best else ""] for i, row in enumerate(rows)])]
 
     def to_json(self):
         return json.dumps({"monitor": self.monitor, "mode": self.mode, "best": self.best, "rows": self.rows})

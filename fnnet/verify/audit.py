@@ -12,7 +12,8 @@ import numpy as np
 
 from fnnet import sample
 from fnnet.measure.error import relative_error, worst_element
-from fnnet.table import table
+from fnnet.rule import Rule
+from fnnet.shown import Grid, shown
 from fnnet.verify.case.device import host, rounding, session, within
 from fnnet.verify.case.programs import quick
 from fnnet.verify.check import check
@@ -44,6 +45,7 @@ class Check(NamedTuple):
         return self.error <= self.limit
 
 
+@shown
 class Audit(NamedTuple):
     """What an audit found; where it failed, what `check` says of the example."""
     rule: str
@@ -66,14 +68,14 @@ class Audit(NamedTuple):
     def notes(self):
         return sorted({check.note for check in self.checks if check.ok and check.note})
 
-    def __str__(self):
+    def parts(self):
         names, failed = list(dict.fromkeys(check.name for check in self.checks)), {check.name for check in self.failures}
         rows = [(name, f"{self.worst(name):.1e}", f"{max(c.limit for c in self.checks if c.name == name):.0e}",
                  "FAILED" if name in failed else "ok") for name in names]
         head = f"{self.rule}: {'passed' if self.ok else 'FAILED'}, {len(self.checks)} checks"
         said = [f"FAILED {c.name}, example {c.example}: {c.note}" for c in self.failures]
         more = [str(failure) for failure in self.report.failures[:1]] if self.report else []
-        return "\n".join([head, table(("check", "error", "limit", ""), rows), *said, *more, *(f"note: {note}" for note in self.notes)])
+        return [head, Grid(("check", "error", "limit", ""), rows), *said, *more, *(f"note: {note}" for note in self.notes)]
 
     def to_json(self):
         return json.dumps({"rule": self.rule, "ok": self.ok, "checks": [{**c._asdict(), "ok": c.ok} for c in self.checks]})
@@ -114,7 +116,10 @@ def audit(rule: Any, *, seed: int = 0, precisions: str | Sequence[str] = (), exa
                     raise
                 checks.append(Check(i, "runs", float("inf"), 0.0, f"raises {type(error).__name__}: {sentence(error)}{place(error)}"))
     failed = next((check.example for check in checks if not check.ok), None)
-    return Audit(rule.__name__, checks, None if failed is None else _explained(rule, reference, rule.examples[failed], seed))
+    found = Audit(rule.__name__, checks, None if failed is None else _explained(rule, reference, rule.examples[failed], seed))
+    if isinstance(rule, Rule):
+        rule.audited = found                            # a notebook shows it with the rule
+    return found
 
 
 def _explained(rule, reference, example, seed):

@@ -10,13 +10,14 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from fnnet.measure.error import relative_error, worst_element
-from fnnet.table import table
+from fnnet.shown import Grid, shown
 from fnnet.trees import Tree
 from fnnet.verify.case.programs import quick
 
 STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 
+@shown
 class GradientCheck(NamedTuple):
     """A row (path, elements, checked, relative error, worst element, its place) for each array of the parameters."""
     rows: list
@@ -30,11 +31,11 @@ class GradientCheck(NamedTuple):
     def ok(self):
         return not self.failures
 
-    def __str__(self):
+    def parts(self):
         body = [(path, n, checked, f"{error:.1e}", f"{worst:.1e} at {place}", "ok" if error <= self.limit else "FAILED")
                 for path, n, checked, error, worst, place in self.rows]
         head = f"gradient check {'passed' if self.ok else 'FAILED'}: ‖a − b‖/(‖a‖ + ‖b‖) ≤ {self.limit:.0e} in float64"
-        return head + "\n" + table(("array", "elements", "checked", "error", "worst element", ""), body)
+        return head, Grid(("array", "elements", "checked", "error", "worst element", ""), body)
 
     def raise_if_failed(self):
         if not self.ok:

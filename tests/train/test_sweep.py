@@ -78,7 +78,7 @@ def test_folds_hold_each_part_out_once():
 
 def test_the_worst_is_a_training_that_explodes_and_accuracy_is_best_where_largest():
     found = train.sweep(lambda rate: make(rate=rate), {"rate": [float("nan"), 0.05, 0.0]}, TRAINING, VALIDATION, epochs=2, batch_size=8)
-    assert found.best == 1 and "best" in str(found).splitlines()[2] and json.loads(found.to_json().replace("NaN", "null"))["best"] == 1
+    assert found.best == 1 and "best" in str(found).splitlines()[3] and json.loads(found.to_json().replace("NaN", "null"))["best"] == 1
 
     def accurate(rate):
         run, step = make(rate=rate)

@@ -3,9 +3,10 @@
 import json
 from typing import NamedTuple
 
-from fnnet.table import table
+from fnnet.shown import Grid, shown
 
 
+@shown
 class Check(NamedTuple):
     """One property: how often it was looked at, the worst error and its limit, and where it failed."""
     name: str
@@ -19,13 +20,14 @@ class Check(NamedTuple):
     looks_like: str = ""
     reproduce: str = ""     # a program of two lines
 
-    def __str__(self):
+    def parts(self):
         lines = [f"{'ok' if self.ok else 'FAILED'} {self.name}: {self.note}"]
         said = {"where": self.where, "with": self.inputs, "looks like": self.looks_like}
         lines += [f"  {label:<11}{text}" for label, text in said.items() if text]
-        return "\n".join([*lines, *(["  to repeat"] + ["    " + line for line in self.reproduce.splitlines()] if self.reproduce else [])])
+        return ["\n".join([*lines, *(["  to repeat"] + ["    " + line for line in self.reproduce.splitlines()] if self.reproduce else [])])]
 
 
+@shown
 class Report(NamedTuple):
     """What fnnet.verify.check found."""
     title: str
@@ -47,13 +49,13 @@ class Report(NamedTuple):
         """The error of the check of that name, None where it was not made."""
         return next((check.error for check in self.checks if check.name == name), None)
 
-    def __str__(self):
+    def parts(self):
         head = (f"{self.title}({self.arguments}): {'passed' if self.ok else 'FAILED'}, "
                 f"{len(self.checks) - len(self.failures)} of {len(self.checks)} checks, "
                 f"{sum(c.tried for c in self.checks)} looks, {self.seconds:.1f} s")
         rows = [(c.name, c.tried, f"{c.error:.1e}", f"{c.limit:.0e}" if c.limit else "",
                  "ok" + (f": {c.note}" if c.note else "") if c.ok else "FAILED") for c in self.checks]
-        parts = [head, table(("check", "looks", "error", "limit", ""), rows)]
+        parts = [head, Grid(("check", "looks", "error", "limit", ""), rows)]
         # The first failure in full: those after it mostly have its cause.
         parts += [str(c) for c in self.failures[:1]]
         parts += [f"FAILED {c.name}: {c.note}" + (f"; with {c.inputs}" if c.inputs else "") for c in self.failures[1:]]
@@ -62,7 +64,7 @@ class Report(NamedTuple):
         parts += [f"note: {note}" for note in self.notes]
         if self.figures:
             parts.append(", ".join(f"{name} {value}" for name, value in self.figures.items()))
-        return "\n".join(parts)
+        return parts
 
     def to_json(self):
         checks = [{**c._asdict(), "error": _plain(c.error), "limit": _plain(c.limit)} for c in self.checks]
