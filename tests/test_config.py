@@ -98,6 +98,7 @@ def test_a_program_is_traced_again_under_another_configuration():
             assert kept == max(jnp.size(a) == x.size for a in jax.tree.leaves(back))
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("forth, back", [("tpu", "cpu"), ("cpu", "tpu"), ("tpu", "auto"), ("auto", "tpu")])
 def test_a_gradient_is_right_where_the_configuration_changed_since_the_forward_pass(forth, back):
     x, dy = normal(0, (2, 5, 6, 3)), normal(1, (2, 2, 3, 3))

@@ -100,7 +100,7 @@ TRANSFORMED = {
 }
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", TRANSFORMED)
 def test_a_rule_is_its_reference_under(name):
     transform = TRANSFORMED[name]
@@ -138,6 +138,7 @@ VALUES = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("transform", VALUES.values(), ids=VALUES)
 def test_the_derivative_of_a_differentiated_value_is_the_rules(transform):
     close(transform(rounded, jnp.asarray(1.3)), jnp.asarray(1.0))
@@ -197,6 +198,7 @@ def test_while_runs_a_rule():
     close(doubled(jnp.ones(3)), autodiff(doubled)(jnp.ones(3)))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("mapped", range(1, 8), ids="{:03b}".format)
 def test_vmap_over_every_subset_of_arguments(mapped):
     axes = tuple(0 if mapped >> i & 1 else None for i in ALL)

@@ -18,7 +18,7 @@ EXAMPLES = pytest.mark.parametrize("op, example", [pytest.param(op, example, id=
                                                    for op in ops.rules() for i, example in enumerate(op.examples)])
 
 
-@pytest.mark.sweep(5)                                   # the next test takes every rule
+@pytest.mark.sweep(10)                                   # the next test takes every rule
 @RULES
 def test_audit(op):
     example(op, 0)
@@ -55,7 +55,7 @@ SCALARS = [pytest.param(op, example, id=f"{op.__name__}-{i}")
            for op in ops.rules() for i, example in enumerate(op.examples) if is_scalar(op, example)]
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("op, example", SCALARS)
 def test_python_numbers_stand_where_arrays_are(op, example):
     arrays, settings = sample.inputs(op, example, dtype=jnp.float64)
@@ -94,7 +94,7 @@ def example(op, i):
     return op.examples[i]
 
 
-@pytest.mark.sweep(6)
+@pytest.mark.sweep(12)
 @RULES
 def test_the_large_sizes_fit_a_small_machine(op):
     """What autodiff of the reference keeps there: `python -m bench rules` computes it several times over."""
@@ -118,7 +118,7 @@ def cotangents_of(f, arrays):
     return [np.random.default_rng(i).normal(size=leaf.shape).astype(leaf.dtype) for i, leaf in enumerate(leaves)]
 
 
-@pytest.mark.sweep(6)
+@pytest.mark.sweep(12)
 @EXAMPLES
 def test_on_an_explicit_mesh_with_the_examples_sharded(op, example):
     arrays, settings = sample.inputs(op, example, dtype=jnp.float64)
@@ -142,7 +142,7 @@ def summed(op):
     return op.reference.__module__.rpartition(".")[2] not in ("gates", "kinked", "smooth")
 
 
-@pytest.mark.sweep(6)
+@pytest.mark.sweep(12)
 @pytest.mark.parametrize("op, dtype", [pytest.param(op, dtype, id=f"{dtype.__name__}-{op.__name__}", marks=[pytest.mark.slow] * slow)
                                        for op in ops.rules() for dtype, slow in ((jnp.bfloat16, not summed(op)), (jnp.float16, True))])
 def test_low_precision_is_no_worse_than_autodiff(op, dtype):

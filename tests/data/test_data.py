@@ -242,6 +242,7 @@ NUMBERS = ["1", "-2.5", " 3 ", "1e-3", "0.1", "12345678901234567890.123", "+7", 
 ODD = ["nan", "inf", "1e39", "1_0", "٣", "0x10", "", "True", "1d3", "a", '"4"', "1 2", "\t6", "é", "1,2", "\r", "\n", "\n\n", " \n"]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("library", ["pyarrow", "pandas"])
 @pytest.mark.parametrize("target, task", [("a", "auto"), ("b", "regress"), ("c", "classify")])
 def test_a_library_reads_a_table_as_we_do_or_leaves_it_to_us(tmp_path, monkeypatch, library, target, task):

@@ -40,6 +40,7 @@ def test_the_validation_curve_takes_the_best_of_what_else_varies_and_marks_the_c
     assert {"training", "validation"} <= set(texts(axes))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("draw", [lambda path: diagnostics.validation_curve(SWEEP, "decay", path),
                                   lambda path: diagnostics.size_curve(SIZES, path, target=0.2),
                                   lambda path: diagnostics.range_curve(RANGE, path),

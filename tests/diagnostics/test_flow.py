@@ -52,7 +52,7 @@ def found(name):
     return FOUND[name]
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("name", NETS)
 def test_what_is_wrong_is_said_with_the_remedy(name):
     _, kinds, words = NETS[name]

@@ -69,6 +69,7 @@ def test_in_mermaid_a_name_is_text(tmp_path, name):
     assert re.sub(r"#(\d+);", lambda code: chr(int(code[1])), label) == f"{visible(name)} = x × 2"
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_in_a_page_a_name_is_text(tmp_path, name):
     plain = Tags(drawn("q", tmp_path / "plain.html").read_text(encoding="utf-8"))

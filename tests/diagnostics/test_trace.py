@@ -108,6 +108,7 @@ SLIDES = {                      # function, arguments, numbers on edges of the g
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", SLIDES)
 def test_the_numbers_of_the_lectures_stand_on_the_edges(name):
     f, args, wanted = SLIDES[name]

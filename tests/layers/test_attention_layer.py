@@ -68,6 +68,7 @@ def test_it_is_head_by_head(name):
     assert after == state == {}
 
 
+@pytest.mark.sweep(3)
 @each
 def test_shape_and_gradient(name):
     net = NETS[name]

@@ -126,6 +126,7 @@ def test_signatures_copies_and_pickles_are_those_of_a_dataclass():
     assert replace(Dense(3), bias=False) == Dense(3, bias=False)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("call, error, said", [
     (lambda: NET(X), TypeError, r"a layer is not called.*: write y, state = net.apply\(params, state, x\)"),
     (lambda: ops_layer(X), TypeError, r"a layer is not called"),

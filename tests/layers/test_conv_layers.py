@@ -57,7 +57,7 @@ NETS = {                                            # and the shape of y for X
 each = pytest.mark.parametrize("name", NETS)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 @each
 def test_shape_dtype_and_gradient(name):
     net, shape = NETS[name]

@@ -86,6 +86,7 @@ def test_its_defaults_are_written_down(name):
 
 # Roles
 
+@pytest.mark.sweep(3)
 @each
 def test_roles_agree_with_what_an_optimizer_sees(name):
     net, _, params, _ = made(name, jnp.float32)
@@ -105,6 +106,7 @@ def test_roles_are_declared():
                                  {"w": "weight", "b": "bias"}, {})
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("net", [
     layers.GRU(6), layers.LSTM(6), layers.DenseStack(2),
     layers.Repeat(layers.Serial(layers.Dense(6), layers.LayerNorm()), 2),

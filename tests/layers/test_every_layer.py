@@ -15,7 +15,7 @@ def case(request):
     return made(request.param)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 def test_its_gradient_is_that_of_autodiff(case):
     layer, x = case
     params, state = layer.init(KEY, x)

@@ -84,7 +84,7 @@ def passes(net):
     return lambda params, state, x: net.apply(params, state, x)[0], jax.grad(loss, has_aux=True)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("name", NETS)
 def test_forward_pass_and_training_gradient_trace_with_a_symbolic_batch(name):
     net, x = made(name)

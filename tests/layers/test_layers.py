@@ -38,7 +38,7 @@ NETS = {
 each = pytest.mark.parametrize("name", NETS)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 @each
 def test_shape_dtype_and_gradient(name):
     net, shape = NETS[name]
@@ -160,6 +160,7 @@ STATISTICS = [
 ]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("initializer, std", STATISTICS, ids=lambda v: repr(v))
 def test_initialisers_have_the_spread_they_say(initializer, std):
     w = initializer(KEY, (400, 300), jnp.float64)

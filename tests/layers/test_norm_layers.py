@@ -43,7 +43,7 @@ NETS = {
 each = pytest.mark.parametrize("name", NETS)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 @each
 @pytest.mark.parametrize("train", [False, True])
 def test_shape_dtype_and_gradient(name, train):

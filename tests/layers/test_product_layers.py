@@ -21,7 +21,7 @@ NETS = {
 }
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", NETS)
 def test_shape_gradient_and_code(name):
     net, x, shape = NETS[name]

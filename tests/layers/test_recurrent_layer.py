@@ -38,7 +38,7 @@ def started(net, x=X):
 
 
 # Without lengths, what is made of several layers has little that padded sequences do not have: `pytest -m slow`.
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("name, given", [
     *(pytest.param(name, (X, LENGTHS), id=f"lengths-{name}") for name in NETS),
     *(pytest.param(name, X, id=f"x-{name}", marks=[pytest.mark.slow] * (name not in ("RNN", "GRU", "LSTM")))

@@ -37,6 +37,7 @@ def test_the_ends_and_zero(op, y, slope):
     assert jnp.isnan(op(jnp.float32(NAN))), "what is not a number stays so, that training may stop"
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "glu", "logsumexp", "logmeanexp"])
 def test_conventions_are_those_of_jax_nn(name):
     x = jnp.concatenate([jnp.array([30.0, -30.0]), jnp.linspace(-3, 3, 14)])
@@ -178,7 +179,7 @@ def test_gates_of_another_dtype_and_of_another_shape():
         ops.glu(jnp.ones((2, 3)))
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("axis", [None, -1, 0, (0, 2), (0, 1, 2)])
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_logarithms_of_sums_over_any_axes(axis, keepdims):

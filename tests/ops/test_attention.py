@@ -90,6 +90,7 @@ def case(name):
     return (*inputs(**sizes), None if bias is None else draw(bias, 4), None if mask is None else chance(mask), key), given
 
 
+@pytest.mark.sweep(3)
 @each
 def test_the_reference_is_attention_row_by_row(name):
     arrays, settings = case(name)
@@ -99,7 +100,7 @@ def test_the_reference_is_attention_row_by_row(name):
     chex.assert_trees_all_close(got, row_by_row(*arrays, **settings), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ELSEWHERE)) for name in CASES])
 def test_values_and_gradients_by_blocks(name):
     arrays, settings = case(name)
@@ -126,7 +127,7 @@ THEIRS = {
 }
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", THEIRS)
 def test_jax_agrees(name):
     """To float32, in which theirs computes the softmax; the gradients too, where every query sees something."""
@@ -145,6 +146,7 @@ def test_jax_agrees(name):
     chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("block", [None, 2])
 @pytest.mark.parametrize("how", ["mask", "bias"])
 def test_a_query_that_sees_nothing(how, block):
@@ -293,6 +295,7 @@ def test_large_scores_stay_exact():
     chex.assert_trees_all_close(f(q, k, v, bias), f(q, k, v, 0 * bias), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dtype, size, t, d", [("float32", 12345.678, 9, 33), ("float32", 1e5, 10, 32), ("bfloat16", 1e5, 10, 32)])
 def test_scores_and_their_maximum_are_rounded_alike(dtype, size, t, d, causal):

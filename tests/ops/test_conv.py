@@ -94,6 +94,7 @@ def test_by_hand():
     assert ops.conv_transpose(y, w, strides=2, padding=((0, -2),)).ravel().tolist() == [1, 10, 102, 20, 200, 0, 0]
 
 
+@pytest.mark.sweep(3)
 @EVERY_CASE
 def test_against_the_definition(name):
     x_shape, w_shape, settings = CASES[name]
@@ -108,6 +109,7 @@ def test_against_the_definition(name):
     close(gb, dy.reshape(-1, dy.shape[-1]).sum(0))
 
 
+@pytest.mark.sweep(3)
 @EVERY_CASE
 def test_the_transposed_one_is_the_way_back(name):
     """⟨conv(x, w), y⟩ = ⟨x, conv_transpose(y, w)⟩, over as much of x as the windows see."""
@@ -126,6 +128,7 @@ def test_the_transposed_one_is_the_way_back(name):
     close(db, x.reshape(-1, x.shape[-1]).sum(0))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("size, stride", list(itertools.product((1, 2, 3, 5), (1, 2, 3))))
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 def test_the_transposed_one_has_the_sizes_of_others(size, stride, padding):
@@ -165,7 +168,7 @@ def instead(monkeypatch, name, run):
     monkeypatch.setattr(chapter, "FORMS", tuple(replace(form, run=run) if form.name == name else form for form in FORMS))
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name, product", [(name, product) for name, form in CHOSEN.items() for product in Products._fields
                                            if getattr(RUN[form], product) is not getattr(ELSEWHERE, product)])
 def test_every_form_of_every_product_under_every_transformation(name, product, monkeypatch):
@@ -182,7 +185,7 @@ def test_every_form_of_every_product_under_every_transformation(name, product, m
     close(got, jax.jit(lambda a, b: everything(a, b))(a, b))
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", ["same", "even kernel, strides", "dilated", "wide padding", "negative padding", "many places"])
 def test_row_by_row(name, monkeypatch):
     """An image at a time, and all at once."""

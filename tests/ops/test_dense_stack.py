@@ -35,6 +35,7 @@ def test_a_stack_is_its_layers_one_by_one(activation, layers):
     chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 3, 8), (2, 1, 3, 8), (2, 0, 8)])
 def test_any_leading_axes(shape):
     """As one axis of so many examples."""

@@ -50,6 +50,7 @@ def test_masks_are_uncorrelated_with_themselves_and_each_other_at_every_lag(bits
         assert np.abs(scores).max() < ALL_LAGS + 2.2, (i, j, int(np.abs(scores).argmax()))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("kind", ["split", "the steps of a run"])
 def test_between_many_keys_correlations_are_as_many_and_as_large_as_chance_makes_them(kind, rate):
@@ -74,6 +75,7 @@ def test_rows_columns_and_pairs_of_bits_are_uncorrelated():
     assert np.abs(signs @ signs.T / np.sqrt(MANY) - np.sqrt(MANY) * np.eye(32)).max() < 4.5
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("rate", [1e-4, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.999])
 def test_the_share_that_is_dropped(rate):
     for seed in range(5):
@@ -97,7 +99,7 @@ def test_the_mask_is_a_function_of_key_and_place():
 
 # Forward and backward
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @EACH
 @pytest.mark.parametrize("rate", [0.3, 0.5])
 def test_the_same_mask_there_and_back_however_it_is_run(op, rate):

@@ -44,6 +44,7 @@ def test_patches_are_those_of_jax_and_fold_is_their_transpose(settings):
     chex.assert_trees_all_close(*gradients(lambda x: ops.fold(x, size=(5, 4), **settings), dy), rtol=1e-12)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("method", ["bilinear", "nearest"])
 @pytest.mark.parametrize("size", [(9, 8), (3, 2)])
 def test_images_are_resized_as_by_jax(size, method):

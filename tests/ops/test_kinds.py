@@ -10,7 +10,7 @@ from fnnet import autodiff, ops, sample
 PROMOTING = [op for op in ops.rules() if op.takes == "floats"]
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("op", PROMOTING, ids=lambda op: op.__name__)
 @pytest.mark.parametrize("dtype", ["int32", "bool"])
 def test_integers_are_promoted_as_in_functions_of_jnp(op, dtype):
@@ -82,6 +82,7 @@ def test_vectors_without_features_are_vectors_of_length_0(f):
     assert jax.grad(f)(*rows).shape == (3, 0)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", EMPTY)
 def test_of_nothing_there_is_an_empty_value_and_an_empty_gradient(name):
     f, shape = EMPTY[name]

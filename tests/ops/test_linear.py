@@ -107,6 +107,7 @@ def test_the_form_chosen_is_the_one_compiled_on_a_cpu_and_no_branch_is_left(form
         assert "conditional" not in program.as_text()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3), (0,)])
 def test_any_number_of_leading_axes(shape):
     x, w, b = jnp.ones((*shape, 3)), jnp.arange(6.0).reshape(3, 2), jnp.array([1.0, -1.0])

@@ -199,7 +199,7 @@ def test_a_label_that_is_no_class(loss, bad):
         assert jnp.isnan(found[1]).all() and jnp.isfinite(found[jnp.array([0, 2])]).all()
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @WITH_LABELS
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32", "int64"])
 def test_labels_of_every_integer_dtype(loss, dtype):
@@ -238,7 +238,7 @@ def arguments():
 LOSSES = pytest.mark.parametrize("loss", arguments(), ids=lambda op: op.__name__)
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @LOSSES
 def test_reductions_and_weights(loss):
     args, w = arguments()[loss], f64([1, 0, 2.5, 0.1, 1, 3])
@@ -267,7 +267,7 @@ def test_weights_that_are_all_0(loss):
     assert value == 0 and not slope.any() and jnp.isfinite(of_weights).all()
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @LOSSES
 def test_arrays_of_different_dtypes(loss):
     """Scores in half precision, targets and weights not: the loss is as in the reference, the gradient has the dtype of the scores."""

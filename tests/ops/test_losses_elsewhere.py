@@ -131,6 +131,7 @@ def test_nt_xent_of_one_example_by_hand():
     assert not slopes.any()
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
 def test_focal_loss_of_the_paper(gamma):
     labels = jnp.int32([2, 0, 1, 1])

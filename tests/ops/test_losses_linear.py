@@ -26,7 +26,7 @@ def gradients(loss, *args, over=(0, 1, 3)):
     return jax.jit(jax.value_and_grad(loss, over))(*args)
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("chunk", [1, 2, 4, 10, 11, 12, None])
 def test_every_chunk_gives_the_cross_entropy_of_the_linear_map(chunk):
     def apart(x, w, labels, b):

@@ -100,6 +100,7 @@ def test_the_largest_is_the_largest_whatever_its_inverse_rounds_to():
     np.testing.assert_allclose(dx[jnp.abs(x[:, 0]) > 0.1], 0, atol=1e-15)              # ±1 whatever x is
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, float("inf")])
 def test_vectors_of_any_length_become_vectors_of_length_1(p):
     norm = jnp.abs(Z).max(-1, keepdims=True) if p == float("inf") else (jnp.abs(Z) ** p).sum(-1, keepdims=True) ** (1 / p)

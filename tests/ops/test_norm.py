@@ -53,7 +53,7 @@ def test_the_cotangent_of_each_output_is_honoured(part):
     assert np.abs(got[3]).max() > 0.01
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("offset", [0.0, 100.0, 3000.0, -1e5])
 @pytest.mark.parametrize("shape", [(4096, 8), (7, 8), (16, 4, 4, 8)])
 def test_far_from_0_in_float32(shape, offset):
@@ -195,7 +195,7 @@ def plain(x, axes):
     return (x - x.mean(axes, keepdims=True)) / jnp.sqrt(fast_variance(x, axes) + 1e-5)
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", FAR)
 def test_far_from_0_the_rule_is_right_and_the_usual_formula_is_wrong(name):
     rule, usual = FAR[name]
@@ -211,6 +211,7 @@ def test_far_from_0_the_rule_is_right_and_the_usual_formula_is_wrong(name):
     assert errors(usual, 0) < 2e-5 and errors(usual, 3000) > 0.01
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("f", [ops.layer_norm, lambda *args: ops.group_norm(*args, groups=4),
                                lambda *args: ops.instance_norm(*args), lambda *args: ops.batch_norm_relu(*args)[0]])
 def test_the_gradients_of_gamma_and_beta_far_from_0(f):
@@ -323,6 +324,7 @@ def test_what_else_is_refused(call, sentence):
         call()
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("op", [ops.batch_norm, ops.batch_norm_relu], ids=lambda op: op.__name__)
 @pytest.mark.parametrize("scale", [1e15, 1e25, 1e30])
 def test_batch_norm_is_right_where_squares_overflow(op, scale):
@@ -343,6 +345,7 @@ LARGE = {"layer_norm": (ops.layer_norm, (6, 8), {}), "rms_norm": (ops.rms_norm, 
          "group_norm": (ops.group_norm, (6, 4, 8), {"groups": 2}), "instance_norm": (ops.instance_norm, (6, 4, 8), {})}
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("scale", [1e15, pytest.param(1e20, marks=pytest.mark.slow), 1e30])
 @pytest.mark.parametrize("op, shape, settings", LARGE.values(), ids=LARGE)
 def test_examples_by_themselves_are_right_where_squares_overflow(op, shape, settings, scale):

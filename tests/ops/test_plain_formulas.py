@@ -86,7 +86,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_rule_is_right_where_the_plain_formula_is_not(name):
     rule, plain, where, truth = FAULTS[name]

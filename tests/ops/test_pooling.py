@@ -92,7 +92,7 @@ def check(op, x, windows, pool):
     close(pulled(op, x, dy), by_loops(x, dy, windows, pool))
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 @EVERY_CASE
 @pytest.mark.parametrize("pool", POOLS)
 def test_against_loops(name, pool):
@@ -103,6 +103,7 @@ def test_against_loops(name, pool):
     check(partial(op, **settings, **more), x, windows(shape, **settings), share)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("shape, size", [((2, 7, 5, 2), 3), ((2, 4, 6, 2), 2), ((1, 5, 2), 4), ((1, 3, 2, 4, 2), 1)])
 @pytest.mark.parametrize("op, pool", [(ops.adaptive_avg_pool, mean), (ops.adaptive_max_pool, largest)])
 def test_adaptive_against_loops(op, pool, shape, size):

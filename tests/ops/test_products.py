@@ -14,7 +14,7 @@ def arrays(*shapes, dtype=jnp.float64):
     return [normal(i, shape, dtype) for i, shape in enumerate(shapes)]
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("letters, a, b", [
     ("i j, j k -> i k", (2, 3), (3, 4)), ("i j, j k -> k i", (2, 3), (3, 4)), ("i j, i j -> i j", (2, 3), (2, 3)),
     ("i, j -> i j", (2,), (3,)), ("i j, k l ->", (2, 3), (4, 5)), ("i j, i k -> k", (2, 3), (2, 4)),

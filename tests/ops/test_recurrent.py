@@ -118,7 +118,7 @@ def test_weights_are_in_pytorch_s_order(name):
     chex.assert_trees_all_close(tuple(last), jax.tree.map(jnp.asarray, PYTORCH[name], is_leaf=lambda x: isinstance(x, list)), rtol=1e-13)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 @each
 @pytest.mark.parametrize("t, reverse", [(1, False), pytest.param(65, True, marks=pytest.mark.slow), (128, False),  # slow: as 131 there
                                         pytest.param(131, False, marks=pytest.mark.slow), (131, True)])           # and 128 back

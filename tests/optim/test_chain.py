@@ -33,7 +33,7 @@ def loss(params):
     return sum(jnp.sum(jnp.abs(p) ** 2) for p in jax.tree.leaves(params))
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("name", MAKERS)
 def test_optimizers_are_frozen_and_equal_by_value_and_pickle(name):
     one, other = MAKERS[name](), MAKERS[name]()
@@ -169,6 +169,7 @@ def test_extra_arguments_reach_those_that_take_them():
     chex.assert_trees_all_equal(updates, PARAMS)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", [name for name in MAKERS if name not in ("chain",)])
 def test_none_leaves_are_left_out(name):
     optimizer = MAKERS[name]()

@@ -62,13 +62,13 @@ def trained(optimizer, params, steps):
     return jax.lax.scan(step, (params, optimizer.init(params)), None, length=steps)[0][0]
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", exported("methods"))
 def test_a_method_goes_downhill(name):
     assert loss(trained(made(name), PARAMS, 100)) < loss(PARAMS) / 2
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("name", [*exported("methods"), *exported("transforms")])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda dtype: dtype.__name__)
 def test_updates_have_the_dtype_of_parameters_and_stay_finite(name, dtype):
@@ -77,6 +77,7 @@ def test_updates_have_the_dtype_of_parameters_and_stay_finite(name, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {jnp.dtype(dtype)}
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", exported("schedules"))
 def test_a_schedule_is_a_number_for_every_step_and_stands_where_a_rate_does(name):
     schedule = made(name)

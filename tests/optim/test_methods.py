@@ -283,7 +283,7 @@ def by_ours(optimizer, dtype=jnp.float64):
     return jax.lax.scan(step, (params, optimizer.init(params)), (jnp.arange(STEPS), noise))[0]
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", METHODS)
 def test_50_steps_are_those_of_numpy(name):
     method = METHODS[name]
@@ -302,7 +302,7 @@ ALL = {**{name: method.ours for name, method in METHODS.items()}, "sgd": optim.s
        "nesterov": optim.nesterov(0.1), "adam": optim.adam(0.1), "rmsprop": optim.rmsprop(0.1)}
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.complex64, jnp.complex128])
 @pytest.mark.parametrize("name", ALL)
 def test_types_of_state_and_updates_stay(name, dtype):
@@ -322,7 +322,7 @@ def test_types_of_state_and_updates_stay(name, dtype):
     assert {u.dtype for u in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("name", [name for name in ALL if name not in ("lion", "rprop")])
 def test_complex_parameters_turn_with_their_gradient(name):
     """An update of g·c is the update of g, times c, for every |c| = 1: only |g|² enters what g is divided by."""

@@ -187,6 +187,7 @@ def test_a_sweep_is_a_vmap_and_a_rate_given_as_an_array_does_not_recompile():
     adam(jnp.asarray(0.2))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float64])
 @pytest.mark.parametrize("name", ["adam", "adamw", "momentum", "rmsprop", "chain"])
 def test_dtypes_and_types_of_the_state_stay(dtype, name):

@@ -31,7 +31,7 @@ def equal(got, want, rtol=1e-12):
 LARGEST = float(np.finfo(np.float32).max)
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("gradient, limit, want", [
     ([3e20, 4e20], 1.0, [0.6, 0.8]),

@@ -42,6 +42,7 @@ def check_same(path, net, x, known=()):
     return model
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer_comes_back(path, name):
     layer, x = made(name)

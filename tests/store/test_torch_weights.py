@@ -28,7 +28,7 @@ def difference(case, params, state, y):
     return np.abs(there(np.asarray(ours), case.images) - y).max() / np.abs(y).max()
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("name", CASES)
 def test_it_gives_what_pytorch_gives(recorded, name):
     case, (tensors, y) = CASES[name], of(recorded, name)

@@ -34,7 +34,7 @@ def training(rate=0.1, seed=0, dropout=0.1, activation=ops.relu, batch_size=8, l
     return run, train.make_epoch(train.make_step(objective, optimizer), batch_size), train.make_evaluate(objective, DATA)
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("settings, data, sentence", [
     ({"rate": 0.2}, DATA, r"optimizer.*rate: 0.1 → 0.2"),
     ({"seed": 1}, DATA, "key: key.* → key"),

@@ -71,6 +71,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_training_resumes_from_the_checkpoint_before_a_damaged_one(two, tmp_path, damage):
     folder, (run, epoch) = copied(two, tmp_path / "c"), training()

@@ -50,6 +50,7 @@ WEIGHTS = jnp.where(jnp.arange(N) < 8, 0.0, jnp.linspace(0, 5, N))
 SEQUENCES = (X.reshape(12, 4, D), SORTED[1].reshape(12, 4))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("batch_size", [N, 16, 10])
 @pytest.mark.parametrize("loss, data, ignored, weights", [
     (EVEN, SORTED, None, None), (ignoring(2), SORTED, 2, None), (ignoring(0), SORTED, 0, None), (EVEN, SORTED, None, WEIGHTS),

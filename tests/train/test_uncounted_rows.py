@@ -40,7 +40,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("loss, arrays", LOSSES.values(), ids=LOSSES)
 def test_a_row_of_weight_0_adds_nothing_whatever_it_holds(loss, arrays, reduction):

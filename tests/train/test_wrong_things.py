@@ -85,6 +85,7 @@ def fit_one(loss, target):
     train.fit(run, train.make_epoch(step, batch_size=8), (X, target if loss is ops.softmax_cross_entropy else target[:, None]))
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("call, sentence", WRONG.values(), ids=WRONG)
 def test_a_wrong_thing_says_what_to_write(call, sentence):
     with pytest.raises((TypeError, ValueError), match=sentence):

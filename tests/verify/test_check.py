@@ -61,7 +61,7 @@ def noise(w):
     return jax.pure_callback(lambda w: 1e-3 * RNG.normal(size=w.shape).astype(w.dtype), jax.typeof(w), w, vmap_method="sequential")
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("f, guess", [
     (affine(db=lambda g: g.mean(0)), "5 times too small: off by the batch size 5"),
     (affine(dw=lambda g: (LEFT.T @ g).T), "transposed"),
@@ -128,7 +128,7 @@ def test_the_time_a_check_may_take_is_kept_and_what_is_left_out_is_said():
     assert any("not looked at" in note and "low precision" in note for note in report.notes)
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("case", [c for c in overlooked.CASES if c.quick and c.caught[0] in TWO_LINES], ids=lambda c: c.name)
 def test_the_two_lines_run_and_show_what_they_say(case, capsys):
     """In whatever way the rule went wrong: under vmap, at second order, in low precision, at other settings."""
