@@ -45,6 +45,8 @@ ELSEWHERE = {
     "layers.initializers.lecun": "lecunnormal lecununiform",
     "layers.initializers.uniform": "randomuniform",
     "layers.initializers.truncated_normal": "truncnormal",
+    "ops.max_pool_with_indices": "maxpool1dwithindices maxpool2dwithindices maxpool3dwithindices",
+    "ops.max_unpool": "maxunpool1d maxunpool2d maxunpool3d",
     "ops.dense": "matmul addmm",
     "ops.attention": "scaleddotproductattention dotproductattention",
     "ops.sigmoid": "logistic",

@@ -4,7 +4,8 @@ numbers or pairs.
 
 Unless told otherwise kernels are 3 wide, strides, dilation and groups are 1 and the padding is "SAME", so that an image
 keeps its size; windows of pooling are 2 wide, stand side by side and have the padding "VALID", so that an image has
-half its size afterwards. bias=False leaves out b. Weights are He-normal and biases 0 unless said otherwise."""
+half its size afterwards, rounded up with ceil_mode=True. bias=False leaves out b. Weights are He-normal and biases 0
+unless said otherwise."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -106,19 +107,21 @@ class DepthwiseConv(Layer):
 
 @dataclass(frozen=True, repr=False)
 class MaxPool(Layer):
-    """y[o] = maxᵤ x[so + u], the largest of every window, which stand side by side unless strides are given. With
-    relu=True and 0, in the same rule."""
+    """y[o] = maxᵤ x[so + ru], the largest of every window, which stand side by side unless strides are given, the
+    taps of each dilation r apart. With relu=True and 0, in the same rule."""
     window: int | tuple = 2
     strides: int | tuple | None = None
     padding: str | int | tuple = "VALID"
     _: KW_ONLY
+    dilation: int | tuple = 1
+    ceil_mode: bool = False
     relu: bool = False
 
     cache = no_cache
 
     def apply(self, params, state, x, *, key=None, train=False):
         pool = ops.relu_max_pool if self.relu else ops.max_pool
-        return pool(x, window=self.window, strides=self.strides, padding=self.padding), state
+        return pool(x, **_windows(self)), state
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,13 +131,14 @@ class AvgPool(Layer):
     strides: int | tuple | None = None
     padding: str | int | tuple = "VALID"
     _: KW_ONLY
+    dilation: int | tuple = 1
+    ceil_mode: bool = False
     count_include_pad: bool = True
 
     cache = no_cache
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return ops.avg_pool(x, window=self.window, strides=self.strides, padding=self.padding,
-                            count_include_pad=self.count_include_pad), state
+        return ops.avg_pool(x, **_windows(self), count_include_pad=self.count_include_pad), state
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,11 +148,14 @@ class LpPool(Layer):
     window: int | tuple = 2
     strides: int | tuple | None = None
     padding: str | int | tuple = "VALID"
+    _: KW_ONLY
+    dilation: int | tuple = 1
+    ceil_mode: bool = False
 
     cache = no_cache
 
     def apply(self, params, state, x, *, key=None, train=False):
-        return ops.lp_pool(x, p=self.p, window=self.window, strides=self.strides, padding=self.padding), state
+        return ops.lp_pool(x, p=self.p, **_windows(self)), state
 
 
 @dataclass(frozen=True, repr=False)
@@ -191,6 +198,11 @@ class GlobalMaxPool(Layer):
 
     def apply(self, params, state, x, *, key=None, train=False):
         return ops.adaptive_max_pool(x).reshape(x.shape[0], x.shape[-1]), state
+
+
+def _windows(layer):
+    """The settings that all pooling has."""
+    return {name: getattr(layer, name) for name in ("window", "strides", "padding", "dilation", "ceil_mode")}
 
 
 def _start(layer, key, x, sizes):

@@ -102,6 +102,7 @@ from fnnet.ops.products import bilinear, dense_low_rank, einsum
 from fnnet.ops.recurrent import gru, lstm, rnn
 from fnnet.ops.registry import rules
 from fnnet.ops.reversible import reversible
+from fnnet.ops.unpooling import max_pool_with_indices, max_unpool
 
 __all__ = ["absolute_error", "adaptive_avg_pool", "adaptive_max_pool", "attention", "avg_pool", "batch_norm",
            "batch_norm_inference", "batch_norm_relu", "bilinear", "binary_cross_entropy",
@@ -111,13 +112,14 @@ __all__ = ["absolute_error", "adaptive_avg_pool", "adaptive_max_pool", "attentio
            "gru", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "huber", "identity",
            "instance_norm", "kl_divergence", "l1", "l2", "l2_norm", "l2_normalize", "layer_norm", "leaky_relu",
            "linear_cross_entropy", "log1mexp", "log_cosh", "log_sigmoid", "log_softmax", "logmeanexp", "logsumexp",
-           "lp_normalize", "lp_pool", "lstm", "margin_ranking", "max_pool", "maxout", "mish", "multiclass_focal",
-           "multiclass_hinge", "multiclass_poly", "nll", "nt_xent", "pad", "pinball", "pixel_shuffle",
-           "pixel_unshuffle", "poisson_nll", "power_iteration", "prelu", "reglu", "relu", "relu6", "relu_dropout",
-           "relu_max_pool", "relu_squared", "resize", "reversible", "rms_norm", "rnn", "rope", "rules", "selu",
-           "sigmoid", "silu", "sinusoidal", "soft_shrink", "soft_sign", "softmax", "softmax_cross_entropy", "softplus",
-           "softsign", "sparse_plus", "sparse_sigmoid", "sparsemax", "spectral_normalize", "squared_error",
-           "squareplus", "standard_deviation", "stochastic_depth", "swiglu", "swish", "tanh", "tanh_shrink",
-           "threshold", "triplet", "unfold", "variance", "weight_standardize", "weights_of"]
+           "lp_normalize", "lp_pool", "lstm", "margin_ranking", "max_pool", "max_pool_with_indices", "max_unpool",
+           "maxout", "mish", "multiclass_focal", "multiclass_hinge", "multiclass_poly", "nll", "nt_xent", "pad",
+           "pinball", "pixel_shuffle", "pixel_unshuffle", "poisson_nll", "power_iteration", "prelu", "reglu", "relu",
+           "relu6", "relu_dropout", "relu_max_pool", "relu_squared", "resize", "reversible", "rms_norm", "rnn", "rope",
+           "rules", "selu", "sigmoid", "silu", "sinusoidal", "soft_shrink", "soft_sign", "softmax",
+           "softmax_cross_entropy", "softplus", "softsign", "sparse_plus", "sparse_sigmoid", "sparsemax",
+           "spectral_normalize", "squared_error", "squareplus", "standard_deviation", "stochastic_depth", "swiglu",
+           "swish", "tanh", "tanh_shrink", "threshold", "triplet", "unfold", "variance", "weight_standardize",
+           "weights_of"]
 
 _hints.give(__name__)

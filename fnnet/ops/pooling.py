@@ -11,10 +11,22 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet import config
-from fnnet.form import by_device, device
+from fnnet.form import by_device
 from fnnet.numeric import is_whole, wide
-from fnnet.ops.windows import apart, axis_by_axis, count, per_axis, put_back, seen, spread, window_of
+from fnnet.ops.windows import (
+    axis_by_axis,
+    count,
+    find_largest,
+    image,
+    per_axis,
+    plain_largest,
+    put_back,
+    reduced,
+    seen,
+    spread,
+    to_the_winners,
+    window_of,
+)
 from fnnet.rule import rule
 from fnnet.sample import apart as distinct
 
@@ -22,129 +34,140 @@ __all__ = ["adaptive_avg_pool", "adaptive_max_pool", "avg_pool", "lp_pool", "max
 
 
 @rule
-def max_pool(x, *, window: int | tuple, strides: int | tuple | None = None,
-             padding: str | int | tuple = "VALID") -> jax.Array:
+def max_pool(x, *, window: int | tuple, strides: int | tuple | None = None, padding: str | int | tuple = "VALID",
+             dilation: int | tuple = 1, ceil_mode=False) -> jax.Array:
     """y[o] = maxᵤ x[so + u],
     dx[i] = Σ dy[o] over the windows o whose largest element is x[i], the first of equal ones
 
     x [n *spatial c] → y [n *places c]. window and strides (as the window unless given) are numbers, or tuples of one
-    for each spatial axis; padding is as in conv, with −∞. Kept is the tap that wins, a byte for each output. A CPU
-    takes 5 to 30 times as long for the compiler's own way back, which searches every window anew.
+    for each spatial axis; padding is as in conv, with −∞. The taps of a window are dilation apart. ceil_mode rounds the
+    number of windows up, so that the last one may reach beyond the image and its padding; one that would begin there is
+    left out, as in PyTorch. For PyTorch's return_indices there is max_pool_with_indices. Kept is the tap that wins, a
+    byte for each output. A CPU takes 5 to 30 times as long for the compiler's own way back, which searches every window
+    anew.
 
     Cost: the byte for each output, where autodiff keeps x, which counts for nothing if it is an argument.
     """
-    return _reduced(x, -jnp.inf, lax.max, _window("max_pool", x, window, strides, padding))
+    at = _window("max_pool", x, window, strides, padding, dilation, ceil_mode)
+    return plain_largest(x, at)
 
 
 @max_pool.fwd
-def max_pool_fwd(x, *, window, strides, padding):
-    y, winner = _largest(x, _window("max_pool", x, window, strides, padding))
-    return y, (_image(x), winner)
+def max_pool_fwd(x, *, window, strides, padding, dilation, ceil_mode):
+    at = _window("max_pool", x, window, strides, padding, dilation, ceil_mode)
+    y, winner = find_largest(x, at)
+    return y, (image(x, at), winner)
 
 
 @max_pool.bwd
-def max_pool_bwd(dy, x, winner, *, window, strides, padding):
-    plain = functools.partial(max_pool.reference, window=window, strides=strides, padding=padding)
-    return _to_the_winners(dy, x, winner, _window("max_pool", x, window, strides, padding), plain)
+def max_pool_bwd(dy, x, winner, *, window, strides, padding, dilation, ceil_mode):
+    at = _window("max_pool", x, window, strides, padding, dilation, ceil_mode)
+    return to_the_winners(dy, x, winner, at, lambda x: plain_largest(x, at))
 
 
 @rule
-def relu_max_pool(x, *, window: int | tuple, strides: int | tuple | None = None,
-                  padding: str | int | tuple = "VALID") -> jax.Array:
+def relu_max_pool(x, *, window: int | tuple, strides: int | tuple | None = None, padding: str | int | tuple = "VALID",
+                  dilation: int | tuple = 1, ceil_mode=False) -> jax.Array:
     """y[o] = max(0, maxᵤ x[so + u]),   dx[i] = Σ dy[o] over the windows o whose largest element is x[i] > 0
 
     max_pool of relu, or relu of max_pool: the same. x [n *spatial c] → y [n *places c]. One pass over x each way, and a
     byte kept for each output.
     """
-    y = _reduced(x, -jnp.inf, lax.max, _window("relu_max_pool", x, window, strides, padding))
-    return jnp.where(y <= 0, 0, y)
+    return _plain_relu_largest(x, _window("relu_max_pool", x, window, strides, padding, dilation, ceil_mode))
 
 
 @relu_max_pool.fwd
-def relu_max_pool_fwd(x, *, window, strides, padding):
-    at = _window("relu_max_pool", x, window, strides, padding)
-    y, winner = _largest(x, at)
+def relu_max_pool_fwd(x, *, window, strides, padding, dilation, ceil_mode):
+    at = _window("relu_max_pool", x, window, strides, padding, dilation, ceil_mode)
+    y, winner = find_largest(x, at)
     if winner is not None:
         winner = jnp.where(y <= 0, jnp.array(len(at.taps), winner.dtype), winner)
-    return jnp.where(y <= 0, 0, y), (_image(x), winner)
+    return jnp.where(y <= 0, 0, y), (image(x, at), winner)
 
 
 @relu_max_pool.bwd
-def relu_max_pool_bwd(dy, x, winner, *, window, strides, padding):
-    plain = functools.partial(relu_max_pool.reference, window=window, strides=strides, padding=padding)
-    return _to_the_winners(dy, x, winner, _window("relu_max_pool", x, window, strides, padding), plain)
+def relu_max_pool_bwd(dy, x, winner, *, window, strides, padding, dilation, ceil_mode):
+    at = _window("relu_max_pool", x, window, strides, padding, dilation, ceil_mode)
+    return to_the_winners(dy, x, winner, at, lambda x: _plain_relu_largest(x, at))
 
 
 @rule
 def avg_pool(x, *, window: int | tuple, strides: int | tuple | None = None, padding: str | int | tuple = "VALID",
-             count_include_pad=True) -> jax.Array:
+             dilation: int | tuple = 1, ceil_mode=False, count_include_pad=True) -> jax.Array:
     """y[o] = Σᵤ x[so + u]/n,   dx[i] = Σ dy[o]/n over the windows o that see i
 
-    x [n *spatial c] → y [n *places c]; window, strides and padding as in max_pool. n is the number of elements of a
-    window, or with count_include_pad=False of those that are not padding (Keras's way).
+    x [n *spatial c] → y [n *places c]; window, strides, padding, dilation and ceil_mode as in max_pool. n is the number
+    of elements of a window, or with count_include_pad=False of those that are not padding (Keras's way). What ceil_mode
+    adds beyond the padding never counts, as in PyTorch.
     """
-    at = _window("avg_pool", x, window, strides, padding)
-    return (_reduced(x.astype(wide(x.dtype)), 0.0, lax.add, at) / _shares(x, at, count_include_pad)).astype(x.dtype)
+    at = _window("avg_pool", x, window, strides, padding, dilation, ceil_mode)
+    return _plain_mean(x, at, count_include_pad)
 
 
 @avg_pool.fwd
-def avg_pool_fwd(x, *, window, strides, padding, count_include_pad):
-    at = _window("avg_pool", x, window, strides, padding)
-    native = functools.partial(avg_pool.reference, window=window, strides=strides, padding=padding,
-                               count_include_pad=count_include_pad)
+def avg_pool_fwd(x, *, window, strides, padding, dilation, ceil_mode, count_include_pad):
+    at = _window("avg_pool", x, window, strides, padding, dilation, ceil_mode)
 
     def summed(x):
         total = x.astype(wide(x.dtype))
         for one in _few_taps(at):
             total = functools.reduce(jnp.add, seen(total, one))
         return (total / _shares(x, at, count_include_pad)).astype(x.dtype)
-    return by_device(x, tpu=native, default=summed), (x,)
+    return by_device(x, tpu=lambda x: _plain_mean(x, at, count_include_pad), default=summed), (x,)
 
 
 @avg_pool.bwd
-def avg_pool_bwd(dy, x, *, window, strides, padding, count_include_pad):
-    at = _window("avg_pool", x, window, strides, padding)
-    native = functools.partial(avg_pool.reference, window=window, strides=strides, padding=padding,
-                               count_include_pad=count_include_pad)
+def avg_pool_bwd(dy, x, *, window, strides, padding, dilation, ceil_mode, count_include_pad):
+    at = _window("avg_pool", x, window, strides, padding, dilation, ceil_mode)
 
     def shared(dy):
         dx = dy.astype(wide(dy.dtype)) / _shares(x, at, count_include_pad)
-        overlap = any(s < k for s, k in zip(at.strides, at.size))
+        overlap = any(s < e for s, e in zip(at.strides, at.reach))
         for axis, one in reversed(list(enumerate(axis_by_axis(at)))) if overlap and len(at.taps) > 16 else [(0, at)]:
             dx = spread(dx, one, (*dx.shape[1:1 + axis], *x.shape[1 + axis:-1]))
         return dx.astype(x.dtype)
-    return by_device(dy, tpu=lambda dy: jax.linear_transpose(native, x)(dy)[0], default=shared)
+
+    def native(dy):
+        return jax.linear_transpose(lambda x: _plain_mean(x, at, count_include_pad), x)(dy)[0]
+    return by_device(dy, tpu=native, default=shared)
+
+
+def _plain_mean(x, window, count_include_pad):
+    total = reduced(x.astype(wide(x.dtype)), 0.0, lax.add, window)
+    return (total / _shares(x, window, count_include_pad)).astype(x.dtype)
 
 
 @rule
-def lp_pool(x, *, p, window: int | tuple, strides: int | tuple | None = None,
-            padding: str | int | tuple = "VALID") -> jax.Array:
+def lp_pool(x, *, p, window: int | tuple, strides: int | tuple | None = None, padding: str | int | tuple = "VALID",
+            dilation: int | tuple = 1, ceil_mode=False) -> jax.Array:
     """y[o] = (Σᵤ |x[so + u]|ᵖ)^(1/p),
     dx[i] = Σ dy[o]·(|x[i]|/y[o])ᵖ⁻¹·sign x[i] over the windows o that see i, 0 where y = 0
 
     x [n *spatial c] → y [n *places c]; p ≥ 1: 1 is the sum of sizes, 2 the length, and the larger p, the nearer the
-    largest. window, strides and padding as in max_pool. Right also where |x|ᵖ is too large or too small a number, as
-    the largest of a window is taken out.
+    largest. window, strides, padding, dilation and ceil_mode as in max_pool; of a window that reaches beyond the image
+    PyTorch scales the sum up, here it is that of what is there. Right also where |x|ᵖ is too large or too small a
+    number, as the largest of a window is taken out.
 
     Cost: a power for each tap on the way back, where autodiff has one for each element and leaves the range of numbers.
     """
     wider = jnp.abs(x.astype(wide(x.dtype)))
-    total = _reduced(wider**p, 0.0, lax.add, _window("lp_pool", x, window, strides, padding))
+    at = _window("lp_pool", x, window, strides, padding, dilation, ceil_mode)
+    total = reduced(wider**p, 0.0, lax.add, at)
     return jnp.where(total == 0, 0, jnp.where(total == 0, 1, total) ** (1 / p)).astype(x.dtype)
 
 
 @lp_pool.fwd
-def lp_pool_fwd(x, *, p, window, strides, padding):
+def lp_pool_fwd(x, *, p, window, strides, padding, dilation, ceil_mode):
     y = x.astype(wide(x.dtype))
     # the length of the rows' lengths is that of all
-    for one in _few_taps(_window("lp_pool", x, window, strides, padding)):
+    for one in _few_taps(_window("lp_pool", x, window, strides, padding, dilation, ceil_mode)):
         y = _length(y, one, p)
     return y.astype(x.dtype), (x, y)
 
 
 @lp_pool.bwd
-def lp_pool_bwd(dy, x, y, *, p, window, strides, padding):
-    *rows, last = _few_taps(_window("lp_pool", x, window, strides, padding))
+def lp_pool_bwd(dy, x, y, *, p, window, strides, padding, dilation, ceil_mode):
+    *rows, last = _few_taps(_window("lp_pool", x, window, strides, padding, dilation, ceil_mode))
     given, dy = [x.astype(y.dtype)], dy.astype(y.dtype)
     for one in rows:
         given.append(_length(given[-1], one, p))
@@ -226,66 +249,20 @@ def adaptive_max_pool_bwd(dy, x, places, *, size):
     return dx.astype(x.dtype)
 
 
-def _window(op, x, window, strides, padding):
-    return window_of(op, x.shape[1:-1], window, strides, padding)
+def _window(op, x, window, strides, padding, dilation, ceil_mode):
+    return window_of(op, x.shape[1:-1], window, strides, padding, dilation, ceil_mode)
 
 
-def _reduced(x, start, operation, window):
-    pads = [(0, 0), *window.padding, (0, 0)]
-    return lax.reduce_window(x, start, operation, (1, *window.size, 1), (1, *window.strides, 1), pads)
+def _plain_relu_largest(x, window):
+    y = plain_largest(x, window)
+    return jnp.where(y <= 0, 0, y)
 
 
 def _shares(x, window, count_include_pad):
     """Of how many numbers a mean is one."""
-    if count_include_pad:
+    if count_include_pad and not window.over:
         return math.prod(window.size)
-    return jnp.maximum(count(window, x.shape[1:-1], wide(x.dtype)), 1)
-
-
-def _largest(x, window):
-    """The largest of each window, and the number of the tap where it stands; None where that is chosen to be for TPUs.
-    """
-    dtype = next(t for t in (jnp.uint8, jnp.uint16, jnp.uint32) if math.prod(window.size) < jnp.iinfo(t).max)
-
-    def by_taps(x):
-        """Of more taps than a byte has numbers, which would take minutes to compile, the largest of each row, then of
-        the rows: the first of equal ones stands in the first of their rows."""
-        largest, winner, step = x, jnp.zeros_like(x, dtype), 1
-        for one in reversed(axis_by_axis(window)) if dtype != jnp.uint8 else [window]:
-            largest, *others = seen(largest, one, fill=-jnp.inf)
-            winner, *numbers = seen(winner, one)
-            for i, (tap, number) in enumerate(zip(others, numbers), 1):
-                larger = (tap > largest) | jnp.isnan(tap)
-                largest = jnp.where(larger, tap, largest)
-                winner = jnp.where(larger, number + jnp.array(i * step, dtype), winner)
-            step *= len(one.taps)
-        return largest, winner
-
-    def native(x):
-        y = _reduced(x, -jnp.inf, lax.max, window)
-        return y, jnp.zeros_like(y, dtype)
-    y, winner = by_device(x, cpu=functools.partial(apart, by_taps), tpu=native, default=by_taps)
-    return y, None if config.current().backend == "tpu" else winner
-
-
-def _image(x):
-    """What is kept of x: all of it where it may be read again, else its shape. Chosen as the program is made, since
-    what a program keeps is the same for every device."""
-    return x if device() == "tpu" else jnp.zeros((0, *x.shape[1:]), x.dtype)
-
-
-def _to_the_winners(dy, x, winner, window, plain):
-    def by_taps(dy, x, winner):
-        return spread(dy.astype(wide(dy.dtype)), window, x.shape[1:-1], winner).astype(dy.dtype)
-
-    def native(dy, x, winner):
-        return jax.vjp(plain, x)[1](dy)[0]
-    # Which of the two follows from what was kept, whatever is configured by now.
-    if not x.shape[0]:
-        return by_taps(dy, x, winner)
-    if winner is None:
-        return native(dy, x, winner)
-    return lax.platform_dependent(dy, x, winner, tpu=native, default=by_taps)
+    return jnp.maximum(count(window, x.shape[1:-1], wide(x.dtype), padded=count_include_pad), 1)
 
 
 def _parts(op, x, size):
@@ -318,7 +295,7 @@ def _laid(pieces, axis, parts, h):
     return functools.reduce(jnp.add, (one(piece, a, b) for piece, (a, b) in zip(pieces, parts)))
 
 
-def _check(op, x, **settings):
+def check_pooled(op, x, **settings):
     if jnp.ndim(x) < 3:
         raise ValueError(f"{op} takes x [n *spatial c], channels last, and was given {list(jnp.shape(x))}: one image "
                          "goes in as x[None]")
@@ -334,7 +311,8 @@ def _check(op, x, **settings):
             raise ValueError(f"{op} makes no more places than there are: {list(sizes)} of an image of "
                              f"{list(lengths)}")
     else:
-        window = window_of(op, jnp.shape(x)[1:-1], settings["window"], settings["strides"], settings["padding"])
+        window = window_of(op, jnp.shape(x)[1:-1], *(settings[name] for name in (
+            "window", "strides", "padding", "dilation", "ceil_mode")))
         if any(is_whole(a) and a < 0 for a in sum(window.padding, ())):
             raise ValueError(f"the padding of {op} is at least 0, and was given as {settings['padding']!r}: cut x "
                              "itself, x[:, 1:]")
@@ -344,21 +322,25 @@ def _check(op, x, **settings):
 
 
 for op in max_pool, relu_max_pool, avg_pool, lp_pool, adaptive_avg_pool, adaptive_max_pool:
-    op.check(functools.partial(_check, op.__name__))
+    op.check(functools.partial(check_pooled, op.__name__))
 
 max_pool.example(x=distinct("i h w c"), window=2)
 max_pool.example(x=distinct("i h w c"), window=3, strides=2, padding="SAME")
 max_pool.example(x=distinct("n t c"), window=3, strides=1, padding=1)
 max_pool.example(x=distinct("i 3 2 4 c"), window=(2, 1, 2))
+max_pool.example(x=distinct("i 7 6 c"), window=2, strides=(2, 1), padding=1, dilation=(2, 3), ceil_mode=True)
 relu_max_pool.example(x=distinct("i h w c"), window=2)
 relu_max_pool.example(x=distinct("i h w c"), window=(3, 2), strides=(2, 1), padding="SAME")
 relu_max_pool.example(x=distinct("n t c"), window=3, strides=1)
+relu_max_pool.example(x=distinct("i 7 6 c"), window=2, strides=3, dilation=2, ceil_mode=True)
 avg_pool.example(x="i h w c", window=2)
 avg_pool.example(x="i h w c", window=3, strides=2, padding="SAME", count_include_pad=False)
 avg_pool.example(x="i h w c", window=5, strides=(1, 2), padding=2)
+avg_pool.example(x="i 7 6 c", window=2, strides=3, padding=1, dilation=(1, 2), ceil_mode=True)
 lp_pool.example(x=distinct("i h w c"), p=2, window=2)
 lp_pool.example(x=distinct("i h w c"), p=3, window=3, strides=2, padding="SAME")
 lp_pool.example(x=distinct("n t c"), p=1.5, window=2, strides=1)
+lp_pool.example(x=distinct("i 7 6 c"), p=2, window=2, dilation=2, ceil_mode=True)
 adaptive_avg_pool.example(x="i h w c")
 adaptive_avg_pool.example(x="i h w c", size=(3, 2))
 adaptive_avg_pool.example(x="i 3 2 4 c", size=2)

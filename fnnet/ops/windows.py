@@ -3,13 +3,16 @@ way back."""
 
 import functools
 import itertools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fnnet.numeric import is_whole
+from fnnet import config
+from fnnet.form import by_device, device
+from fnnet.numeric import is_whole, wide
 
 
 class Window(NamedTuple):
@@ -18,6 +21,7 @@ class Window(NamedTuple):
     strides: tuple
     padding: tuple              # (before, after)
     dilation: tuple
+    over: tuple = ()            # how much of the padding after is there only for ceil_mode; () without it
 
     @property
     def taps(self):
@@ -35,9 +39,11 @@ class Window(NamedTuple):
 
 
 def window_of(op, spatial, size, strides=None, padding: str | int | tuple = "VALID",
-              dilation: int | tuple = 1):
+              dilation: int | tuple = 1, ceil_mode=False):
     """The window that the settings of an operation describe, over spatial axes of the given lengths; a sentence where
     they are wrong."""
+    if not isinstance(ceil_mode, bool):
+        raise TypeError(f"the ceil_mode of {op} must be True or False; got {ceil_mode!r}")
     rank = len(spatial)
     size = per_axis(op, "window", size, rank)
     strides = size if strides is None else per_axis(op, "strides", strides, rank)
@@ -49,11 +55,26 @@ def window_of(op, spatial, size, strides=None, padding: str | int | tuple = "VAL
         pads = pairs(op, padding, rank)
     same, padding = str(padding).upper() == "SAME", pads
     window = Window(size, strides, padding, dilation)
+    # A window that reaches beyond the padding by less than its stride has a place with ceil_mode.
+    least = tuple(max(1, e - s + 1) if ceil_mode else e for e, s in zip(reach, strides))
     # With "SAME" every window has its place, which of a symbolic size could not be told from the padding.
-    if not all((same and not is_whole(h)) or _fits(op, h, lo + hi, e) for h, (lo, hi), e in zip(spatial, pads, reach)):
+    if not all((same and not is_whole(h)) or _fits(op, h, lo + hi, e) for h, (lo, hi), e in zip(spatial, pads, least)):
         raise ValueError(f"{op} has no place for a window of {list(reach)} in an image of {list(spatial)} with the "
                          f"padding {list(padding)}: take a smaller window, or padding='SAME'")
-    return window
+    return _with_rest(window, spatial) if ceil_mode and not same else window
+
+
+def _with_rest(window, spatial):
+    """The window, with as much padding after the image as the places need that are there when their number is rounded
+    up. One that would begin beyond the image and its padding before it has no place, as in PyTorch."""
+    ends, over = [], []
+    for h, (lo, hi), e, s in zip(spatial, window.padding, window.reach, window.strides):
+        beyond = hi + s - e
+        more = -(h + lo + min(beyond, 0)) % s + min(beyond, 0) - beyond
+        more = max(more, -hi) if is_whole(more) else more
+        ends.append((lo, hi + more))
+        over.append(more)
+    return window._replace(padding=tuple(ends), over=tuple(over))
 
 
 def _fits(op, length, padding, reach):
@@ -108,14 +129,14 @@ def put_back(pieces, window, spatial):
 
 
 def spread(dy, window, spatial, winner=None):
-    """dx[i] = Σ dy[o] over the windows o that see i, without dilation; given `winner`, the number of one tap for each
-    window, over those of them in which i is that tap. Equal to `put_back` with pieces dy, or dy where winner ==
-    u, else 0.
+    """dx[i] = Σ dy[o] over the windows o that see i; given `winner`, the number of one tap for each window, over those
+    of them in which i is that tap. Equal to `put_back` with pieces dy, or dy where winner == u, else 0, which it is
+    with dilation.
 
     The image is cut into blocks of the strides' size: one comparison for each of the windows that reach into a block,
     one or two along an axis, where `put_back` has one for each tap.
     """
-    if all(s == 1 for s in window.strides) or not all(map(is_whole, dy.shape[1:-1])):
+    if dilated(window) or all(s == 1 for s in window.strides) or not all(map(is_whole, dy.shape[1:-1])):
         taps = range(len(window.taps))
         won = [dy if winner is None else jnp.where(winner == jnp.array(i, winner.dtype), dy, 0) for i in taps]
         return put_back(won, window, spatial)
@@ -153,22 +174,108 @@ def _tap_numbers(window, back):
     return jnp.where(inside, number, -1)
 
 
-def count(window, spatial, dtype):
-    """How many real elements each window sees, [1 *places 1]: fewer than its taps where it stands over the padding."""
+def count(window, spatial, dtype, padded=False):
+    """How many real elements each window sees, [1 *places 1]: fewer than its taps where it stands over the padding;
+    with `padded` how many real ones and padded ones, but for what is there only for ceil_mode."""
+    if padded:
+        over = window.over or (0,) * len(spatial)
+        spatial = tuple(h + lo + hi - more for h, (lo, hi), more in zip(spatial, window.padding, over))
+        window = window._replace(padding=tuple((0, more) for more in over))
     total, rank = jnp.ones((), dtype), len(spatial)
     if not all(map(is_whole, spatial)):
         return functools.reduce(jnp.add, seen(jnp.ones((1, *spatial, 1), dtype), window))
-    for axis, (h, k, s, (lo, _), r, o) in enumerate(zip(spatial, *window, window.places(spatial))):
+    for axis, (h, k, s, (lo, _), r, o) in enumerate(zip(spatial, *window[:4], window.places(spatial))):
         along = [sum(0 <= i * s + u * r - lo < h for u in range(k)) for i in range(o)]
         total = total * jnp.array(along, dtype).reshape([o if i == 1 + axis else 1 for i in range(2 + rank)])
     return total
+
+
+def place_of(winner, window, spatial):
+    """Where the tap stands whose number is the winner's: the number of its pixel, row by row. Of windows that see
+    nothing above −∞ the first real tap is that, as a tap outside of the image has no number."""
+    place, number = jnp.zeros((), jnp.int32), winner.astype(jnp.int32)
+    taps = []
+    for k in reversed(window.size):
+        taps.append(number % k)
+        number = number // k
+    for axis, (h, s, (lo, _), r, tap) in enumerate(zip(spatial, *window[1:4], reversed(taps)), 1):
+        at = lax.broadcasted_iota(jnp.int32, winner.shape, axis) * s + tap * r - lo
+        place = place * h + jnp.minimum(jnp.where(at < 0, at % r, at), h - 1)
+    return place
+
+
+def reduced(x, start, operation, window):
+    pads, dilation = [(0, 0), *window.padding, (0, 0)], (1, *window.dilation, 1)
+    return lax.reduce_window(x, start, operation, (1, *window.size, 1), (1, *window.strides, 1), pads,
+                             window_dilation=dilation)
+
+
+def plain_largest(x, window):
+    """The largest of each window, as it is defined. Where windows have gaps JAX knows no derivative of its own way."""
+    if not dilated(window):
+        return reduced(x, -jnp.inf, lax.max, window)
+    taps = jnp.stack(seen(x, window, fill=-jnp.inf))
+    return jnp.take_along_axis(taps, taps.argmax(0, keepdims=True), 0)[0]
+
+
+def dilated(window):
+    return any(r > 1 for r in window.dilation)
+
+
+def find_largest(x, window, always=False):
+    """The largest of each window, and the number of the tap where it stands; where that is chosen to be for TPUs it is
+    None, unless `always` it is needed or windows have gaps.
+    """
+    dtype = next(t for t in (jnp.uint8, jnp.uint16, jnp.uint32) if math.prod(window.size) < jnp.iinfo(t).max)
+
+    def by_taps(x):
+        """Of more taps than a byte has numbers, which would take minutes to compile, the largest of each row, then of
+        the rows: the first of equal ones stands in the first of their rows."""
+        largest, winner, step = x, jnp.zeros_like(x, dtype), 1
+        for one in reversed(axis_by_axis(window)) if dtype != jnp.uint8 else [window]:
+            largest, *others = seen(largest, one, fill=-jnp.inf)
+            winner, *numbers = seen(winner, one)
+            for i, (tap, number) in enumerate(zip(others, numbers), 1):
+                larger = (tap > largest) | jnp.isnan(tap)
+                largest = jnp.where(larger, tap, largest)
+                winner = jnp.where(larger, number + jnp.array(i * step, dtype), winner)
+            step *= len(one.taps)
+        return largest, winner
+
+    def native(x):
+        y = reduced(x, -jnp.inf, lax.max, window)
+        return y, jnp.zeros_like(y, dtype)
+    if always or dilated(window):
+        return by_device(x, cpu=functools.partial(apart, by_taps), default=by_taps)
+    y, winner = by_device(x, cpu=functools.partial(apart, by_taps), tpu=native, default=by_taps)
+    return y, None if config.current().backend == "tpu" else winner
+
+
+def image(x, window):
+    """What is kept of x: all of it where it may be read again, else its shape. Chosen as the program is made, since
+    what a program keeps is the same for every device."""
+    return x if device() == "tpu" and not dilated(window) else jnp.zeros((0, *x.shape[1:]), x.dtype)
+
+
+def to_the_winners(dy, x, winner, window, plain=None):
+    def by_taps(dy, x, winner):
+        return spread(dy.astype(wide(dy.dtype)), window, x.shape[1:-1], winner).astype(dy.dtype)
+
+    def native(dy, x, winner):
+        return jax.vjp(plain, x)[1](dy)[0]
+    # Which of the two follows from what was kept, whatever is configured by now.
+    if not x.shape[0]:
+        return by_taps(dy, x, winner)
+    if winner is None:
+        return native(dy, x, winner)
+    return lax.platform_dependent(dy, x, winner, tpu=native, default=by_taps)
 
 
 def axis_by_axis(window):
     """The windows along one axis each that make up this one: a sum over all is the sum over each in turn."""
     def along(axis):
         alone = Window(*((value,) * len(window.size) for value in (1, 1, (0, 0), 1)))
-        return Window(*((*a[:axis], w[axis], *a[axis + 1:]) for w, a in zip(window, alone)))
+        return Window(*((*a[:axis], w[axis], *a[axis + 1:]) for w, a in zip(window[:4], alone[:4])))
     return [along(axis) for axis in range(len(window.size))]
 
 

@@ -46,6 +46,8 @@ NETS = {                                            # and the shape of y for X
     "MaxPool with relu": (MaxPool(3, strides=2, padding="SAME", relu=True), (2, 3, 3, 4)),
     "AvgPool": (AvgPool((2, 3)), (2, 2, 2, 4)),
     "AvgPool of what is there": (AvgPool(3, strides=1, padding=1, count_include_pad=False), (2, 5, 6, 4)),
+    "MaxPool, dilated": (MaxPool(2, strides=1, dilation=2), (2, 3, 4, 4)),
+    "AvgPool, rounded up": (AvgPool(2, ceil_mode=True), (2, 3, 3, 4)),
     "LpPool": (LpPool(3), (2, 2, 3, 4)),
     "AdaptiveAvgPool": (AdaptiveAvgPool((2, 4)), (2, 2, 4, 4)),
     "AdaptiveMaxPool": (AdaptiveMaxPool(3), (2, 3, 3, 4)),

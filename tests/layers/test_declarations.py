@@ -34,9 +34,9 @@ each = pytest.mark.parametrize("name", [*LAYERS, *MORE])
 DEFAULTS = {
     "AdaptiveAvgPool": "(size=1)", "AdaptiveMaxPool": "(size=1)", "GlobalAvgPool": "()", "GlobalMaxPool": "()",
     "Flatten": "()",
-    "AvgPool": "(window=2, strides=None, padding='VALID', *, count_include_pad=True)",
-    "MaxPool": "(window=2, strides=None, padding='VALID', *, relu=False)",
-    "LpPool": "(p, window=2, strides=None, padding='VALID')",
+    "AvgPool": "(window=2, strides=None, padding='VALID', *, dilation=1, ceil_mode=False, count_include_pad=True)",
+    "MaxPool": "(window=2, strides=None, padding='VALID', *, dilation=1, ceil_mode=False, relu=False)",
+    "LpPool": "(p, window=2, strides=None, padding='VALID', *, dilation=1, ceil_mode=False)",
     "Conv": "(features, *, kernel=3, strides=1, padding='SAME', dilation=1, groups=1, bias=True, "
             "weights=he(distribution='normal'), biases=zeros())",
     "ConvTranspose": "(features, *, kernel=3, strides=2, padding='SAME', dilation=1, groups=1, bias=True, "

@@ -12,7 +12,7 @@ EACH_FEATURE = {**EACH_EXAMPLE, "features": "mean"}
 SCALED = {"gamma": None, "beta": None, "eps": 1e-5}
 CONVOLVED = {"b": None, "strides": 1, "padding": "SAME", "dilation": 1, "groups": 1}
 UNFOLDED = {"strides": 1, "padding": "VALID", "dilation": 1}
-WINDOWS = {"strides": None, "padding": "VALID"}
+WINDOWS = {"strides": None, "padding": "VALID", "dilation": 1, "ceil_mode": False}
 OVER_ALL, OVER_LAST = {"axis": None, "keepdims": False}, {"axis": -1, "keepdims": False}
 DEFAULTS = {
     "celu": {"alpha": 1.0}, "elu": {"alpha": 1.0}, "leaky_relu": {"alpha": 0.01}, "squareplus": {"b": 4.0},
@@ -48,7 +48,7 @@ DEFAULTS = {
     "standard_deviation": {**OVER_LAST, "ddof": 0},
     "elastic_net": {"beta": 1.0},
     "adaptive_avg_pool": {"size": 1}, "adaptive_max_pool": {"size": 1}, "avg_pool": {**WINDOWS, "count_include_pad": True},
-    "lp_pool": WINDOWS, "max_pool": WINDOWS, "relu_max_pool": WINDOWS,
+    "lp_pool": WINDOWS, "max_pool": WINDOWS, "max_pool_with_indices": WINDOWS, "relu_max_pool": WINDOWS,
     "rnn": {"h0": None, "lengths": None, "activation": "tanh", "reverse": False},
     "gru": {"bh": None, "h0": None, "lengths": None, "reset": "after", "reverse": False, "recompute": None},
     "lstm": {"h0": None, "c0": None, "p": None, "lengths": None, "reverse": False, "recompute": None},

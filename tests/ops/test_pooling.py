@@ -25,17 +25,30 @@ CASES = {
     "more than 16 taps": ((1, 7, 8, 2), {"window": (5, 4), "strides": (2, 1), "padding": ((2, 1), (0, 3))}),
     "three axes": ((1, 4, 3, 5, 2), {"window": (2, 3, 2), "strides": (2, 1, 3)}),
     "alone": ((2, 3, 3, 2), {"window": 1}),
+    "dilated": ((2, 6, 7, 2), {"window": (2, 3), "strides": (2, 1), "padding": ((0, 1), 2), "dilation": (3, 2)}),
+    "rounded up": ((2, 5, 6, 2), {"window": 2, "ceil_mode": True}),
+    "rounded up over padding": ((1, 6, 7, 2), {"window": 3, "strides": (3, 2), "padding": 1, "ceil_mode": True}),
+    "rounded up, but for what begins outside": ((1, 4, 7, 2), {"window": 2, "strides": 3, "padding": 1, "ceil_mode": True}),
+    "rounded up, larger than the image": ((1, 2, 3, 2), {"window": 3, "strides": 2, "ceil_mode": True}),
+    "rounded up and dilated": ((1, 9, 2), {"window": 2, "strides": 3, "dilation": 4, "ceil_mode": True}),
 }
 EVERY_CASE = pytest.mark.parametrize("name", CASES)
 
 
-def windows(shape, window, strides=None, padding="VALID"):
+def windows(shape, window, strides=None, padding="VALID", dilation=1, ceil_mode=False):
     """(place, the elements of the image that the window there sees, row by row, how many it sees with the padding) for each place."""
-    at = window_of("a test", shape[1:-1], window, strides, padding)
-    for place in itertools.product(*map(range, at.places(shape[1:-1]))):
-        seen = [[o * s + u - lo for u in range(k) if 0 <= o * s + u - lo < h]
-                for o, s, k, (lo, _), h in zip(place, at.strides, at.size, at.padding, shape[1:-1])]
-        yield place, list(itertools.product(*seen)), math.prod(at.size)
+    at, axes = window_of("a test", shape[1:-1], 1 if ceil_mode else window, strides or window, padding, dilation), []
+    for i, h in enumerate(shape[1:-1]):
+        k = window[i] if isinstance(window, tuple) else window
+        s, (lo, hi), r, places = at.strides[i], at.padding[i], at.dilation[i], at.places(shape[1:-1])[i]
+        if ceil_mode:                                           # by PyTorch's formula
+            places = math.ceil((h + lo + hi - (k - 1) * r - 1) / s) + 1
+            places -= (places - 1) * s >= h + lo
+        axes.append([[o * s + u * r - lo for u in range(k) if o * s + u * r - lo < h + hi] for o in range(places)])
+    for place in itertools.product(*(range(len(axis)) for axis in axes)):
+        under = [axis[o] for o, axis in zip(place, axes)]
+        seen = [[p for p in along if 0 <= p < h] for along, h in zip(under, shape[1:-1])]
+        yield place, list(itertools.product(*seen)), math.prod(map(len, under))
 
 
 def adaptive(shape, size):
@@ -121,6 +134,49 @@ def test_by_hand():
     assert ops.lp_pool(jnp.array([3., -4]).reshape(1, 2, 1), p=2, window=2).item() == 5
 
 
+@pytest.mark.sweep(4)
+@EVERY_CASE
+def test_indices_are_the_pixels_of_the_largest(name):
+    shape, settings = CASES[name]
+    x = np.round(2 * np.random.default_rng(0).standard_normal(shape)) / 2           # with ties
+    want = np.zeros(ops.max_pool(x, **settings).shape, "int32")
+    for place, seen, _ in windows(shape, **settings):
+        pixels = np.array([np.ravel_multi_index(i, shape[1:-1]) for i in seen])
+        under = x.reshape(shape[0], -1, shape[-1])[:, pixels]
+        want[:, *place] = pixels[under.argmax(1)]
+    y, indices = jax.jit(partial(ops.max_pool_with_indices, **settings))(x)
+    chex.assert_trees_all_equal((y, indices), (ops.max_pool(x, **settings), want))
+    assert indices.dtype == "int32"
+
+
+def test_indices_of_windows_without_a_number_above_minus_infinity():
+    """The first real pixel: a tap over the padding has no number."""
+    x = jnp.full((1, 4, 4, 1), -jnp.inf)
+    _, indices = ops.max_pool_with_indices(x, window=2, padding=1, dilation=2, strides=1)
+    assert indices[0, ..., 0].tolist() == [[5, 4, 5, 6], [1, 0, 1, 2], [5, 4, 5, 6], [9, 8, 9, 10]]
+
+
+def test_unpooling_by_hand():
+    """Of places with one index the last one is written, and has the gradient."""
+    x, indices = jnp.array([1., 2, 3, 4]).reshape(1, 2, 2, 1), jnp.array([5, 0, 5, 2]).reshape(1, 2, 2, 1)
+    y, back = jax.vjp(partial(ops.max_unpool, indices=indices, size=(2, 3)), x)
+    assert y[0, ..., 0].tolist() == [[2, 0, 4], [0, 0, 3]]
+    assert back(jnp.arange(1., 7).reshape(1, 2, 3, 1))[0].ravel().tolist() == [0, 1, 6, 3]
+
+
+def test_unpooling_puts_the_largest_back():
+    x = np.random.default_rng(0).standard_normal((2, 5, 6, 3))
+    y = jax.jit(lambda x: ops.max_unpool(*ops.max_pool_with_indices(x, window=3, strides=2), size=(5, 6)))(x)
+    largest = jax.jit(jax.grad(lambda x: ops.max_pool(x, window=3, strides=2).sum()))(x) > 0
+    chex.assert_trees_all_equal(y, jnp.where(largest, x, 0))
+
+
+def test_unpooling_with_indices_outside_that_are_traced():
+    x, indices = jnp.ones((1, 3, 1)), jnp.array([0, 4, 7]).reshape(1, 3, 1)
+    y, back = jax.jit(lambda x, i: jax.vjp(partial(ops.max_unpool, indices=i, size=4), x))(x, indices)
+    assert y.ravel().tolist() == [1, 0, 0, 0] and back(jnp.ones((1, 4, 1)))[0].ravel().tolist() == [1, 0, 0]
+
+
 NAN = jnp.array([1., jnp.nan, 2, 3, 2, 1]).reshape(1, 6, 1)
 
 
@@ -164,7 +220,8 @@ def test_the_taps_of_any_window_can_be_numbered():
     x = jax.ShapeDtypeStruct((1, 300, 300, 1), "float32")
 
     def kept(window):
-        return jax.eval_shape(partial(ops.max_pool.forward, window=window, strides=2, padding="VALID"), x)[1][1].dtype
+        settings = {"window": window, "strides": 2, "padding": "VALID", "dilation": 1, "ceil_mode": False}
+        return jax.eval_shape(partial(ops.max_pool.forward, **settings), x)[1][1].dtype
     assert (kept(15), kept(16), kept(255), kept(256)) == ("uint8", "uint16", "uint16", "uint32")
 
 
@@ -227,6 +284,10 @@ REFUSED = {
     "negative": (ops.max_pool, (1, 4, 4, 2), {"window": 2, "padding": ((0, -1), 1)}, ValueError, r"at least 0, .* \(\(0, -1\), 1\): cut x"),
     "a truth": (ops.avg_pool, (1, 4, 4, 2), {"window": 2, "padding": True}, ValueError, "padding of avg_pool is 'SAME'.* given as True"),
     "size": (ops.adaptive_avg_pool, (1, 4, 4, 2), {"size": 5}, ValueError, "no more places than there are"),
+    "dilation": (ops.max_pool, (1, 4, 4, 2), {"window": 3, "dilation": 2}, ValueError, r"no place for a window of \[5, 5\]"),
+    "ceil_mode": (ops.avg_pool, (1, 4, 4, 2), {"window": 3, "ceil_mode": 1}, TypeError, "ceil_mode of avg_pool must be .* got 1"),
+    "rounded up": (ops.max_pool, (1, 2, 2, 2), {"window": 4, "strides": 2, "ceil_mode": True}, ValueError, "no place for a window"),
+    "indices": (ops.max_pool_with_indices, (4, 2), {"window": 2}, ValueError, "max_pool_with_indices takes x"),
     "no window": (ops.max_pool, (1, 4, 4, 2), {}, TypeError, "without window"),
 }
 
@@ -236,6 +297,19 @@ def test_refuses(name):
     op, shape, settings, error, sentence = REFUSED[name]
     with pytest.raises(error, match=sentence):
         op(jnp.zeros(shape), **settings)
+
+
+@pytest.mark.parametrize("change, sentence", [
+    ({"indices": jnp.zeros((1, 2, 2, 1))}, r"takes x \[n \*places c\] and integer indices of the same shape; got .* float64\[1, 2, 2, 1\]"),
+    ({"indices": jnp.zeros((1, 4, 1), int)}, r"got \[1, 2, 2, 1\] and int64\[1, 4, 1\]: write x, indices = max_pool_with_indices"),
+    ({"indices": jnp.full((1, 2, 2, 1), 16)}, r"takes indices 0 to 15; got 16: size must be that of the image that was pooled"),
+    ({"indices": jnp.full((1, 2, 2, 1), -1)}, "takes indices 0 to 15; got -1"),
+    ({"size": (4, 4, 4)}, "max_unpool takes as size a whole number above 0, or a tuple of one for each of the 2"),
+])
+def test_unpooling_refuses(change, sentence):
+    given = {"x": jnp.zeros((1, 2, 2, 1)), "indices": jnp.zeros((1, 2, 2, 1), int), "size": (4, 4)}
+    with pytest.raises(ValueError, match=sentence):
+        ops.max_unpool(**{**given, **change})
 
 
 def test_refuses_integers():
