@@ -64,6 +64,7 @@ def noise(w):
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("f, guess", [
     (affine(db=lambda g: g.mean(0)), "5 times too small: off by the batch size 5"),
+    (affine(dx=lambda g: g @ RIGHT.T * 5**0.5), "√5 times too large: a factor 1/√5 is missing, the batch size 5"),
     (affine(dw=lambda g: (LEFT.T @ g).T), "transposed"),
     (affine(dw=lambda g: -LEFT.T @ g), "the sign"),
     (affine(dx=lambda g: jnp.ones_like(g) @ RIGHT.T), "the cotangent is ignored"),
@@ -95,6 +96,22 @@ def test_a_factor_made_of_the_output_is_named(backward, guess):
     f = jax.custom_vjp(lambda x: jax.nn.sigmoid(x))
     f.defvjp(lambda x: (f(x), f(x)), backward)
     assert verify.check(f, X[0], thorough=False).failures[0].looks_like == guess
+
+
+def test_a_cotangent_that_is_one_number_and_ignored_is_no_constant_factor():
+    f = jax.custom_vjp(lambda x: jnp.sin(x).sum())
+    f.defvjp(lambda x: (f(x), x), lambda x, g: (jnp.cos(x),))
+    assert verify.check(f, X[0], thorough=False).failures[0].looks_like.startswith("the cotangent is ignored; ")
+
+
+def test_a_pattern_of_the_small_case_alone_is_not_told():
+    """Of two examples, all that is left of a batch norm without its paths is a factor of the cotangent."""
+    def normalized(x):
+        return (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-5)
+    f = jax.custom_vjp(normalized)
+    f.defvjp(lambda x: (f(x), x), lambda x, g: (g / jnp.sqrt(x.var(0) + 1e-5),))
+    failure = verify.check(f, jnp.asarray(np.random.default_rng(0).normal(size=(4, 3))), thorough=False).failures[0]
+    assert "multiplies the cotangent" not in failure.looks_like and "constant factor" not in failure.looks_like
 
 
 def test_an_error_names_the_line_of_the_backward_pass_and_the_shapes():

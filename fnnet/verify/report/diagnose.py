@@ -30,6 +30,8 @@ def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones, small=F
         return ""
     guesses = [_constant, _precision, _region] if _near(got, want) else [
         _constant, _rearranged, _cotangent, _other, partial(_factor, outputs), lambda *_: mixes, _precision, _mask, _integers, _region]
+    if small:                                       # these would be seen in the whole array too
+        guesses = [guess for guess in guesses if guess not in (_constant, _region)]
     for guess in [] if small and got.size == 1 else guesses:
         if text := guess(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
             return text
@@ -51,6 +53,7 @@ def _sizes(leaves):
 
 
 def _constant(p, got, want, wrong, leaves, cts, *_):
+    """One factor for all elements, and where it may come from."""
     if not np.abs(got).max(initial=0):
         return "the gradient of this argument is dropped: it is 0 everywhere" if got.size > 1 else ""
     if _near(got, -want):
@@ -72,6 +75,13 @@ def _constant(p, got, want, wrong, leaves, cts, *_):
                 return f"a factor of {name} {'too many' if abs(r - value) < 1e-6 * abs(value) else 'missing'}"
         for s, t in ((s, t) for s in sizes for t in sizes if s != t and abs(r * t - s) < 1e-9 * s):
             return f"off by {s}/{t}: {sizes[s]} {s} for {sizes[t]} {t}"
+        for s, name in ((s, name) for s, name in sizes.items() if math.isqrt(s)**2 != s):
+            if abs(r * r - s) < 1e-6 * s:
+                return f"√{s} times too large: a factor 1/√{s} is missing, {name} {s}"
+            if abs(r * r * s - 1) < 1e-6:
+                return f"√{s} times too small: a factor 1/√{s} too many, {name} {s}"
+        if len(cts) == 1 and np.size(cts[0]) == 1 and abs(r * float(np.reshape(cts[0], ())) - 1) < 1e-9:
+            return "the cotangent is ignored"
         return f"a constant factor of {r:.10g}"
     rest = got - want
     if wrong.all() and got.size > 1 and np.ptp(rest) < 1e-6 * np.abs(rest).max():

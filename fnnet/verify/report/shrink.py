@@ -85,7 +85,7 @@ def _guess(finding, at, small=False):
                 mixes = _mixes(here, finding)
                 if np.isfinite(f.got) and _on_kink(here, finding, right[f.array]):
                     return "on a kink, and neither the derivative on one side of it nor between the two"
-        meant = purpose(here, finding) if ones is not None else ""
+        meant = purpose(here, finding) if ones is not None and not small else ""       # small arrays show patterns that are none
         said = looks_like(p, f, finding.check, finding.leaves, finding.cts, right or [], ones, small, mixes, outputs)
     except Exception:                                   # a guess must never stand in the way of the finding
         said = meant = ""

@@ -1,0 +1,21 @@
+"""Exercise: gradient checking.
+
+Formulas    dθᵢ ≈ (J(θ + ε·eᵢ) − J(θ − ε·eᵢ))/(2ε), for one i after the other; eᵢ is 1 at i and 0 elsewhere
+            diff = ‖a − b‖₂/(‖a‖₂ + ‖b‖₂)
+Shapes      theta [d], cost(theta) a scalar; a, b [d]
+Return      numerical_gradient(cost, theta, eps) → dθ [d];   difference(a, b) → diff, a scalar
+
+Grade it:   python -m fnnet grade gradient_checking.py
+"""
+
+import jax.numpy as jnp
+
+
+def numerical_gradient(cost, theta, eps):
+    # TODO: compute what is returned
+    raise NotImplementedError("TODO")
+
+
+def difference(a, b):
+    # TODO: compute what is returned
+    raise NotImplementedError("TODO")
