@@ -1,0 +1,51 @@
+"""Every public name says what it is and shows an example, and the example gives what it says."""
+
+import doctest
+import inspect
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+import fnnet as fn
+
+NAMES = reference.public()
+ROOMS = {name: getattr(fn, name) for name in ("ops", "layers", "optim", "train", "data", "diagnostics", "verify", "measure", "store")}
+GIVEN = {"jax": jax, "jnp": jnp, "np": np, "fn": fn, **ROOMS}         # what every example may use
+SHOWN = ()              # the rooms in which every name has an example
+
+
+def examples(name):
+    return doctest.DocTestParser().get_doctest(inspect.getdoc(NAMES[name]) or "", dict(GIVEN), name, None, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_says_what_it_is(name):
+    assert (inspect.getdoc(NAMES[name]) or "").strip()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.partition(".")[0] in SHOWN])
+def test_a_public_name_has_an_example(name):
+    assert examples(name).examples
+
+
+@pytest.mark.sweep(6)
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_gives_what_it_says(name, tmp_path, monkeypatch):
+    """As for a user, in float32, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    said = []
+    with (jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"),
+          np.printoptions(precision=4, suppress=True)):
+        doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(examples(name), out=said.append)
+    assert not said, "".join(said)
+
+
+@pytest.mark.slow
+def test_the_reference_is_written_without_a_warning(tmp_path):
+    subprocess.run([sys.executable, "-W", "error", reference.__file__, str(tmp_path)], check=True, cwd=reference.ROOT)
+    assert "Ba et al. 2016" in (tmp_path / "fnnet" / "ops.html").read_text()
