@@ -1,23 +1,26 @@
-"""What is chosen by validation: λ and other settings, the learning rate, more examples or another network."""
+"""Choices made by validation: λ and other settings, the learning rate, more examples or another network."""
 
 from typing import Any
 
 import numpy as np
 
-from fnnet.diagnostics.figure import STYLES, File, figure, save, spread
+from fnnet.diagnostics.figure import STYLES, File, canvas, finished, spread
 
 
-def validation_curve(sweep: Any, setting: str, path: File = "validation_curve.png", *, metric: str = "loss") -> File:
-    """Draws training and validation `metric` of a sweep against one of its settings, the best marked; writes and returns `path`.
+def validation_curve(sweep: Any, setting: str, path: File = "validation_curve.png", *, metric: str = "loss",
+                     ax: Any = None) -> Any:
+    """Draws training and validation `metric` of a sweep against one of its settings and marks the best.
 
-    Where other settings vary too, each point is the best among them; where there are folds, the bars are standard errors. Towards a
-    larger λ the two curves meet: less variance, more bias.
+    Writes `path` and returns it; given `ax`, draws there instead and returns the axes or subfigure.
+
+    If other settings vary too, each point is the best among them; with folds, the bars are standard errors. Toward larger λ the two
+    curves meet: less variance, more bias.
     """
     rows = sweep.rows
     if setting not in sweep.settings[0]:
-        raise ValueError(f"the sweep has no setting {setting!r}: it has {', '.join(sweep.settings[0])}")
+        raise ValueError(f"setting must be one of {', '.join(sweep.settings[0])}; got {setting!r}")
     if metric not in rows[0]:
-        raise ValueError(f"the sweep has no {metric!r}: it has {', '.join(sweep.history)}")
+        raise ValueError(f"metric must be one of {', '.join(sweep.history)}; got {metric!r}")
     sign = -1 if sweep.mode == "max" else 1
 
     def badness(i):
@@ -25,8 +28,7 @@ def validation_curve(sweep: Any, setting: str, path: File = "validation_curve.pn
         return value if np.isfinite(value) else np.inf
     values = sorted({row[setting] for row in rows})
     chosen = [min((i for i, row in enumerate(rows) if row[setting] == value), key=badness) for value in values]
-    made = figure()
-    axes = made.subplots()
+    axes = canvas(ax)
     for name, label, (color, line, marker) in zip((metric, f"valid_{metric}"), ("training", "validation"), STYLES):
         errors = [sweep.errors[name][i, -1] for i in chosen]
         axes.errorbar(values, [rows[i][name] for i in chosen], errors if any(errors) else None, color=color, linestyle=line, marker=marker,
@@ -45,17 +47,19 @@ def validation_curve(sweep: Any, setting: str, path: File = "validation_curve.pn
     axes.set(xlabel=setting, ylabel=metric.replace("_", " "), title=f"{metric.replace('_', ' ').capitalize()} against {setting}")
     axes.grid(alpha=0.3)
     axes.legend()
-    return save(made, path)
+    return finished(axes, ax, path)
 
 
-def size_curve(curve: Any, path: File = "size_curve.png", *, target: float | None = None) -> File:
-    """Draws J_train and J_validation against the number of training examples m, and the error hoped for; writes and returns `path`."""
-    made = figure()
-    axes = made.subplots()
+def size_curve(curve: Any, path: File = "size_curve.png", *, target: float | None = None, ax: Any = None) -> Any:
+    """Draws J_train and J_validation against the number of training examples m, and the target error.
+
+    Writes `path` and returns it; given `ax`, draws there instead and returns the axes or subfigure.
+    """
+    axes = canvas(ax)
     for values, label, (color, line, marker) in zip((curve.training, curve.validation), ("$J_{train}$", "$J_{validation}$"), STYLES):
         axes.plot(curve.sizes, values, color=color, linestyle=line, marker=marker, linewidth=2, label=label)
     if target is not None:
-        axes.axhline(target, color="0.4", linewidth=1, linestyle=":", label=f"hoped for: {target:.4g}")
+        axes.axhline(target, color="0.4", linewidth=1, linestyle=":", label=f"target: {target:.4g}")
     if spread(curve.sizes):
         axes.set_xscale("log")
         axes.set_xticks(curve.sizes, [str(m) for m in curve.sizes])
@@ -63,13 +67,15 @@ def size_curve(curve: Any, path: File = "size_curve.png", *, target: float | Non
     axes.set(xlabel="training examples m", ylabel=curve.metric.replace("_", " "), title="Would more examples help?")
     axes.grid(alpha=0.3)
     axes.legend()
-    return save(made, path)
+    return finished(axes, ax, path)
 
 
-def range_curve(test: Any, path: File = "learning_rates.png") -> File:
-    """Draws the loss of a learning-rate range test against the rate, with the suggestion; writes and returns `path`."""
-    made = figure()
-    axes = made.subplots()
+def range_curve(test: Any, path: File = "learning_rates.png", *, ax: Any = None) -> Any:
+    """Draws the loss of a learning-rate range test against the rate, with the suggestion.
+
+    Writes `path` and returns it; given `ax`, draws there instead and returns the axes or subfigure.
+    """
+    axes = canvas(ax)
     (light, _, _), (dark, _, _) = STYLES[5], STYLES[0]
     axes.plot(test.rates, test.losses, color=light, linewidth=1, label="loss of each step")
     axes.plot(test.rates, test.smooth, color=dark, linewidth=2.5, label="smoothed")
@@ -78,28 +84,28 @@ def range_curve(test: Any, path: File = "learning_rates.png") -> File:
     axes.set_ylim(0.95 * np.nanmin(test.smooth), 1.05 * min(np.nanmax(test.losses), 2 * test.smooth[0]))
     axes.grid(alpha=0.3)
     axes.legend()
-    return save(made, path)
+    return finished(axes, ax, path)
 
 
 def bias_or_variance(training: float, validation: float, test: float | None = None, *, target: float = 0.0,
                      training_like_test: float | None = None, baseline: float | None = None) -> str:
     """Says in words what the errors show, and what to try.
 
-    training, validation, test    errors (the smaller the better), test on other data than was chosen by
+    training, validation, test    errors (smaller is better), test on data not used for any choice
     target                        the error that can be hoped for: a human's, or that of the best known method
-    training_like_test            where the test data come from elsewhere: the error on held-out data like those trained on
-    baseline                      the error of a prediction that ignores the input (of the most frequent class, of the mean): a step
-                                  of less than 5 % of the way from the target to it is small, however large it is beside the others
+    training_like_test            if the test data come from another source: the error on held-out data like the training data
+    baseline                      the error of a prediction that ignores the input (the most frequent class, the mean): a step of less
+                                  than 5 % of the distance from target to baseline is small, however it compares with the others
 
     The largest of these steps is named: training − target is bias (the model is too weak), validation − training is variance (it has
-    memorized the examples), test − validation means that the choice was fitted to the validation data; with training_like_test,
-    that − training is variance and validation − that the difference between the two kinds of data. Errors can be compared only
-    where they are measured alike: a training error clearly above the validation error says that they are not.
+    memorized the examples), test − validation means that the choice was fitted to the validation data. With training_like_test,
+    that − training is variance, and validation − that is the difference between the two kinds of data. Errors can be compared only
+    if they are measured in the same way: a training error clearly above the validation error shows that they are not.
     """
     given = {"training": training, "validation": validation, "test": test, "training_like_test": training_like_test,
              "target": target, "baseline": baseline}
     if bad := [name for name, error in given.items() if error is not None and not np.isfinite(error)]:
-        raise ValueError(f"bias_or_variance compares finite errors; got {bad[0]}={given[bad[0]]}")
+        raise ValueError(f"the errors of bias_or_variance must be finite; got {bad[0]}={given[bad[0]]}")
     steps = [("bias", training - target)]
     if training_like_test is None:
         steps.append(("variance", validation - training))
@@ -113,23 +119,24 @@ def bias_or_variance(training: float, validation: float, test: float | None = No
     if training - validation > max(small, RELATIVE * validation) and training_like_test is None:
         name = "not alike"
     elif size <= small:
-        return f"neither bias nor variance stands out ({told}): the error hoped for is reached"
+        return f"neither bias nor variance stands out ({told}): the target error is reached"
     return f"{SAID[name][0]} ({told}). Try: {SAID[name][1]}"
 
 
-RELATIVE = 0.1          # a step below this share of the training error or the target is within what another seed changes
-SMALL = 0.05            # a step below this share of the way from the target to the baseline matters to nobody
+RELATIVE = 0.1          # a step below this fraction of the training error or the target may be due to the random seed
+SMALL = 0.05            # a step below this fraction of the distance from target to baseline does not matter
 
 SAID = {
     "bias": ("high bias: the training error is already far above what can be hoped for",
-             "a larger or deeper network, longer training, another optimizer or rate, less regularization (λ, dropout), better features"),
+             "a larger or deeper network, longer training, another optimizer or learning rate, less regularization (λ, dropout), "
+             "better features"),
     "variance": ("high variance: error on unseen data far exceeds training error",
                  "more examples or augmentation, more regularization (λ, dropout, early stopping), a smaller network, fewer features"),
-    "mismatch": ("the data differ: error is low on held-out data like those trained on, and high on data of the purpose",
-                 "training data nearer to the purpose, augmentation towards it, and looking at what differs"),
+    "mismatch": ("the data differ: error is low on held-out data like the training data, but high on the target data",
+                 "training data closer to the target data, augmentation toward them, and examining what differs"),
     "fitted to validation": ("the choice was fitted to the validation data: test error far exceeds validation error",
-                             "a larger validation part or cross-validation, fewer settings tried"),
-    "not alike": ("training error exceeds validation error, so the two are not measured alike",
-                  "the same kind of data for both (wrong labels or augmentation in the training part alone raise its error), and the "
+                             "a larger validation set or cross-validation, or trying fewer settings"),
+    "not alike": ("training error exceeds validation error, so the two are not measured in the same way",
+                  "the same kind of data for both (wrong labels or augmentation in only the training data raise its error), and the "
                   "training error without dropout and penalty: train.make_evaluate(objective, training)"),
 }

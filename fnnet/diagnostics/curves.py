@@ -4,23 +4,24 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fnnet.diagnostics.figure import STYLES, File, figure, save, spread
+from fnnet.diagnostics.figure import STYLES, File, canvas, finished, spread
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], path: File = "learning_curve.png", *, metric: str = "loss",
-                   monitor: str | None = None, mode: str | None = None, title: str | None = None) -> File:
-    """Draws `metric` in training and validation against the epoch, with the best epoch of `monitor` marked; writes and returns `path`.
+                   monitor: str | None = None, mode: str | None = None, title: str | None = None, ax: Any = None) -> Any:
+    """Draws `metric` in training and validation against the epoch and marks the best epoch of `monitor`.
 
-    history is a list of dictionaries, one for each epoch, as train.fit returns it; the validation curve is "valid_" + metric.
-    monitor is "valid_" + metric by default, and mode "max" where its name has "accuracy" in it, else "min".
+    Writes `path` and returns it; given `ax`, draws there instead and returns the axes or subfigure.
+
+    history is a list of dictionaries, one per epoch, as train.fit returns it; the validation curve is "valid_" + metric.
+    monitor defaults to "valid_" + metric, and mode to "max" if its name contains "accuracy", else to "min".
     """
     if not history:
-        raise ValueError("a learning curve needs a history of at least one epoch, and was given an empty one")
+        raise ValueError("the history of a learning curve must hold at least one epoch; got none")
     curves = [name for name in (metric, f"valid_{metric}") if name in history[0]]
     if not curves:
-        raise ValueError(f"the history has no {metric!r}: it has {', '.join(history[0])}")
-    made = figure()
-    axes = made.subplots()
+        raise ValueError(f"metric must be one of {', '.join(history[0])}; got {metric!r}")
+    axes = canvas(ax)
     epochs = [log["epoch"] for log in history]
     for name, (color, style, _) in zip(curves, STYLES):
         axes.plot(epochs, [log[name] for log in history], style, color=color, linewidth=2, marker="." if len(epochs) < 60 else None,
@@ -39,9 +40,9 @@ def learning_curve(history: Sequence[Mapping[str, Any]], path: File = "learning_
     axes.set(xlabel="epoch", ylabel=metric.replace("_", " "), title=title or "Learning curve")
     axes.grid(alpha=0.3)
     axes.legend()
-    return save(made, path)
+    return finished(axes, ax, path)
 
 
 def _words(name):
-    """valid_loss as "validation loss"."""
+    """valid_loss → "validation loss"."""
     return name.replace("valid_", "validation ").replace("_", " ")

@@ -1,6 +1,7 @@
 """How the figures of a comparison grow with a size."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,13 +39,18 @@ class Scaling(NamedTuple):
         return json.dumps({"title": self.title, "size": self.size,
                            "comparisons": {value: json.loads(c.to_json()) for value, c in self.comparisons.items()}})
 
-    def plot(self, path="scaling.png"):
-        """Draws time, saved bytes, scratch and error against the size, each implementation a line; writes and returns `path`."""
+    def plot(self, path: str | os.PathLike = "scaling.png", *, ax: Any = None) -> Any:
+        """Draws time, saved bytes, scratch and error against the size, each implementation a line.
+
+        Writes `path` and returns it; given `ax`, draws there instead and returns the axes or subfigure.
+        """
         try:
             from matplotlib.figure import Figure
         except ImportError:
             raise ImportError("figures against size are drawn by matplotlib, which is not installed: pip install 'fnnet[plot]'") from None
-        figure = Figure(figsize=(10, 7), dpi=120, layout="constrained")
+        figure = Figure(figsize=(10, 7), dpi=120, layout="constrained") if ax is None else ax.figure.add_subfigure(ax.get_subplotspec())
+        if ax is not None:
+            ax.remove()
         values = list(self.comparisons)
         names = list(self.comparisons[values[0]].figures)
         for axes, (key, label) in zip(figure.subplots(2, 2).flat, DRAWN.items(), strict=True):
@@ -66,6 +72,8 @@ class Scaling(NamedTuple):
             axes.grid(alpha=0.3)
             axes.legend()
         figure.suptitle(self.title)
+        if ax is not None:
+            return figure
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)

@@ -1,10 +1,15 @@
 """Pictures and words for what validation chooses, and for what a classifier has learnt."""
 
+import re
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from fnnet import diagnostics
+from fnnet.diagnostics.flow import draw_flow
+from fnnet.diagnostics.layer_stats import FIGURES
+from fnnet.diagnostics.layer_stats import VALUES as EDGES
 from fnnet.train import RangeTest, SizeCurve, Sweep
 
 VALUES = [0.0, 0.01, 0.1, 1.0]
@@ -52,6 +57,39 @@ def test_pictures_are_written_where_they_are_wanted(tmp_path, draw):
     assert draw(tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
+LAYERS = diagnostics.Inside(("0 Dense(3)", "1 relu"), ("", "relu"), np.ones(3), np.ones((3, len(FIGURES), 2)),
+                            np.ones((3, 2, 2, len(EDGES) - 1)))
+FLOW = {"said": "", "kinds": [], "names": ["0 Dense(3)", "1 Dense(2)"], "delta": [0.1, 0.2], "rms": [1, 1], "dead": [0.5, None],
+        "saturated": [None, None]}
+
+
+@pytest.mark.parametrize("draw, axes", [
+    (lambda **to: diagnostics.learning_curve([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}], **to), 1),
+    (lambda **to: diagnostics.validation_curve(SWEEP, "decay", **to), 1),
+    (lambda **to: diagnostics.size_curve(SIZES, **to), 1),
+    (lambda **to: diagnostics.range_curve(RANGE, **to), 1),
+    (lambda **to: diagnostics.confusion([0, 1, 1], [0, 1, 0]).plot(**to), 2),             # one is the color bar's
+    (lambda **to: diagnostics.first_layer(np.eye(4), (2, 2), **to), 6),
+    (lambda **to: diagnostics.decision_boundary(np.abs, np.eye(2), np.array([0, 1]), resolution=20, **to), 1),
+    (lambda **to: diagnostics.heat_map(LAYERS, **to), 2),
+    (lambda **to: diagnostics.histograms(LAYERS, **to), 4),
+    (lambda **to: draw_flow(FLOW, **to), 2)])
+def test_pictures_are_drawn_beside_others_on_axes_that_are_given(tmp_path, monkeypatch, draw, axes):
+    monkeypatch.chdir(tmp_path)
+    figure = Figure(layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([1, 2])
+    drawn = draw(ax=right)
+    assert drawn is right or drawn in figure.subfigs
+    assert len(figure.axes) == 1 + axes and len(left.lines) == 1 and not list(tmp_path.iterdir())
+    figure.canvas.draw()
+
+
+def test_several_panels_need_a_grid_to_stand_in():
+    with pytest.raises(ValueError, match=re.escape("write figure, ax = plt.subplots()")):
+        diagnostics.first_layer(np.eye(4), (2, 2), ax=Figure().add_axes((0, 0, 1, 1)))
+
+
 @pytest.mark.parametrize("errors, words", [
     ({"training": 0.3, "validation": 0.32, "test": 0.33, "target": 0.05}, "high bias"),
     ({"training": 0.05, "validation": 0.32, "test": 0.33, "target": 0.05}, "high variance"),
@@ -59,7 +97,7 @@ def test_pictures_are_written_where_they_are_wanted(tmp_path, draw):
     ({"training": 0.05, "validation": 0.3, "training_like_test": 0.07}, "the data differ"),
     ({"training": 0.05, "validation": 0.3, "training_like_test": 0.28}, "high variance"),
     ({"training": 0.05, "validation": 0.051, "target": 0.05}, "neither bias nor variance"),
-    ({"training": 1.07, "validation": 0.53}, "training error exceeds validation error, so the two are not measured alike"),
+    ({"training": 1.07, "validation": 0.53}, "training error exceeds validation error, so the two are not measured in the same way"),
     ({"training": 0.0, "validation": 0.0186, "test": 0.0185, "baseline": 0.9}, "neither bias nor variance"),      # 98 % of digits
     ({"training": 0.0, "validation": 0.3, "test": 0.3, "baseline": 0.9}, "high variance"),
     ({"training": 0.5, "validation": 0.52, "baseline": 0.9}, "high bias"),
@@ -74,7 +112,7 @@ def test_unseen_examples_are_drawn_and_counted_on_shared_axes(drawn, tmp_path):
     diagnostics.decision_boundary(lambda p: (p[:, 0] - 0.5)[:, None], x, np.array([0, 1]), tmp_path / "b.png", test=unseen,
                                   limits=((-1, 2), (-3, 4)), title="Two moons")
     axes = drawn[0].axes[0]
-    assert axes.get_title() == "Two moons\naccuracy 66.7% on unseen examples (small), 100.0% of the examples right"
+    assert axes.get_title() == "Two moons\naccuracy 66.7% on unseen examples (small), 100.0% on the examples"
     assert axes.get_xlim() == (-1, 2) and axes.get_ylim() == (-3, 4) and axes.get_aspect() == 1
     assert sorted(len(points.get_offsets()) for points in axes.collections[-4:]) == [1, 1, 1, 2]
 
@@ -96,17 +134,17 @@ def test_the_boundary_of_a_linear_classifier_is_where_it_is(tmp_path, drawn):
     diagnostics.decision_boundary(lambda p: (p[:, 0] - 0.5)[:, None], x, np.array([0, 1, 0, 1]), tmp_path / "b.png",
                                   classes=("left", "right"))
     axes = drawn[0].axes[0]
-    assert texts(axes) == ["left", "right"] and "100.0% of the examples right" in axes.get_title()
+    assert texts(axes) == ["left", "right"] and "accuracy 100.0% on the examples" in axes.get_title()
 
 
 @pytest.mark.parametrize("call, sentence", [
-    (lambda: diagnostics.validation_curve(SWEEP, "rate"), "the sweep has no setting 'rate': it has decay, seed"),
-    (lambda: diagnostics.validation_curve(SWEEP, "decay", metric="accuracy"), "the sweep has no 'accuracy'"),
-    (lambda: diagnostics.bias_or_variance(0.1, float("nan")), "compares finite errors; got validation=nan"),
-    (lambda: diagnostics.confusion([0, 1], [0, 1, 1]), r"was given \[2\] and \[3\]"),
-    (lambda: diagnostics.confusion([0, 3], [0, 1], ("a", "b")), "there are 2 classes, and a label 3"),
-    (lambda: diagnostics.first_layer(np.eye(10), (3, 3)), r"d = 9 for images of \(3, 3\)"),
-    (lambda: diagnostics.decision_boundary(lambda x: x, np.eye(3), np.arange(3)), r"x \[n 2\] and labels y \[n\] are wanted"),
+    (lambda: diagnostics.validation_curve(SWEEP, "rate"), "setting must be one of decay, seed; got 'rate'"),
+    (lambda: diagnostics.validation_curve(SWEEP, "decay", metric="accuracy"), "metric must be one of .*; got 'accuracy'"),
+    (lambda: diagnostics.bias_or_variance(0.1, float("nan")), "must be finite; got validation=nan"),
+    (lambda: diagnostics.confusion([0, 1], [0, 1, 1]), r"got \[2\] and \[3\]"),
+    (lambda: diagnostics.confusion([0, 3], [0, 1], ("a", "b")), "labels must be 0 to 1; got label 3"),
+    (lambda: diagnostics.first_layer(np.eye(10), (3, 3)), r"d = 9 for images \(3, 3\)"),
+    (lambda: diagnostics.decision_boundary(lambda x: x, np.eye(3), np.arange(3)), r"takes x \[n 2\] and labels y \[n\]"),
 ])
 def test_a_wrong_call_is_a_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):

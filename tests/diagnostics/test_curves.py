@@ -29,7 +29,7 @@ def test_the_best_epoch_is_marked(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("history, metric, sentence", [([], "loss", "at least one epoch"),
-                                                       (HISTORY, "error", "has no 'error': it has epoch, loss")])
+                                                       (HISTORY, "error", "metric must be one of epoch, loss.*; got 'error'")])
 def test_a_wrong_history_is_a_sentence(tmp_path, history, metric, sentence):
     with pytest.raises(ValueError, match=sentence):
         diagnostics.learning_curve(history, tmp_path / "c.png", metric=metric)
