@@ -38,6 +38,54 @@ def test_every_chunk_gives_the_cross_entropy_of_the_linear_map(chunk):
     chex.assert_trees_all_close((value, (dx, dw.T, db)), want, rtol=1e-12, atol=1e-15)
 
 
+def distributions():
+    return jax.nn.softmax(2 * normal(7, (N, K), f64)) * f64([1, 1, 0.5, 2, 1, 0])[:, None]      # not all of them sum to 1
+
+
+@pytest.mark.sweep(2)
+@pytest.mark.parametrize("chunk", [4, 1, 10, 12, None])
+def test_distributions_in_every_chunk(chunk):
+    def apart(x, w, t, b):
+        return ops.softmax_cross_entropy(ops.dense(x, w, b), t, label_smoothing=0.1, z_loss=0.3)
+    (x, w, _, b), t = arguments(), distributions()
+    loss = partial(ops.linear_cross_entropy, label_smoothing=0.1, z_loss=0.3, chunk=chunk)
+    want = gradients(apart, x, w, t, b, over=(0, 1, 2, 3))
+    chex.assert_trees_all_close(gradients(loss, x, w, t, b, over=(0, 1, 2, 3)), want, rtol=1e-12, atol=1e-15)
+
+
+def test_a_distribution_of_one_class_is_its_label():
+    """In float32, with confident rows: 1 − p of the largest class is not lost in the sum."""
+    rows, labels = f32([[40, 0, -1, 0], [0, 1, 90, 2], [17, 17, 0, 0], [-80, 1, 0, 1]]), jnp.int32([0, 2, 1, 3])
+    loss = partial(ops.linear_cross_entropy, chunk=3, reduction="sum")
+    got, want = (gradients(loss, rows, jnp.eye(4, dtype=f32), t, None, over=(0, 1)) for t in (jax.nn.one_hot(labels, 4, dtype=f32), labels))
+    chex.assert_trees_all_close(got, want, rtol=1e-6)
+
+
+def test_distributions_over_classes_masked_by_a_bias():
+    """Chunks of nothing but −∞, in front, in the middle and at the end."""
+    (x, w, _, b), there = arguments(), jnp.array([2, 3, 6, 7])
+    masked, t = jnp.full(K, -jnp.inf).at[there].set(b[there]), jax.nn.softmax(normal(3, (N, 4), f64))
+    value, (dx, dw, db) = gradients(partial(ops.linear_cross_entropy, chunk=2), x, w, jnp.zeros((N, K)).at[:, there].set(t), masked)
+    want = gradients(ops.linear_cross_entropy, x, w[:, there], t, b[there])
+    chex.assert_trees_all_close((value, (dx, dw[:, there], db[there])), want, rtol=1e-12, atol=1e-15)
+    assert jnp.isfinite(dw).all() and not db[jnp.array([0, 1, 4, 5, 8, 9, 10])].any()
+
+
+def test_a_distribution_of_weight_0_is_no_row():
+    (x, w, _, b), t, weights = arguments(), distributions(), f64([1, 0, 2, 0, 1, 1])
+    loss = partial(ops.linear_cross_entropy, weights=weights, chunk=4)
+    want = gradients(loss, x, w, t, b, over=(0, 1, 2, 3))
+    ruined = x.at[1].set(jnp.inf).at[3].set(jnp.nan)
+    chex.assert_trees_all_close(gradients(loss, ruined, w, t, b, over=(0, 1, 2, 3)), want, rtol=1e-14)
+
+
+def test_several_outputs_by_vmap():
+    x, w, labels = normal(0, (N, D), f64), normal(1, (3, D, K), f64), jnp.arange(3 * N).reshape(N, 3) % K
+    each = jax.vmap(partial(ops.linear_cross_entropy, chunk=4), (None, 0, -1))(x, w, labels)
+    want = [ops.softmax_cross_entropy(x @ w[i], labels[:, i]) for i in range(3)]
+    chex.assert_trees_all_close(each, jnp.stack(want), rtol=1e-12)
+
+
 def test_smoothing_soft_cap_and_z_loss_are_what_the_docstring_says():
     x, w, labels, b = arguments()
 
@@ -104,6 +152,16 @@ def test_classes_masked_by_a_bias():
     assert jnp.isfinite(dw).all() and not db[jnp.array([0, 1, 4, 5, 8, 9, 10])].any()
 
 
+def test_the_scores_of_distributions_never_exist():
+    n, k = 64, 4096
+    x, w, t = jnp.ones((n, 8), f32), jnp.ones((8, k), f32), jnp.full((n, k), 1 / k, f32)
+    loss = partial(ops.linear_cross_entropy, chunk=512)
+    assert verify.saved_bytes(loss, x, w, t) == 3 * 4 * n
+    temp = [jax.jit(jax.value_and_grad(f, (0, 1))).lower(x, w, t).compile().memory_analysis().temp_size_in_bytes
+            for f in (loss, partial(loss.func.reference, **loss.keywords))]
+    assert temp[0] < temp[1] / 2
+
+
 @pytest.mark.parametrize("classes_first", [False, True])
 def test_the_scores_never_exist(classes_first):
     """No array in the program is as large as they are, and three numbers a row are kept."""
@@ -140,8 +198,9 @@ def test_half_precision_is_summed_in_float32():
     ({"w": jnp.zeros((3, K))}, r"x \[\.\.\. d\] and w \[d k\]: x is \[6, 5\] and w is \[3, 11\]"),
     ({"w": jnp.zeros((K, D))}, r"for a w \[k d\] write classes_first=True"),
     ({"b": jnp.zeros(3)}, r"a bias b \[11\] for 11 classes: b is \[3\]"),
-    ({"labels": jnp.zeros(N)}, r"with x \[6, 5\] takes integer labels \[6\], and was given float64\[6\]"),
-    ({"labels": jnp.zeros((N, K))}, r"takes integer labels \[6\], and was given float64\[6, 11\]"),
+    ({"labels": jnp.zeros(N)}, r"with x \[6, 5\] takes integer labels \[6\] or distributions \[6, 11\], and was given float64\[6\]"),
+    ({"labels": jnp.zeros((N, K), int)}, r"takes integer labels \[6\] or distributions \[6, 11\], and was given int64\[6, 11\]"),
+    ({"labels": jnp.zeros((N, K)), "ignore_index": 0}, r"ignores rows by an integer label; got distributions \[6, 11\]: give such rows"),
     ({"labels": jnp.full(N, 11)}, "takes labels 0 to 10, and was given the label 11: count from 0"),
     ({"labels": jnp.full(N, -1)}, "was given the label -1: for rows without a label write ignore_index=-1"),
     ({"x": jnp.zeros((N, D), int)}, "takes real x, and was given int64"),

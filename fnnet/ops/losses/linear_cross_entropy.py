@@ -16,6 +16,7 @@ from fnnet.ops.losses.reduction import (
     check_limits,
     check_reduction,
     counted,
+    integers,
     kept_labels,
     one_hot,
     reduce,
@@ -35,10 +36,11 @@ def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=
     """ℓ = log Σⱼeᶻʲ − zₖ,   z = x·W + b,   ∂ℓ/∂z = softmax(z) − t,   dx = dz·Wᵀ,   dW = xᵀ·dz,   db = Σ dz
     [Wijmans et al. 2025]
 
-    x [... d], w [d k] (as in dense, or with classes_first=True [k d], as in an embedding), labels [...] integers, b
-    [k] → ℓ [...]. The scores z [... k] never exist as a whole: forward and backward go through the classes `chunk` at a
-    time, and the backward computes them again. Kept beside the arguments: three numbers a row. The true class's p − 1
-    is minus the other probabilities.
+    x [... d], w [d k] (as in dense, or with classes_first=True [k d], as in an embedding), labels [...] integers, or
+    [... k] distributions t, b [k] → ℓ [...]. The scores z [... k] never exist as a whole: forward and backward go
+    through the classes `chunk` at a time, and the backward computes them again. Kept beside the arguments: three
+    numbers a row. The true class's p − 1 is minus the other probabilities. Of distributions ℓ = Σⱼ tⱼ(log Σₖeᶻᵏ − zⱼ)
+    and ∂ℓ/∂t = log Σⱼeᶻʲ − z, as in softmax_cross_entropy.
 
     label_smoothing ε   the target t is (1 − ε) for the true class and ε/k for every class   [Szegedy et al. 2016]
     z_loss ζ            adds ζ·(log Σⱼeᶻʲ)², which keeps the scores near 0   [Chowdhery et al. 2022]
@@ -46,18 +48,23 @@ def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=
     ignore_index        rows of this label have no part in the loss, nor in its mean
 
     Products and sums are in at least float32, dx, dW and db in the dtypes of x, W and b. A bias of −∞ masks a class. A
-    label outside 0 … k − 1 gives NaN where it cannot be refused.
+    label outside 0 … k − 1 gives NaN where it cannot be refused. Of several outputs, w [m d k] and labels [... m], the
+    losses are jax.vmap(linear_cross_entropy, (None, 0, -1))(x, w, labels).
 
     Cost: where the scores are more than 16 MB, a fourth product of their size beside autodiff's three, at most 1.1
     times the time, for 2 % of the scratch at 32768 classes; from 512 MB on the time is less too.
     """
-    labels, weights, _ = kept_labels(labels, weights, ignore_index, x.dtype)
     z = x @ (w.T if classes_first else w)
     if b is not None:
         z = z + jnp.broadcast_to(b, z.shape)
     if softcap is not None:
         z = softcap * jnp.tanh(z / softcap)
     total = jax.nn.logsumexp(z, axis=-1)
+    if not integers(labels):
+        t = _smoothed(labels, z.shape[-1], label_smoothing)
+        loss = total * t.sum(-1) - (t * jnp.where((t == 0) & (z == -jnp.inf), 0, z)).sum(-1)    # 0·log 0 = 0
+        return reduce(loss + z_loss * total**2, weights, reduction)
+    labels, weights, _ = kept_labels(labels, weights, ignore_index, x.dtype)
     loss = total - (1 - label_smoothing) * jnp.where(one_hot(labels, z.shape[-1]), z, 0).sum(-1)
     if label_smoothing:
         loss = loss - label_smoothing * z.mean(-1)
@@ -69,15 +76,18 @@ def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=
 @linear_cross_entropy.fwd
 def linear_cross_entropy_fwd(x, w, labels, b, weights, *, label_smoothing, z_loss, softcap, ignore_index, classes_first,
                              chunk, reduction):
-    given = [a for a in (x, w, b) if a is not None]
-    true, weighing, _ = kept_labels(labels, weights, ignore_index, x.dtype)
-    classes, first, starts, size = _chunks(x, w, classes_first, chunk)
+    given, whole = [a for a in (x, w, b) if a is not None], integers(labels)
+    true, weighing, _ = kept_labels(labels, weights, ignore_index, x.dtype) if whole else (labels, weights, None)
+    classes, *chunks = _chunks(x, w, classes_first, chunk)
 
     def step(so_far, start, size):
         z, _ = _scores(x, _part(w, start, size, classes_first), b, start, softcap)
-        here = one_hot(true, size, start)
         # Which number is subtracted changes nothing, differentiated neither. A row of −∞ alone would be −∞ − −∞.
         top = lax.stop_gradient(jnp.maximum(z.max(-1), jnp.finfo(z.dtype).min))
+        if not whole:
+            t = _smoothed(_some(true, start, size), classes, label_smoothing).astype(z.dtype)
+            return _joined(so_far, (top, *_of_distribution(z - top[..., None], t)))
+        here = one_hot(true, size, start)
         if so_far is not None:
             top = jnp.maximum(so_far[0], top)
         shifted = z - top[..., None]
@@ -89,66 +99,131 @@ def linear_cross_entropy_fwd(x, w, labels, b, weights, *, label_smoothing, z_los
         return (top, so_far[1] * jnp.exp(moved) + others, so_far[2] + about,
                 so_far[3] + below + moved * jnp.asarray(start, top.dtype) if label_smoothing else None)
 
-    so_far = step(None, 0, first)
-    if len(starts):
-        so_far, _ = lax.scan(lambda so_far, start: (step(so_far, start, size), None), so_far, starts)
-    top, others, about, below = so_far
-    about = about - top
-    # log Σ eᶻ − top: the true class apart, so that a tiny rest is not lost
-    rest = jnp.log1p(others + jnp.expm1(about))
-    loss = rest - about
-    if label_smoothing:
-        loss = (1 - label_smoothing) * loss + label_smoothing * (rest - below / classes)
+    top, others, about, below = _over_chunks(step, None, *chunks)
+    if whole:
+        about = about - top
+        # log Σ eᶻ − top: the true class apart, so that a tiny rest is not lost
+        rest = jnp.log1p(others + jnp.expm1(about))
+        loss = rest - about
+        if label_smoothing:
+            loss = (1 - label_smoothing) * loss + label_smoothing * (rest - below / classes)
+    else:
+        rest = jnp.log1p(others)
+        loss = about * rest - below
+        given.append(labels)
     if z_loss:
         loss = loss + z_loss * (top + rest) ** 2
-    loss = jnp.where(valid(true, classes), loss, jnp.nan)
+    if whole:
+        loss = jnp.where(valid(true, classes), loss, jnp.nan)
     kept = None if weighing is None else loss
     return reduced(loss, weighing, reduction, *given), (x, w, labels, b, top, others, about, kept, weights)
+
+
+def _of_distribution(shifted, t):
+    """Σ eᶻ of a chunk but for one that is the largest, Σ t, and Σ t·z, with z less the largest."""
+    e = jnp.exp(shifted)
+    total = e.sum(-1)
+    # Of several largest only one is left out; but then the sum is 2 or more, and less one is exact enough.
+    others = jnp.where(total < 1.5, jnp.where(shifted == 0, e - 1, e).sum(-1), total - 1)
+    shifted = jnp.where((t == 0) & (shifted == -jnp.inf), 0, shifted)           # 0·log 0 = 0
+    return others, t.sum(-1), (t * shifted).sum(-1)
+
+
+def _joined(one, other):
+    """What is known of the classes so far and of the next chunk, as if they were one chunk."""
+    if one is None:
+        return other
+    top = jnp.maximum(one[0], other[0])
+    (moved, rest, about, below), (moved2, rest2, about2, below2) = ((a[0] - top, *a[1:]) for a in (one, other))
+    others = jnp.where(moved == 0, rest + (1 + rest2) * jnp.exp(moved2), rest2 + (1 + rest) * jnp.exp(moved))
+    return top, others, about + about2, below + about * moved + below2 + about2 * moved2
 
 
 @linear_cross_entropy.bwd
 def linear_cross_entropy_bwd(dy, x, w, labels, b, top, others, about, loss, weights, *, label_smoothing, z_loss,
                              softcap, ignore_index, classes_first, chunk, reduction):
-    true, weighing, keep = kept_labels(labels, weights, ignore_index, top.dtype)
+    true, weighing, keep, whole = labels, weights, None, integers(labels)
+    if whole:
+        true, weighing, keep = kept_labels(labels, weights, ignore_index, top.dtype)
     dloss, dweights = spread(dy, top if loss is None else loss, weighing, reduction)
     dweights = dweights if weights is None or keep is None else dweights * keep
-    classes, first, starts, size = _chunks(x, w, classes_first, chunk)
-    rows = lambda a: a.reshape(math.prod(labels.shape), *a.shape[labels.ndim:])
-    top, others, about = (counted(a, weighing) for a in (top, others, about))
-    x2, true, top, others, about = map(rows, (counted(x, weighing), true, top, others, about))
-    dloss = jnp.where(valid(true, classes), rows(dloss), jnp.nan)
+    classes, *chunks = _chunks(x, w, classes_first, chunk)
+    rows = lambda a: a.reshape(math.prod(x.shape[:-1]), *a.shape[x.ndim - 1:])
+    x2, true, dloss = rows(counted(x, weighing)), rows(true if whole else counted(true, weighing)), rows(dloss)
+    top, others, about = (rows(counted(a, weighing)) for a in (top, others, about))
+    dloss = jnp.where(valid(true, classes), dloss, jnp.nan) if whole else dloss
     dloss = dloss if weighing is None else counted(dloss, rows(weighing))
-    # ∂ℓ/∂zⱼ = pⱼ(1 + 2ζ·log Σ eᶻ) − tⱼ, of which everything but eᶻ is a number a row.
+    of_chunk = (_slopes_of_labels if whole else _slopes_of_distributions)(
+        dloss, true, top, others, about, classes, label_smoothing, z_loss)
+    dproduct = _dw_classes_first if classes_first else _dw
+
+    def step(carry, start, size):
+        dx, dw, db, dt = carry
+        part = _part(w, start, size, classes_first)
+        z, slope = _scores(x2, part, b, start, softcap)
+        dz, dt_part = of_chunk(z, start, size)
+        if slope is not None:
+            dz = dz * slope
+        if b is not None:
+            db = lax.dynamic_update_slice_in_dim(db, dz.sum(0).astype(b.dtype), start, 0)
+        if dt is not None:
+            dt = lax.dynamic_update_slice_in_dim(dt, dt_part.astype(dt.dtype), start, 1)
+        dz = dz.astype(x.dtype)
+        dpart = by_device(x2, dz, cpu=partial(dproduct, apart=lax.optimization_barrier), default=dproduct)
+        dw = lax.dynamic_update_slice_in_dim(dw, dpart.astype(w.dtype), start, 0 if classes_first else 1)
+        return dx + jnp.matmul(dz, part.T, preferred_element_type=top.dtype), dw, db, dt
+
+    empty = (jnp.zeros((), top.dtype), jnp.zeros_like(w), None if b is None else jnp.zeros_like(b),
+             None if whole else jnp.zeros_like(true))
+    dx, dw, db, dt = _over_chunks(step, empty, *chunks)
+    dt = None if whole else counted(dt.reshape(labels.shape), weighing)
+    return like((dx.reshape(x.shape), x), (dw, w), (dt, labels), (db, b),
+                (None if weights is None else dweights, weights))
+
+
+def _slopes_of_labels(dloss, true, top, others, about, classes, label_smoothing, z_loss):
+    """For a chunk of scores ∂ℓ/∂zⱼ = pⱼ(1 + 2ζ·log Σ eᶻ) − tⱼ, of which everything but eᶻ is a number a row."""
     total = others + jnp.exp(about)
     of_z = 2 * z_loss * (top + jnp.log1p(others + jnp.expm1(about)))
     scale = dloss * (1 + of_z) / total
     at_true = dloss * ((of_z * jnp.exp(about) - others) / total + label_smoothing)
     everywhere = dloss * (label_smoothing / classes)
-    dproduct = _dw_classes_first if classes_first else _dw
 
-    def step(carry, start, size):
-        dx, dw, db = carry
-        part = _part(w, start, size, classes_first)
-        z, slope = _scores(x2, part, b, start, softcap)
+    def of_chunk(z, start, size):
         here = one_hot(true, size, start)
         dz = jnp.where(here, at_true[:, None], but_true(z - top[:, None], here) * scale[:, None])
-        if label_smoothing:
-            dz = dz - everywhere[:, None]
-        if slope is not None:
-            dz = dz * slope
-        if b is not None:
-            db = lax.dynamic_update_slice_in_dim(db, dz.sum(0).astype(b.dtype), start, 0)
-        dz = dz.astype(x.dtype)
-        dpart = by_device(x2, dz, cpu=partial(dproduct, apart=lax.optimization_barrier), default=dproduct)
-        dw = lax.dynamic_update_slice_in_dim(dw, dpart.astype(w.dtype), start, 0 if classes_first else 1)
-        return dx + jnp.matmul(dz, part.T, preferred_element_type=top.dtype), dw, db
+        return dz - everywhere[:, None] if label_smoothing else dz, None
+    return of_chunk
 
-    carry = step((jnp.zeros((), top.dtype), jnp.zeros_like(w), None if b is None else jnp.zeros_like(b)), 0, first)
+
+def _slopes_of_distributions(dloss, true, top, others, about, classes, label_smoothing, z_loss):
+    """For a chunk of scores ∂ℓ/∂zⱼ = pⱼ(Σt + 2ζ·log Σ eᶻ) − tⱼ, and ∂ℓ/∂tⱼ. Of the largest eᶻ is 1, and eᶻ·Σt − t
+    exact."""
+    rest = jnp.log1p(others)
+    scale, of_all = dloss / (1 + others), about + 2 * z_loss * (top + rest)
+
+    def of_chunk(z, start, size):
+        shifted = z - top[:, None]
+        t = _smoothed(_some(true, start, size), classes, label_smoothing).astype(z.dtype)
+        dz = (jnp.exp(shifted) * of_all[:, None] - t - t * others[:, None]) * scale[:, None]
+        return dz, (rest[:, None] - shifted) * ((1 - label_smoothing) * dloss)[:, None]
+    return of_chunk
+
+
+def _over_chunks(step, carry, first, starts, size):
+    """step(carry, start, size) over all chunks of the classes, of which the first may be smaller."""
+    carry = step(carry, 0, first)
     if len(starts):
         carry, _ = lax.scan(lambda carry, start: (step(carry, start, size), None), carry, starts)
-    dx, dw, db = carry
-    return like((dx.reshape(x.shape), x), (dw, w), (None, labels), (db, b),
-                (None if weights is None else dweights, weights))
+    return carry
+
+
+def _some(t, start, size):
+    return lax.dynamic_slice_in_dim(t, start, size, t.ndim - 1)
+
+
+def _smoothed(t, classes, label_smoothing):
+    return (1 - label_smoothing) * t + label_smoothing / classes if label_smoothing else t
 
 
 def _scores(x, part, b, start, softcap):
@@ -212,7 +287,10 @@ def linear_cross_entropy_check(x, w, labels, b, weights, *, label_smoothing, z_l
     classes = shapes[1][1 - classes_first]
     if b is not None and jnp.shape(b) != (classes,):
         raise ValueError(f"{name} takes a bias b [{classes}] for {classes} classes: b is {list(jnp.shape(b))}")
-    check_classes(name, "x", x, (*shapes[0][:-1], classes), labels, ignore_index=ignore_index)
+    check_classes(name, "x", x, (*shapes[0][:-1], classes), labels, distributions=True, ignore_index=ignore_index)
+    if ignore_index is not None and not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
+        raise ValueError(f"{name} ignores rows by an integer label; got distributions {list(jnp.shape(labels))}: give "
+                         "such rows a weight of 0, weights=...")
     check_reduction(name, weights, tuple(shapes[0][:-1]), reduction)
     check_limits(name, LIMITS,
                  {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": softcap, "chunk": chunk})
@@ -229,3 +307,7 @@ for settings in ({}, {"b": "k", "weights": sample.positive("n"), "chunk": 3, "la
 linear_cross_entropy.example(x="n t d", w="k d", labels=sample.integers("n t", below="k"), classes_first=True, chunk=2,
                              softcap=2.0,
                              reduction="sum")
+linear_cross_entropy.example(x="n d", w="d k", labels=sample.distribution("n k"), chunk=3)
+linear_cross_entropy.example(x="n t d", w="k d", labels=sample.distribution("n t k"), b="k",
+                             weights=sample.positive("n t"), classes_first=True, chunk=4, label_smoothing=0.1,
+                             z_loss=0.01, softcap=2.0)
