@@ -99,7 +99,7 @@ def radam(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Numb
     """Adam's V and S,   ρ∞ = 2/(1 − β₂) − 1,   ρ = ρ∞ − 2tβ₂ᵗ/(1 − β₂ᵗ)   [Liu et al. 2020]
 
     θ ← θ − α·r·V̂/(√(Ŝ + ε_root) + ε) where ρ ≥ 5, with r² = (ρ − 4)(ρ − 2)ρ∞/((ρ∞ − 4)(ρ∞ − 2)ρ), and θ ← θ − αV̂
-    before.
+    before. As in Optax; PyTorch adds ε to √S, before its correction.
     """
     return lift("radam", _radam, _numbers(rate, beta1, beta2, eps, eps_root), [zeros, squares], shared=_rectified)
 
