@@ -77,6 +77,22 @@ def test_margin_ranking_by_hand():
     chex.assert_trees_all_equal(slopes, tuple(map(jnp.array, ([0.0, 1, -1, 0], [0.0, -1, 1, 0], [0.0, -1, 1, 0]))))
 
 
+def test_triplets_of_given_distances_are_a_ranking():
+    """torch.nn.functional.triplet_margin_with_distance_loss(swap=True) of distances of one's own, here in the L1 norm."""
+    a, p, n = (normal(i, (4, 3)) for i in range(3))
+
+    def ours(a, p, n):
+        far = jnp.minimum(jnp.abs(a - n).sum(1), jnp.abs(p - n).sum(1))
+        return ops.margin_ranking(far, jnp.abs(a - p).sum(1), jnp.ones(4), margin=1.5)
+
+    def plain(a, p, n):
+        far = jnp.minimum(jnp.abs(a - n).sum(1), jnp.abs(p - n).sum(1))
+        return jnp.maximum(jnp.abs(a - p).sum(1) - far + 1.5, 0).mean()
+    got, want = (jax.value_and_grad(f, (0, 1, 2))(a, p, n) for f in (ours, plain))
+    chex.assert_trees_all_close(got, want, rtol=1e-13)
+    assert want[0] > 0
+
+
 def test_triplet_with_swap_takes_the_nearer_of_both():
     a, p, n = jnp.array([[0.0, 0], [0, 0]]), jnp.array([[2.0, 0], [1, 0]]), jnp.array([[3.0, 0], [0, -1]])
     each = ops.triplet(a, p, n, margin=1.0, swap=True, reduction="none")

@@ -29,7 +29,7 @@ def binary_cross_entropy(probability, target, weights=None, *, features="mean", 
     taken and by less nothing is divided: a certain and wrong prediction costs 87 and not infinity, and its gradient is
     as large as numbers go (that of the clamped logarithm would be 0, and nothing learned). Certain and right costs 0,
     with gradient ±1. From scores use binary_cross_entropy_with_logits, whose gradient p − t is exact where p has
-    rounded to 0 or 1.
+    rounded to 0 or 1. With weights the mean is divided by Σw; PyTorch's by n.
     """
     p, q = at_least_tiny(probability), at_least_tiny(1 - probability)
     return reduce(-over_features(target * jnp.log(p) + (1 - target) * jnp.log(q), features), weights, reduction)
@@ -47,6 +47,7 @@ def binary_cross_entropy_with_logits(logits, target, weights=None, *, pos_weight
     """ℓ = ⟨log(1 + eᶻ) − tz⟩,   ∂ℓ/∂z = σ(z) − t,   ∂ℓ/∂t = −z
 
     logits, target [n ...]. σ − t is computed as (1 − t)σ(z) − tσ(−z), which does not cancel where σ has rounded to t.
+    With weights the mean is divided by Σw; PyTorch's by n.
 
     pos_weight α        ℓ = ⟨(1 − t) log(1 + eᶻ) + αt log(1 + e⁻ᶻ)⟩,   ∂ℓ/∂z = (1 − t)σ(z) − αtσ(−z): what a yes counts
                         where a no counts 1, a number or a tuple of one for each of the last axis, as in PyTorch

@@ -22,8 +22,11 @@ def triplet(anchor, positive, negative, weights=None, *, margin=1.0, swap=False,
     [Schroff et al. 2015]
 
     anchor, positive, negative [... d] → ℓ [...]. α is the margin. Of squares, as in the paper; PyTorch takes the
-    distances themselves. swap=True takes the negative's distance from the anchor or the positive, whichever is less:
-    there ‖p − n‖² is in the place of ‖a − n‖², and of its derivatives p in that of a   [Balntas et al. 2016]
+    distances themselves: given d⁺ and d⁻ [n], of any kind, that is margin_ranking(d⁻, d⁺, ones, margin=α), and with
+    swap d⁻ is jnp.minimum of both distances to the negative.
+
+    swap=True takes the negative's distance from the anchor or the positive, whichever is less: there ‖p − n‖² is in the
+    place of ‖a − n‖², and of its derivatives p in that of a   [Balntas et al. 2016]
     """
     return reduce(jnp.maximum(_closeness(anchor, positive, negative, margin, swap)[0], 0), weights, reduction)
 

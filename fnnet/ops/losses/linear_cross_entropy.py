@@ -45,7 +45,7 @@ def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=
     label_smoothing ε   the target t is (1 − ε) for the true class and ε/k for every class   [Szegedy et al. 2016]
     z_loss ζ            adds ζ·(log Σⱼeᶻʲ)², which keeps the scores near 0   [Chowdhery et al. 2022]
     softcap c           z = c·tanh((x·W + b)/c), between −c and c
-    ignore_index        rows of this label have no part in the loss, nor in its mean
+    ignore_index        rows of this label have no part in the loss, nor in its mean, which is 0 where all are ignored
 
     Products and sums are in at least float32, dx, dW and db in the dtypes of x, W and b. A bias of −∞ masks a class. A
     label outside 0 … k − 1 gives NaN where it cannot be refused. Of several outputs, w [m d k] and labels [... m], the
