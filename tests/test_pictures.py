@@ -1,13 +1,15 @@
-"""The front page's pictures show what the program computes: their labels and lines are read back from the files."""
+"""The pictures show what the program computes: their labels and lines are read back from the files."""
 
 import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from examples import lecture_pictures
 from fnnet import diagnostics
 from fnnet.diagnostics import figure
 from fnnet.diagnostics.graph import to_dot
@@ -41,6 +43,58 @@ def test_the_lines_of_the_learning_curve_are_its_numbers(name, color):
     fitted, *_ = np.linalg.lstsq(told, points, rcond=None)
     np.testing.assert_allclose(told @ fitted, points, atol=0.05)            # of 576 × 360 points
     assert fitted[0, 0] > 0 > fitted[1, 1]
+
+
+def numbers(name):
+    return json.loads(ET.parse(FOLDER / f"{name}.svg").getroot().find(f"{SVG}desc").text)
+
+
+@pytest.mark.parametrize("name", lecture_pictures.PICTURES)
+def test_the_lines_of_a_picture_of_the_lectures_are_its_numbers(name):
+    """Each line that the file names is an affine image of its points, the same for all lines of a panel's scale."""
+    told, lines = numbers(name), 0
+    for group in ET.parse(FOLDER / f"{name}.svg").getroot().iter(f"{SVG}g"):
+        if group.get("id") in told:
+            points = np.array(re.findall(r"[ML] (\S+) (\S+)", group.find(f"{SVG}path").get("d")), float)
+            x, y = map(np.array, told[group.get("id")])
+            assert len(points) == len(x), group.get("id")
+            for drawn, values in zip(points.T, (x, y)):
+                if np.ptp(values) > 0:
+                    slope, offset = np.polyfit(values, drawn, 1)
+                    np.testing.assert_allclose(slope * values + offset, drawn, atol=0.2)        # of some hundred points
+                    assert slope * (1 if values is x else -1) > 0
+                else:
+                    assert np.ptp(drawn) < 0.2
+            lines += 1
+    assert lines >= 2 or name == "templates"
+
+
+@pytest.mark.sweep(5)
+@pytest.mark.parametrize("name", lecture_pictures.PICTURES)
+def test_a_picture_of_the_lectures_shows_what_the_library_computes(name):
+    """Trainings end a little elsewhere on another machine."""
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        now = lecture_pictures.computed(name)
+    then = numbers(name)
+    assert now.keys() == then.keys()
+    for line in now:
+        for one, other in zip(now[line], then[line]):
+            assert len(one) == len(other)
+            np.testing.assert_allclose(one, other, rtol=0.01, atol=0.01 * np.abs(other).max(initial=0), err_msg=line)
+
+
+def test_the_pictures_of_the_lectures_say_what_the_lectures_do():
+    rates, xor, starts = numbers("learning_rates"), numbers("xor"), numbers("initialization")
+    small, good, large = (abs(path[0][-1]) for path in rates.values())
+    assert good < 1e-3 < 1 < small < 2 < large
+    assert xor["a line"][1][-1] == pytest.approx(np.log(2), rel=1e-3) and xor["two hidden units"][1][-1] < 0.01
+    assert 0.1 < xor["share of stuck seeds"][1][0] < 0.9
+    for start, units in (("all weights 0", 1), ("all weights 0.5", 1), ("W ~ N(0, 1)", 4)):
+        assert len({tuple(starts[f"{start}: unit {j}"][1]) for j in range(1, 5)}) == units
+    without, with_norm = numbers("batch_norm").values()
+    assert with_norm[1][-1] < 0.2 < 2 < without[1][-1]
+    fits = [values[1] for line, values in numbers("polynomial").items() if line.endswith("J_validation")]
+    assert [fit[0] for fit in fits] == sorted(fit[0] for fit in fits) and min(fits, key=lambda fit: fit[1]) == fits[1]
 
 
 def test_the_front_page_shows_the_run_that_is_drawn():

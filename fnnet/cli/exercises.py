@@ -87,7 +87,7 @@ def attention_in_steps(q, k, v, scale=1.0, rows=lambda p: p):
 
 
 def unscaled(q, k, v):
-    return attention_in_steps(q, k, v, scale=jnp.sqrt(q.shape[1]))
+    return attention_in_steps(q, k, v, scale=q.shape[1]**0.5)
 
 
 GRADIENTS = {
