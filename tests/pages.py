@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+import concepts
 import lectures
 import names
 
@@ -39,6 +40,7 @@ def _figures(*argv):
 
 COMMANDS = {
     "python -m fnnet rules --markdown": _rules,
+    "python tests/concepts.py": lambda: print(concepts.markdown()),
     "python tests/lectures.py": lambda: print(lectures.markdown()),
     "python tests/names.py": lambda: print(names.tables()),
     "python -m bench.readme": _figures,

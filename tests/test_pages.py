@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import concepts
 import lectures
 import pytest
 from markdown_it import MarkdownIt
@@ -83,3 +84,23 @@ def test_each_piece_of_the_lectures_is_where_the_table_says(row):
     assert case is None or f'"{case}"' in text
     code = lectures.example(row.example).read_text()
     assert any(re.search(rf"\b{name}\b", code) for name in row.functions.split()), "the example does not use it"
+
+
+CONCEPTS = [row for rows in concepts.ROWS.values() for row in rows]
+
+
+@pytest.mark.parametrize("row", CONCEPTS, ids=lambda row: row.what)
+def test_each_concept_of_the_lectures_is_where_the_table_says(row):
+    """Functions exist, and so do files (the page links them); one of the examples uses one of the functions."""
+    for name in row.functions:
+        operator.attrgetter(name)(fnnet)
+    assert row.functions and row.examples
+    code = "".join(concepts.example(number).read_text() for number in row.examples)
+    assert any(re.search(rf"\b{name.rpartition('.')[2]}\b", code) for name in row.functions), "no example uses it"
+
+
+def test_every_picture_and_exercise_belongs_to_a_concept():
+    folder = ROOT / "examples"
+    assert {name for row in CONCEPTS for name in row.pictures} == {path.stem for path in (folder / "pictures").glob("*.svg")}
+    assert {name for row in CONCEPTS for name in row.exercises} == {path.stem for path in (folder / "exercises").glob("*.py")}
+    assert len(CONCEPTS) >= 110
