@@ -1,5 +1,5 @@
-"""Training: make_step, make_epoch (one compiled, shuffled scan), epochs (a generator), fit. Networks and optimizers are known
-only by their protocols, init/apply and init/update."""
+"""Training: make_step, make_epoch (one compiled, shuffled scan), epochs (a generator), fit. Networks and optimizers are used
+only through their protocols, init/apply and init/update."""
 
 from fnnet import hints as _hints
 from fnnet.train import augment

@@ -1,4 +1,4 @@
-"""Images changed at random, so that no network sees the same one twice: pure functions of a key, inside the compiled step.
+"""Random image augmentation, so that a network never sees the same image twice: pure functions of a key, inside the compiled step.
 
     def augmented(key, batch):
         x, y = batch
@@ -20,18 +20,18 @@ __all__ = ["crop", "cutmix", "cutout", "flip", "mixup"]
 
 
 def flip(key: jax.Array, x: jax.Array, *, axis: int = 2, chance: float = 0.5) -> jax.Array:
-    """Each image of x [n h w c] turned round along `axis` with that chance: 2 exchanges left and right, 1 top and bottom."""
+    """Each image of x [n h w c] flipped along `axis` with probability `chance`: 2 swaps left and right, 1 top and bottom."""
     _images("flip", x)
     if axis not in (1, 2):
-        raise ValueError(f"the axis of flip must be 1, top and bottom, or 2, left and right; got {axis!r}")
+        raise ValueError(f"the axis of flip must be 1 (top and bottom) or 2 (left and right); got {axis!r}")
     chosen = random.bernoulli(key, chance, (x.shape[0], 1, 1, 1))
     return jnp.where(chosen, jnp.flip(x, axis), x)
 
 
 def crop(key: jax.Array, x: jax.Array, *, size: tuple[int, int] | None = None, padding: int = 0) -> jax.Array:
-    """A window of size (h′, w′) at a random place of each image of x [n h w c] → [n h′ w′ c]
+    """A window of size (h′, w′) at a random position in each image of x [n h w c] → [n h′ w′ c]
 
-    The image is surrounded by `padding` rows and columns of zeros first; size is (h, w) unless given.
+    The image is first surrounded by `padding` rows and columns of zeros; size defaults to (h, w).
     """
     _images("crop", x)
     if not _is_count(padding, 0):
@@ -45,8 +45,8 @@ def crop(key: jax.Array, x: jax.Array, *, size: tuple[int, int] | None = None, p
         raise ValueError(f"the size of crop must fit into the images; got {size} for images {sides} with "
                          f"padding={padding}: give a smaller size or a larger padding")
     if max(room) == 0:
-        raise ValueError(f"crop leaves nothing to chance: images {sides}, size={size}, padding={padding}; write "
-                         "padding=4, or a smaller size")
+        raise ValueError(f"crop must have more than one position to choose from; got images {sides}, size={size}, "
+                         f"padding={padding}; write padding=4, or a smaller size")
     wide = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     corners = _places(key, n, [r + 1 for r in room])
 
@@ -57,8 +57,8 @@ def crop(key: jax.Array, x: jax.Array, *, size: tuple[int, int] | None = None, p
 
 
 def cutout(key: jax.Array, x: jax.Array, *, size: int, value: float = 0.0) -> jax.Array:
-    """A square of size × size pixels of each image of x [n h w c] set to a value, its middle at a random pixel, so that
-    part of it may lie outside   [DeVries & Taylor 2017]"""
+    """A square of size × size pixels in each image of x [n h w c] set to `value`. Its center is a random pixel, so
+    part of the square may lie outside   [DeVries & Taylor 2017]"""
     _images("cutout", x)
     if not _is_count(size, 1):
         raise ValueError(f"the size of cutout must be a whole number of pixels above 0; got {size!r}")
@@ -70,7 +70,7 @@ def mixup(key: jax.Array, x: jax.Array, y: jax.Array, *, alpha: float = 0.2,
           classes: int | None = None) -> tuple[jax.Array, jax.Array]:
     """x′ = λx + (1 − λ)x̃,   y′ = λy + (1 − λ)ỹ,   λ ~ Beta(α, α) for each example   [Zhang et al. 2018]
 
-    x̃, ỹ are the examples in another order. x [n ...] real; y [n ...] real, or integer labels [n] with classes=k, which
+    x̃, ỹ are the examples in a random order. x [n ...] real; y [n ...] real, or integer labels [n] with classes=k, which
     become distributions [n k].
     """
     y = _targets("mixup", x, y, alpha, classes)
@@ -83,8 +83,10 @@ def mixup(key: jax.Array, x: jax.Array, y: jax.Array, *, alpha: float = 0.2,
 
 def cutmix(key: jax.Array, x: jax.Array, y: jax.Array, *, alpha: float = 1.0,
            classes: int | None = None) -> tuple[jax.Array, jax.Array]:
-    """A rectangle of each image replaced by that of another, of the area 1 − λ, λ ~ Beta(α, α), and of its shape; its
-    middle is a random pixel. y′ = λ′y + (1 − λ′)ỹ, λ′ the part of the image that is left   [Yun et al. 2019]
+    """A rectangle of each image replaced by the same rectangle of another: its area is 1 − λ of the image, λ ~ Beta(α, α),
+    its center a random pixel. y′ = λ′y + (1 − λ′)ỹ, λ′ the fraction of the image that remains   [Yun et al. 2019]
+
+    The rectangle has the image's aspect ratio.
 
     x [n h w c]; y as in mixup.
     """
@@ -101,7 +103,7 @@ def cutmix(key: jax.Array, x: jax.Array, y: jax.Array, *, alpha: float = 1.0,
 
 
 def _places(key, n, below):
-    """[n 2]: two whole numbers for each example, each from 0 up to its bound."""
+    """[n 2]: two random integers for each example, each in [0, bound)."""
     return jnp.stack([random.randint(own, (n,), 0, bound, "int32") for own, bound in zip(random.split(key), below, strict=True)], -1)
 
 
@@ -118,17 +120,17 @@ def _mixed(share, a, b):
 
 
 def _targets(name, x, y, alpha, classes):
-    """y as real numbers, of each example one."""
+    """y as real numbers, one entry per example."""
     if isinstance(alpha, int | float) and not alpha > 0:
-        raise ValueError(f"the alpha of {name} must be above 0; got {alpha!r}: without {name} no batch is mixed")
+        raise ValueError(f"the alpha of {name} must be above 0; got {alpha!r}; to mix nothing, leave {name} out")
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"{name} mixes real numbers; got x {x.dtype}: write x.astype(jnp.float32)")
+        raise TypeError(f"x of {name} must be floating point; got {x.dtype}; write x.astype(jnp.float32)")
     if jnp.issubdtype(y.dtype, jnp.integer):
         if classes is None:
-            raise ValueError(f"{name} makes distributions of integer labels, and must know how many classes there are: write classes=10")
+            raise ValueError(f"{name} turns integer labels into distributions and must know the number of classes; write classes=10")
         y = jax.nn.one_hot(y, classes, dtype=x.dtype)
     if y.ndim == 0 or y.shape[0] != x.shape[0]:
-        raise ValueError(f"{name} takes x and y of as many examples; got {list(x.shape)} and {list(y.shape)}")
+        raise ValueError(f"x and y of {name} must have equally many examples; got {list(x.shape)} and {list(y.shape)}")
     return y
 
 
@@ -138,4 +140,4 @@ def _is_count(n, least):
 
 def _images(name, x):
     if jnp.ndim(x) != 4:
-        raise ValueError(f"{name} takes images [n h w c]; got {list(jnp.shape(x))}: of gray images write x[..., None]")
+        raise ValueError(f"{name} takes images [n h w c]; got {list(jnp.shape(x))}; for grayscale images write x[..., None]")

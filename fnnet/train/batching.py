@@ -1,4 +1,4 @@
-"""Which rows make which batch."""
+"""Which rows go into which batch."""
 
 import math
 
@@ -7,20 +7,20 @@ import jax.numpy as jnp
 
 
 def order(run, data, batch_size, shuffle):
-    """The rows of each batch of the epoch that starts at this state, [batches batch_size]."""
+    """The rows of each batch in the epoch that starts at this state, [batches batch_size]."""
     return rows_in_order(run.key, run.step, jax.tree.leaves(data)[0].shape[0], batch_size, shuffle)
 
 
 def rows_in_order(key, step, n, batch_size, shuffle):
-    """The same, of `n` examples, in the epoch that starts at this step."""
+    """The same for `n` examples in the epoch that starts at this step."""
     key = jax.random.fold_in(jax.random.fold_in(key, 0xFFFFFFFF), step)     # no step has that number
     rows = permutation(key, n) if shuffle else jnp.arange(n)
     return rows[:n // batch_size * batch_size].reshape(-1, batch_size)
 
 
 def permutation(key, n):
-    """The numbers 0 … n − 1 in random order, as jax.random.permutation: by sorting random bits, as often as makes ties too rare to
-    matter (3 log₂ n bits). Here the number is carried in the low bits of what is sorted, which sorts ten times as fast on a CPU.
+    """The numbers 0 … n − 1 in random order, by sorting random bits as jax.random.permutation does, in enough rounds that ties are too
+    rare to matter (3 log₂ n bits). Here the low bits of the sorted keys carry the numbers, which is ten times as fast on a CPU.
     """
     low = max(1, (n - 1).bit_length())
     rounds = -(-3 * low // (32 - low))
@@ -35,7 +35,7 @@ def permutation(key, n):
 
 
 def rows_of(data, rows):
-    """On an Explicit mesh each batch is spread over the devices as the data are."""
+    """The rows of each array. On an Explicit mesh each batch is sharded as the data are."""
     def take(a):
         spread = jax.typeof(a).sharding
         over = [None] * (rows.ndim - 1) + list(spread.spec)
@@ -44,8 +44,8 @@ def rows_of(data, rows):
 
 
 def part_of(data, start, stop):
-    """The rows from `start` to `stop`. On an Explicit mesh they are spread over the devices as the data are, where they go into as
-    many equal parts; else each device has them all."""
+    """The rows from `start` to `stop`. On an Explicit mesh they are sharded as the data are where they divide evenly among the
+    devices; otherwise each device has all of them."""
     def take(a):
         spread = jax.typeof(a).sharding
         if not any(spread.spec):
@@ -58,7 +58,7 @@ def part_of(data, start, stop):
 
 
 def parts_of(batch):
-    """x, y, [weights] or []: of (x, y), (x, y, weights), or a dictionary of those names."""
+    """x, y, [weights] or [] from (x, y), (x, y, weights), or a dictionary with those names."""
     if isinstance(batch, dict) and {"x", "y"} <= set(batch) <= {"x", "y", "weights"}:
         return batch["x"], batch["y"], [batch["weights"]] if "weights" in batch else []
     if isinstance(batch, tuple | list) and len(batch) in (2, 3) and all(hasattr(a, "dtype") for a in jax.tree.leaves(batch[1])):
@@ -69,7 +69,7 @@ def parts_of(batch):
 
 
 def weights_of(batch):
-    """The weights of a batch, or None where it has none or is of another form."""
+    """The weights of a batch; None where it has none or has another form."""
     if isinstance(batch, dict):
         return batch.get("weights")
     return batch[2] if isinstance(batch, tuple | list) and len(batch) == 3 else None
@@ -82,14 +82,14 @@ def is_arrays(data):
 
 def check_data(data, batch_size=1):
     if hasattr(data, "__next__"):
-        raise TypeError(f"data are arrays with one leading axis of examples, and were given as an iterator, {data!r}")
+        raise TypeError(f"data must be arrays with one leading axis of examples; got an iterator, {data!r}")
     sizes = {jax.tree_util.keystr(path): leaf.shape[0] if getattr(leaf, "shape", ()) else None
              for path, leaf in jax.tree_util.tree_leaves_with_path(data)}
     if not sizes or len(set(sizes.values())) > 1 or None in sizes.values():
-        raise ValueError("data are arrays with one leading axis of examples, and were given with "
+        raise ValueError("data must be arrays with one leading axis of examples; got "
                          + ", ".join(f"{size} at data{path}" for path, size in sizes.items()))
     n = jax.tree.leaves(data)[0].shape[0]
     if n == 0:
-        raise ValueError("the data are empty: 0 examples")
+        raise ValueError("data must hold at least one example; got 0")
     if batch_size > n:
-        raise ValueError(f"the batch size {batch_size} is larger than the data, {n} examples: make_epoch(step, batch_size={n}) or less")
+        raise ValueError(f"the batch size must be at most the number of examples, {n}; got {batch_size}; write batch_size={n} or less")

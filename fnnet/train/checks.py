@@ -1,4 +1,4 @@
-"""Wrong things in wrong places, said before anything compiles: what was given, and what to write."""
+"""Errors about misplaced arguments, raised before anything compiles: what was given, and what to write."""
 
 import warnings
 
@@ -11,7 +11,7 @@ from fnnet.train.low_precision import DTYPES
 
 
 def check_run(run):
-    """A state of training, whose arrays are still there."""
+    """Checks that `run` is a state of training whose arrays have not been donated."""
     if hasattr(run, "history") and hasattr(run, "run"):
         raise TypeError("run must be a train.TrainState; got what fit returned: write result.run")
     if hasattr(run, "init") and hasattr(run, "apply"):
@@ -22,8 +22,8 @@ def check_run(run):
             "the pair that a step, an epoch or train.epochs returns: unpack it, run, metrics = epoch(run, data)" if pair
             else f"{type(run).__name__}: write run = train.init(net, optimizer, key, x)"))
     if any(isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and leaf.is_deleted() for leaf in jax.tree.leaves(run)):
-        raise ValueError("the arrays of this state were donated to the step that came after it (donate_argnums): go on with the state that "
-                         "the step returned, run, metrics = step(run, batch), or jit the step without donate_argnums")
+        raise ValueError("the arrays of this state were donated to a later step (donate_argnums): continue with the state that "
+                         "step returned, run, metrics = step(run, batch), or jit the step without donate_argnums")
 
 
 def check_epoch(epoch):
@@ -38,7 +38,7 @@ def check_epoch(epoch):
 
 def check_step(step):
     if inner(step, "step", "batch_size") is not None:
-        raise TypeError("make_epoch takes a step, (run, batch) -> run, metrics; got an epoch: give it to train.fit as it is")
+        raise TypeError("make_epoch takes a step, (run, batch) -> run, metrics; got an epoch: pass it to train.fit as is")
     if not callable(step) or (hasattr(step, "init") and hasattr(step, "apply")):
         raise TypeError(f"make_epoch takes a step, (run, batch) -> run, metrics; got {step!r}: write train.make_step(objective, optimizer)")
 
@@ -51,7 +51,7 @@ def check_parts(objective, optimizer):
 
 
 def check_kinds(data):
-    """Data as arrays of numbers in a tuple or dictionary, or batches of such."""
+    """Checks that data are arrays of numbers in a tuple or dictionary, or batches of these."""
     if hasattr(data, "shape") and hasattr(data, "dtype"):
         raise TypeError(f"data must be a tuple of arrays, (x, y), or an iterable of batches; got a single array {list(data.shape)}, "
                         "which would be read row by row: write (x, y)")
@@ -63,7 +63,7 @@ def check_kinds(data):
     for path, leaf in jax.tree_util.tree_leaves_with_path(data):
         name = f"data{jax.tree_util.keystr(path)}"
         if isinstance(leaf, str | bytes) or getattr(getattr(leaf, "dtype", None), "kind", "f") in "USO":
-            raise TypeError(f"{name} must hold numbers; got {getattr(leaf, 'dtype', type(leaf).__name__)}: for labels that are words write "
+            raise TypeError(f"{name} must hold numbers; got {getattr(leaf, 'dtype', type(leaf).__name__)}: for string labels write "
                             "classes, y = np.unique(y, return_inverse=True)")
     parts = list(data.values() if isinstance(data, dict) else data)
     if any(isinstance(part, list) and not any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(part)) for part in parts):
@@ -72,9 +72,9 @@ def check_kinds(data):
 
 
 def check_values(run, objective, data):
-    """Labels, targets and indices that the network and the loss do not take: found in all the data, before anything is compiled.
+    """Checks labels, targets and indices in all the data against the network and the loss, before anything is compiled.
 
-    A rule checks the values that it knows. So the objective is traced with parameters that are not known, and data that are.
+    A rule checks the values it can see. So the objective is traced with abstract parameters and concrete data.
     """
     if inner(objective, "net", "loss") is None:
         return
@@ -84,13 +84,13 @@ def check_values(run, objective, data):
     try:
         trace(data)
     except Exception as error:
-        if _fits_no_size(objective, run, data):         # a network of one batch size
+        if _fits_no_size(objective, run, data):         # a network for a single batch size
             return
         raise error from None
 
 
 def _fits_no_size(objective, run, data):
-    """Whether data of so many rows fail whatever their values are."""
+    """Whether data with this number of rows fail whatever their values."""
     try:
         jax.eval_shape(lambda run, data: objective(run.params, run.state, data, key=run.key, train=True), run, data)
     except Exception:
@@ -99,27 +99,27 @@ def _fits_no_size(objective, run, data):
 
 
 def check_rounding(params):
-    """Parameters of half precision, to which small steps add nothing."""
+    """Warns about half-precision parameters, in which small steps are rounded away."""
     half = sorted({str(leaf.dtype) for leaf in jax.tree.leaves(params) if str(leaf.dtype) in DTYPES})
     if half:
         warnings.warn(f"parameters are {' and '.join(half)}: steps of less than {float(jnp.finfo(half[0]).eps) / 2:.1g} of a parameter "
-                      "round to nothing, and training stalls. Keep them in float32 and write train.supervised(net, loss, "
+                      "are rounded away, and training stalls. Keep them in float32 and write train.supervised(net, loss, "
                       f'precision="{half[0]}"): parameters in float32, products in {half[0]}', stacklevel=3)
 
 
 def check_returned(returned):
-    """What an objective returned: loss, (state, metrics)."""
+    """Checks that an objective returned loss, (state, metrics)."""
     if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], tuple) and len(returned[1]) == 2
             and isinstance(returned[1][1], dict)):
         shape = getattr(returned, "shape", None)
         what = jax.tree.map(jnp.shape, returned) if shape is None else f"an array {list(shape)}"
-        raise TypeError("an objective must return loss, (state, metrics), metrics a dictionary; got "
+        raise TypeError("an objective must return loss, (state, metrics), where metrics is a dictionary; got "
                         f'{what}: write return loss, (state, {{"loss": loss}})')
     return returned
 
 
 def update(optimizer, grads, run, **extra):
-    """optimizer.update with those extra arguments that it takes; an error names a state that is another optimizer's."""
+    """optimizer.update with the extra arguments it accepts; an error points out a state that belongs to another optimizer."""
     try:
         updates, after = optimizer.update(grads, run.opt_state, run.params, **accepted(optimizer.update, extra))
     except Exception as error:
@@ -133,5 +133,5 @@ def update(optimizer, grads, run, **extra):
 
 
 def _another():
-    return ValueError("run.opt_state is the state of another optimizer than the step's: write run = train.init(net, optimizer, key, x) "
-                      "with this optimizer, or run = run._replace(opt_state=optimizer.init(run.params))")
+    return ValueError("run.opt_state must belong to the step's optimizer; got the state of another one: write run = train.init(net, "
+                      "optimizer, key, x) with this optimizer, or run = run._replace(opt_state=optimizer.init(run.params))")

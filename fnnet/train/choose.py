@@ -1,4 +1,4 @@
-"""Two questions before a long training: which learning rate, and would more examples help?"""
+"""Two questions before a long training run: which learning rate, and would more examples help?"""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from fnnet.trees import Data
 
 @shown
 class RangeTest(NamedTuple):
-    """The loss at each step of a training whose rate grows, smoothed, and the rate suggested."""
+    """The loss at each step of a training whose learning rate grows, the smoothed loss, and the suggested rate."""
     rates: np.ndarray
     losses: np.ndarray
     smooth: np.ndarray
@@ -24,7 +24,7 @@ class RangeTest(NamedTuple):
 
     def parts(self):
         return [f"learning rates from {self.rates[0]:.1e} to {self.rates[-1]:.1e} in {len(self.rates)} steps: the loss falls fastest at "
-                f"{self.suggestion:.1e}, is lowest at {self.rates[np.nanargmin(self.smooth)]:.1e}"]
+                f"{self.suggestion:.1e} and is lowest at {self.rates[np.nanargmin(self.smooth)]:.1e}"]
 
 
 def range_test(make: Callable[[Callable], tuple], data: Data, *, low: float = 1e-6, high: float = 10.0, steps: int = 200,
@@ -32,13 +32,13 @@ def range_test(make: Callable[[Callable], tuple], data: Data, *, low: float = 1e
     """The learning-rate range test: one short training whose rate grows from low to high by the same factor every step.   [Smith 2017]
 
     make(rate) -> run, step, where rate is a schedule: `optim.adam(rate)`. The suggestion is the rate at which the smoothed loss
-    falls fastest with log rate; above the rate of the lowest loss training gets unstable. Losses after the first that is not
-    finite, or 4 times the lowest, are NaN.
+    falls fastest with respect to log rate; above the rate with the lowest loss, training becomes unstable. Losses are NaN from the
+    first one that is not finite, or at which the smoothed loss exceeds 4 times its minimum.
     """
     if not 0 < low < high:
-        raise ValueError(f"a range test goes from a low rate above 0 to a higher one, and was given {low} and {high}")
+        raise ValueError(f"the rates of a range test must satisfy 0 < low < high; got low={low}, high={high}")
     if steps < 3:
-        raise ValueError(f"a range test takes at least 3 steps, and was given {steps}")
+        raise ValueError(f"the steps of a range test must be at least 3; got {steps}")
     check_data(data, batch_size)
     data = jax.tree.map(jnp.asarray, data)
     factor = (high / low) ** (1 / (steps - 1))
@@ -59,15 +59,15 @@ def range_test(make: Callable[[Callable], tuple], data: Data, *, low: float = 1e
         smooth[i] = value
     good = np.isfinite(smooth)
     if good.sum() < 3:
-        raise ValueError(f"the loss is not finite, or explodes, from the rate {rates[good.sum()]:.1e} on: begin lower, low={low / 1000:g}")
-    across = max(1, good.sum() // 6)            # a slope from step to step would be that of the minibatches' noise
+        raise ValueError(f"the loss is not finite, or explodes, from the rate {rates[good.sum()]:.1e} on: start lower, low={low / 1000:g}")
+    across = max(1, good.sum() // 6)            # a slope from step to step would measure minibatch noise
     fall = smooth[good][across:] - smooth[good][:-across]
     return RangeTest(rates, np.where(good, losses, np.nan), smooth, float(rates[np.argmin(fall) + across // 2]))
 
 
 @shown
 class SizeCurve(NamedTuple):
-    """The metric after training on the first m examples: on these, J_train, and on the validation data, J_validation."""
+    """The metric after training on the first m examples: J_train on these, J_validation on the validation data."""
     sizes: np.ndarray
     training: np.ndarray
     validation: np.ndarray
@@ -80,21 +80,21 @@ class SizeCurve(NamedTuple):
 
 def size_curve(make: Callable[[], tuple], data: Data, validation: Data, *, sizes: Iterable[int], steps: int = 500, batch_size: int = 32,
                metric: str = "loss") -> SizeCurve:
-    """J_train and J_validation against the number of examples m, for each m of `sizes` a training on the first m, all as one program.
+    """J_train and J_validation against the number of examples m: for each m in `sizes`, a training on the first m, all in one program.
 
-    make() -> run, step. Each takes as many steps, on minibatches drawn from its m examples; data are pairs (x, y), and the errors
-    are without dropout and penalty. Far apart and closing with m: variance, more examples help. Close and high: bias.
+    make() -> run, step. Each training takes `steps` steps on minibatches drawn from its m examples; data are pairs (x, y), and the
+    metrics are computed without dropout and penalty. A gap that closes as m grows is variance: more examples help. Close and high is bias.
     """
     check_data(data)
     check_data(validation)
     n = len(jax.tree.leaves(data)[0])
     sizes = np.asarray(sorted(sizes))
     if not sizes.size or sizes.dtype.kind not in "iu":
-        raise ValueError(f"the sizes are numbers of examples, sizes=(100, 1000), and were given as {sizes.tolist()}")
+        raise ValueError(f"sizes must be numbers of examples; got {sizes.tolist()}; write sizes=(100, 1000)")
     if sizes[0] < 1 or sizes[-1] > n:
-        raise ValueError(f"the sizes are from 1 to the {n} examples there are, and were given from {sizes[0]} to {sizes[-1]}")
+        raise ValueError(f"sizes must be between 1 and the number of examples, {n}; got {sizes[0]} to {sizes[-1]}")
     if len(data) != 2:
-        raise ValueError(f"the data of a size curve are pairs (x, y), and were given as {len(data)} arrays")
+        raise ValueError(f"the data of a size curve must be a pair (x, y); got {len(data)} arrays")
     data, validation = jax.tree.map(jnp.asarray, (tuple(data), tuple(validation)))
 
     def one(m, data, validation):
@@ -103,13 +103,13 @@ def size_curve(make: Callable[[], tuple], data: Data, validation: Data, *, sizes
         mine = (jnp.arange(n, dtype=m.dtype) < m).astype(float)
         found = [objective(run.params, run.state, part, train=False)[1][1] for part in ((*data, mine), validation)]
         if metric not in found[0]:
-            raise ValueError(f"there is no metric {metric!r}: the metrics are {', '.join(found[0])}")
+            raise ValueError(f"metric must be one of {', '.join(found[0])}; got {metric!r}")
         return [value_of(metrics[metric]) for metrics in found]
     training, held_out = jax.jit(jax.vmap(one, (0, None, None)))(jnp.asarray(sizes, jnp.int32), data, validation)
     return SizeCurve(sizes, np.asarray(training), np.asarray(held_out), metric)
 
 
 def _draw(run, batch_size, m):
-    """The rows of a minibatch drawn from the first m examples, each anew."""
+    """The rows of a minibatch drawn from the first m examples with replacement."""
     key = jax.random.fold_in(jax.random.fold_in(run.key, 0xFFFFFFFF), run.step)
     return jax.random.randint(key, (batch_size,), 0, m)

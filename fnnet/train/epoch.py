@@ -16,13 +16,13 @@ from fnnet.train.loading import walk
 from fnnet.train.metrics import over_steps
 from fnnet.trees import Batch
 
-LOOPED = 8              # from so many steps on a scan stays a loop, whose results are its parts' bit for bit; fewer XLA may unroll
-COPIED = 2**22          # data of at most so many bytes, which a cache holds, are put in order for the whole epoch at once
+LOOPED = 8              # a scan of this many steps stays a loop, bit-identical to its parts; XLA may unroll a shorter one
+COPIED = 2**22          # data of at most this many bytes, which fit in a cache, are reordered once for the whole epoch
 
 
 @dataclass(frozen=True, eq=False)
 class Epoch(Frozen):
-    """(run, data) -> run, metrics: every example once, in batches. Any function of this form stands in its place."""
+    """(run, data) -> run, metrics: every example once, in batches. Any function with this signature can replace it."""
     step: Callable
     batch_size: int = 128
     shuffle: bool = True
@@ -35,16 +35,17 @@ class Epoch(Frozen):
             data = jax.tree.map(jnp.asarray, data)
             traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((run, data)))
             if traced or jax.tree.leaves(data)[0].shape[0] // self.batch_size >= LOOPED:
-                return self._scanned(run, data)         # one program, and a traced one can be differentiated
+                return self._scanned(run, data)         # one program, which can be differentiated when traced
             rows = self.order(run, data)
             run, seen = self.part(run, data, rows, self.metrics_of(run, data), 0, len(rows))
             return run, self.means(seen)
-        run, seen = jax.tree.map(_own, run), []         # each state but the caller's is given up to the next step
+        run, seen = jax.tree.map(_own, run), []         # each state except the caller's is donated to the next step
         for batch in walk(data):
             run, metrics = self._one(run, jax.tree.map(jnp.asarray, batch))
             seen.append(metrics)
         if not seen:
-            raise ValueError("the data gave no batch: give arrays, a list, or a function that makes a new iterator for each epoch")
+            raise ValueError("the data must yield at least one batch; got none; pass arrays, a list, or a function that returns a new "
+                             "iterator for each epoch")
         return run, over_steps(jax.tree.map(lambda *m: jnp.stack(m), *seen))
 
     @functools.cached_property
@@ -66,7 +67,7 @@ class Epoch(Frozen):
         return scanned
 
     def order(self, run, data):
-        """The rows of each batch of the epoch that starts at this state, [batches batch_size]."""
+        """The rows of each batch in the epoch that starts at this state, [batches batch_size]."""
         return self._order(run.key, run.step, jax.tree.leaves(data)[0].shape[0])
 
     def metrics_of(self, run, data):
@@ -74,15 +75,15 @@ class Epoch(Frozen):
         return self._zeros(run, data)
 
     def part(self, run, data, rows, seen, start, stop):
-        """run, seen: after the steps from `start` to `stop` of an epoch in this order, their metrics written into `seen`.
+        """run, seen after the steps from `start` to `stop` of an epoch in this order, with their metrics written into `seen`.
 
-        One program for all parts, whose results are those of the whole epoch, bit for bit: of the scan where that stays a loop.
-        (Where it has few steps XLA unrolls it, and fuses otherwise.)
+        All parts share one program, whose results are bit-identical to those of the whole epoch where its scan stays a loop.
+        (XLA unrolls a scan of few steps and fuses it differently.)
         """
         return self._part(run, data, rows, seen, jnp.int32(start), jnp.int32(stop))
 
     def means(self, seen, start=0):
-        """The metrics of the epoch, those of its steps from `start` on."""
+        """The metrics of the epoch, over its steps from `start` on."""
         return _means(jax.tree.map(lambda m: m[start:], seen) if start else seen)
 
     @functools.cached_property
@@ -123,16 +124,16 @@ class Epoch(Frozen):
 
 
 def make_epoch(step: Callable[[Any, Batch], tuple[Any, Any]], batch_size: int = 128, *, shuffle: bool = True) -> Epoch:
-    """(run, data) -> run, metrics: every example once, in batches, as one compiled scan. Metrics are means over
-    all that counts in the epoch, of train.Mean, and over the steps where an objective of your own returns numbers.
+    """(run, data) -> run, metrics: every example once, in batches, as one compiled scan. A train.Mean is averaged over everything
+    it counts in the epoch, a plain number from a custom objective over the steps.
 
-    data is a tuple or dictionary of arrays with one leading axis of examples. They are shuffled anew by the run's key and step;
-    the examples that fill no batch at the end are left out, others each time. An iterable of batches, or a function that
-    returns one, is walked through with the same step, compiled by itself, each step in the memory of the one before:
-    `train.prefetch` prepares its batches ahead. The run that was given stays usable.
+    data is a tuple or dictionary of arrays with one leading axis of examples. They are reshuffled each epoch by the run's key and
+    step; the examples left over after the last full batch, different ones each time, are skipped. For an iterable of batches, or
+    a function that returns one, the step is compiled by itself and called for each batch, reusing the memory of the previous state;
+    `train.prefetch` prepares batches ahead. The run passed in stays usable.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"the batch size is a whole number above 0, and was given as {batch_size!r}")
+        raise ValueError(f"batch_size must be a whole number above 0; got {batch_size!r}")
     check_step(step)
     return Epoch(step, batch_size, shuffle)
 
@@ -145,5 +146,5 @@ _means = jax.jit(over_steps)
 
 
 def _own(leaf):
-    """A copy, whose memory may be given up."""
+    """A copy, whose memory may be donated."""
     return jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf

@@ -1,4 +1,4 @@
-"""Measuring a state on data it is not trained on."""
+"""Evaluating a state on held-out data."""
 
 import functools
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from fnnet.trees import Data
 
 @dataclass(frozen=True, eq=False)
 class Evaluate(Frozen):
-    """evaluate(run) -> {"valid_loss": …, …}, on data of its own, at the parameters that the optimizer says are to be evaluated."""
+    """evaluate(run) -> {"valid_loss": …, …}, on its own data, at the parameters that the optimizer declares for evaluation."""
     objective: Callable
     data: Any
     batch_size: int = 1024
@@ -38,9 +38,10 @@ class Evaluate(Frozen):
                 found[name] = found[name].merge(metric) if name in found else metric
             total += count
         if not found:
-            raise ValueError("the data to evaluate on gave no batch: give arrays, a list of batches, or a function that makes an iterator")
+            raise ValueError("the evaluation data must yield at least one batch; got none; pass arrays, a list of batches, or a function "
+                             "that returns an iterator")
         if not total or ("loss" in found and not found["loss"].count):
-            raise ValueError("all weights are 0, or all labels ignored: there is nothing to evaluate on")
+            raise ValueError("nothing to evaluate: all weights are 0, or all labels are ignored")
         return {self.prefix + name: number(name, metric.value) for name, metric in found.items()}
 
     def _batches(self):
@@ -59,15 +60,15 @@ class Evaluate(Frozen):
 def make_evaluate(objective: Callable[..., Any], data: Data, *, batch_size: int = 1024, prefix: str = "valid_") -> Evaluate:
     """evaluate(run) -> {"valid_loss": …, …}: the metrics of the objective, train=False, over all examples.
 
-    A moving average of the parameters, or the x of a schedule-free method, is evaluated in place of the parameters that are
-    trained: see `optim.evaluation_params`. In batches, the last of which may be smaller; the result is that of one batch.
-    Metrics that a user-defined objective returns as plain numbers count by the size of their batch, or by its weights
-    where data are (x, y, weights). data may also be an iterable of batches, or a function that returns one.
+    A moving average of the parameters, or the x of a schedule-free method, is evaluated in place of the trained parameters:
+    see `optim.evaluation_params`. Evaluates in batches, the last of which may be smaller; the result is as for a single batch.
+    Plain numbers returned by a user-defined objective are weighted by the size of their batch, or by the sum of its weights
+    if data are (x, y, weights). data may also be an iterable of batches, or a function that returns one.
     """
     check_kinds(data)
     if hasattr(data, "__next__"):
-        raise TypeError(f"make_evaluate takes data to be walked through each time; got an iterator, {data!r}, which is used up "
-                        "after once: write the function that makes it, or a list of batches")
+        raise TypeError(f"the data of make_evaluate must be reusable; got an iterator, {data!r}, which is exhausted after one "
+                        "pass: pass the function that makes it, or a list of batches")
     if is_arrays(data):
         check_data(data)
         data = jax.tree.map(jnp.asarray, data)
@@ -75,12 +76,12 @@ def make_evaluate(objective: Callable[..., Any], data: Data, *, batch_size: int 
         raise TypeError(f"make_evaluate takes an objective; got {objective!r}: write "
                         "train.make_evaluate(train.supervised(net, loss), data)")
     if not batch_size >= 1:
-        raise ValueError(f"the batch size is a whole number above 0, and was given as {batch_size}")
+        raise ValueError(f"batch_size must be a whole number above 0; got {batch_size}")
     return Evaluate(objective, data, batch_size, prefix)
 
 
 def _summed(name, metric, count):
-    """A metric of one batch, to be added to those of others; a plain number stands for as many examples as the batch counts."""
+    """A metric of one batch in summable form; a plain number counts as `count` examples."""
     if isinstance(metric, Mean):
         return Mean(np.float64(metric.total), np.float64(metric.count))
     return metric if isinstance(metric, Collected) else Mean(number(name, metric) * count, count)

@@ -1,4 +1,4 @@
-"""The loop over epochs: a generator for a loop of your own, and fit for the usual one."""
+"""The loop over epochs: a generator for custom loops, and fit for the usual one."""
 
 import contextlib
 import itertools
@@ -24,7 +24,7 @@ from fnnet.trees import Data
 
 @shown
 class Fit(NamedTuple):
-    """What training gave: the best state where something is monitored (else the last), a dictionary for each epoch, and why it ended."""
+    """The result of training: the best state if something is monitored (else the last), a dictionary per epoch, and why it ended."""
     run: TrainState
     history: list[dict[str, Any]]
     stopped: str
@@ -44,17 +44,17 @@ def _short(value):
 def epochs(run: TrainState, epoch: Callable[..., tuple[TrainState, Any]], data: Data, *,
            evaluate: Callable[[TrainState], Mapping[str, Any]] | None = None,
            epochs: int | None = None) -> Iterator[tuple[TrainState, dict[str, Any]]]:
-    """A generator of (run, log) after each epoch, without end unless `epochs` is given: leave the loop when you like.
+    """A generator of (run, log) after each epoch, endless unless `epochs` is given: break out of the loop at any time.
 
-    log holds epoch, step, the metrics of training and those that evaluate(run) returns, as Python numbers; a metric that is a tree,
-    as diagnostics.inside makes one, stays one. Where a metric of training or a parameter is not finite it stops with a
-    FloatingPointError that names the step and the layer; what evaluate returns may be NaN, which is the worst.
+    log holds epoch, step, the training metrics and those that evaluate(run) returns, as Python numbers; a metric that is a tree,
+    such as that of diagnostics.inside, remains one. If a training metric or a parameter is not finite, a FloatingPointError names
+    the step and the layer; values that evaluate returns may be NaN, which ranks as the worst.
     """
     if evaluate is not None and not callable(evaluate):
-        raise TypeError(f"evaluate is a function run -> dictionary, train.make_evaluate(objective, data), and was given as {evaluate!r}")
+        raise TypeError(f"evaluate must be a function run -> dictionary; got {evaluate!r}; write train.make_evaluate(objective, data)")
     check_run(run)
     check_epoch(epoch)
-    parts = inner(epoch, "step", "batch_size")          # None of a user-defined epoch
+    parts = inner(epoch, "step", "batch_size")          # None for a user-defined epoch
     objective = objective_of(getattr(parts, "step", None))
     if parts is not None:
         check_kinds(data)
@@ -70,7 +70,7 @@ def epochs(run: TrainState, epoch: Callable[..., tuple[TrainState, Any]], data: 
                    for name, value in metrics.items()}
         if not_finite(run, metrics):
             raise FloatingPointError(explain(before, epoch, data))
-        del before                                      # the memory of a state that nobody holds
+        del before                                      # frees the state's memory
         log = {"epoch": i, "step": int(run.step), **metrics}
         if evaluate is not None:
             log |= {name: number(name, value) for name, value in evaluate(run).items()}
@@ -78,7 +78,7 @@ def epochs(run: TrainState, epoch: Callable[..., tuple[TrainState, Any]], data: 
 
 
 def _checked(run, objective, batches):
-    """The batches, the first of them checked before anything is compiled for it."""
+    """The batches; the first one is checked before anything is compiled for it."""
     for i, batch in enumerate(walk(batches)):
         if i == 0:
             check_values(run, objective, batch)
@@ -93,28 +93,28 @@ def fit(run: TrainState, epoch: Callable[..., tuple[TrainState, Any]], data: Dat
         progress: bool = False) -> Fit:
     """Trains for `epochs`, or until the quantity `monitor` of the log has not improved for `patience` epochs.
 
-    monitor is "valid_loss" by default where evaluate gives it. mode is "min" or "max"; by default "max" for a name with
-    "accuracy" in it, else "min". An improvement is one by more than min_delta. progress=True shows a bar (tqdm). on_epoch is a
-    function f(run, log), or several, called after each epoch: `train.jsonl(path)` and `train.tensorboard(folder)` keep the log.
+    monitor defaults to "valid_loss" if evaluate returns it. mode is "min" or "max"; it defaults to "max" for a name that contains
+    "accuracy", else to "min". Only a change by more than min_delta counts as an improvement. progress=True shows a progress bar
+    (tqdm). on_epoch is a function f(run, log), or several, called after each epoch: `train.jsonl(path)` and
+    `train.tensorboard(folder)` write the log.
 
     data is a tuple or dictionary of arrays, an iterable of batches, or a function that returns one for each epoch.
 
-    checkpoint is a folder, local or mounted, in which the training is saved (Orbax), in the background; the same call
-    resumes what is there, bit for bit. A warning names settings and data that are not what they were, and a damaged
-    checkpoint, which is passed over for the one before. checkpoint_every says when: 5 or "5 epochs", "500 steps",
-    "10 minutes"; by default after each epoch, less often where saving would take more than a tenth of the time. Steps and
-    minutes also count inside an epoch over arrays, not over an iterable. SIGTERM and Ctrl-C save before they end the
-    training; a second one ends it at once.
+    checkpoint is a folder, local or mounted, in which the training is saved (Orbax) in the background; the same call
+    resumes from it, bit for bit. A warning names settings and data that have changed, and a damaged checkpoint, in place
+    of which the previous one is used. checkpoint_every sets how often: 5 or "5 epochs", "500 steps", "10 minutes"; by default
+    after each epoch, less often if saving would take more than a tenth of the time. Steps and minutes also count inside an
+    epoch over arrays, but not over an iterable. SIGTERM and Ctrl-C save before they end the training; a second one ends it
+    immediately.
     """
     if mode not in (None, "min", "max"):
-        raise ValueError(f'mode is "min" or "max", and was given as {mode!r}')
+        raise ValueError(f'mode must be "min" or "max"; got {mode!r}')
     if patience is not None and not patience >= 1:
-        raise ValueError("patience is the number of epochs without improvement after which to stop, at least 1, and was given as "
-                         f"{patience}")
+        raise ValueError(f"patience, the number of epochs without improvement after which to stop, must be at least 1; got {patience}")
     if checkpoint_every is not None and checkpoint is None:
         raise ValueError(f'checkpoint_every={checkpoint_every!r} needs a folder to save in: write checkpoint="runs/a"')
     if hasattr(data, "__next__") and epochs > 1:
-        raise TypeError(f"data must last for epochs={epochs}; got an iterator, {data!r}, which is used up after one: write the "
+        raise TypeError(f"data must last for epochs={epochs}; got an iterator, {data!r}, which is exhausted after one: pass the "
                         "function that makes it, train.fit(run, epoch, lambda: batches(x, y)), or a list of batches")
     monitored = _Monitor(monitor or ("valid_loss" if patience is not None else None), mode, min_delta, evaluate is not None)
     hooks = (on_epoch,) if callable(on_epoch) else tuple(on_epoch)
@@ -131,8 +131,8 @@ def _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, hooks,
         best = keeper.best = _best_of(saved, monitored)
     done, bar = len(history), _bar(epochs, len(history)) if progress else None
     if epochs < done:
-        warnings.warn(f"{saved.path} holds {done} epochs, and epochs={epochs}: nothing is trained, the state is the one after "
-                      f"{done}", stacklevel=3)
+        warnings.warn(f"{saved.path} already holds {done} epochs, more than epochs={epochs}: nothing is trained, and the state is "
+                      f"that after epoch {done}", stacklevel=3)
 
     def waited():
         return patience is not None and best is not None and history[-1]["epoch"] - best[1]["epoch"] >= patience
@@ -140,7 +140,7 @@ def _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, hooks,
         for last, log in _epochs(last, keeper or epoch, data, evaluate=evaluate, epochs=0 if waited() else max(0, epochs - done)):
             history.append(log | {"epoch": done + log["epoch"]})
             if best is not None and monitored.of(history[-1]) is None:
-                best = None                             # what was monitored before resuming no longer is
+                best = None                             # the quantity monitored before resuming is monitored no longer
             if monitored.improves(history[-1], best):
                 best = last, history[-1]
             if bar is not None:
@@ -167,11 +167,11 @@ def _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, hooks,
 
 
 def _best_of(saved, monitored):
-    """The best state and its log: the saved one if the same is monitored as then; else the best of those that were saved."""
+    """The best state and its log: the saved one if the same quantity is monitored; else the best among the saved states."""
     history = [log for log in saved.log["history"] if monitored.of(log) in log]
     if not history:
-        return None                                     # what is monitored is not known of these epochs
-    if "best_epoch" not in saved.log:                   # the first format, in which the best state is always stored
+        return None                                     # these epochs do not have the monitored quantity
+    if "best_epoch" not in saved.log:                   # format 1, in which the best state is always stored
         best = None
         for log in history:
             best = (saved.best, log) if monitored.improves(log, best) else best
@@ -191,7 +191,7 @@ def _best_of(saved, monitored):
 
 
 class _Monitor(NamedTuple):
-    """Which quantity of a log decides, and when it is better than before."""
+    """Which quantity of a log is monitored, and what counts as an improvement."""
     name: str | None
     mode: str | None
     min_delta: float
@@ -211,20 +211,20 @@ class _Monitor(NamedTuple):
         if name is None:
             return False
         if name not in log:
-            raise ValueError(f"there is no {name!r} to monitor: the log has {', '.join(log)}"
-                             + ("" if self.evaluated else "; for validation give evaluate=train.make_evaluate(objective, data)"))
+            raise ValueError(f"monitor must be one of {', '.join(log)}; got {name!r}"
+                             + ("" if self.evaluated else "; for validation write evaluate=train.make_evaluate(objective, data)"))
         sign = -1 if self._mode(name) == "max" else 1
-        if best is None or math.isnan(best[1][name]):       # NaN is the worst
+        if best is None or math.isnan(best[1][name]):       # NaN ranks as the worst
             return best is None or not math.isnan(log[name])
         return sign * log[name] < sign * best[1][name] - self.min_delta
 
 
-_epochs = epochs            # fit has an argument of that name
+_epochs = epochs            # fit has an argument with this name
 
 
 def _bar(total, done):
     try:
         from tqdm.auto import tqdm
     except ImportError:
-        raise ImportError("progress=True shows a bar with tqdm, which is not installed: pip install 'fnnet[progress]'") from None
+        raise ImportError("progress=True needs tqdm, which is not installed: pip install 'fnnet[progress]'") from None
     return tqdm(total=total, initial=done, unit="epoch", dynamic_ncols=True)

@@ -1,4 +1,4 @@
-"""Batches from iterables: a new walk for each epoch, prepared ahead of the step."""
+"""Batches from iterables: a new pass for each epoch, prepared ahead of the step."""
 
 import queue
 import threading
@@ -11,18 +11,18 @@ import jax.numpy as jnp
 
 from fnnet.objects import Frozen
 
-END = object()          # what the thread puts after the last batch
+END = object()          # the thread puts this after the last batch
 
 
 def walk(data: Any) -> Iterable:
-    """The batches of one epoch: of a function, what it returns now."""
+    """The batches of one epoch; a function is called to get them."""
     made: Any = data() if callable(data) and not hasattr(data, "__iter__") else data
     return made
 
 
 @dataclass(frozen=True, eq=False)
 class Prefetched(Frozen):
-    """Batches of an iterable on the device, `size` of them ahead of the one in use. Each walk is a new one."""
+    """Batches of an iterable on the device, up to `size` of them ahead of the one in use. Each iteration starts a new pass."""
     data: Iterable | Callable[[], Iterable]
     size: int = 2
 
@@ -43,7 +43,7 @@ class Prefetched(Frozen):
                         return
                     put((jax.tree.map(jnp.asarray, batch), None))
                 put((END, None))
-            except BaseException as error:              # raised where the batch is asked for
+            except BaseException as error:              # raised in the consumer
                 put((END, error))
         thread = threading.Thread(target=work, name="fnnet-prefetch", daemon=True)
         thread.start()
@@ -55,23 +55,23 @@ class Prefetched(Frozen):
                 if batch is END:
                     return
                 yield batch
-        finally:                                        # also where the walk is left early
+        finally:                                        # also when the pass is abandoned early
             stop.set()
             thread.join()
 
 
 def prefetch(data: Iterable | Callable[[], Iterable], size: int = 2) -> Prefetched:
-    """Prepares batches in a thread while the step before runs: `train.fit(run, epoch, train.prefetch(loader))`.
+    """Prepares batches in a thread while the previous step runs: `train.fit(run, epoch, train.prefetch(loader))`.
 
-    data is an iterable of batches, or a function that returns one: a generator function, for instance. At most `size`
-    batches wait on the device. An error in the loader is raised where its batch would have come.
+    data is an iterable of batches, or a function that returns one, such as a generator function. At most `size`
+    batches wait on the device. An error in the loader is raised in place of its batch.
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"size must be a whole number ≥ 1, of batches; got {size!r}")
+        raise ValueError(f"size must be a whole number of batches ≥ 1; got {size!r}")
     if hasattr(data, "__next__"):
-        raise TypeError(f"prefetch takes what can be walked through once an epoch; got an iterator, {data!r}: write the function "
+        raise TypeError(f"the data of prefetch must be reusable in each epoch; got an iterator, {data!r}: pass the function "
                         "that makes it, train.prefetch(lambda: batches(x, y))")
     if isinstance(data, tuple | dict) or not (callable(data) or hasattr(data, "__iter__")):
-        raise TypeError(f"prefetch takes an iterable of batches, or a function that returns one; got {type(data).__name__}: arrays "
-                        "(x, y) are given to fit as they are")
+        raise TypeError(f"prefetch takes an iterable of batches, or a function that returns one; got {type(data).__name__}: pass "
+                        "arrays (x, y) to fit directly")
     return Prefetched(data, size)

@@ -1,11 +1,11 @@
-"""Half precision where it is fast, float32 where it matters: products in the compute dtype; parameters, sums, losses in float32."""
+"""Half precision where it is fast, float32 where it matters: products in the compute dtype; parameters, sums and losses in float32."""
 
 import jax
 import jax.numpy as jnp
 
 DTYPES = {"bfloat16": jnp.bfloat16, "float16": jnp.float16}
-FIRST, LARGEST = 2.0**15, 2.0**24       # of the loss scale; float16 ends at 2¹⁶
-GROWTH = 2000                           # steps after which the scale is doubled, to be halved again where that was too much
+FIRST, LARGEST = 2.0**15, 2.0**24       # of the loss scale; float16 overflows at 2¹⁶
+GROWTH = 2000                           # steps after which the scale is doubled; it is halved again if that was too much
 
 
 def check_precision(precision):
@@ -14,19 +14,19 @@ def check_precision(precision):
 
 
 def narrowed(tree, precision):
-    """The real arrays of a tree in the compute dtype."""
+    """The tree with its real arrays in the compute dtype."""
     return jax.tree.map(lambda a: a.astype(DTYPES[precision]) if _real(a) else a, tree)
 
 
 def widened(tree, params):
-    """The real arrays of a tree, of half precision, in the dtype of the parameters, at least float32."""
+    """The tree with its half-precision arrays in the dtype of the parameters, at least float32."""
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(params) if _real(leaf)]
     dtype = jnp.result_type(jnp.float32, *dtypes) if not dtypes else max((*dtypes, jnp.dtype(jnp.float32)), key=lambda d: d.itemsize)
     return jax.tree.map(lambda a: a.astype(dtype) if _real(a) else a, tree)
 
 
 def like(tree, before):
-    """The state after an application in the dtypes of the one before it, where they have the same structure."""
+    """The state after an application in the dtypes of the state before it, if they have the same structure."""
     if jax.tree.structure(tree) != jax.tree.structure(before):
         return tree
     return jax.tree.map(lambda a, b: a.astype(b.dtype) if _real(a) and _real(b) else a, tree, before)
@@ -39,7 +39,7 @@ def unscaled(grads, scale):
 
 
 def next_scale(scale, finite, step):
-    """Half of it after a step that was skipped; twice it every GROWTH steps."""
+    """Half the scale after a skipped step; twice the scale every GROWTH steps."""
     grown = jnp.where((step + 1) % GROWTH == 0, jnp.minimum(2 * scale, LARGEST), scale)
     return jnp.where(finite, grown, jnp.maximum(scale / 2, 1)).astype(scale.dtype)
 

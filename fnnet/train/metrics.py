@@ -1,4 +1,4 @@
-"""Metrics are sums and counts, added over steps, batches and devices and divided once: never means of means."""
+"""Metrics are sums and counts, added over steps, batches and devices and divided once at the end: never means of means."""
 
 import functools
 import inspect
@@ -12,23 +12,23 @@ import numpy as np
 
 from fnnet.objects import Frozen, inner
 
-UNALIGNED = ("ctc",)        # losses whose labels say what comes and not where: no position has a label
-PROBED = 1024               # up to how many classes a loss is asked which labels it ignores, at one row of scores for each
+UNALIGNED = ("ctc",)        # losses whose labels give the order but not the positions: no position has a label
+PROBED = 1024               # largest number of classes for which a loss is probed for ignored labels, with one row of scores each
 
 
 @functools.partial(jax.tree_util.register_dataclass, meta_fields=[], data_fields=["total", "count"])
 @dataclass(frozen=True)
 class Mean:
-    """total / count, to be added to others total to total and count to count. NaN where nothing was counted.
+    """total / count; merging adds totals and counts separately. NaN if nothing was counted.
 
-    It reads as a number: float(m), f"{m:.3f}", m < 1, m - other, np.asarray(m).
+    It behaves like a number: float(m), f"{m:.3f}", m < 1, m - other, np.asarray(m).
     """
     total: Any
     count: Any
 
     @property
     def value(self):
-        with np.errstate(invalid="ignore"):         # where they are NumPy's
+        with np.errstate(invalid="ignore"):         # for NumPy scalars
             return self.total / self.count
 
     def merge(self, other):
@@ -84,9 +84,9 @@ class Mean:
 
 @dataclass(frozen=True, eq=False)
 class OverAll(Frozen):
-    """A metric that is no mean of its batches (R², AUC, F1): f(prediction, y) or f(prediction, y, weights) of all examples at once.
+    """A metric that is not a mean over batches (R², AUC, F1): f(prediction, y) or f(prediction, y, weights) of all examples at once.
 
-    Measured where a state is evaluated, in training left out: metrics={"auc": train.OverAll(auc)}.
+    Computed in evaluation, skipped in training: metrics={"auc": train.OverAll(auc)}.
     """
     f: Callable
 
@@ -97,7 +97,7 @@ class OverAll(Frozen):
 @functools.partial(jax.tree_util.register_dataclass, meta_fields=["name", "f"], data_fields=["given"])
 @dataclass(frozen=True)
 class Collected:
-    """What an OverAll metric is to be measured of: prediction, y and the weights, if any, of one batch."""
+    """The inputs of an OverAll metric: prediction, y and the weights, if any, of one batch."""
     name: str
     f: Callable
     given: tuple
@@ -120,7 +120,7 @@ def values(metrics):
 
 
 def over_steps(metrics):
-    """Of metrics stacked along the first axis, the means: of all that was counted, and of plain numbers over the steps."""
+    """The means of metrics stacked along the first axis: of a Mean over everything it counted, of plain numbers over the steps."""
     def mean(metric):
         return metric.total.sum(0) / metric.count.sum(0) if isinstance(metric, Mean) else metric.mean(0)
     return jax.tree.map(mean, metrics, is_leaf=lambda metric: isinstance(metric, Mean))
@@ -136,7 +136,7 @@ def number(name, value):
 def measure(metrics, loss, value, prediction, y, weights, train):
     """The metrics of a batch by name, from the value of the loss, the prediction, the targets, and (weights,) or ()."""
     rows = jnp.asarray(len(jax.tree.leaves(y)[0]), float) if not weights else weights[0].astype(float).sum()
-    counts = None                           # of each position that has a label: its weight
+    counts = None                           # the weight of each position that has a label
     if labelled(loss, prediction, y):
         counts = _counts(loss, prediction, y, *weights)
         rows = counts.sum()
@@ -152,12 +152,12 @@ def measure(metrics, loss, value, prediction, y, weights, train):
             got = Mean(*(jnp.asarray(_scalar(name, part)).astype(float) for part in got))
         elif jax.tree_util.all_leaves([got]):
             got = Mean(jnp.asarray(_scalar(name, got)).astype(float) * rows, rows)
-        measured[name] = got                # a Mean, or a tree, whose steps count alike
+        measured[name] = got                # a Mean, or a tree, whose steps count equally
     return measured
 
 
 def without_uncounted(x, y, loss, weights=None):
-    """x, with 0 in place of what is not finite in rows of weight 0 or of an ignored label: 0·NaN in the gradient of a weight is NaN."""
+    """x with 0 in place of non-finite values in rows with weight 0 or an ignored label: 0·NaN in the gradient of a weight is NaN."""
     ignored = ignored_labels(loss) if hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer) else None
     empty = [] if weights is None else [weights == 0]
     empty += [] if ignored is None else [y == ignored]
@@ -186,7 +186,7 @@ def labelled(loss, prediction, y):
 
 
 def _counts(loss, prediction, y, weights=None):
-    """The weight of each label, 0 where it is none of the classes or the loss ignores it."""
+    """The weight of each label; 0 where it is out of range or ignored by the loss."""
     k = prediction.shape[-1]
     keep = (y >= 0) & (y < k)
     ignored = ignored_labels(loss, prediction)
@@ -199,10 +199,10 @@ def _counts(loss, prediction, y, weights=None):
 
 
 def ignored_labels(loss, prediction=None):
-    """The label that a loss ignores, an integer; or [k] whether each is; None where that cannot be known or none is.
+    """The label that a loss ignores, an integer; or [k], whether each label is ignored; None where unknown or where none is.
 
-    A rule and functools.partial say it by their settings. Any other function is asked: equal scores never are the best ones, so
-    that where the derivative is 0 for every class the label has no part in the loss.
+    For a rule or a functools.partial, the settings say so. Any other function is probed: equal scores are never optimal, so if
+    the derivative is 0 for every class, the label does not contribute to the loss.
     """
     settings = {}
     while isinstance(loss, functools.partial):
@@ -220,7 +220,7 @@ def _ask(loss, ahead, k, dtype):
         try:
             slopes = jax.grad(lambda scores: loss(scores, labels).sum())(scores)
             ignored = np.asarray((slopes == 0).all(-1)).reshape(k)
-        except Exception:                   # a loss that wants other shapes, or closes over what is traced, cannot be asked
+        except Exception:                   # a loss that needs other shapes, or closes over tracers, cannot be probed
             return None
     return ignored if ignored.any() and not ignored.all() else None
 
@@ -234,7 +234,7 @@ def _call(name, metric, prediction, y, *weights):
         parameters = []
     places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(places) < 3 and not any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        raise TypeError(f"the batch has weights, and the metric {name!r} takes none, so that it would count every row alike: write "
+        raise TypeError(f"the batch has weights, but the metric {name!r} does not take them and would count every row equally: write "
                         f"def {name}(prediction, y, weights=None)")
     return metric(prediction, y, *weights)
 

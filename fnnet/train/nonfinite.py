@@ -1,5 +1,5 @@
-"""Where training left the numbers. The compiled epoch pays nothing for this: only after an epoch that went wrong is it walked
-through again, step by step from the state before it, until the first thing that is not finite."""
+"""Where training first produced NaN or infinity. The compiled epoch pays nothing for this: only after an epoch that failed is it
+replayed, step by step from the state before it, up to the first value that is not finite."""
 
 import math
 from collections.abc import Callable
@@ -15,13 +15,13 @@ from fnnet.train.metrics import Mean
 from fnnet.train.step import objective_of
 from fnnet.trees import Data
 
-SEEN = "loss and gradients"         # what a step that is looked into adds to its metrics
+SEEN = "loss and gradients"         # what an inspected step adds to its metrics
 
 
 def not_finite(run, metrics):
-    """The first parameter that is not finite, "params[0]['w']", or metric, "the metric 'loss'"; None where all are.
+    """The first non-finite parameter, "params[0]['w']", or metric, "the metric 'loss'"; None if all are finite.
 
-    Metrics are Python numbers, or trees, which are not looked at.
+    Metrics are Python numbers, or trees, which are not checked.
     """
     if not bool(all_finite(_params(run))):
         return f"params{jax.tree_util.keystr(_bad(_params(run))[0])}"
@@ -39,7 +39,7 @@ def explain(run: Any, epoch: Callable[..., Any], data: Data) -> str:
     parts = inner(epoch, "step", "batch_size", "shuffle")
     if hasattr(data, "__next__"):
         return (f"the loss or a parameter is not finite {began}; "
-                "data from an iterator cannot be walked through again: give a list of batches to learn which step and layer")
+                "data from an iterator cannot be replayed: pass a list of batches to learn which step and layer")
     if parts is None:
         after, metrics = epoch(run, data)
         return (f"{not_finite(after, _numbers(metrics)) or 'a parameter'} is not finite {began}; this epoch is user-defined: "
@@ -50,21 +50,21 @@ def explain(run: Any, epoch: Callable[..., Any], data: Data) -> str:
     else:
         batches = ((None, jax.tree.map(jnp.asarray, batch)) for batch in walk(data))
     for rows, batch in batches:
-        after, metrics = epoch(run, [batch])            # rather than the step: the epoch may be wrapped, by fnnet.autodiff for instance
+        after, metrics = epoch(run, [batch])            # not the step: the epoch may be wrapped, by fnnet.autodiff for instance
         if (bad := not_finite(after, _numbers(metrics))) and (said := _at_step(run, epoch, parts.step, batch, rows, bad)):
             return said
         run = after
-    return f"no example counts {began}: all weights are 0, or all labels ignored"
+    return f"no example counts {began}: all weights are 0, or all labels are ignored"
 
 
 def _at_step(run, epoch, step, batch, rows, bad):
-    """What went wrong in the step from this state, after which `bad` is not finite; None where it is a mean of no examples."""
+    """What went wrong in the step from this state, after which `bad` is not finite; None if it is a mean of no examples."""
     where = f"at step {int(run.step)}"
     if cause := _in_the_data(batch, rows):
         return f"the loss is not finite {where}: {cause}"
     objective, inside = objective_of(step), inner(step, "watched")
     net = getattr(inner(objective, "net"), "net", None)
-    if objective is not None:                           # not traced, so that a rule sees a wrong label
+    if objective is not None:                           # not traced, so that a rule can see a wrong label
         objective(run.params, run.state, batch, key=jax.random.fold_in(run.key, run.step), train=True)
     seen = None
     if inside is not None:
@@ -78,8 +78,8 @@ def _at_step(run, epoch, step, batch, rows, bad):
         return _in_the_network(net, run.params, loss, grads, where, _rows_at_fault(objective, run, batch, rows))
     if any(bad == f"the metric {name!r}" and bool(nothing) for name, nothing in empty.items()):
         return None
-    remedy = "lower the learning rate" if bad.startswith("params") else "look at its function"
-    return f"{bad} is not finite after step {int(run.step)}, where loss and gradients were: {remedy}"
+    remedy = "lower the learning rate" if bad.startswith("params") else "check the function that computes it"
+    return f"{bad} is not finite after step {int(run.step)}, although loss and gradients were: {remedy}"
 
 
 def _show(objective, run):
@@ -104,14 +104,14 @@ def _in_the_data(batch, rows):
 
 
 def _rows_at_fault(objective, run, batch, rows):
-    """The rows whose own loss is not finite, in words; "" where there are none, or all are, so that it is not the data."""
+    """A phrase naming the rows whose individual loss is not finite; "" for none or all of them, since then the data are not the cause."""
     if objective is None:
         return ""
     own = jax.jit(lambda row: objective(run.params, run.state, row, train=False)[0])
     n, weights = len(jax.tree.leaves(batch)[0]), weights_of(batch)
     try:
         losses = [float(own(jax.tree.map(lambda a, i=i: a[i:i + 1], batch))) for i in range(n)]
-    except Exception:                       # an objective of the whole batch alone
+    except Exception:                       # an objective that needs a whole batch
         return ""
     bad = [i for i in range(n) if not math.isfinite(losses[i]) and (weights is None or bool(jnp.any(weights[i] != 0)))]
     if not 0 < len(bad) < n:
@@ -121,22 +121,22 @@ def _rows_at_fault(objective, run, batch, rows):
 
 
 def _in_the_network(net, params, loss, grads, where, data):
-    """The last layer whose gradient is bad is the first one that the backward pass met."""
+    """The last layer with a bad gradient is the first one that the backward pass reached."""
     bad = _bad(grads)
-    what = "the loss is not finite" if not bool(jnp.isfinite(loss)) else "the loss is finite and a gradient is not"
+    what = "the loss is not finite" if not bool(jnp.isfinite(loss)) else "the loss is finite but a gradient is not"
     if not bad and data:
-        return f"{what} {where}: {data}; give it a weight of 0, or change it"
+        return f"{what} {where}: {data}; give it weight 0, or change it"
     if not bad:
-        return f"{what} {where}, all gradients are: look at the penalty and the metrics"
+        return f"{what} {where}, although all gradients are: check the penalty and the metrics"
     large = [path for path, leaf in jax.tree_util.tree_leaves_with_path(params) if _real(leaf) and float(jnp.abs(leaf).max()) > 1e6]
     path = bad[-1]
     hint = "; parameters have grown above 10⁶, so lower the learning rate or clip the gradients" if large else ""
-    return (f"{what} {where}: going backwards, params{jax.tree_util.keystr(path)}{_layer(net, path)} is the first whose gradient is not "
-            f"finite{hint}{data and f'; {data}'}")
+    return (f"{what} {where}: in the backward pass, params{jax.tree_util.keystr(path)}{_layer(net, path)} is the first whose gradient is "
+            f"not finite{hint}{data and f'; {data}'}")
 
 
 def _bad(tree):
-    """The paths of the arrays that are not finite."""
+    """The paths of arrays with values that are not finite."""
     return [path for path, leaf in jax.tree_util.tree_leaves_with_path(tree) if _real(leaf) and not bool(jnp.isfinite(leaf).all())]
 
 
@@ -145,7 +145,7 @@ def _layer(net, path):
 
 
 def _of(net, bad, params):
-    """The layer of a parameter that not_finite named."""
+    """The layer of a parameter named by not_finite."""
     paths = {f"params{jax.tree_util.keystr(path)}": path for path, _ in jax.tree_util.tree_leaves_with_path(params)}
     return _layer(net, paths[bad]) if bad in paths else ""
 

@@ -1,4 +1,4 @@
-"""What is minimized: a function of the parameters, the state and a batch, with the metrics beside it."""
+"""What is minimized: a function of the parameters, the state and a batch that also returns the metrics."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Objective(Frozen):
     """objective(params, state, batch, *, key, train) -> loss, (state, metrics), for a batch (x, y) or (x, y, weights), or a
     dictionary with these names.
 
-    Any callable of this form stands in its place; one with a field `net` lets errors name the layer.
+    Any callable with this signature can replace it; a field `net` lets errors name the layer.
     """
     net: Any
     loss: Callable
@@ -37,7 +37,7 @@ class Objective(Frozen):
         prediction, state = self._apply(params, state, x, key, train)
         value = self.loss(prediction, y, *weights)
         if jnp.ndim(value):
-            raise ValueError(f"the loss of a batch is one number, and was given as {list(jnp.shape(value))}: take its mean, "
+            raise ValueError(f"the loss of a batch must be one number; got shape {list(jnp.shape(value))}; take its mean: write "
                              "lambda prediction, y: loss(prediction, y).mean()")
         measured = measure(self.metrics, self.loss, value, prediction, y, weights, train)
         if self.penalty is not None:
@@ -55,7 +55,7 @@ class Objective(Frozen):
 
 def _augmented(augment, batch, key):
     if key is None:
-        raise ValueError("augment draws random numbers, and needs a key: objective(..., key=jax.random.key(0)), or train=False")
+        raise ValueError("augment draws random numbers and needs a key: write objective(..., key=jax.random.key(0)), or train=False")
     own, key = jax.random.split(key)
     changed = augment(own, batch)
     if jax.tree.structure(changed) != jax.tree.structure(batch):
@@ -67,30 +67,30 @@ def _augmented(augment, batch, key):
 def supervised(net: Any, loss: Callable[..., Any], penalty: Callable[[Tree], Any] | None = None,
                metrics: Mapping[str, Callable[..., Any]] | None = None, *, precision: str | None = None,
                augment: Callable[..., Any] | None = None) -> Objective:
-    """The objective of learning from pairs: objective(params, state, batch, *, key, train) -> loss, (state, metrics).
+    """The objective of supervised learning: objective(params, state, batch, *, key, train) -> loss, (state, metrics).
 
     batch is (x, y), (x, y, weights) or {"x": …, "y": …, "weights": …}; x and y are arrays or trees of arrays, as the network and
-    the loss take them. A row of weight 0, or whose label the loss ignores, adds exactly 0 to the loss and its
-    gradients, even where its features are NaN or its loss is infinite. `penalty(params)` is added to what is minimized; the metric
-    "loss" is without it, so that training and validation compare, and "objective" is with it. "accuracy" is there by itself where
-    y holds integer labels and the prediction a score for each class; labels that the loss ignores do not count.
+    the loss expect them. A row with weight 0, or whose label the loss ignores, adds exactly 0 to the loss and its gradients, even if
+    its features are NaN or its loss is infinite. `penalty(params)` is added to what is minimized; the metric "loss" excludes it, so
+    that training and validation are comparable, and "objective" includes it. "accuracy" is added automatically if y holds integer
+    labels and the prediction a score for each class; labels that the loss ignores do not count.
 
-    `metrics` are functions by name, of (prediction, y), or of (prediction, y, weights) where batches have weights. Each returns a
-    number, the mean over the batch; or (sum, count), where it counts something other than rows. What is no mean over batches (R²,
-    AUC, F1) is wrapped, train.OverAll(f), and measured of all examples where a state is evaluated. train.top_k(5), precision(),
-    recall(), f1(), auc() and r2() are such metrics. They come as train.Mean(total, count); epochs and evaluations add these and
+    `metrics` maps names to functions of (prediction, y), or of (prediction, y, weights) if batches have weights. Each returns a
+    number, the mean over the batch, or (sum, count) if it counts something other than rows. A metric that is not a mean over batches
+    (R², AUC, F1) is wrapped as train.OverAll(f) and computed over all examples in evaluation. train.top_k(5), precision(), recall(),
+    f1(), auc() and r2() are such metrics. They are returned as train.Mean(total, count); epochs and evaluations add these and
     divide once.
 
-    augment(key, batch) -> batch changes the batches of training, inside the compiled step: see train.augment.
+    augment(key, batch) -> batch changes training batches inside the compiled step: see train.augment.
 
-    precision="bfloat16" or "float16" applies the network in that dtype, every layer of it: parameters, the optimizer's state, the
-    network's state, the loss and the metrics stay in float32, and norms and softmaxes sum in it. In float16 the loss is multiplied
-    by TrainState.scale before it is differentiated; a step whose gradients overflow is skipped and halves the scale.
+    precision="bfloat16" or "float16" applies every layer of the network in that dtype: parameters, the optimizer's state, the
+    network's state, the loss and the metrics stay in float32, and so do the sums of norms and softmaxes. In float16 the loss is
+    multiplied by TrainState.scale before it is differentiated; a step whose gradients overflow is skipped and halves the scale.
     """
     check_precision(precision)
     for name, metric in (metrics or {}).items():
         if metric in FACTORIES:
-            raise TypeError(f"the metric {name!r} is train.{metric.__name__}, which returns a metric: write "
+            raise TypeError(f"the metric {name!r} must be a metric; got train.{metric.__name__}, which returns one: write "
                             f"train.{metric.__name__}({'5' * (metric.__name__ == 'top_k')})")
     if augment is not None and not callable(augment):
         raise TypeError(f"augment must be a function (key, batch) -> batch; got {augment!r}")

@@ -1,6 +1,6 @@
-"""Scores of classification and regression, for train.supervised(metrics={"recall": train.recall()}).
+"""Metrics for classification and regression, for train.supervised(metrics={"recall": train.recall()}).
 
-Each is called as (prediction, y, weights=None), of arrays too: train.auc()(scores, labels). Rows of weight 0 have no part in them.
+Each is called as (prediction, y, weights=None), also directly on arrays: train.auc()(scores, labels). Rows with weight 0 are ignored.
 """
 
 from dataclasses import dataclass
@@ -18,28 +18,27 @@ AVERAGES = ("binary", "macro")
 def top_k(k: int, *, ignore_index: int | None = None) -> "TopK":
     """Σ w·[fewer than k classes score above the label's] / Σ w, scores [... c], integer labels and weights [...].
 
-    Of equal scores the first class counts as the highest, as in arg max: top_k(1) is the accuracy. Labels outside the classes,
-    and ignore_index, do not count.
+    Ties go to the first class, as in arg max: top_k(1) is the accuracy. Out-of-range labels and ignore_index do not count.
     """
     if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
-        raise ValueError(f"the k of top_k must be a whole number above 0; got {k!r}: write train.top_k(5)")
+        raise ValueError(f"the k of top_k must be a whole number above 0; got {k!r}; write train.top_k(5)")
     return TopK(int(k), ignore_index)
 
 
 def precision(average: str = "binary", *, threshold: float = 0.0, ignore_index: int | None = None) -> "Rate | OverAll":
-    """true positives / predicted positives: of what was called positive, the part that is; NaN where nothing was.
+    """true positives / predicted positives: the fraction of predicted positives that are positive; NaN if none is predicted.
 
-    average="binary": labels 0 and 1, predictions [n] or [n 1], positive above the threshold (0 for logits, 0.5 for probabilities), or [n
-    2], scores of both classes. average="macro": labels [...] of scores [... c]; the mean over the classes that are met, in labels or
-    predictions; a class that is never predicted counts 0. It is measured of all examples at once, where a state is evaluated.
+    average="binary": labels 0 and 1, predictions [n] or [n 1], positive above the threshold (0 for logits, 0.5 for probabilities), or
+    [n 2], scores of both classes. average="macro": labels [...] and scores [... c]; the mean over the classes that occur in labels or
+    predictions, where a class that is never predicted counts as 0. It is computed over all examples at once, in evaluation.
     """
     return _rate("precision", average, threshold, ignore_index)
 
 
 def recall(average: str = "binary", *, threshold: float = 0.0, ignore_index: int | None = None) -> "Rate | OverAll":
-    """true positives / positives: of what is positive, the part that was found; NaN where nothing is.
+    """true positives / positives: the fraction of positives that are found; NaN if there are none.
 
-    As `precision`; the macro average counts a class that is predicted and never there 0.
+    Arguments as in `precision`; in the macro average a class that is predicted but never occurs counts as 0.
     """
     return _rate("recall", average, threshold, ignore_index)
 
@@ -47,31 +46,30 @@ def recall(average: str = "binary", *, threshold: float = 0.0, ignore_index: int
 def f1(average: str = "binary", *, threshold: float = 0.0, ignore_index: int | None = None) -> "Rate | OverAll":
     """F₁ = 2·precision·recall/(precision + recall) = 2·true positives/(predicted positives + positives).
 
-    As `precision`, but measured of all examples at once for average="binary" too: it is no mean over batches. NaN where there are no
-    positives, predicted or true.
+    Arguments as in `precision`, but computed over all examples at once for average="binary" too, since it is not a mean over batches.
+    NaN if there are no positives, predicted or true.
     """
     return _rate("f1", average, threshold, ignore_index)
 
 
 def auc() -> OverAll:
-    """The chance that a positive scores above a negative, equal scores counting half: the area under the ROC curve.
+    """The probability that a positive scores above a negative, ties counting half: the area under the ROC curve.
 
-    Labels 0 and 1, or −1 and 1; scores [n] or [n 1], or [n 2] of both classes, whose difference then counts. NaN where one of the classes
-    is missing or a score is NaN. Measured of all examples at once, where a state is evaluated.
+    Labels 0 and 1, or −1 and 1; scores [n] or [n 1], or [n 2] for both classes, whose difference is used. NaN if one of the classes
+    is missing or a score is NaN. Computed over all examples at once, in evaluation.
     """
     return OverAll(area_under_curve)
 
 
 def r2() -> OverAll:
-    """R² = 1 − Σ w(y − ŷ)²/Σ w(y − ȳ)²,   ȳ = Σ wy/Σ w; the mean of these over outputs [n d].
+    """R² = 1 − Σ w(y − ŷ)²/Σ w(y − ȳ)²,   ȳ = Σ wy/Σ w; averaged over outputs for [n d].
 
-    1 for a perfect prediction, 0 for that of the mean. NaN or −∞ where y is constant. Measured of all examples at once, where a state is
-    evaluated.
+    1 for a perfect prediction, 0 for predicting the mean. NaN or −∞ if y is constant. Computed over all examples at once, in evaluation.
     """
     return OverAll(determination)
 
 
-FACTORIES = (top_k, precision, recall, f1, auc, r2)         # which return a metric, and are none
+FACTORIES = (top_k, precision, recall, f1, auc, r2)         # these return a metric and are not metrics themselves
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,17 +80,17 @@ class TopK(Frozen):
     def __call__(self, scores, y, weights=None):
         y, w = _labels("top_k", scores, y, weights, self.ignore_index)
         if self.k > scores.shape[-1]:
-            raise ValueError(f"top_k counts among the best {self.k} of {scores.shape[-1]} classes: give a smaller k")
+            raise ValueError(f"the k of top_k must be at most the number of classes, {scores.shape[-1]}; got {self.k}")
         own = jnp.take_along_axis(scores, y[..., None], -1)
         before = lax.broadcasted_iota(y.dtype, scores.shape, scores.ndim - 1) < y[..., None]
         ahead = ((scores > own) | ((scores == own) & before)).sum(-1)
-        found = (ahead < self.k) & (own == own)[..., 0]             # NaN is above nothing, and never found
+        found = (ahead < self.k) & (own == own)[..., 0]             # nothing is above NaN, which must not count as found
         return jnp.where(found, w, 0).sum(), w.sum()
 
 
 @dataclass(frozen=True, eq=False)
 class Rate(Frozen):
-    """A quotient of true positives, predicted positives and positives."""
+    """A ratio of true positives, predicted positives and positives."""
     name: str
     average: str
     threshold: float = 0.0
@@ -131,8 +129,8 @@ def area_under_curve(prediction, y, weights=None):
 def determination(prediction, y, weights=None):
     prediction, y = jnp.asarray(prediction), jnp.asarray(y)
     if prediction.shape != y.shape or y.ndim not in (1, 2):
-        raise ValueError(f"r2 takes predictions and targets of one shape, [n] or [n d]; got {list(prediction.shape)} and {list(y.shape)}: "
-                         "reshape one of them")
+        raise ValueError(f"r2 takes predictions and targets of the same shape, [n] or [n d]; got {list(prediction.shape)} and "
+                         f"{list(y.shape)}; reshape one of them")
     prediction, y = prediction.astype(float), y.astype(float)
     w = jnp.ones((len(y),), float) if weights is None else _of_rows("r2", jnp.asarray(weights), y.shape[:1])
     w = w.reshape(-1, *[1] * (y.ndim - 1))
@@ -146,16 +144,16 @@ def determination(prediction, y, weights=None):
 def _rate(name, average, threshold, ignore_index):
     if not isinstance(average, str) or average not in AVERAGES:
         got = repr(average) if isinstance(average, str | int | float | None) else f"a {type(average).__name__}"
-        raise ValueError(f"the average of {name} must be 'binary' or 'macro'; got {got}: write train.{name}('macro'), which is then "
-                         "called as (prediction, y)")
+        raise ValueError(f"the average of {name} must be 'binary' or 'macro'; got {got}; write train.{name}('macro'), which returns "
+                         "a function of (prediction, y)")
     if average == "binary" and ignore_index is not None:
-        raise ValueError(f"ignore_index is for {name}('macro'); give rows that do not count the weight 0")
+        raise ValueError(f"ignore_index works only with {name}('macro'); here, give rows to be ignored weight 0")
     rate = Rate(name, average, threshold, ignore_index)
     return rate if average == "binary" and name != "f1" else OverAll(rate)
 
 
 def _labels(name, scores, y, weights, ignored):
-    """Labels that are classes, and the weight of each, 0 where it was none."""
+    """Labels clipped to the classes, and the weight of each, 0 where it was out of range."""
     scores, y = jnp.asarray(scores), jnp.asarray(y)
     if scores.shape[:-1] != y.shape or not jnp.issubdtype(y.dtype, jnp.integer):
         raise ValueError(f"{name} takes scores [n k] and integer labels [n]; got {list(scores.shape)} and {y.dtype} {list(y.shape)}")
@@ -167,20 +165,20 @@ def _labels(name, scores, y, weights, ignored):
 
 
 def _two_classes(name, prediction, y, weights):
-    """Scores, whether positive, and weights, all [n]."""
+    """Scores, whether each row is positive, and weights, all [n]."""
     prediction, y = jnp.asarray(prediction), jnp.asarray(y)
     shape, width = prediction.shape, prediction.shape[1:]
     if width not in ((), (1,), (2,)) or y.shape not in (shape[:1], (*shape[:1], 1)) or not shape:
         of_all = "" if name == "auc" else f", or train.{name}('macro') for more classes"
-        raise ValueError(f"{name} takes predictions [n], [n 1] or [n 2] and labels [n] or [n 1]; got {list(shape)} and {list(y.shape)}: "
-                         f"give one score for each row{of_all}")
+        raise ValueError(f"{name} takes predictions [n], [n 1] or [n 2] and labels [n] or [n 1]; got {list(shape)} and {list(y.shape)}; "
+                         f"give one score per row{of_all}")
     score = prediction[:, 1] - prediction[:, 0] if width == (2,) else prediction.reshape(-1)
     w = jnp.ones(score.shape, float) if weights is None else _of_rows(name, jnp.asarray(weights).reshape(len(weights)), score.shape)
     return score, y.reshape(-1).astype(float) > 0, w
 
 
 def _of_rows(name, weights, shape):
-    """Weights [n] or [n t], as of the labels [n t]."""
+    """Weights [n] or [n t], broadcast to the labels [n t]."""
     if weights.shape != shape[:weights.ndim]:
-        raise ValueError(f"{name} takes one weight for each row; got {list(weights.shape)} for labels {list(shape)}")
+        raise ValueError(f"{name} takes one weight per row; got {list(weights.shape)} for labels {list(shape)}")
     return jnp.broadcast_to(weights.astype(float).reshape(weights.shape + (1,) * (len(shape) - weights.ndim)), shape)

@@ -16,17 +16,17 @@ from fnnet.train.low_precision import FIRST, next_scale, unscaled
 from fnnet.train.watch import check_watched, watched
 from fnnet.trees import Key
 
-_looks = jax.make_user_context(())      # those that look into every step, set by Step.watched; a part of what jit compiles for
+_looks = jax.make_user_context(())      # functions that inspect every step, set by Step.watched; part of jit's cache key
 
 
 class TrainState(NamedTuple):
-    """All that changes in training."""
+    """Everything that changes during training."""
     params: Any
     state: Any
     opt_state: Any
     step: jax.Array         # how many updates have been made
-    key: jax.Array          # never changes: the keys of a step are drawn from it and the step's number
-    scale: Any = None       # by which a loss is multiplied whose objective is of precision float16
+    key: jax.Array          # never changes: each step's key is derived from it and the step number
+    scale: Any = None       # the loss scale, for objectives with precision="float16"
 
     def __repr__(self):
         """How much there is of each field; the fields themselves where these are not arrays (shapes, shardings, traced values)."""
@@ -40,23 +40,23 @@ class TrainState(NamedTuple):
 def init(net: Any, optimizer: Any, key: Key, x: Any) -> TrainState:
     """The state before the first step. x is an example batch, or anything with its shape and dtype."""
     if not hasattr(key, "dtype"):
-        raise TypeError(f"init takes a random key, jax.random.key(0), and was given {key!r}")
+        raise TypeError(f"key must be a random key; got {key!r}; write jax.random.key(0)")
     if not hasattr(optimizer, "init"):
-        raise TypeError(f"init takes an optimizer, optim.adam(1e-3), and was given {optimizer!r}")
+        raise TypeError(f"optimizer must be an optimizer; got {optimizer!r}; write optim.adam(1e-3)")
     for_net, for_steps = jax.random.split(key)
     params, state = net.init(for_net, x)
     run = TrainState(params, state, optimizer.init(params), jnp.zeros((), jnp.int32), for_steps, jnp.float32(FIRST))
-    # A weakly typed leaf would come back strong from the first step and compile the second one anew; an array that is in the
-    # state twice, as a number of the optimizer may be, could not be donated.
+    # A weakly typed leaf would come back strongly typed from the first step and make the second one recompile; an array that occurs
+    # twice in the state, as an optimizer's hyperparameter may, could not be donated.
     return jax.tree.map(lambda leaf: jnp.copy(lax.convert_element_type(leaf, leaf.dtype)) if _number(leaf) else leaf, run)
 
 
 @dataclass(frozen=True, eq=False)
 class Step(Frozen):
-    """(run, batch) -> run, metrics: one gradient, one update. Any function of this form stands in its place.
+    """(run, batch) -> run, metrics: one gradient, one update. Any function with this signature can replace it.
 
-    An optimizer whose update takes them is given value=, grad= and value_fn=, a function of the parameters that is the loss of this
-    batch with the same dropout: for line search (L-BFGS), SAM, or a rate that falls on a plateau.
+    An optimizer whose update accepts them is passed value=, grad= and value_fn=, the loss on this batch with the same dropout as a
+    function of the parameters: for line search (L-BFGS), SAM, or reducing the rate on a plateau.
     """
     objective: Callable
     optimizer: Any
@@ -94,10 +94,10 @@ class Step(Frozen):
         return after, metrics
 
     def watched(self, look, step=None):
-        """This step, or a `step` that calls it somewhere (fnnet.autodiff(this), a partial), with more among its metrics.
+        """This step, or a `step` that calls it somewhere (fnnet.autodiff(this), a partial), with additional metrics.
 
-        look(objective, run) -> objective, see: what is differentiated instead, and a function
-        see(metrics, loss, params, grads, updates) -> metrics, of the parameters after the step.
+        look(objective, run) -> objective, see: the objective to differentiate instead, and a function
+        see(metrics, loss, params, grads, updates) -> metrics, which is given the parameters after the step.
         """
         step = self if step is None else step
 
@@ -111,8 +111,8 @@ class Step(Frozen):
 def make_step(objective: Callable[..., Any], optimizer: Any, *, log: tuple[str, ...] = ()) -> Step:
     """(run, batch) -> run, metrics: one gradient, one update.
 
-    log names more for the metrics: "grad_norm", "update_norm", "param_norm", √Σ|a|² of the whole tree, and the numbers of
-    the optimizer that live in its state, "rate" for instance, as the update used them.
+    log names further metrics: "grad_norm", "update_norm" and "param_norm", √Σ|a|² over the whole tree, and the hyperparameters
+    in the optimizer's state, "rate" for instance, as this update used them.
     """
     check_parts(objective, optimizer)
     check_watched(log)
@@ -120,19 +120,19 @@ def make_step(objective: Callable[..., Any], optimizer: Any, *, log: tuple[str, 
 
 
 def objective_of(step):
-    """The objective that a step minimizes, also of a step inside a partial, a decorator, or fnnet.autodiff; None where it has none."""
+    """The objective that a step minimizes, also for a step inside a partial, a decorator, or fnnet.autodiff; None if it has none."""
     found = inner(step, "objective")
     return None if found is None else found.objective
 
 
 def with_objective(made) -> tuple[Any, Any, Callable[..., Any]]:
-    """run, step, objective: of what a `make` of sweep or size_curve returned, run, step or all three."""
+    """run, step, objective from the return value of `make` in sweep or size_curve: run, step, or all three."""
     if not isinstance(made, tuple | list) or len(made) not in (2, 3):
-        raise TypeError(f"make must return run, step, as train.init and train.make_step return them; got {type(made).__name__}")
+        raise TypeError(f"make must return run, step, from train.init and train.make_step; got {type(made).__name__}")
     run, step, *given = made
     objective = given[0] if given else objective_of(step)
     if not callable(objective):
-        raise TypeError(f"validation needs the objective, and the step {step!r} is user-defined and does not show one: "
+        raise TypeError(f"validation needs the objective, but the step {step!r} is user-defined and does not expose one: "
                         "return run, step, objective from make")
     return run, step, objective
 

@@ -1,4 +1,4 @@
-"""Watching a training: functions called after epochs or steps, logs as JSON lines or for TensorBoard, norms and rates."""
+"""Monitoring a training: functions called after epochs or steps, logs as JSON lines or for TensorBoard, norms and learning rates."""
 
 import atexit
 import functools
@@ -17,19 +17,19 @@ import numpy as np
 from fnnet.norms import global_norm
 from fnnet.objects import Frozen
 
-TAIL = 2**16            # bytes at the end of a log in which its last line is looked for first
+TAIL = 2**16            # bytes read from the end of a log to find its last line
 NORMS = "grad_norm", "update_norm", "param_norm"
 
 
 @dataclass(frozen=True, eq=False)
 class JsonLines(Frozen):
-    """(run, log): adds the log of an epoch to a file, a line of JSON."""
+    """f(run, log): appends the log of an epoch to a file as a line of JSON."""
     path: str
 
     def __call__(self, run, log):
         path, line = Path(self.path), _json(log)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if _last_epoch(path) >= log["epoch"]:           # resumed before the end of the log, or begun anew
+        if _last_epoch(path) >= log["epoch"]:           # resumed before the end of the log, or started over
             kept = [text for text in path.read_text(encoding="utf-8").splitlines() if _epoch(text) < log["epoch"]]
             beside = path.with_name(f".{path.name}.tmp")
             beside.write_text("".join(f"{text}\n" for text in kept), encoding="utf-8")
@@ -39,16 +39,16 @@ class JsonLines(Frozen):
 
 
 def jsonl(path: str | os.PathLike) -> JsonLines:
-    """A log for `fit(..., on_epoch=train.jsonl("runs/a/log.jsonl"))`: one JSON object for each epoch, NaN as null, ±∞ as ±1e999.
+    """A log for `fit(..., on_epoch=train.jsonl("runs/a/log.jsonl"))`: one JSON object per epoch, NaN as null, ±∞ as ±1e999.
 
-    A training that is resumed or repeated replaces the lines of the epochs that it runs again.
+    A training run that is resumed or repeated replaces the lines of the epochs that it runs again.
     """
     return JsonLines(os.fspath(path))
 
 
 @dataclass(frozen=True, eq=False)
 class TensorBoard(Frozen):
-    """(run, log): adds the numbers of an epoch's log to a folder that TensorBoard reads."""
+    """f(run, log): adds the numbers of an epoch's log to a folder that TensorBoard reads."""
     folder: str
 
     def __call__(self, run, log):
@@ -65,7 +65,7 @@ class TensorBoard(Frozen):
             raise ImportError("logs for TensorBoard are written by tensorboardX, which is not installed: "
                               "pip install 'fnnet[tensorboard]'") from None
         writer = SummaryWriter(self.folder)
-        atexit.register(writer.close)                   # its thread holds the last numbers, which flush does not wait for
+        atexit.register(writer.close)                   # its thread holds the last values, for which flush does not wait
         return writer
 
 
@@ -95,14 +95,14 @@ class WatchedStep(Frozen):
 
 
 def on_step(step: Callable, f: Callable[[int, Mapping[str, Any]], Any], every: int = 1) -> WatchedStep:
-    """The step, which calls f(number, metrics) on the host after every `every`-th update, also inside a compiled epoch.
+    """A step that also calls f(number, metrics) on the host after every `every`-th update, even inside a compiled epoch.
 
         epoch = train.make_epoch(train.on_step(step, print, every=100), batch_size=128)
 
-    Metrics are as the step returns them, train.Mean for instance, in NumPy's arrays: float(metrics["loss"]).
+    Metrics are as the step returns them, train.Mean for instance, as NumPy arrays: float(metrics["loss"]).
     """
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"every must be a whole number ≥ 1, of steps; got {every!r}")
+        raise ValueError(f"every must be a whole number of steps ≥ 1; got {every!r}")
     if not callable(step) or not callable(f):
         raise TypeError(f"on_step takes a step and a function of (number, metrics); got {step!r} and {f!r}")
     return WatchedStep(step, f, every)
@@ -114,7 +114,7 @@ def check_watched(names: tuple[str, ...]) -> None:
 
 
 def watched(names, grads, updates, params, opt_state):
-    """{name: number}: norms of whole trees, and numbers of the optimizer as this update used them."""
+    """{name: number}: norms of whole trees, and hyperparameters of the optimizer as this update used them."""
     trees, numbers = dict(zip(NORMS, (grads, updates, params))), getattr(opt_state, "hyperparams", {})
     if unknown := [name for name in names if name not in trees and name not in numbers]:
         raise ValueError(f"log must hold names of {', '.join((*NORMS, *numbers))} with this optimizer; got {unknown[0]!r}")
@@ -132,7 +132,7 @@ def _json(value):
 
 
 def _last_epoch(path):
-    """The epoch of the last line of a log, 0 where there is none."""
+    """The epoch of the last line of a log; 0 if there is none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
@@ -143,7 +143,7 @@ def _last_epoch(path):
 
 
 def _epoch(line):
-    """The epoch of a line; ∞ of one that was not written to its end, which is to be replaced."""
+    """The epoch of a line; ∞ for an incomplete line, which is to be replaced."""
     try:
         return json.loads(line)["epoch"]
     except (ValueError, TypeError, KeyError):

@@ -84,20 +84,20 @@ def test_a_training_step_sees_changed_batches_and_evaluation_does_not():
 
 
 @pytest.mark.parametrize("call, said", [
-    (lambda: augment.flip(KEY, X[0]), r"flip takes images \[n h w c\]; got \[6, 5, 2\]: of gray images write x\[..., None\]"),
-    (lambda: augment.flip(KEY, X, axis=3), "axis of flip must be 1, top and bottom, or 2"),
-    (lambda: augment.crop(KEY, X), "crop leaves nothing to chance: .*; write padding=4"),
+    (lambda: augment.flip(KEY, X[0]), r"flip takes images \[n h w c\]; got \[6, 5, 2\]; for grayscale images write x\[..., None\]"),
+    (lambda: augment.flip(KEY, X, axis=3), r"axis of flip must be 1 \(top and bottom\) or 2"),
+    (lambda: augment.crop(KEY, X), "crop must have more than one position to choose from; got .*; write padding=4"),
     (lambda: augment.crop(KEY, X, size=(9, 5)), r"must fit into the images; got \(9, 5\) for images \(6, 5\)"),
     (lambda: augment.crop(KEY, X, size=4), r"must be \(height, width\) in pixels; got 4"),
     (lambda: augment.cutout(KEY, X, size=0), "must be a whole number of pixels above 0; got 0"),
-    (lambda: augment.mixup(KEY, X, LABELS), "must know how many classes there are: write classes=10"),
+    (lambda: augment.mixup(KEY, X, LABELS), "must know the number of classes; write classes=10"),
     (lambda: augment.cutmix(KEY, X, LABELS, alpha=0, classes=3), "the alpha of cutmix must be above 0; got 0"),
-    (lambda: augment.mixup(KEY, LABELS, LABELS), r"got x int32: write x.astype\(jnp.float32\)"),
+    (lambda: augment.mixup(KEY, LABELS, LABELS), r"x of mixup must be floating point; got int32; write x.astype\(jnp.float32\)"),
     (lambda: train.supervised(layers.Dense(3), ops.softmax_cross_entropy, augment=3), "must be a function .*; got 3"),
     (lambda: train.supervised(layers.Dense(3), ops.softmax_cross_entropy, augment=lambda k, b: b[0])({}, {}, (X, LABELS), key=KEY),
      "augment must return a batch like the one it was given"),
     (lambda: train.supervised(layers.Dense(3), ops.softmax_cross_entropy, augment=lambda k, b: b)({}, {}, (X, LABELS)),
-     "augment draws random numbers, and needs a key")])
+     "augment draws random numbers and needs a key")])
 def test_what_is_wrong_is_said(call, said):
     with pytest.raises((ValueError, TypeError), match=said):
         call()

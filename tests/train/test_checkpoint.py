@@ -29,7 +29,7 @@ def test_a_training_cut_in_two_is_the_same_training(tmp_path):
     train.fit(run, epoch, (X, Y), epochs=2, evaluate=evaluate, checkpoint=tmp_path / "a")
     rest = train.fit(run, epoch, (X, Y), epochs=5, evaluate=evaluate, checkpoint=tmp_path / "a")
     assert rest.history == whole.history and rest.stopped == whole.stopped
-    with pytest.warns(UserWarning, match="holds 5 epochs, and epochs=1: nothing is trained"):
+    with pytest.warns(UserWarning, match="holds 5 epochs, more than epochs=1: nothing is trained"):
         assert train.fit(run, epoch, (X, Y), epochs=1, evaluate=evaluate, checkpoint=tmp_path / "a").stopped == "ran all 5 epochs"
     chex.assert_trees_all_equal(jax.random.key_data(rest.run.key), jax.random.key_data(whole.run.key))
     chex.assert_trees_all_equal(*(jax.device_get(fit.run._replace(key=None)) for fit in (rest, whole)))
@@ -54,5 +54,5 @@ def test_the_checkpoint_of_another_network_is_a_sentence(tmp_path):
     run, epoch, _ = training()
     train.fit(run, epoch, (X, Y), epochs=1, checkpoint=tmp_path)
     run, epoch, _ = training(width=9)
-    with pytest.raises(ValueError, match=r"another training: .*\['b'\] is float32\[8\] there and float32\[9\] here; give"):
+    with pytest.raises(ValueError, match=r"another training: .*\['b'\] is float32\[8\] there and float32\[9\] here; use"):
         train.fit(run, epoch, (X, Y), epochs=2, checkpoint=tmp_path)

@@ -202,8 +202,8 @@ def a_file(tmp_path):
 
 
 @pytest.mark.parametrize("path, error, sentence", [
-    (a_file, NotADirectoryError, "must be a folder; got .*file, where there is a file"),
-    (lambda tmp_path: a_file(tmp_path) / "below", NotADirectoryError, "where there is a file"),
+    (a_file, NotADirectoryError, "must be a folder; got .*file, which is a file"),
+    (lambda tmp_path: a_file(tmp_path) / "below", NotADirectoryError, "which is a file or lies below one"),
     (lambda _: "gs://bucket/a", ValueError, 'got "gs://bucket/a"; mount the bucket'),
     (lambda _: "s3://bucket/a", ValueError, 'got "s3://bucket/a"'), (lambda _: "", ValueError, 'got ""; write checkpoint="runs/a"'),
     (lambda _: 3, TypeError, "must be the path of a folder; got 3"), (lambda _: True, TypeError, "got True")])

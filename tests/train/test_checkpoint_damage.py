@@ -76,7 +76,7 @@ DAMAGES = {
 def test_training_resumes_from_the_checkpoint_before_a_damaged_one(two, tmp_path, damage):
     folder, (run, epoch) = copied(two, tmp_path / "c"), training()
     DAMAGES[damage](folder)
-    with pytest.warns(UserWarning, match=r"c.2 is damaged: .*; resuming from .*c.1, which is whole"):
+    with pytest.warns(UserWarning, match=r"c.2 is damaged: .*; resuming from .*c.1, the newest intact"):
         resumed = train.fit(run, epoch, (X, Y), epochs=4, checkpoint=folder, checkpoint_every=1)
     whole = train.fit(run, epoch, (X, Y), epochs=4)
     assert resumed.history == whole.history
@@ -87,7 +87,7 @@ def test_no_whole_checkpoint_raises(two, tmp_path):
     folder, (run, epoch) = copied(two, tmp_path / "c"), training()
     for number in (1, 2):
         cut(folder / str(number) / "log" / "metadata")
-    with pytest.raises(ValueError, match=r"no checkpoint in .* can be read: .*2 is damaged: .*1 is damaged: .* Put back a copy, or delete"):
+    with pytest.raises(ValueError, match=r"no checkpoint in .* can be read: .*2 is damaged: .*1 is damaged: .* Restore a copy, or delete"):
         train.fit(run, epoch, (X, Y), epochs=4, checkpoint=folder)
 
 
@@ -175,7 +175,7 @@ def test_a_save_that_fails_warns_and_the_training_goes_on(tmp_path, monkeypatch)
     def full(*_):
         raise OSError(28, "No space left on device")
     monkeypatch.setattr(storage, "write", full)
-    with pytest.warns(UserWarning, match="could not be saved in .*, and goes on: OSError: .*No space left"):
+    with pytest.warns(UserWarning, match="could not be saved in .*; training continues: OSError: .*No space left"):
         assert len(train.fit(run, epoch, (X, Y), epochs=2, checkpoint=tmp_path).history) == 2
 
 

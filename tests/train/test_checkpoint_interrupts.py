@@ -94,7 +94,7 @@ def test_a_signal_inside_an_epoch_saves_and_the_same_call_resumes(tmp_path, monk
     finally:
         signal.signal(signal.SIGTERM, before)
     said = capfd.readouterr().err
-    assert f"{number.name}: saving the training in {tmp_path} now, then leaving" in said
+    assert f"{number.name}: saving the training in {tmp_path} now, then exiting" in said
     assert re.search(r"saved (in epoch 1, after \d of its 7 steps,|after epoch 1) in .*: the same call of fit resumes there", said)
     rest = train.fit(run, epoch, DATA, epochs=3, checkpoint=tmp_path)
     assert rest.history == whole.history
@@ -174,7 +174,7 @@ def test_other_metrics_inside_an_epoch_are_of_the_rest_of_it(tmp_path, monkeypat
     run, epoch = training(look=True)
     with pytest.warns(UserWarning) as caught:
         result = train.fit(run, epoch, DATA, epochs=1, checkpoint=tmp_path)
-    assert any("those of this epoch are over the rest of it" in str(w.message) for w in caught) and int(result.run.step) == 7
+    assert any("the metrics of this epoch cover only the rest of it" in str(w.message) for w in caught) and int(result.run.step) == 7
     assert 0.1 < result.history[0]["loss"] < 2
 
 

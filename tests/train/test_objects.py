@@ -111,7 +111,7 @@ def test_the_fault_is_that_of_the_wrapped_step_and_not_of_the_rule():
     net = layers.Serial(layers.Dense(K, weights=layers.initializers.zeros()), size)
     step = train.make_step(train.supervised(net, ops.softmax_cross_entropy), ADAM)
     assert train.fit(start(net), train.make_epoch(step, 16), (X, Y), epochs=1).run.step == 4
-    with pytest.raises(FloatingPointError, match=r"the loss is finite and a gradient is not at step 0: .* of layer 0, Dense\(3"):
+    with pytest.raises(FloatingPointError, match=r"the loss is finite but a gradient is not at step 0: .* of layer 0, Dense\(3"):
         train.fit(start(net), train.make_epoch(fn.autodiff(step), 16), (X, Y), epochs=1)
 
 

@@ -103,14 +103,14 @@ def test_batches_are_measured_as_one():
 
 @pytest.mark.parametrize("wrong, said", [
     (lambda: train.top_k(0), r"the k of top_k must be a whole number above 0; got 0"),
-    (lambda: train.top_k(9)(jnp.asarray(SCORES), jnp.asarray(LABELS)), "among the best 9 of 5 classes"),
-    (lambda: train.f1("micro"), r"the average of f1 must be 'binary' or 'macro'; got 'micro': write train.f1\('macro'\)"),
+    (lambda: train.top_k(9)(jnp.asarray(SCORES), jnp.asarray(LABELS)), "at most the number of classes, 5; got 9"),
+    (lambda: train.f1("micro"), r"the average of f1 must be 'binary' or 'macro'; got 'micro'; write train.f1\('macro'\)"),
     (lambda: train.recall(jnp.asarray(SCORES), threshold=0.0), "must be 'binary' or 'macro'; got a ArrayImpl"),
     (lambda: train.recall()(jnp.asarray(SCORES), jnp.asarray(LABELS)), r"got \[60, 5\] and \[60\].*train.recall\('macro'\)"),
     (lambda: train.recall("macro")(jnp.asarray(SCORES), jnp.asarray(SCORES)), r"scores \[n k\] and integer labels \[n\]"),
-    (lambda: train.r2()(jnp.ones((N, 1)), jnp.ones(N)), r"of one shape, \[n\] or \[n d\]; got \[60, 1\] and \[60\]"),
-    (lambda: train.r2()(jnp.ones(N), jnp.ones(N), jnp.ones(7)), r"one weight for each row; got \[7\]"),
-    (lambda: train.supervised(layers.Dense(1), ops.squared_error, metrics={"r": train.r2}), r"returns a metric: write train.r2\(\)"),
+    (lambda: train.r2()(jnp.ones((N, 1)), jnp.ones(N)), r"of the same shape, \[n\] or \[n d\]; got \[60, 1\] and \[60\]"),
+    (lambda: train.r2()(jnp.ones(N), jnp.ones(N), jnp.ones(7)), r"one weight per row; got \[7\]"),
+    (lambda: train.supervised(layers.Dense(1), ops.squared_error, metrics={"r": train.r2}), r"got train.r2, which returns one"),
     (lambda: train.supervised(layers.Dense(1), ops.squared_error, metrics={"t": train.top_k}), r"write train.top_k\(5\)")])
 def test_a_wrong_call_says_what_to_write(wrong, said):
     with pytest.raises((ValueError, TypeError), match=said):

@@ -111,7 +111,7 @@ def test_the_row_whose_loss_is_infinite_is_named():
     """Also where its gradient is finite: a loss of ∞ whose derivative is 0."""
     labels = jnp.tile(jnp.array([1, 2], jnp.int32), (N, 1)).at[3].set(1)
     x, net = normal(5, (N, 2, D), jnp.float64), layers.Dense(K)
-    with pytest.raises(FloatingPointError, match="the loss is not finite at step 0: row 3 of the data has a loss of inf; give it a weight"):
+    with pytest.raises(FloatingPointError, match="the loss is not finite at step 0: row 3 of the data has a loss of inf; give it weight"):
         fit((x, labels), ops.ctc, net)
     assert np.isfinite(fit((x, labels), functools.partial(ops.ctc, infeasible="zero"), net).history[-1]["loss"])
     assert np.isfinite(fit((x, labels, jnp.ones(N).at[3].set(0)), ops.ctc, net).history[-1]["loss"])

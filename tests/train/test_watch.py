@@ -77,7 +77,7 @@ def test_tensorboard_gets_the_numbers(tmp_path):
 @pytest.mark.parametrize("call, sentence", [
     (lambda: train.make_step(OBJECTIVE, ADAM, log="rate"), r'log must be names, \("rate", "grad_norm"\)'),
     (lambda: train.make_step(OBJECTIVE, ADAM, log=("lr",))(RUN, (X, Y)), "grad_norm, update_norm, param_norm, rate with .* got 'lr'"),
-    (lambda: train.on_step(LOGGED, print, every=0), "every must be a whole number ≥ 1"),
+    (lambda: train.on_step(LOGGED, print, every=0), "every must be a whole number of steps ≥ 1"),
     (lambda: train.on_step(LOGGED, "print"), "a function of .number, metrics."),
     (lambda: train.fit(RUN, train.make_epoch(LOGGED, 8), (X, Y), on_epoch="log.jsonl"), "on_epoch must be a function"),
 ])

@@ -55,11 +55,11 @@ WRONG = {
     "labels in a list": (lambda: train.fit(RUN, EPOCH, (X, Y.tolist())), r"got a list of numbers: write \(np.asarray\(x\)"),
     "only a loss": (lambda: train.make_step(only_a_loss, ADAM)(RUN, (X, Y)), r"must return loss, \(state, metrics\).* got an array \[\]"),
     "no metrics": (lambda: train.make_step(lambda *a, **s: (only_a_loss(*a), {}), ADAM)(RUN, (X, Y)), "must return loss, .state, metrics"),
-    "another optimizer": (lambda: train.make_step(OBJECTIVE, SGD)(RUN, (X, Y)), "state of another optimizer than the step's: write run ="),
+    "another optimizer": (lambda: train.make_step(OBJECTIVE, SGD)(RUN, (X, Y)), "step's optimizer; got the state of another"),
     "another, with more": (lambda: train.make_step(OBJECTIVE, ADAM)(RUN._replace(opt_state=SGD.init(RUN.params)), (X, Y)),
-                           "the state of another optimizer than the step's"),
-    "donated": (lambda: EPOCH(donated(), (X, Y)), "donated to the step that came after it"),
-    "donated evaluated": (lambda: train.make_evaluate(OBJECTIVE, (X, Y))(donated()), "donated to the step that came after it"),
+                           "opt_state must belong to the step's optimizer"),
+    "donated": (lambda: EPOCH(donated(), (X, Y)), "donated to a later step"),
+    "donated evaluated": (lambda: train.make_evaluate(OBJECTIVE, (X, Y))(donated()), "donated to a later step"),
     "label past the end": (lambda: train.fit(RUN, EPOCH, (X, np.where(np.arange(16) == 13, 3, Y))), "takes labels 0 to 2, .* the label 3"),
     "label past the end of a batch": (lambda: train.fit(RUN, EPOCH, [(X, Y + 1)]), "takes labels 0 to 2, and was given the label 3"),
     "label evaluated": (lambda: train.fit(RUN, EPOCH, (X, Y), evaluate=train.make_evaluate(OBJECTIVE, (X, Y + 1))), "takes labels 0 to 2"),
@@ -67,12 +67,12 @@ WRONG = {
     "one class": (lambda: fit_one(ops.softmax_cross_entropy, 0 * Y), "two classes or more; got one.* write binary_cross_entropy"),
     "probabilities in KL": (lambda: ops.kl_divergence(jnp.full((2, 4), 0.25), jnp.eye(4)[:2]), "write kl_divergence.jnp.log.p., target"),
     "logarithms as targets": (lambda: ops.kl_divergence(jnp.zeros((2, 1)), jnp.full((2, 1), -1.0)), "write jnp.exp.target"),
-    "used up": (lambda: train.fit(RUN, EPOCH, iter([(X, Y)]), epochs=2), "used up after one: write the function that makes it"),
+    "used up": (lambda: train.fit(RUN, EPOCH, iter([(X, Y)]), epochs=2), "exhausted after one: pass the function that makes it"),
     "no data": (lambda: train.fit(RUN, EPOCH, 3), "an iterable of batches, or a function that returns one; got int"),
     "keys of a batch": (lambda: STEP(RUN, {"inputs": X, "y": Y}), 'or ."x": …, "y": …, "weights": ….; got'),
     "prefetch of arrays": (lambda: train.prefetch((X, Y)), "prefetch takes an iterable of batches, .* got tuple"),
-    "prefetch of an iterator": (lambda: train.prefetch(iter([])), "got an iterator, .* write the function that makes it"),
-    "prefetch of none": (lambda: train.prefetch([(X, Y)], 0), "size must be a whole number ≥ 1"),
+    "prefetch of an iterator": (lambda: train.prefetch(iter([])), "got an iterator, .* pass the function that makes it"),
+    "prefetch of none": (lambda: train.prefetch([(X, Y)], 0), "size must be a whole number of batches ≥ 1"),
     "net for objective": (lambda: train.make_evaluate(NET, (X, Y)), "make_evaluate takes an objective"),
 }
 
@@ -102,7 +102,7 @@ def test_exchanged_arguments_of_binary_cross_entropy_warn():
 
 
 def test_parameters_of_half_precision_warn():
-    with pytest.warns(UserWarning, match="parameters are bfloat16: steps of less than 0.004 of a parameter round to nothing"):
+    with pytest.warns(UserWarning, match="parameters are bfloat16: steps of less than 0.004 of a parameter are rounded away"):
         half = RUN._replace(params=jax.tree.map(lambda p: p.astype(jnp.bfloat16), RUN.params))
         STEP(half._replace(opt_state=ADAM.init(half.params)), (X.astype(jnp.bfloat16), Y))
 

@@ -3,21 +3,21 @@
 import re
 from dataclasses import dataclass
 
-SHARE = 0.1         # of the time, which saving may take by default
+SHARE = 0.1         # of the time: what saving may take by default
 UNITS = {"epoch": ("epochs", 1), "step": ("steps", 1), "second": ("seconds", 1), "minute": ("seconds", 60),
          "hour": ("seconds", 3600)}
 
 
 @dataclass(frozen=True)
 class Every:
-    """checkpoint_every: 5 or "5 epochs", "500 steps", "10 minutes"; None: after each epoch, as long as saving takes at
-    most a tenth of the time."""
+    """checkpoint_every: 5 or "5 epochs", "500 steps", "10 minutes"; None saves after each epoch, as long as saving takes
+    at most a tenth of the time."""
     count: float = 1
     unit: str = "tenth"
 
     @classmethod
     def parse(cls, value):
-        """From what `fit` was given."""
+        """From the argument of `fit`."""
         if value is None:
             return cls()
         if isinstance(value, int) and not isinstance(value, bool):
@@ -32,8 +32,8 @@ class Every:
                          f'got {value!r}; write 5, "5 epochs", "500 steps" or "10 minutes"')
 
     def due(self, *, epochs, steps, seconds, took, idle, ended):
-        """Whether to save now, given what has passed since the last save began; `took` is how long that one took,
-        `idle` how long ago it ended, `ended` whether an epoch has just ended."""
+        """Whether to save now, given the epochs, steps and seconds since the last save began; `took` is how long that save
+        took, `idle` how long ago it ended, `ended` whether an epoch has just ended."""
         if self.unit == "tenth":
             return ended and idle >= took * (1 - SHARE) / SHARE
         if self.unit == "epochs":

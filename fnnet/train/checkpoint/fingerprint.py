@@ -1,7 +1,7 @@
-"""What a training is made of, as a flat table of texts: network, objective, optimizer, step, epoch, data, key.
+"""What a training consists of, as a flat table of texts: network, objective, optimizer, step, epoch, data, key.
 
-Nothing of it is needed to resume. It is stored so that another learning rate, dropout rate or data set is noticed on
-resuming. Arrays above 16 MB are hashed in part, and such arrays that are sharded across devices not at all.
+None of it is needed to resume. It is stored so that a changed learning rate, dropout rate or data set is detected on
+resuming. Arrays above 16 MB are hashed in part, or not at all if they are sharded across devices.
 """
 
 import dataclasses
@@ -15,15 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-WHOLE = 2**24           # data of at most so many bytes are hashed as a whole, of more ROWS rows spread evenly
+WHOLE = 2**24           # arrays of at most this many bytes are hashed whole; of larger ones, ROWS evenly spaced rows
 ROWS = 256
-MOST = 5000             # entries of the table
-LIBRARIES = {"fnnet", "jax", "numpy", "optax"}      # their code may change without the training becoming another one
-SHOWN = 8               # changes that a warning names
+MOST = 5000             # entries in the table
+LIBRARIES = {"fnnet", "jax", "numpy", "optax"}      # a new version of their code does not count as a change
+SHOWN = 8               # changes listed in a warning
 
 
 def fingerprint(run, epoch, data):
-    """{"epoch.batch_size": "128", …}: every setting that can be reached from the epoch, the data's shapes and contents,
+    """{"epoch.batch_size": "128", …}: every setting reachable from the epoch, the shapes and contents of the data,
     the key."""
     table = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     _describe("epoch", epoch, table, ())
@@ -41,15 +41,15 @@ def fingerprint(run, epoch, data):
 
 def changes(before, now):
     """["epoch.batch_size: 128 → 64", …]"""
-    versions = before.get("python") != now.get("python")        # bytecode is another in every version
-    names = [name for name in now | before if before.get(name, "None") != now.get(name, "None")     # a setting that came later
+    versions = before.get("python") != now.get("python")        # bytecode differs between versions
+    names = [name for name in now | before if before.get(name, "None") != now.get(name, "None")     # "None": a setting added later
              and name != "python" and not (versions and name.endswith(".code"))]
     lines = [f"{name}: {before.get(name, 'absent')} → {now.get(name, 'absent')}" for name in names]
     return lines if len(lines) <= SHOWN else [*lines[:SHOWN], f"and {len(lines) - SHOWN} more"]
 
 
 def _describe(path, value, table, above):
-    """Adds what `value` consists of to the table. `above` are the objects that it is a part of."""
+    """Adds the parts of `value` to the table. `above` are the objects that contain it."""
     if len(table) >= MOST or any(value is one for one in above):
         return
     above = (*above, value)
@@ -73,7 +73,7 @@ def _describe(path, value, table, above):
 
 
 def _parts(value):
-    """What an object consists of, by the text that leads to it; None where that cannot be told."""
+    """The parts of an object, by the text that leads to each; None where they cannot be determined."""
     if isinstance(value, dict):
         return {f"[{key!r}]": part for key, part in value.items()}
     if hasattr(value, "_fields"):
@@ -126,7 +126,7 @@ def _array(value):
 
 
 def _is_global(value):
-    """A function, class or object that a module has under its own name."""
+    """Whether `value` is a function, class or object found in a module under its own name."""
     found = sys.modules.get(getattr(value, "__module__", None) or "")
     for name in (getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or "?").split("."):
         found = getattr(found, name, None)
@@ -138,7 +138,7 @@ def _name(value):
 
 
 def _code(path, value, table):
-    """A checksum of a user's function, so that lambda x: 2 * x and lambda x: 3 * x differ."""
+    """Adds a checksum of a user's function, so that lambda x: 2 * x and lambda x: 3 * x differ."""
     if isinstance(value, types.FunctionType) and value.__module__.split(".")[0] not in LIBRARIES:
         table[f"{path}.code"] = f"{zlib.crc32(_bytes(value.__code__)):08x}"
 

@@ -1,4 +1,4 @@
-"""The checkpoints of one training: numbered folders, the two newest of which are kept, written by a thread."""
+"""The checkpoints of one training: numbered folders written by a thread; the two newest are kept."""
 
 import os
 import re
@@ -15,11 +15,11 @@ from fnnet.train.checkpoint import storage
 from fnnet.train.checkpoint.lock import Lock
 from fnnet.train.checkpoint.storage import Damaged, Mismatch
 
-KEPT = 2            # one is whole whenever the writing or the disk spoils the other
+KEPT = 2            # if a failed write or the disk damages one, the other is intact
 
 
 class Saved(NamedTuple):
-    """What a checkpoint holds. `best` is None where nothing was monitored, `within` where it is between two epochs."""
+    """What a checkpoint holds. `best` is None where nothing was monitored, `within` is None between two epochs."""
     last: Any
     best: Any
     within: Any         # the metrics of the epoch so far
@@ -28,27 +28,27 @@ class Saved(NamedTuple):
 
 
 class Folder:
-    """An open folder of checkpoints, local or mounted, locked against other trainings until `close`."""
+    """An open folder of checkpoints, local or mounted, locked against other training runs until `close`."""
 
     def __init__(self, path):
         storage.orbax()
         self.path = _local(path)
-        self.first = jax.process_index() == 0           # of several processes one keeps the folder in order
+        self.first = jax.process_index() == 0           # one of several processes manages the folder
         self.lock = Lock(self.path) if self.first else None
         if self.first:
             for torn in self.path.glob("*.orbax-checkpoint-tmp*"):
                 storage.remove(torn)
-        self.whole: list[int] = []                      # known to be so, oldest first
+        self.whole: list[int] = []                      # known to be intact, oldest first
         self.next = max(self._numbers(), default=0) + 1
         self.writer: threading.Thread | None = None
         self.error: Exception | None = None
-        self.took = 0.0                                 # seconds, the last save
+        self.took = 0.0                                 # seconds that the last save took
         self.finished = time.monotonic()
 
     def latest(self, run, within: Callable[[], Any]) -> Saved | None:
-        """The newest checkpoint that is whole; None where there is none yet. A warning names each damaged one.
+        """The newest intact checkpoint; None if there is none yet. A warning names each damaged one.
 
-        `run` and `within()` have the structure, dtypes and shardings to restore to.
+        `run` and `within()` provide the structure, dtypes and shardings to restore to.
         """
         wrong = []
         for number in sorted(self._numbers(), reverse=True):
@@ -59,11 +59,11 @@ class Folder:
                 wrong.append(f"{path} is damaged: {damage}")
                 continue
             for text in wrong:
-                warnings.warn(f"{text}; resuming from {path}, which is whole and the newest before it", stacklevel=5)
+                warnings.warn(f"{text}; resuming from {path}, the newest intact checkpoint before it", stacklevel=5)
             self.whole = [number]
             return found
         if wrong:
-            raise ValueError(f"no checkpoint in {self.path} can be read: {'; '.join(wrong)}. Put back a copy, or "
+            raise ValueError(f"no checkpoint in {self.path} can be read: {'; '.join(wrong)}. Restore a copy, or "
                              "delete these folders to start from the beginning")
         return None
 
@@ -76,13 +76,13 @@ class Folder:
             try:
                 so_far = storage.read(path, log, {"within": within()})["within"]
             except Mismatch:
-                warnings.warn(f"{path} was saved inside an epoch that measured other metrics: those of this epoch are "
-                              "over the rest of it", stacklevel=6)
+                warnings.warn(f"{path} was saved inside an epoch that measured other metrics: the metrics of this epoch "
+                              "cover only the rest of it", stacklevel=6)
         best = trees["last"] if log.get("best_is_last") else trees.get("best")
         return Saved(trees["last"], best, so_far, log, path)
 
     def save(self, last, best, within, log):
-        """Starts to save, once the save before has finished. The arrays may be donated as soon as this returns."""
+        """Starts saving once the previous save has finished. The arrays may be donated as soon as this returns."""
         self.wait()
         trees = {"last": last, "best": None if best is last else best, "within": within}
         trees = {name: tree for name, tree in trees.items() if tree is not None}
@@ -110,13 +110,13 @@ class Folder:
         return self.writer is not None and self.writer.is_alive()
 
     def wait(self):
-        """Until nothing is being written. A save that failed is a warning: the training is worth more than its copy."""
+        """Waits until nothing is being written. A failed save is only a warning, so that training continues."""
         if self.writer is not None:
             self.writer.join()
             self.writer = None
         if self.error is not None:
             error, self.error = self.error, None
-            warnings.warn(f"the training could not be saved in {self.path}, and goes on: {type(error).__name__}: "
+            warnings.warn(f"the checkpoint could not be saved in {self.path}; training continues: {type(error).__name__}: "
                           f"{error}", stacklevel=4)
             return False
         return True
@@ -154,7 +154,7 @@ def _local(path):
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f'checkpoint must be the path of a folder; got {path!r}; write checkpoint="runs/a"')
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):
-        raise ValueError("checkpoint must be a folder of this machine or one mounted on it; "
+        raise ValueError("checkpoint must be a folder on this machine or mounted on it; "
                          f'got "{os.fspath(path)}"; mount the bucket and write checkpoint="/mnt/bucket/a"')
     if not os.fspath(path):
         raise ValueError('checkpoint must be the path of a folder; got ""; write checkpoint="runs/a"')
@@ -162,9 +162,9 @@ def _local(path):
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise NotADirectoryError(f"checkpoint must be a folder; got {path}, where there is a file; "
+        raise NotADirectoryError(f"checkpoint must be a folder; got {path}, which is a file or lies below one; "
                                  "give another path") from None
     if not os.access(path, os.W_OK | os.X_OK):
-        raise PermissionError(f"checkpoint must be a folder that can be written to; got {path}; "
-                              "change its permissions or give another")
+        raise PermissionError(f"checkpoint must be a writable folder; got {path}; "
+                              "change its permissions or give another path")
     return path

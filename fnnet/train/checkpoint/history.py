@@ -1,4 +1,4 @@
-"""The history as JSON: numbers as they are, a metric that is a tree of arrays as the list of its leaves."""
+"""The history as JSON: numbers unchanged, a metric that is a tree of arrays as the list of its leaves."""
 
 import base64
 
@@ -14,9 +14,9 @@ def to_json(history):
 
 
 def from_json(history, epoch, run, data):
-    """A list of its own, which may grow while what was read is being written again.
+    """A new list, which may grow while the one that was read is being written again.
 
-    Trees get the structure that the epoch's metrics have now; where that is unknown or another, they are lists.
+    Trees get the structure that the epoch's metrics have now; where that is unknown or differs, they are lists.
     """
     names = {name for log in history for name, value in log.items() if isinstance(value, dict)}
     if not names:

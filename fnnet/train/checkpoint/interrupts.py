@@ -1,4 +1,4 @@
-"""SIGTERM, which schedulers send before they end a process, and Ctrl-C: the training saves first."""
+"""SIGTERM, which schedulers send before they end a process, and Ctrl-C: the training is saved first."""
 
 import contextlib
 import signal
@@ -9,9 +9,9 @@ NOTICED = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupts:
-    """While entered, a first SIGTERM or Ctrl-C is noted in `received`; a second one acts at once, as without this.
+    """A context in which a first SIGTERM or Ctrl-C is recorded in `received`; a second one acts immediately, as usual.
 
-    `folder` is where the training is saved, and `when` says how soon."""
+    `folder` is where the training is saved; `when` says how soon."""
 
     def __init__(self, folder, when):
         self.folder, self.when = folder, when
@@ -34,11 +34,11 @@ class Interrupts:
     def _note(self, number, frame):
         self.__exit__()
         self.received = signal.Signals(number)
-        _say(f"{self.received.name}: saving the training in {self.folder} {self.when}, then leaving. "
-             "Once more to leave at once")
+        _say(f"{self.received.name}: saving the training in {self.folder} {self.when}, then exiting. "
+             "Repeat to exit immediately")
 
     def leave(self, where):
-        """Says how to resume, and does what the signal would have done."""
+        """Says how to resume, then does what the signal would have done."""
         if self.received is None:
             raise RuntimeError("no signal has been received")
         self.__exit__()
@@ -48,5 +48,5 @@ class Interrupts:
 
 
 def _say(text):
-    with contextlib.suppress(RuntimeError, OSError):    # in the middle of another print, or nobody listens any more
+    with contextlib.suppress(RuntimeError, OSError):    # in the middle of another print, or stderr is closed
         print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""An epoch that saves: in parts where it can be divided, so that a long one is saved inside and signals are heeded."""
+"""An epoch that saves: in parts where it can be divided, so that a long epoch is saved midway and signals are handled promptly."""
 
 import contextlib
 import time
@@ -18,29 +18,29 @@ from fnnet.train.checkpoint.interrupts import Interrupts
 from fnnet.train.epoch import Epoch
 from fnnet.train.nonfinite import explain, not_finite
 
-PART = 0.5          # seconds, about, that a part of an epoch takes: how soon a signal is heeded
+PART = 0.5          # approximate duration of a part of an epoch in seconds: how soon a signal is handled
 
 
 class Keeper:
-    """(run, data) -> run, metrics, as `epoch`, saving in `folder` as `every` says, and when a signal asks for it.
+    """(run, data) -> run, metrics like `epoch`, but saves in `folder` as often as `every` says, and on a signal.
 
-    `begin` gives what the folder holds already; `ended` is to be called after each epoch, with all that is to be saved.
+    `begin` returns what the folder already holds; call `ended` after each epoch with everything to be saved.
     """
 
     def __init__(self, path, epoch, every, run, data):
         self.every = Every.parse(every)
         self.epoch = self.__wrapped__ = epoch
-        self.divided = type(epoch) is Epoch and is_arrays(data)     # a wrapped one (autodiff) is known as a whole only
+        self.divided = type(epoch) is Epoch and is_arrays(data)     # a wrapped epoch (autodiff) can only run as a whole
         self.settings = fingerprint(run, epoch, data)
         self.folder = Folder(path)
         self.interrupts = Interrupts(self.folder.path, "now" if self.divided else "at the end of this epoch")
-        self.pace = 1                                   # steps in a part
-        self.resumed = None                             # (position, metrics so far) of the epoch that was saved inside
+        self.pace = 1                                   # steps per part
+        self.resumed = None                             # (position, metrics so far) of an epoch that was saved midway
         self.best = None                                # a state and its log
         self.log: dict[str, Any] = {"history": [], "best_epoch": None, "monitor": None}
         self.saved, self.steps, self.began = 0, 0, time.monotonic()
-        self.newest = None                              # the state that was saved last
-        self.stopped = None                             # the signal that ended the training, where its handler returned
+        self.newest = None                              # the last saved state
+        self.stopped = None                             # the signal that ended the training, if its handler returned
 
     def __enter__(self):
         self.interrupts.__enter__()
@@ -51,17 +51,17 @@ class Keeper:
             self.folder.__exit__(kind, *error)
         finally:
             self.interrupts.__exit__()
-        if kind is None and self.interrupts.received and not self.interrupts.left:      # it came after the last save
+        if kind is None and self.interrupts.received and not self.interrupts.left:      # received after the last save
             self.interrupts.leave("the end of the training")
 
     def begin(self, run, data):
-        """What was saved last, or None; says what has changed since."""
+        """The last save, or None; warns about what has changed since."""
         found = self.folder.latest(run, lambda: self.epoch.metrics_of(run, data))
         if found is None:
             return None
         log = found.log
         if "settings" in log and (lines := changes(log["settings"], self.settings)):
-            warnings.warn(f"{found.path} was saved with other settings; training resumes with those given now, except for the "
+            warnings.warn(f"{found.path} was saved with other settings; training resumes with the current ones, except for the "
                           f"random key, which is part of the saved state. Changed: {'; '.join(lines)}",
                           stacklevel=4)
         if position := log.get("position"):
@@ -72,7 +72,7 @@ class Keeper:
                     position = position | {"measured_from": position["done"]}
                 self.resumed = position, within
             else:
-                warnings.warn(f"{found.path} was saved inside an epoch, and the data or the batches are others now: a "
+                warnings.warn(f"{found.path} was saved inside an epoch, but the data or the batches have changed: a "
                               "new epoch begins from there", stacklevel=4)
         encoded = log["history"]
         log["history"] = from_json(encoded, self.epoch, run, data)
@@ -110,7 +110,7 @@ class Keeper:
         return run, metrics
 
     def ended(self, run, best, history, monitor):
-        """After an epoch: saves if it is time to. `best` is a state and its log."""
+        """To be called after an epoch: saves if it is time to. `best` is a state and its log."""
         self.best = best
         encoded = self.log["history"]
         encoded = encoded + to_json(history[len(encoded):])
@@ -121,7 +121,7 @@ class Keeper:
             self._save(run, None, None)
 
     def finish(self, run):
-        """At the end of the training: its last state is saved whatever `every` says."""
+        """To be called at the end of the training: saves its last state whatever `every` says."""
         if self.newest is not run and self.log["history"]:
             self._save(run, None, None)
         self.folder.wait()
@@ -153,11 +153,11 @@ class Keeper:
 
 
 class Stopped(Exception):
-    """The training was saved after a signal whose handler, a user's own, lets the program go on."""
+    """The training was saved after a signal whose user-defined handler lets the program continue."""
 
 
 class _Rest:
-    """Batches, as often as they are asked for."""
+    """Batches that can be iterated over repeatedly."""
 
     def __init__(self, data, rows):
         self.data, self.rows = data, rows
@@ -168,5 +168,5 @@ class _Rest:
 
 @contextlib.contextmanager
 def nothing():
-    """The keeper of a training without a checkpoint."""
+    """The keeper used without a checkpoint."""
     yield None

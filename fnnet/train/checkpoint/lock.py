@@ -1,4 +1,4 @@
-"""One training per folder. The operating system releases the lock when the process ends, however it ends."""
+"""One training per folder. The operating system releases the lock when the process ends, for whatever reason."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ class Lock:
             if not _locked(self.file):
                 holder = os.read(self.file, 1000).decode(errors="replace").strip()
                 raise RuntimeError(f"another training is using {folder}: {holder or 'a process that is just starting'}. "
-                                   "Wait for it to end, or give this training a folder of its own")
+                                   "Wait for it to end, or use a different folder")
             os.ftruncate(self.file, 0)
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             os.pwrite(self.file, f"process {self.pid} on {socket.gethostname()}, since {now}".encode(), 0)
@@ -52,7 +52,7 @@ def _locked(file):
 
 
 def _nobody_alive(file):
-    """Where locks are not supported: whether the process that the file names has ended. On another host it has not."""
+    """Where locks are not supported: whether the process named in the file has ended. One on another host is assumed to be running."""
     text = os.pread(file, 1000, 0).decode(errors="replace").split()
     if len(text) < 4 or not text[1].isdigit():
         return True

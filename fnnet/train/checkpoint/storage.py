@@ -1,7 +1,7 @@
 """One checkpoint in a folder: `leaves`, the arrays by number, and `log`, which says what they are. Written by Orbax.
 
-Each array has a CRC-32 of its bytes, and so has the log: any damage is noticed on reading. (For 102 MB: CRC-32 32 ms,
-SHA-1 76, SHA-256 84, BLAKE2b 153. The enemy is a bad disk, not a forger; a CRC notices every single flipped bit.)
+Each array has a CRC-32 of its bytes, and so has the log: any damage is detected on reading. (For 102 MB: CRC-32 32 ms,
+SHA-1 76, SHA-256 84, BLAKE2b 153. The threat is a bad disk, not a forger; a CRC detects any single flipped bit.)
 """
 
 import contextlib
@@ -20,14 +20,14 @@ FORMAT = 2          # 1: without checksums, and with the state "best" always sto
 
 
 class Damaged(Exception):
-    """The checkpoint cannot be read, or not as it was written."""
+    """The checkpoint cannot be read, or differs from what was written."""
 
 
 class Mismatch(ValueError):
-    """The checkpoint is whole, and holds the arrays of something else."""
+    """The checkpoint is intact but holds the arrays of something else."""
 
 
-# What a state has since 0.2 and the files of 0.1 lack: it keeps the values that the training begins with.
+# Parts of the state that files of version 0.1 lack: they keep the values that the training begins with.
 LATER = re.compile(r"\.hyperparams\[|\.given\[|\.scale$")
 
 
@@ -35,27 +35,27 @@ def orbax():
     try:
         import orbax.checkpoint as ocp
     except ImportError:
-        raise ImportError("checkpoint=... saves the training with Orbax, which is not installed: "
+        raise ImportError("checkpoint=... needs Orbax, which is not installed: "
                           "pip install 'fnnet[checkpoint]'") from None
     return ocp
 
 
 def snapshot(trees):
-    """Trees by name as (names, arrays): a copy for the background thread to write while the training goes on.
+    """Trees by name as (names, arrays): a copy for the background thread to write while training continues.
 
-    Keys are stored as the numbers that they are. Of arrays that this process holds a part of, Orbax writes the parts.
+    Keys are stored as their key data. Where this process holds only some shards of an array, Orbax writes those.
     """
     names, leaves = _flat(trees)
     return names, [np.asarray(leaf) if _held(leaf) else leaf for leaf in leaves]
 
 
 def write(path, shot, log):
-    """Writes the snapshot and the log as the folder `path`: under another name, renamed once all is written."""
+    """Writes the snapshot and the log as the folder `path`: under a temporary name, renamed once everything is written."""
     ocp = orbax()
     names, leaves = shot
     log = {**log, "format": FORMAT, "names": names, "crc32": [_crc(leaf) for leaf in leaves]}
     log["check"] = _crc_of_log(log)
-    # Compression takes 0.3 s of CPU time for 102 MB of noise, which weights mostly are, and gains 7 %.
+    # Compressing 102 MB of noise, which weights mostly are, takes 0.3 s of CPU time and saves 7 %.
     handler = ocp.CompositeCheckpointHandler(leaves=ocp.PyTreeCheckpointHandler(use_compression=False),
                                              log=ocp.JsonCheckpointHandler())
     arrays = {_number(i): leaf for i, leaf in enumerate(leaves) if leaf.size}       # Orbax stores no arrays of size 0
@@ -77,12 +77,12 @@ def read_log(path):
         raise Damaged("its log does not match its checksum")
     if log.get("format", 1) > FORMAT:
         raise Mismatch(f"{path} was written by a later version of fnnet (format {log['format']}): install that "
-                       "version, or give a folder of its own")
+                       "version, or use a different folder")
     return log
 
 
 def read(path, log, templates):
-    """Trees of a checkpoint: those of which `templates`, by name, give the structure, dtypes and shardings."""
+    """The trees of a checkpoint named in `templates`, which give their structure, dtypes and shardings."""
     ocp = orbax()
     every = [tuple(name) for name in log["names"]]
     wanted, leaves = _flat(templates)
@@ -92,9 +92,9 @@ def read(path, log, templates):
     here = {name: kind for name, kind in here.items() if name not in fresh}
     if odd := [name for name in here | there if here.get(name) != there.get(name)]:
         name = odd[0]
-        raise Mismatch(f"{path} holds the checkpoint of another training: {name} is {there.get(name, 'not')} there and "
-                       f"{here.get(name, 'not')} here; give a folder of its own, or the network and optimizer that it "
-                       "was made with")
+        raise Mismatch(f"{path} holds the checkpoint of another training: {name} is {there.get(name, 'absent')} there and "
+                       f"{here.get(name, 'absent')} here; use a different folder, or the network and optimizer that the "
+                       "checkpoint was made with")
     places = {name: i for i, (name, _) in enumerate(every)}
     target = {_number(places[name]): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
               for (name, _), leaf in zip(wanted, leaves, strict=True) if leaf.size and name not in fresh}
@@ -111,8 +111,8 @@ def read(path, log, templates):
             back.append(old)
             continue
         new = found[_number(places[name])] if plain.size else plain
-        if not isinstance(new, jax.Array | np.ndarray):     # of an array that its list does not name, Orbax returns the target
-            raise Damaged(f"{name} is missing among its arrays")
+        if not isinstance(new, jax.Array | np.ndarray):     # for an array missing from its list, Orbax returns the target
+            raise Damaged(f"{name} is missing from its arrays")
         crc = log["crc32"][places[name]] if "crc32" in log else None
         if new.shape != plain.shape or new.dtype != plain.dtype or (crc is not None and _crc(new) not in (crc, None)):
             raise Damaged(f"{name} does not match its checksum")
@@ -121,7 +121,7 @@ def read(path, log, templates):
 
 
 def is_checkpoint(path):
-    """Whether the folder, whole or damaged, is ours to remove."""
+    """Whether the folder is a checkpoint, intact or damaged, and thus safe to remove."""
     inside = {part.name for part in path.iterdir()}
     return not inside or bool(inside & {"leaves", "log", "_CHECKPOINT_METADATA"})
 
@@ -148,7 +148,7 @@ def _number(i):
 
 
 def _crc(leaf):
-    """None where other processes hold a part."""
+    """The CRC-32 of an array; None where other processes hold part of it."""
     if not _held(leaf):
         return None
     return zlib.crc32(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data) if leaf.size else 0
@@ -169,7 +169,7 @@ def _first_line(error):
 
 @contextlib.contextmanager
 def _quiet():
-    """Orbax logs the traceback of each error that it raises, and leaves reads it no longer waits for without a loop."""
+    """Silences Orbax, which logs the traceback of each error it raises and leaves abandoned reads without an event loop."""
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
