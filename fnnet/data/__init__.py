@@ -1,4 +1,4 @@
-"""Data from local files as numpy arrays, and what is done to them before training."""
+"""Data from local files as NumPy arrays, and preprocessing before training."""
 
 from fnnet import hints as _hints
 from fnnet.data.answers import Answers, answers_of

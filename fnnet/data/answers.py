@@ -1,4 +1,4 @@
-"""What is to be predicted: whether a column says classes or numbers, and predictions in its words and units."""
+"""Prediction targets: whether a column holds classes or numbers, and predictions in its own words and units."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from fnnet.data.batch import Scaling, standardize
 from fnnet.data.cells import as_cells, is_missing, number, plain, short, value
 
 TASKS = "auto", "classify", "regress"
-WHOLE = 10              # so many different whole numbers are classes without being asked: the digits, grades
-WORDS = 50              # so many different words
-ENOUGH = 20             # from so many rows on, classes of fewer than FEW rows each are doubtful too
+WHOLE = 10              # up to this many distinct whole numbers are treated as classes without asking: digits, grades
+WORDS = 50              # and up to this many distinct words
+ENOUGH = 20             # from this many rows on, classes with fewer than FEW rows each are doubtful too
 FEW = 5
 
 
@@ -22,8 +22,8 @@ FEW = 5
 class Answers:
     """The column to predict: its classes, () for numbers, and the mean and scale of numbers in training.
 
-    answers(table) is y [n] of a table: the class of each row, −1 for one that is not among the classes; or
-    (number − μ)/σ. answers.inverse(scores) says in words or units what scores [n k], or predictions [n 1], mean.
+    answers(table) is y [n] of a table: the class of each row, −1 for an unknown class; or (number − μ)/σ.
+    answers.inverse(scores) converts scores [n k] into class names, or predictions [n 1] into the column's unit.
     """
     name: str
     classes: tuple[str, ...]
@@ -32,7 +32,7 @@ class Answers:
     def __post_init__(self):
         texts = isinstance(self.classes, tuple) and all(isinstance(text, str) for text in (self.name, *self.classes))
         if not texts or not isinstance(self.scaling, Scaling | None):
-            raise TypeError("answers must have a name, the names of the classes and a Scaling of numbers; got "
+            raise TypeError("answers must have a name, a tuple of class names and, for numbers, a Scaling; got "
                             f"{self.name!r}, {self.classes!r}, {self.scaling!r}"[:300])
 
     def __call__(self, table: Any) -> np.ndarray:
@@ -57,14 +57,14 @@ class Answers:
             raise ValueError(f"predictions of {self.name!r} must be [n {width}]; got {list(scores.shape)}")
         if not np.isfinite(scores).all():
             row = np.argmin(np.isfinite(scores).all(1))
-            raise ValueError(f"the prediction of row {row + 1} is not finite ({scores[row]}): are its numbers far from "
-                             "those trained on?")
+            raise ValueError(f"predictions must be finite; got {scores[row]} in row {row + 1}: are its numbers far from "
+                             "the training data?")
         if self.classes:
             return np.asarray(self.classes, object)[scores.argmax(1)]
         return self._scaling().inverse(scores[:, 0])
 
     def scaled_as(self, y: np.ndarray) -> "Answers":
-        """The same with the mean and scale of these numbers; of classes the same."""
+        """The same answers with the mean and scale of these numbers; classes are unchanged."""
         return self if self.classes else replace(self, scaling=standardize(y).scaling)
 
     def _scaling(self):
@@ -74,13 +74,13 @@ class Answers:
 
 
 def unanswered(cell: str) -> bool:
-    """Whether a cell of the target says that there is no value. "none" is an answer."""
+    """Whether a cell of the target denotes a missing value. "none" is an answer."""
     return is_missing(cell) and cell.lower() != "none"
 
 
 def answers_of(table: Any, target: str, *, task: str = "auto") -> tuple[Answers, np.ndarray]:
-    """The answers of a column of a table, and y: classes, or numbers that are not yet scaled;
-    `answers.scaled_as(y[rows])` is of the mean and scale of the rows to train on."""
+    """The Answers of a column of a table, and y: classes, or numbers that are not yet scaled;
+    `answers.scaled_as(y[rows])` takes mean and scale from the training rows."""
     cells = as_cells(table)
     y, classes = targets(cells.column(target), cells.lines, cells.path, target, task)
     return Answers(target, classes, None), y
@@ -88,11 +88,11 @@ def answers_of(table: Any, target: str, *, task: str = "auto") -> tuple[Answers,
 
 def targets(answers: Sequence[str], lines: Sequence[int], path: Path | str, target: str,
             task: str) -> tuple[np.ndarray, tuple]:
-    """Targets as numbers, and the names of the classes where they are classes. A class is what a number says, 1 and 1.0
-    are one."""
+    """Targets as numbers, and the names of the classes if they are classes. Numeric classes are compared by value: 1 and
+    1.0 are the same class."""
     if task not in TASKS:
         raise ValueError(f"task must be one of {', '.join(TASKS)}; got {task!r}")
-    values = {a: value(a) for a in dict.fromkeys(answers)}                               # of each text once, in order
+    values = {a: value(a) for a in dict.fromkeys(answers)}                               # each text once, in order
     numbers = [v for v in values.values() if not isinstance(v, str)]
     numeric = len(numbers) == len(values)
     whole = numeric and all(float(v).is_integer() and plain(a) for a, v in values.items())
@@ -102,15 +102,15 @@ def targets(answers: Sequence[str], lines: Sequence[int], path: Path | str, targ
             try:
                 found[a] = number(a, "")
             except ValueError:
-                number(a, _at(a, answers, lines, path, target))                         # says the same, and where
+                number(a, _at(a, answers, lines, path, target))                         # raises again, with the location
         return np.fromiter(map(found.__getitem__, answers), np.float32, len(answers)), ()
     if task == "auto" and any(math.isfinite(v) and not float(v).is_integer() for v in numbers):
         word = next(a for a, v in values.items() if isinstance(v, str))
-        raise ValueError(f"{_at(word, answers, lines, path, target)}: {short(word)} where others are numbers; fill it or "
-                         "leave the line out")
+        raise ValueError(f"{_at(word, answers, lines, path, target)}: must be a number, like the others; got {short(word)}; "
+                         "correct it or remove the line")
     if not numeric:
         values = {a: a for a in values}
-    names = {values[a]: a for a in reversed(values)}                                     # as each is written first
+    names = {values[a]: a for a in reversed(values)}                                     # the first spelling of each
     if task == "auto":
         _check_clear(len(names), len(answers), path, target, whole)
     place = {v: i for i, v in enumerate(sorted(names))}
@@ -123,10 +123,9 @@ def _at(answer, answers, lines, path, target):
 
 
 def _check_clear(k, n, path, target, whole):
-    """Refuses to guess whether k different values in n rows are classes."""
+    """Raises if it is unclear whether k distinct values in n rows are classes."""
     if k > (WHOLE if whole else WORDS) or (n >= ENOUGH and k > 2 and n < FEW * k):
         what = "whole numbers" if whole else "words"
         regress = ' or task="regress" (--task regress) to predict a number' if whole else ""
-        raise ValueError(f"{path}: column {target!r} has {k} different {what} in {n} rows, and whether they are "
-                         "classes is unclear: "
-                         f'write task="classify" (from the shell --task classify) to predict a class{regress}')
+        raise ValueError(f"{path}: column {target!r} has {k} distinct {what} in {n} rows, so it is unclear whether they are "
+                         f'classes: write task="classify" (in the shell --task classify) to predict a class{regress}')

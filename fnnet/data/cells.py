@@ -1,4 +1,4 @@
-"""CSV files as text: the cells of every row, and what the text of a cell says."""
+"""CSV files as text: the cells of every row, and the value of a cell's text."""
 
 import csv
 import math
@@ -11,18 +11,18 @@ import numpy as np
 from fnnet.data.files import existing
 from fnnet.data.table import FLOAT32
 
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}         # in any case of letters
+MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}         # case-insensitive
 
 
 class Cells(NamedTuple):
-    """A table with a header, as text: rows of as many cells as there are names, and the line of each in the file."""
+    """A table with a header, as text: rows with one cell per name, and the line of each row in the file."""
     path: Path | str
     names: tuple[str, ...]
     rows: list[list[str]]
     lines: list[int]
 
     def column(self, name: str) -> list[str]:
-        """The cells below a name, without the blanks around them."""
+        """The cells of a column, without surrounding blanks."""
         if name not in self.names:
             raise ValueError(f"{self.path} has no column {name!r}: {listed(self.names)}")
         at = self.names.index(name)
@@ -33,69 +33,69 @@ class Cells(NamedTuple):
         return self._replace(rows=[self.rows[i] for i in rows], lines=[self.lines[i] for i in rows])
 
     def where(self, row: int, name: str) -> str:
-        """Where a cell is, for a sentence."""
+        """Where a cell is, for an error message."""
         return f"{self.path}, line {self.lines[row]}, column {name!r}"
 
 
 def read_cells(path: str | Path, *, delimiter: str = ",") -> Cells:
-    """A CSV file with a header as text. Every column must have a name of its own, and every row as many cells."""
+    """A CSV file with a header, as text. Column names must be unique and not empty, and all rows must have the same number of cells."""
     path = existing(path)
     found = records(path, delimiter)
     _, header = next(found)
     check_names(header, path)
     rows = list(found)
     if not rows:
-        raise ValueError(f"{path} has a header and no rows")
+        raise ValueError(f"{path} must have at least one row below its header; got none")
     return Cells(path, tuple(header), [cells for _, cells in rows], [line for line, _ in rows])
 
 
 def as_cells(table: Any) -> Cells:
-    """Cells as they are; columns by name, {"a": [1, 2], "b": ["x", "y"]} or a data frame, as cells."""
+    """Cells unchanged; columns by name, {"a": [1, 2], "b": ["x", "y"]} or a data frame, converted to Cells."""
     if isinstance(table, Cells):
         return table
     if not isinstance(table, Mapping) and not (hasattr(table, "keys") and hasattr(table, "__getitem__")):
-        raise TypeError("a table must be columns by name, as data.read_cells(path) or {'a': [1, 2], 'b': ['x', 'y']}; "
+        raise TypeError("a table must be columns by name, data.read_cells(path) or {'a': [1, 2], 'b': ['x', 'y']}; "
                         f"got {type(table).__name__}")
     names = list(table.keys())
     columns = {str(name): ["" if cell is None else str(cell) for cell in table[name]] for name in names}
     if len(lengths := {len(column) for column in columns.values()}) > 1:
-        raise ValueError(f"all columns of a table must have one length; got {', '.join(map(str, sorted(lengths)))}")
+        raise ValueError(f"all columns of a table must have the same length; got {', '.join(map(str, sorted(lengths)))}")
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     return Cells("the table", tuple(columns), rows, list(range(1, len(rows) + 1)))
 
 
 def records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of the header, its names without blanks around them, and of every row that is not empty."""
+    """(line, cells) for the header, with blanks stripped from its names, and for every row that is not empty."""
     if not isinstance(delimiter, str) or len(delimiter) != 1 or delimiter in '"\r\n':
-        raise ValueError("delimiter must be one character other than a quotation mark or an end of line; got "
+        raise ValueError("delimiter must be one character other than a quotation mark or a line break; got "
                          f"{delimiter!r}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file, delimiter=delimiter, strict=True)
             header = [name.strip() for name in next(filter(None, lines), [])]
             if not header:
-                raise ValueError(f"{path} is empty: the first line names the columns")
+                raise ValueError(f"{path} must name the columns in its first line; got an empty file")
             yield lines.line_num, header
             for cells in filter(None, lines):
                 if len(cells) != len(header):
-                    raise ValueError(f"{path}, line {lines.line_num}: {len(cells)} cells where the header has "
-                                     f"{len(header)} (is the file cut short?)")
+                    raise ValueError(f"{path}, line {lines.line_num}: must have {len(header)} cells, as the header has; got "
+                                     f"{len(cells)}: is the file truncated?")
                 yield lines.line_num, cells
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not text in UTF-8: save the table as CSV in UTF-8") from None
+        raise ValueError(f"{path} is not UTF-8 text: save the table as CSV in UTF-8") from None
     except csv.Error as problem:
-        raise ValueError(f"{path} is not a CSV file ({problem}): is a quotation mark not closed?") from None
+        raise ValueError(f"{path} is not a valid CSV file ({problem}): is a quotation mark left open?") from None
 
 
 def check_names(header: Sequence[str], path: Path | str, target: str | None = None) -> None:
-    """Refuses columns without names, of one name, and a header without the target."""
+    """Raises for columns without a name, duplicate names, and a header without the target."""
     seen = set()
     for place, name in enumerate(header, 1):
         if not name:
-            raise ValueError(f"{path}: column {place} has no name; name it, or leave it out (pandas writes an index "
+            raise ValueError(f"{path}: column {place} has no name; name it, or remove it (pandas writes an index "
                              "without a name: use to_csv(…, index=False))")
         if name in seen:
-            raise ValueError(f"{path} has {list(header).count(name)} columns {name!r}: {listed(header)}; rename or "
+            raise ValueError(f"{path} has {list(header).count(name)} columns named {name!r}: {listed(header)}; rename or "
                              "remove all but one")
         seen.add(name)
     if target is not None and target not in seen:
@@ -103,33 +103,33 @@ def check_names(header: Sequence[str], path: Path | str, target: str | None = No
 
 
 def listed(names: Sequence[str]) -> str:
-    """What a table has, for a sentence."""
+    """The column names, for an error message."""
     return f"it has {', '.join(names[:20])}{', …' * (len(names) > 20)}"
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell says that there is no value."""
+    """Whether a cell denotes a missing value."""
     return cell.lower() in MISSING
 
 
 def number(cell: str, where: str) -> float:
-    """The number that a cell says, one that float32 holds, or a sentence."""
+    """The number in a cell, within float32's range; raises ValueError for anything else."""
     cell = cell.strip()
     try:
         value = float(cell)
     except ValueError:
-        raise ValueError(f"{where}: {short(cell)} where a number is wanted") from None
+        raise ValueError(f"{where}: must be a number; got {short(cell)}") from None
     if not plain(cell):
         raise ValueError(f"{where}: {short(cell)} must be written with the digits 0 to 9 and without '_'")
     if not math.isfinite(value) and cell.lstrip("+-").isalpha():
-        raise ValueError(f"{where}: {cell} is not a finite number; fill it or leave the line out")
+        raise ValueError(f"{where}: must be a finite number; got {cell}; fill it or remove the line")
     if abs(value) > FLOAT32:
-        raise ValueError(f"{where}: {short(cell, '')} is too large for float32; give the column in another unit")
+        raise ValueError(f"{where}: {short(cell, '')} is too large for float32; convert the column to another unit")
     return value
 
 
 def value(cell: str) -> float | str:
-    """The number that a cell says, or its text."""
+    """The number in a cell, or its text."""
     try:
         return float(cell)
     except ValueError:
@@ -137,10 +137,10 @@ def value(cell: str) -> float | str:
 
 
 def plain(cell: str) -> bool:
-    """float() reads 1_000 and the digits of all scripts, which other programs take for text."""
+    """Whether a number is written in plain ASCII: float() also reads 1_000 and non-ASCII digits, which other programs read as text."""
     return cell.isascii() and "_" not in cell
 
 
 def short(cell: str, quote: str = "'") -> str:
-    """A cell in a sentence."""
+    """A cell, shortened for an error message."""
     return f"{quote}{cell[:50]}{'…' * (len(cell) > 50)}{quote}" if cell else "nothing"

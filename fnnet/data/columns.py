@@ -1,4 +1,4 @@
-"""Raw rows of a table as numbers: what the columns were in training, kept, so that others are read as those were."""
+"""Raw rows of a table as numbers, remembering what the columns were in training, so that new rows are read the same way."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -11,17 +11,17 @@ from fnnet.data.batch import standardize
 from fnnet.data.cells import Cells, as_cells, is_missing, number, plain, short, value
 
 CHOICES = "error", "drop", "mean"
-MANY = 50               # different words in a column that are categories without being asked
-ENOUGH = 20             # from so many rows on, words that are mostly different are doubtful too
+MANY = 50               # up to this many distinct words in a column are treated as categories without asking
+ENOUGH = 20             # from this many rows on, mostly distinct words are doubtful too
 
 
 @dataclass(frozen=True, eq=False)
 class Columns:
-    """columns(table) → x [n d] float32: numbers as (x − μ)/σ, and of each column of words a 1 or 0 for each category
+    """columns(table) → x [n d] float32: numbers as (x − μ)/σ, and for each column of words a 1 or 0 per category
 
     names are the columns, matched by name; categories has the words of each, () for a column of numbers. missing says
-    what becomes of rows without a value: "error", "drop" (columns.complete(table) says which rows have all) or "mean",
-    in which `fill` [d] stands for them: the mean in training of numbers, the commonest category of words.
+    how to handle missing values: "error", "drop" (columns.complete(table) says which rows are complete) or "mean",
+    which replaces them by `fill` [d]: the training mean for numbers, the most common category for words.
     """
     names: tuple[str, ...]
     categories: tuple[tuple[str, ...], ...]
@@ -34,13 +34,13 @@ class Columns:
         kinds = type(self.names) is type(self.categories) is tuple
         kinds = kinds and len(self.names) == len(self.categories) and self.missing in CHOICES
         if not kinds or not all(isinstance(words, tuple) for words in self.categories):
-            raise TypeError(f"columns must have names, the categories of each and one of {', '.join(CHOICES)}; got "
+            raise TypeError(f"columns must have names, the categories of each, and missing one of {', '.join(CHOICES)}; got "
                             f"{self.names!r}, {self.categories!r}, {self.missing!r}"[:300])
         if not all(isinstance(text, str) for texts in (self.names, *self.categories) for text in texts):
             raise TypeError("the names of columns and categories must be text")
         width = sum(len(words) or 1 for words in self.categories)
         if any(np.shape(numbers) != (width,) for numbers in (self.fill, self.mean, self.scale)):
-            raise ValueError(f"fill, mean and scale must be [{width}], one for each number in x")
+            raise ValueError(f"fill, mean and scale must have shape [{width}], one entry per column of x")
 
     def __call__(self, table: Any) -> np.ndarray:
         cells = as_cells(table)
@@ -56,25 +56,24 @@ class Columns:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The names of the d numbers in x."""
+        """The names of the d columns of x."""
         return tuple(name if not words else f"{name}={word}" for name, kinds in zip(self.names, self.categories)
                      for words, word in ([(kinds, word) for word in kinds] or [((), "")]))
 
 
 def columns_of(table: Any, names: Collection[str], rows: np.ndarray | None = None, *, missing: str = "error",
                categories: Collection[str] = ()) -> Columns:
-    """The columns with these names of a table, as they are in it; means, scales and fillings are those of the `rows` to
-    train on.
+    """The Columns with these names, as found in a table; means, scales and fill values are those of the training `rows`.
 
-    A column of words is one of categories, those of all rows; columns in `categories` are so even where they hold
-    numbers (codes). Raises ValueError for words among numbers, and for so many different words that they may be names
-    or dates.
+    A column of words becomes categories, collected from all rows; so do the columns named in `categories`, even if they
+    hold numbers (codes). Raises ValueError for words among numbers, and for so many distinct words that they may be
+    names or dates.
     """
     cells = as_cells(table)
     if missing not in CHOICES:
         raise ValueError(f"missing must be one of {', '.join(CHOICES)}; got {missing!r}")
     if not names:
-        raise ValueError(f"{cells.path} has no column to learn from")
+        raise ValueError(f"{cells.path} must have a column to learn from; got none")
     for name in categories:
         cells.column(name)
     kinds = tuple(_kinds(cells, name, name in categories) for name in names)
@@ -89,7 +88,7 @@ def columns_of(table: Any, names: Collection[str], rows: np.ndarray | None = Non
         start = here.stop
         known = training[:, here][~np.isnan(training[:, here]).any(1)]
         if not len(known):
-            raise ValueError(f"{cells.path}: column {name!r} has no value in the rows to train on: leave it out")
+            raise ValueError(f"{cells.path}: column {name!r} has no value in the training rows: leave it out")
         if words:
             fill[here] = np.eye(len(words))[known.sum(0).argmax()]
         else:
@@ -100,7 +99,7 @@ def columns_of(table: Any, names: Collection[str], rows: np.ndarray | None = Non
 
 
 def encoded(cells: Cells, names: Collection[str], categories: Collection[Sequence[str]]) -> np.ndarray:
-    """x [n d] float32 before scaling: numbers, and 1 or 0 for each category; NaN where there is no value."""
+    """x [n d] float32 before scaling: numbers, and 1 or 0 for each category; NaN for missing values."""
     blocks = []
     for name, words in zip(names, categories, strict=True):
         column = cells.column(name)
@@ -117,15 +116,15 @@ def encoded(cells: Cells, names: Collection[str], categories: Collection[Sequenc
             elif is_missing(cell):
                 block[row] = np.nan
             else:
-                raise ValueError(f"{cells.where(row, name)}: {short(cell)} was not in training, where it was one of "
-                                 f"{', '.join(words[:20])}{', …' * (len(words) > 20)}: correct it or leave the line "
-                                 "out")
+                raise ValueError(f"{cells.where(row, name)}: must be a word seen in training, one of "
+                                 f"{', '.join(words[:20])}{', …' * (len(words) > 20)}; got {short(cell)}; correct it or "
+                                 "remove the line")
         blocks.append(block)
     return np.concatenate(blocks, 1)
 
 
 def _kinds(cells, name, asked):
-    """The categories of a column, () of numbers."""
+    """The categories of a column; () for numbers."""
     column = cells.column(name)
     counts = Counter(cell for cell in column if not is_missing(cell))
     if asked:
@@ -135,11 +134,11 @@ def _kinds(cells, name, asked):
         return ()
     if sum(counts[word] for word in words) * 2 <= sum(counts.values()):
         row = next(row for row, cell in enumerate(column) if cell in words)
-        number(column[row], cells.where(row, name))                     # which says what is wrong with it
+        number(column[row], cells.where(row, name))                     # raises and says what is wrong with it
     if len(counts) > MANY or (len(column) >= ENOUGH and len(counts) * 2 > len(column)):
-        raise ValueError(f"{cells.path}: column {name!r} has {len(counts)} different words in {len(column)} rows, "
-                         f"which may be names or dates: leave it out (from the shell --leave-out {name}), or say that "
-                         f"it is one of categories (--categories {name})")
+        raise ValueError(f"{cells.path}: column {name!r} has {len(counts)} distinct words in {len(column)} rows, "
+                         f"which may be names or dates: leave it out (in the shell --leave-out {name}), or declare "
+                         f"that it holds categories (--categories {name})")
     return tuple(sorted(counts))
 
 
@@ -147,6 +146,5 @@ def _no_value(cells, names):
     row, name = min((row, name) for name in names for row, cell in enumerate(cells.column(name)) if is_missing(cell))
     cell = cells.column(name)[row]
     what = f"{cell} is not a finite number" if cell.lower() == "nan" else f"no value ({short(cell)})"
-    return ValueError(f"{cells.where(row, name)}: {what}; fill it or leave the line out, or choose what becomes of "
-                      "such rows: "
-                      'missing="drop" or "mean" (from the shell --missing drop, --missing mean)')
+    return ValueError(f"{cells.where(row, name)}: {what}; fill it or remove the line, or choose how to handle such rows: "
+                      'missing="drop" or "mean" (in the shell --missing drop, --missing mean)')

@@ -13,13 +13,13 @@ from fnnet.data.table import Table
 
 
 def read_csv(path: str | Path, target: str, *, delimiter: str = ",", task: str = "auto") -> Table:
-    """A table with a header. Column `target` is y, all others are numbers and are x.
+    """A table with a header. Column `target` is y; all others must be numbers and become x.
 
-    A target of text (sorted by name) or of a few different whole numbers is a class, one of other numbers a number.
-    Where that is unclear, of 214 different whole numbers for instance, task="classify" or "regress" says which. Numbers
-    are written with the digits 0 to 9, a point and an exponent: 1_000 and digits of other scripts are errors. Every
-    column must have a name of its own. Where pyarrow or pandas is installed a plain file takes a tenth of the time. For
-    text among the columns and missing values there are read_cells and Columns.
+    A target of text (sorted by name) or of a few distinct whole numbers is a class; other numbers are numbers to
+    predict. Unclear cases, such as 214 distinct whole numbers, need task="classify" or "regress". Numbers are written
+    with the digits 0 to 9, a point and an exponent: 1_000 and non-ASCII digits are errors. Column names must be unique.
+    If pyarrow or pandas is installed, a plain file takes a tenth of the time. For columns of text and missing values
+    use read_cells and columns_of.
     """
     path = existing(path)
     found = records(path, delimiter)
@@ -27,7 +27,7 @@ def read_csv(path: str | Path, target: str, *, delimiter: str = ",", task: str =
     check_names(header, path, target)
     if len(header) > 1 and (plain := plain_numbers(path, header, line, target, delimiter)):
         x, answers = plain
-        with contextlib.suppress(ValueError):               # said below, with its line
+        with contextlib.suppress(ValueError):               # raised below, with its line
             y, classes = targets(answers, range(line + 1, line + 1 + len(x)), path, target, task)
             return Table(x, y, tuple(name for name in header if name != target), classes)
     at, rows, answers, lines = header.index(target), [], [], []
@@ -40,8 +40,8 @@ def read_csv(path: str | Path, target: str, *, delimiter: str = ",", task: str =
         rows.append([number(cell, f"{path}, line {line}, column {name!r}")
                      for cell, name in zip(cells, others, strict=True)])
     if not rows:
-        raise ValueError(f"{path} has a header and no rows")
+        raise ValueError(f"{path} must have at least one row below its header; got none")
     if not others:
-        raise ValueError(f"{path} has only the column {target!r}: there is nothing to learn from")
+        raise ValueError(f"{path} must have columns besides {target!r} to learn from; got none")
     y, classes = targets(answers, lines, path, target, task)
     return Table(np.asarray(rows, np.float32), y, tuple(others), classes)

@@ -16,13 +16,13 @@ import numpy as np
 from fnnet.data.table import FLOAT32
 
 UNUSUAL = b'"', b"\0"
-SMALL = 2**16           # bytes: of less, importing pyarrow takes longer than reading
+SMALL = 2**16           # bytes: below this, importing pyarrow takes longer than reading
 
 
 def plain_numbers(path: Path, header: Sequence[str], skip: int, target: str,
                   delimiter: str) -> tuple[np.ndarray, list[str]] | None:
-    """x [n d] float32 and the target's text in each row, for the lines after the first `skip`. None if the file is not
-    plain, or neither library is installed."""
+    """x [n d] float32 and the text of the target in each row, for the lines after the first `skip`. None if the file is
+    not plain, or neither library is installed."""
     if path.stat().st_size < SMALL or _unusual(path):
         return None
     for read in (_by_pyarrow, _by_pandas):
@@ -30,7 +30,7 @@ def plain_numbers(path: Path, header: Sequence[str], skip: int, target: str,
             columns = read(path, list(header), skip, target, delimiter)
         except ImportError:
             continue
-        except Exception:                       # of many kinds; the slow reader names the line
+        except Exception:                       # of any kind; the slow reader names the line
             return None
         answers = list(map(str.strip, columns.pop(target)))
         x = np.empty((len(answers), len(columns)), np.float32)
@@ -61,7 +61,7 @@ def _by_pandas(path, header, skip, target, delimiter):
     import pandas
     kinds = {name: str if name == target else np.float64 for name in header}
     exact: dict[str, Any] = {} if int(pandas.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
-    with warnings.catch_warnings(action="error"):           # rows that are too long, which it truncates
+    with warnings.catch_warnings(action="error"):           # pandas truncates rows that are too long, with a warning
         frame = pandas.read_csv(path, sep=delimiter, header=None, names=header, skiprows=skip, index_col=False, dtype=kinds,
                                 na_filter=False, quoting=csv.QUOTE_NONE, encoding="utf-8", **exact)
     return {name: frame[name].tolist() if name == target else frame[name].to_numpy() for name in header}

@@ -1,4 +1,4 @@
-"""Files that must exist, and errors that name the file whatever a damaged one makes its reader raise."""
+"""Files that must exist, and errors that name the file whatever exception a damaged one causes in its reader."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,4 +28,4 @@ def reading(path: Path, what: str) -> Iterator[None]:
         yield
     except Exception as problem:        # damaged bytes raise anything: LookupError, MemoryError, SystemError, zlib.error, struct.error
         reason = " ".join(str(problem)[:1000].split())[:200] or type(problem).__name__
-        raise ValueError(f"{path} is not a complete {what} ({reason}): is the file cut short?") from None
+        raise ValueError(f"{path} is not a complete {what} ({reason}): is the file truncated?") from None

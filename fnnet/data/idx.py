@@ -1,4 +1,4 @@
-"""Arrays and images in MNIST's IDX format, plain or gzipped, from files at hand. A header is checked before what it announces is read."""
+"""Arrays and images in MNIST's IDX format, plain or gzipped, from local files. A header is checked before the data it declares is read."""
 
 import gzip
 import math
@@ -12,22 +12,22 @@ from fnnet.data.files import existing, existing_folder, reading
 from fnnet.data.table import Images
 
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-AXES = 32               # as many as every version of NumPy takes
+AXES = 32               # the maximum in every version of NumPy
 PIECE = 2**20
 
 
 def read_mnist(folder: str | Path) -> Images:
-    """MNIST, Fashion-MNIST and their like: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…, plain or .gz.   [LeCun et al. 1998]
+    """MNIST, Fashion-MNIST and the like: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…, plain or .gz.   [LeCun et al. 1998]
 
-    Raises FileNotFoundError for a folder without them, ValueError for a file that is damaged or is something else.
+    Raises FileNotFoundError for a folder without these files, ValueError for a file that is damaged or of another kind.
     """
     folder = existing_folder(folder)
     parts = []
     for part in ("train", "t10k"):
         x, y = read_idx(_file(folder, f"{part}-images", 3)), read_idx(_file(folder, f"{part}-labels", 1))
         if x.ndim != 3 or y.ndim != 1 or len(x) != len(y) or x.dtype != np.uint8 or y.dtype != np.uint8 or not x.size:
-            raise ValueError(f"{folder}: {part} holds images {list(x.shape)} {x.dtype} and labels {list(y.shape)} {y.dtype}, and "
-                             "[n h w] uint8 and [n] uint8 are wanted")
+            raise ValueError(f"{folder}: {part} must hold images [n h w] uint8 and labels [n] uint8; got images {list(x.shape)} "
+                             f"{x.dtype} and labels {list(y.shape)} {y.dtype}")
         parts.append((np.divide(x[..., None], 255, dtype=np.float32), y.astype(np.int32)))
     return Images(parts[0], parts[1], tuple(map(str, range(int(max(y.max() for _, y in parts)) + 1))))
 
@@ -35,7 +35,7 @@ def read_mnist(folder: str | Path) -> Images:
 def read_idx(path: str | Path) -> np.ndarray:
     """An array in the IDX format, plain or gzipped: two zero bytes, the type, the number of axes, their sizes, the numbers.
 
-    Raises ValueError unless the file holds just the numbers that its header announces; no more than these is decompressed.
+    Raises ValueError unless the file holds exactly the data that its header declares; nothing beyond that is decompressed.
     """
     path = existing(path)
     with path.open("rb") as file, gzip.open(file) if path.suffix == ".gz" else nullcontext(file) as stream:
@@ -45,20 +45,20 @@ def read_idx(path: str | Path) -> np.ndarray:
         dtype, axes = np.dtype(TYPES[start[2]]), start[3]
         sizes = _read(stream, 4 * axes, path)
         if axes > AXES or len(sizes) < 4 * axes:
-            raise ValueError(f"{path} is cut short or damaged: {len(sizes)} bytes do not hold the sizes of {axes} axes (at most {AXES})")
+            raise ValueError(f"{path} is truncated or damaged: {len(sizes)} bytes do not hold the sizes of {axes} axes (at most {AXES})")
         shape = struct.unpack(f">{axes}I", sizes)
         wanted = math.prod(shape) * dtype.itemsize
         if not wanted and math.prod(filter(None, shape)) > 2**48:
-            raise ValueError(f"{path} says {list(shape)}, which no array can be")
+            raise ValueError(f"{path} declares the shape {list(shape)}, which is impossible: is the file damaged?")
         content = _read(stream, wanted + 1, path)
     if len(content) != wanted:
-        raise ValueError(f"{path} says {list(shape)} {dtype.name}, {wanted} bytes, and holds "
-                         + (f"{len(content)}: is the file cut short?" if len(content) < wanted else "more"))
+        raise ValueError(f"{path} declares {list(shape)} {dtype.name}, {wanted} bytes, but holds "
+                         + (f"{len(content)}: is the file truncated?" if len(content) < wanted else "more"))
     return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
 
 
 def _read(stream, count, path):
-    """At most `count` bytes, piece by piece: memory grows with what is there, not with what a header announces."""
+    """At most `count` bytes, piece by piece: memory grows with the actual data, not with what a header declares."""
     content = bytearray()
     with reading(path, "gzip file" if path.suffix == ".gz" else "file"):
         while piece := stream.read(min(PIECE, count - len(content))):
@@ -71,4 +71,4 @@ def _file(folder, stem, axes):
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise FileNotFoundError(f"{folder} has no {names[0]}, nor {names[1]}")
+    raise FileNotFoundError(f"{folder} has neither {names[0]} nor {names[1]}")

@@ -1,4 +1,4 @@
-"""What the readers return, and the digits that come with scikit-learn."""
+"""What the readers return, and scikit-learn's handwritten digits."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ FLOAT32 = float(np.finfo(np.float32).max)
 
 
 class Table(NamedTuple):
-    """x [n d] float32; y [n], int32 for classes and float32 for numbers; the names of the columns, and of the classes if any."""
+    """x [n d] float32; y [n], int32 for classes and float32 for numbers; the names of the columns, and of any classes."""
     x: np.ndarray
     y: np.ndarray
     features: tuple
@@ -16,7 +16,7 @@ class Table(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Images [n h w c] float32 from 0 to 1 with labels [n] int32, to train on and to test on, and the names of the classes."""
+    """Images [n h w c] float32 from 0 to 1 with labels [n] int32, for training and for testing, and the names of the classes."""
     training: tuple
     test: tuple
     classes: tuple
@@ -27,7 +27,7 @@ def digits() -> Table:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise ImportError("the digits come with scikit-learn, which is not installed: pip install 'fnnet[data]'") from None
+        raise ImportError("the digits need scikit-learn, which is not installed: pip install 'fnnet[data]'") from None
     bunch: Any = load_digits()
     return Table((bunch.data / 16).astype(np.float32), bunch.target.astype(np.int32),
                  tuple(bunch.feature_names), tuple(map(str, bunch.target_names)))

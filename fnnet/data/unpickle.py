@@ -1,5 +1,5 @@
-"""Pickles read as data. A pickle is a program, and Python's own reader runs it: here no module is imported, no object of NumPy or of any
-class in the file is made, and memory stays in proportion to the file."""
+"""Pickles read as data. A pickle is a program that Python's own reader runs: here no module is imported, no object of NumPy or of any
+class in the file is created, and memory stays in proportion to the file."""
 
 import math
 import pickletools
@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-BYTES_PER_OPERATION = 128       # a batch of CIFAR-10 has about 5 operations for each image of 3 kB; the least object takes 60 bytes
-FEW = 10_000                    # operations that a file of any size may have
+BYTES_PER_OPERATION = 128       # a batch of CIFAR-10 has about 5 operations per image of 3 kB; the smallest object takes 60 bytes
+FEW = 10_000                    # operations allowed in a file of any size
 DTYPES = {("u1", "|"): "u1", ("i8", "<"): "<i8"}
 VALUES = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 LITERALS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
@@ -19,7 +19,7 @@ TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 class Dtype:
-    """What the file says of a dtype: its code, and its byte order once that follows."""
+    """A dtype as the file describes it: its code and, once given, its byte order."""
     order = ""
 
     def __init__(self, code, align=False, copy=True):
@@ -29,40 +29,41 @@ class Dtype:
         self.order = _text(order)
 
     def named(self):
-        """The dtype, of the two that are read."""
+        """The dtype, one of the two that are supported."""
         if (self.code, self.order) not in DTYPES:
-            raise ValueError(f"arrays must be uint8 or little-endian int64; got {self.code!r} of byte order {self.order!r}")
+            raise ValueError(f"arrays must be uint8 or little-endian int64; got {self.code!r} with byte order {self.order!r}")
         return np.dtype(DTYPES[self.code, self.order])
 
 
 class Array:
-    """What the file says of an array: shape, dtype, order of the axes and bytes."""
+    """An array as the file describes it: shape, dtype, order of the axes and bytes."""
     shape = dtype = content = None
 
     def build(self, version, shape, dtype, fortran, content):
         self.shape, self.dtype, self.order, self.content = shape, dtype, "F" if fortran else "C", content
 
     def read(self):
-        """The array, once its size is known to be that of its bytes."""
+        """The array, after checking that its size matches its bytes."""
         if not isinstance(self.dtype, Dtype) or not isinstance(self.content, bytes | bytearray) or self.order not in ("C", "F"):
             raise ValueError("an array has no dtype or no bytes")
         if type(self.shape) is not tuple or len(self.shape) > 2 or not all(type(n) is int and n >= 0 for n in self.shape):
-            raise ValueError("an array must have at most two axes, of sizes that are whole numbers")
+            raise ValueError("an array must have at most two axes, whose sizes are whole numbers")
         dtype = self.dtype.named()
         if math.prod(self.shape) * dtype.itemsize != len(self.content):
-            raise ValueError(f"an array {list(self.shape)} of {dtype} has {len(self.content)} bytes")
+            raise ValueError(f"an array {list(self.shape)} of {dtype} cannot have {len(self.content)} bytes")
         return np.frombuffer(self.content, dtype).reshape(self.shape, order=self.order)
 
 
 class Name:
-    """A name of NumPy or codecs, and what stands for it."""
+    """A name from NumPy or codecs, and the function that replaces it."""
 
     def __init__(self, call):
         self.call = call
 
 
 def read_pickle(content: bytes) -> object:
-    """What a pickle of dictionaries, lists, tuples, text, numbers and arrays holds, arrays as Array. Raises what damaged bytes raise."""
+    """The contents of a pickle of dictionaries, lists, tuples, text, numbers and arrays, with arrays as Array. Damaged bytes may raise
+    any exception."""
     stack: list[Any] = []
     marks, memo, left = [], {}, len(content)
 
@@ -111,27 +112,27 @@ def read_pickle(content: bytes) -> object:
         elif name == "REDUCE":
             arguments, called = stack.pop(), stack.pop()
             if type(called) is not Name or type(arguments) is not tuple:
-                raise ValueError("it calls what is not a function")
+                raise ValueError("it calls something that is not a function")
             made = called.call(*arguments)
             stack.append(made)
             left -= len(made) if type(made) is bytes else 0
             if left < 0:
-                raise ValueError("it copies its bytes again and again")
+                raise ValueError("it copies its bytes repeatedly")
         elif name == "BUILD":
             state, built = stack.pop(), stack[-1]
             if type(built) not in (Array, Dtype) or type(state) is not tuple:
-                raise ValueError("it sets the state of what is not an array")
+                raise ValueError("it sets the state of something that is not an array")
             built.build(*state)
         elif name == "STOP":
             return stack.pop()
         elif name not in ("PROTO", "FRAME"):
-            raise ValueError(f"it has the operation {name}, and only arrays are read")
+            raise ValueError(f"it has the operation {name}, but only arrays are read")
 
 
 def _filled(found, items):
-    """Keys must be text or bytes: hashing tuples in tuples can take forever, or end the process."""
+    """The dictionary with these items. Keys must be text or bytes: hashing nested tuples can take forever, or end the process."""
     if type(found) is not dict or len(items) % 2 or not all(type(key) in (str, bytes) for key in items[::2]):
-        raise ValueError("a dictionary must have text as its keys")
+        raise ValueError("the keys of a dictionary must be text")
     found.update(zip(items[::2], items[1::2]))
     return found
 
@@ -170,5 +171,5 @@ MODULES = {"numpy": "numpy", "_codecs": "_codecs", **{f"numpy.{core}.{name}": na
 
 def _named(module, name):
     if type(module) is not str or type(name) is not str or (MODULES.get(module), name) not in NAMES:
-        raise ValueError(f"it asks for {str(module)[:100]}.{str(name)[:100]}, and only arrays are read")
+        raise ValueError(f"it asks for {str(module)[:100]}.{str(name)[:100]}, but only arrays are read")
     return Name(NAMES[MODULES[module], name])

@@ -1,4 +1,4 @@
-"""What an implementation costs beside another: time, memory, accuracy, and how these grow with a size. Serves any functions."""
+"""Comparing implementations: time, memory, accuracy, and how these grow with a size. Works for any functions."""
 
 from fnnet import hints as _hints
 from fnnet.measure.compare import Comparison, compare, saved_bytes

@@ -1,4 +1,4 @@
-"""What one implementation gains over another, a hand-derived gradient over autodiff: time, memory, accuracy, work."""
+"""Comparing implementations, such as a hand-derived gradient with autodiff: time, memory, accuracy, operations."""
 
 import functools
 import json
@@ -19,9 +19,9 @@ from fnnet.measure.error import relative_error
 from fnnet.shown import Grid, shown
 from fnnet.table import milliseconds, quantity, size, table
 
-SLOWER = 1.1            # from which ratio on a reason is owed
+SLOWER = 1.1            # a slowdown above this ratio requires a stated reason
 
-# The figures of an implementation, how their column is headed, and how they are written.
+# The figures of an implementation, with column heading and format.
 FIGURES = {"seconds": ("ms", milliseconds), "compile": ("compile s", "{:.2f}".format), "saved": ("saved bytes", size),
            "temp": ("temp bytes", size), "flops": ("flops", quantity), "operations": ("HLO operations", str),
            "error": ("error", "{:.1e}".format)}
@@ -29,7 +29,7 @@ FIGURES = {"seconds": ("ms", milliseconds), "compile": ("compile s", "{:.2f}".fo
 
 @shown
 class Comparison(NamedTuple):
-    """Figures by name of the implementation (see FIGURES; None where there is none); a reason where the first loses; and the sizes."""
+    """Figures by name of the implementation (see FIGURES; None if unavailable), the shapes, and a reason if the first loses."""
     title: str
     shapes: str
     figures: dict
@@ -37,7 +37,7 @@ class Comparison(NamedTuple):
 
     @property
     def ok(self):
-        """No slower than 1.1 times the second, and no more bytes kept, or there is a reason."""
+        """Whether the first takes at most 1.1 times the time of the second and saves no more bytes, or a reason is stated."""
         return bool(self.reason) or not self._owes()
 
     def row(self):
@@ -70,36 +70,36 @@ HEADER = ("rule", "example", "ms hand : auto", "gain", "saved bytes", "temp byte
 
 def compare(what: Any, *args: Any, example: int = 0, sizes: Mapping[str, int] | None = None, rounds: int = 200, seconds: float = 0.5,
             exact: bool = True) -> Comparison:
-    """A rule against autodiff of its reference at the large sizes of an example; any functions of `args`, {"name": f, …}; or a whole
-    training step against the same step by autodiff, compare(step, run, batch).
+    """Compares a rule with autodiff of its reference at the large sizes of an example; or any functions of `args`, {"name": f, …}; or
+    a whole training step with the same step under autodiff, compare(step, run, batch).
 
-    Each is differentiated with respect to all its real arrays, in one compiled program, and timed in turn: the medians are of
-    `rounds` rounds or of what fits into `seconds`, at least five. `sizes` are those of a rule's example that shall be others, {"n": 64}.
+    Each is differentiated with respect to all its real arrays, in one compiled program, and timed in turn: medians are over `rounds`
+    rounds or as many as fit into `seconds`, at least five. `sizes` overrides sizes of a rule's example, {"n": 64}.
 
-    seconds     of value and gradient; compile: of tracing and compiling them
-    saved       bytes of the arrays that the backward pass holds and that are no arguments
-    temp        bytes of scratch of the compiled program
-    flops       as the compiler counts them, a loop's body once; operations: instructions of the compiled program
-    error       of value and gradient: the worst array's ‖a − b‖/(‖a‖ + ‖b‖) against the last function in float64, or, exact=False, as
-                it comes, which saves a compilation
+    seconds     for value and gradient; compile: for tracing and compiling them
+    saved       bytes of the arrays that the backward pass holds, not counting arguments
+    temp        bytes of scratch memory of the compiled program
+    flops       as counted by the compiler, with a loop's body counted once; operations: instructions of the compiled program
+    error       of value and gradient: the worst array's ‖a − b‖/(‖a‖ + ‖b‖) against the last function in float64 or, with exact=False,
+                in its own precision, which saves a compilation
     """
-    from fnnet.measure.steps import compare_steps, is_step  # which is made of what is here
+    from fnnet.measure.steps import compare_steps, is_step  # imported here, since that module imports this one
     if is_step(what, args):
         run, batch = args
         return compare_steps(what, run, batch, rounds, seconds)
     if isinstance(what, dict):
         if not what or not args:
-            raise TypeError("compare takes functions by name and the arguments they are called with: compare({'a': f, 'b': g}, x)")
+            raise TypeError("compare takes functions by name, and their arguments: write compare({'a': f, 'b': g}, x)")
         title, shapes, functions, reason = " : ".join(what), shapes_of(args), what, ""
     else:
         if not hasattr(what, "reference"):
             raise TypeError(f"compare takes a rule, or functions by name and their arguments, or a step with its run and a batch; "
                             f"got {what!r}")
         if args:
-            raise TypeError(f"compare draws the arguments of a rule from its examples, and was given {len(args)} beside {what!r}: "
+            raise TypeError(f"compare draws the arguments of a rule from its examples; got {len(args)} more with {what!r}: "
                             f"write compare({{'hand': {what.__name__}, 'autodiff': {what.__name__}.reference}}, *args)")
         if unknown := set(sizes or ()) - set(sample.SIZES):
-            raise ValueError(f"{min(unknown)!r} is no size: the letters are {' '.join(sample.SIZES)}")
+            raise ValueError(f"sizes must be given by the letters {' '.join(sample.SIZES)}; got {min(unknown)!r}")
         drawn, settings = sample.inputs(what, what.examples[example], large=sizes or True)
         args = tuple(drawn)
         functions = {"hand": functools.partial(what, **settings), "autodiff": functools.partial(what.reference, **settings)}
@@ -123,18 +123,18 @@ def compare(what: Any, *args: Any, example: int = 0, sizes: Mapping[str, int] | 
 
 
 def program_bytes(program):
-    """Bytes of scratch of a compiled program, and its floating point operations."""
+    """The bytes of scratch memory of a compiled program, and its floating-point operations."""
     memory = program.memory_analysis()
     return {"temp": int(memory.temp_size_in_bytes) if memory else 0, "flops": _flops(program)}
 
 
 def instructions(program):
-    """How many instructions a compiled program has."""
+    """The number of instructions of a compiled program."""
     return len(re.findall(r"^\s*(?:ROOT )?%?[\w.-]+ = ", program.as_text() or "", re.M))
 
 
 def lowered(f, *args):
-    """The program that is compared, not yet compiled: the value of f and its gradient by every real argument. args may be shapes."""
+    """The program to compare, not yet compiled: the value of f and its gradient in every real argument. args may be shapes."""
     return jax.jit(_value_and_grad(f, _real_places(args))).lower(_outputs(f, args), *args)
 
 
@@ -143,19 +143,19 @@ def _outputs(f, args):
 
 
 def _cotangents(f, args):
-    """One for each output, as training has them: 1 for a loss, for an array numbers that no compiler knows."""
+    """A cotangent for each output, as in training: 1 for a loss; for an array, random numbers that the compiler cannot know."""
     draw = np.random.default_rng(0).normal
     return jax.tree.map(lambda y: jnp.asarray(draw(size=y.shape) if y.shape else 1, y.dtype), _outputs(f, args))
 
 
 def _in_float64(f, args, real):
-    """Value and gradient of f in float64; None where it cannot be had there."""
+    """Value and gradient of f in float64; None if f does not run in float64."""
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         wide = [jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), a) if i in real else a for i, a in enumerate(args)]
         try:
             cts = jax.tree.map(lambda c: c.astype(jnp.float64) if _real(c) else c, _cotangents(f, args))
             return jax.device_get(jax.jit(_value_and_grad(f, real))(cts, *wide))
-        except Exception:           # a kernel or a rule written for one dtype
+        except Exception:           # a kernel or a rule written for a single dtype
             return None
 
 
@@ -177,7 +177,7 @@ def _flops(program):
 
 
 def saved_bytes(f: Callable[..., Any], *args: Any) -> int:
-    """The bytes of the arrays that jax.vjp(f, *args) keeps for the backward pass and that are no arguments, each counted once."""
+    """The bytes of the arrays that jax.vjp(f, *args) saves for the backward pass, not counting arguments, each counted once."""
     leaves, tree = jax.tree.flatten(args)
     real, arrays = _real_places(args), [i for i, leaf in enumerate(leaves) if hasattr(leaf, "dtype")]
 
@@ -188,8 +188,8 @@ def saved_bytes(f: Callable[..., Any], *args: Any) -> int:
 
 
 def kept(pullback, *arrays):
-    """(bytes that a function from jax.vjp keeps besides arguments, bytes of arguments it keeps), where pullback(*arrays) makes that
-    function: read off the program, nothing is run."""
+    """(bytes that a function from jax.vjp saves besides arguments, bytes of the arguments it saves), where pullback(*arrays) returns
+    that function; determined from the program without running it."""
     def residuals(*arrays):
         return [r for r in jax.tree.leaves(pullback(*arrays)) if hasattr(r, "dtype")]
     jaxpr = jax.make_jaxpr(residuals)(*arrays).jaxpr
@@ -202,8 +202,8 @@ def kept(pullback, *arrays):
 
 
 def medians(calls, rounds, seconds):
-    """Seconds of each call: taken in turn, so that what else the machine does falls on all alike, and in another order each round, since
-    a call finds the caches as the one before it left them: after one of much scratch a short one took 1.4 times its time."""
+    """Seconds of each call. Calls are interleaved, so that other load on the machine affects all equally, and shuffled in each round,
+    since a call finds the caches as the previous one left them: after one with much scratch, a short one took 1.4 times as long."""
     for call in calls.values():
         jax.block_until_ready(call())
     taken, start, order, shuffle = {name: [] for name in calls}, time.perf_counter(), list(calls), random.Random(0).shuffle
@@ -217,15 +217,15 @@ def medians(calls, rounds, seconds):
             taken[name].append(time.perf_counter() - t)
     first, *others = taken
     base = statistics.median(taken[first])
-    # By the ratios within a round: what slows the machine for a while slows both sides of a ratio.
+    # Ratios are taken within a round: if the machine slows down for a while, it slows both sides of a ratio.
     return {first: base} | {name: base * statistics.median(t / b for t, b in zip(taken[name], taken[first])) for name in others}
 
 
 def _value_and_grad(f, real):
-    """One program of the value and the pullback of cotangents."""
+    """A function that computes the value and the pullback of cotangents."""
     def run(cts, *args):
         y, pull = jax.vjp(lambda *floats: f(*_put(args, real, floats)), *[args[i] for i in real])
-        # Of integers, flags and keys among the outputs there is no derivative, and its type is float0.
+        # Integers, Booleans and keys among the outputs have no derivative: their cotangents have type float0.
         return y, pull(jax.tree.map(lambda y, c: c if _real(y) else np.zeros(y.shape, jax.dtypes.float0), y, cts))
     return run
 

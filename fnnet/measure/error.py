@@ -1,18 +1,18 @@
-"""How far apart two arrays are."""
+"""Measures of the difference between two arrays."""
 
 import numpy as np
 from jax.typing import ArrayLike
 
 
 def relative_error(a: ArrayLike, b: ArrayLike) -> float:
-    """‖a − b‖/(‖a‖ + ‖b‖), 0 where both are 0: the measure of the lectures, for one array."""
+    """‖a − b‖/(‖a‖ + ‖b‖), 0 if both are 0: the usual measure in gradient checking, for one array."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     top, bottom = np.linalg.norm(a - b), np.linalg.norm(a) + np.linalg.norm(b)
     return float(top / bottom) if bottom else float(top)
 
 
 def worst_element(a, b):
-    """The largest |a − b| against the largest |b|, and where."""
+    """The largest |a − b| relative to the largest |b|, and its index."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if not a.size:
         return 0.0, ()

@@ -11,7 +11,7 @@ from fnnet.shown import Grid, shown
 from fnnet.table import table
 
 DRAWN = {"seconds": "ms, value and gradient", "saved": "bytes saved", "temp": "bytes of scratch", "error": "error against float64"}
-# Okabe and Ito's colours, told apart by everybody; the markers differ too.
+# Okabe and Ito's color-blind-safe palette; the markers differ too.
 COLORS, MARKERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"), "osD^vP"
 
 
@@ -40,14 +40,14 @@ class Scaling(NamedTuple):
                            "comparisons": {value: json.loads(c.to_json()) for value, c in self.comparisons.items()}})
 
     def plot(self, path: str | os.PathLike = "scaling.png", *, ax: Any = None) -> Any:
-        """Draws time, saved bytes, scratch and error against the size, each implementation a line.
+        """Draws time, saved bytes, scratch and error against the size, one line per implementation.
 
         Writes `path` and returns it; given `ax`, draws there instead and returns the axes or subfigure.
         """
         try:
             from matplotlib.figure import Figure
         except ImportError:
-            raise ImportError("figures against size are drawn by matplotlib, which is not installed: pip install 'fnnet[plot]'") from None
+            raise ImportError("plots need matplotlib, which is not installed: pip install 'fnnet[plot]'") from None
         figure = Figure(figsize=(10, 7), dpi=120, layout="constrained") if ax is None else ax.figure.add_subfigure(ax.get_subplotspec())
         if ax is not None:
             ax.remove()
@@ -82,19 +82,19 @@ class Scaling(NamedTuple):
 
 def scaling(what: Any, make: Callable[[int], Any] | None = None, *, sizes: Mapping[str, Sequence[int]], example: int = 0,
             rounds: int = 200, seconds: float = 0.3) -> Scaling:
-    """Compares at each of several values of one size, sizes={"n": (64, 256, 1024)}: a rule at its example with that letter so large,
+    """Compares at several values of one size, sizes={"n": (64, 256, 1024)}: a rule at its example with that letter set to each value,
     or functions {"name": f, …} of the arguments `make(value)`.
     """
     if len(sizes) != 1:
-        raise ValueError(f"scaling varies one size, and was given {', '.join(sizes) or 'none'}: write sizes={{'n': (64, 256, 1024)}}")
+        raise ValueError(f"scaling must vary one size; got {', '.join(sizes) or 'none'}; write sizes={{'n': (64, 256, 1024)}}")
     (letter, values), = sizes.items()
     if isinstance(what, dict) and make is None:
-        raise TypeError("scaling makes the arguments of functions anew for each size: write scaling(functions, lambda n: (x_of(n),), "
-                        "sizes={'n': (64, 256, 1024)})")
+        raise TypeError("scaling needs a function that makes the arguments for each size: write scaling(functions, "
+                        "lambda n: (x_of(n),), sizes={'n': (64, 256, 1024)})")
     found = {}
     for value in values:
         given = {"example": example, "sizes": {letter: value}} if make is None else {}
         found[value] = compare(what, *(() if make is None else make(value)), rounds=rounds, seconds=seconds, **given)
     if len(found) > 1 and len({comparison.shapes for comparison in found.values()}) == 1:
-        raise ValueError(f"the arguments are {found[value].shapes} at every {letter}: nothing in them has that size")
+        raise ValueError(f"the arguments must depend on {letter}; got {found[value].shapes} for every {letter}")
     return Scaling(letter, found)

@@ -1,4 +1,4 @@
-"""Whole training steps, with the hand-derived gradients and with autodiff in their place."""
+"""Comparing whole training steps, with hand-derived gradients and with autodiff in their place."""
 
 import time
 
@@ -9,12 +9,12 @@ from fnnet.rule import autodiff
 
 
 def is_step(what, args):
-    """Whether this is a call of the form step(run, batch)."""
+    """Whether this is a call with step, run and batch."""
     return callable(what) and len(args) == 2 and hasattr(args[0], "params") and hasattr(args[0], "_replace")
 
 
 def compare_steps(step, run, batch, rounds, seconds):
-    """The Comparison of a step with the same step by autodiff. Saved bytes are those of its objective, None where it names none."""
+    """The Comparison of a step with the same step under autodiff. Saved bytes are those of its objective, None if it has none."""
     figures, programs = {}, {}
     for name, change in (("hand", lambda f: f), ("autodiff", autodiff)):
         begun = time.perf_counter()

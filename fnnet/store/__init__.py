@@ -1,4 +1,4 @@
-"""Trained networks as files: a network as data, its parameters by safetensors. Nothing in a file is run."""
+"""Trained networks as files: the network as data, its parameters in safetensors. Nothing in a file is run."""
 
 from fnnet import hints as _hints
 from fnnet.store.model import Model, load, save

@@ -1,4 +1,4 @@
-"""A trained network as one file: what it is made of as data, its parameters and state as arrays. Nothing is run."""
+"""A trained network as one file: its structure as data, its parameters and state as arrays. Nothing is run."""
 
 import contextlib
 import functools
@@ -29,11 +29,11 @@ FIELDS = {"format", "net", "params", "state", "preprocessing", "x"}
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model(Frozen):
-    """A network with its parameters and state, as `load` returns it: model.predict(x), or model(x), is what the network
-    gives of x.
+    """A network with its parameters and state, as `load` returns it: model.predict(x), or model(x), is the network's
+    prediction for x.
 
-    preprocessing is applied to x first; of a pair, the first is applied to x and the inverse of the second to what
-    comes out.
+    preprocessing is applied to x first; if it is a pair, the first is applied to x and the inverse of the second to the
+    output.
     """
     net: Layer
     params: Any
@@ -41,7 +41,7 @@ class Model(Frozen):
     preprocessing: Any = None
 
     def predict(self, x):
-        """y of raw x, train=False. What preprocessing takes, x is: an array [n ...] for data.Scaling."""
+        """Predictions y for raw x, train=False. x is whatever preprocessing takes: an array [n ...] for data.Scaling."""
         before, after = self.preprocessing if type(self.preprocessing) is tuple else (self.preprocessing, None)
         x = x if before is None else before(x)
         y = self._apply(self.params, self.state, jax.tree.map(jnp.asarray, x))
@@ -59,22 +59,21 @@ class Model(Frozen):
 
 
 def save(path: str | os.PathLike, net: Any, run: Any, *, preprocessing: Any = None, x: Any = None) -> Path:
-    """Writes a network, its parameters and state into one safetensors file, from which `load` makes the same again.
+    """Writes a network, its parameters and state into one safetensors file, from which `load` recreates them.
 
         fn.save("model.safetensors", net, result.run, preprocessing=data.standardize(training_x))
         model = fn.load("model.safetensors")
         model.predict(raw_x)
 
-    run is a TrainState or a pair (params, state) as init makes it. Of a TrainState the parameters are those to
-    evaluate: a moving average or the x of a schedule-free method, see `optim.evaluation_params`. preprocessing is what
-    data.standardize returned for x, or any frozen dataclass with __call__(x); or a pair, of which the second has
-    inverse(y) and takes predictions back to the units of the targets. x is an example of the input, or its
-    jax.ShapeDtypeStruct, as the network takes it: with it the shapes of all parameters are checked here and again when
-    loading.
+    run is a TrainState or a pair (params, state) from init. From a TrainState, the parameters for evaluation are saved:
+    a moving average or the x of a schedule-free method, see `optim.evaluation_params`. preprocessing is the result of
+    data.standardize for x, or any frozen dataclass with __call__(x); or a pair whose second has inverse(y), which
+    converts predictions back to the units of the targets. x is an example of the network's input, or its
+    jax.ShapeDtypeStruct; if given, the shapes of all parameters are checked now and again when loading.
 
-    Layers, rules and initializers of fnnet are stored by name. Layers, functions and rules of your own are stored by
-    name and handed to load by known=; a lambda has no name and raises TypeError, and so does anything else that cannot
-    be stored. Nobody sees a half-written file: it is renamed once it is on the disk.
+    Layers, rules and initializers of fnnet are stored by name. User-defined layers, functions and rules are stored by
+    name too and must be passed to load as known=; a lambda, which has no name, or anything else that cannot be stored
+    raises TypeError. Writing is atomic: the file is renamed once it is on disk.
     """
     path, net = Path(path), as_layer(net)
     params, state = _parts_of(run)
@@ -93,9 +92,9 @@ def save(path: str | os.PathLike, net: Any, run: Any, *, preprocessing: Any = No
 def load(path: str | os.PathLike, known: Iterable | Callable = ()) -> Model:
     """The network, parameters, state and preprocessing that `save` wrote, as a Model.
 
-    known: the classes and functions of your own in the network, known=(MyLayer, my_activation). Nothing in the file is
-    run or imported. Raises ValueError with the name of the file where it is damaged, was written by a later version, or
-    names what is not known; FileNotFoundError where there is none.
+    known: the user-defined classes and functions in the network, known=(MyLayer, my_activation). Nothing in the file is
+    run or imported. Raises a ValueError that names the file if it is damaged, was written by a later version, or refers
+    to unknown names; FileNotFoundError if it does not exist.
     """
     path, handed = Path(path), Known(known)
     with _naming(path), opened(path) as (file, metadata):
@@ -109,14 +108,14 @@ def load(path: str | os.PathLike, known: Iterable | Callable = ()) -> Model:
             raise Damaged(f"the description of the network must have {', '.join(sorted(FIELDS))}; it has "
                           f"{', '.join(map(str, found))[:200]}")
         if lacking := missing(found, handed):
-            raise Damaged(f"it is made of {', '.join(lacking)}, which fnnet does not have: import what is yours and "
+            raise Damaged(f"it contains {', '.join(lacking)}, which fnnet does not have: import what is yours and "
                           f"write fn.load({str(path)!r}, "
                           f"known=({', '.join(name.rpartition('.')[2] for name in lacking)},))")
         left = {*file.keys()}
 
         def array(name, shape, dtype, check):
             if name not in left:
-                raise Damaged(f"it has no array {name[:200]}, or names it twice")
+                raise Damaged(f"it has no array {name[:200]}, or refers to it twice")
             left.remove(name)
             return read(file, name, shape, dtype, check)
         net, params, state, preprocessing, spec = (built(found[part], array, handed, part)
@@ -124,7 +123,7 @@ def load(path: str | os.PathLike, known: Iterable | Callable = ()) -> Model:
         if left:
             raise Damaged(f"it holds {len(left)} arrays that nothing refers to: {', '.join(sorted(left))[:200]}")
         if not hasattr(net, "apply"):
-            raise Damaged(f"net must be a layer; it is {str(net)[:100]}")
+            raise Damaged(f"net must be a layer; got {str(net)[:100]}")
         if not all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(spec)):
             raise Damaged("x must be the shapes and dtypes of an input")
         with contextlib.suppress(NoInitializer):
@@ -133,25 +132,25 @@ def load(path: str | os.PathLike, known: Iterable | Callable = ()) -> Model:
 
 
 def _parts_of(run):
-    """The parameters to evaluate, and the state."""
+    """The parameters for evaluation, and the state."""
     if hasattr(run, "params") and hasattr(run, "state"):
         return evaluation_params(getattr(run, "opt_state", ()), run.params), run.state
     if type(run) is tuple and len(run) == 2:
         return run
-    hint = "result.run, where fit returned result" if hasattr(run, "run") else "fn.save(path, net, (params, state))"
+    hint = "result.run for the result of fit" if hasattr(run, "run") else "fn.save(path, net, (params, state))"
     raise TypeError(f"run must be a TrainState, or (params, state) as net.init returns them; got {type(run).__name__}: "
                     f"write {hint}")
 
 
 def _scaling(preprocessing):
-    """What data.standardize returned without the data that it returned beside the means."""
+    """The result of data.standardize without its data."""
     if type(preprocessing) is tuple:
         return tuple(map(_scaling, preprocessing))
     return preprocessing.scaling if isinstance(preprocessing, Standardized) else preprocessing
 
 
 def _check(net, params, state, preprocessing, x):
-    """Refuses parameters, a state or a preprocessing that the network cannot be applied with."""
+    """Raises if the network cannot be applied with these parameters, state or preprocessing."""
     pair = preprocessing if type(preprocessing) is tuple else (preprocessing, None)
     before, after = pair if len(pair) == 2 else (0, 0)
     if not (before is None or callable(before)) or not (after is None or hasattr(after, "inverse")):
@@ -163,16 +162,16 @@ def _check(net, params, state, preprocessing, x):
     wanted = jax.eval_shape(lambda key: net.init(key, x), jax.random.key(0))
     for what, made, got in zip(("params", "state"), wanted, (params, state)):
         if jax.tree.structure(made) != jax.tree.structure(got):
-            raise ValueError(f"{what} must be made as net.init(key, x) makes them, "
+            raise ValueError(f"{what} must have the structure that net.init(key, x) returns, "
                              f"{str(jax.tree.structure(made))[:200]}; got {str(jax.tree.structure(got))[:200]}")
         for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(made), jax.tree.leaves(got)):
             if leaf.shape != jnp.shape(other):
-                raise ValueError(f"{what}{jax.tree_util.keystr(path)} must be {list(leaf.shape)}, as the network makes "
-                                 f"it of x; got {list(jnp.shape(other))}")
+                raise ValueError(f"{what}{jax.tree_util.keystr(path)} must be {list(leaf.shape)}, as net.init(key, x) "
+                                 f"makes it; got {list(jnp.shape(other))}")
 
 
 def _check_names(layer, params, state):
-    """The names of parameters, layer by layer, as far as layers declare them."""
+    """Checks the names of parameters, layer by layer, as far as layers declare them."""
     parts, names = getattr(layer, "parts", None), layer.names() if isinstance(layer, Layer) else None
     if names is not None:
         check_names(layer, "parameters", names, params)
@@ -186,13 +185,13 @@ def _check_names(layer, params, state):
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Whatever a damaged file makes its reader raise is a ValueError that names it."""
+    """Turns any exception that a damaged file causes into a ValueError that names the file."""
     try:
         yield
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no file {path}: fn.save writes one") from None
     except OSError as problem:
-        raise ValueError(f"{path} cannot be read: {problem}: is it a file that fn.save wrote?") from None
+        raise ValueError(f"{path} cannot be read: {problem}: was it written by fn.save?") from None
     except ImportError:
         raise
     except Exception as problem:

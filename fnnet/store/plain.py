@@ -1,14 +1,14 @@
 """Networks and other frozen objects as plain data for JSON, and back.
 
-    1, "SAME", true, null       as they are; an array of JSON is a tuple
+    1, "SAME", true, null       unchanged; a JSON array is a tuple
     {"list": …}, {"dict": …}, {"float": "inf"}, {"number": [dtype, value]}, {"dtype": name}
-    {"array": name, "shape": …, "dtype": …, "crc32": …, "jax": …}       the numbers are stored apart
-    {"function": name}                                                  of fnnet.ops, a rule for instance
+    {"array": name, "shape": …, "dtype": …, "crc32": …, "jax": …}       the numbers are stored separately
+    {"function": name}                                                  from fnnet.ops, a rule for instance
     {"class": name, "fields": …}                                        a layer, an initializer, …
-    either with "module": …                                             of the user's, handed over by known=
+    either with "module": …                                             user-defined, passed as known=
     {"partial": function, "args": …, "keywords": …}, {"initializer": text}, {"shape": …, "dtype": …}
 
-Nothing that is read is run or imported: a name is looked up among those of fnnet and what the caller hands over.
+Nothing that is read is run or imported: names are looked up only in fnnet and among what the caller passes.
 """
 
 import dataclasses
@@ -29,22 +29,22 @@ from fnnet.layers import initializers
 from fnnet.store.arrays import DTYPES, Damaged, array, crc
 
 DEEPEST = 120           # levels of nesting, each of which takes a few frames of Python's 1000
-LARGEST = 2**63         # whole numbers
+LARGEST = 2**63         # bound for whole numbers
 INITIALIZERS = "weights", "biases", "recurrent"         # settings of layers that only init uses
 
 
 class NoInitializer(ValueError):
-    """Raised where new parameters are asked of an initializer that was not stored."""
+    """Raised when an initializer that was not stored is asked for new parameters."""
 
 
 @dataclass(frozen=True)
 class NotStored:
-    """In the place of an initializer that has no name to be found by: the parameters that it made are stored."""
+    """Stands in for an initializer that cannot be found by name; the parameters that it made are stored."""
     what: str
 
     def __call__(self, *args, **kwargs):
-        raise NoInitializer(f"the initializer {self.what} was not stored with the network: the parameters are there "
-                            "already; for new ones build the network anew")
+        raise NoInitializer(f"the initializer {self.what} was not stored with the network, only the parameters: for new "
+                            "ones, build the network again")
 
 
 def _classes():
@@ -97,12 +97,12 @@ def plain(value: Any, arrays: dict[str, np.ndarray], path: str, depth: int = 0) 
         return {"function": _name(value, path), **_module(value)}
     raise TypeError(f"{path} must be made of layers, functions, numbers, text, tuples and arrays to be stored; got "
                     f"{type(value).__name__} {value!r}"[:300]
-                    + ": make it a frozen dataclass, whose class load is given by known=")
+                    + ": make it a frozen dataclass, and pass its class to load as known=")
 
 
 def _stored(value, arrays, path):
     name = path
-    while name in arrays:               # a key with a point in it
+    while name in arrays:               # a key that contains a dot
         name += "'"
     arrays[name] = found = array(value, path)
     return {"array": name, "shape": list(found.shape), "dtype": found.dtype.name, "crc32": crc(found),
@@ -120,16 +120,16 @@ def _field(value, name, inner):
 
 
 def _name(thing, path):
-    """The name by which load is to find a class or function: fnnet's, or the user's among what it is given."""
+    """The name by which load finds a class or function: in fnnet, or among the user's."""
     if _is_ours(thing):
         return thing.__name__
     name = getattr(thing, "__qualname__", thing.__name__)
     closed = getattr(thing, "__closure__", None)
     if "<lambda>" in name or closed:
-        what = "a function that holds values of where it was made" if closed else "a lambda"
-        values = ", functools.partial for the values" if closed else ""
-        raise TypeError(f"{path} must be found again by its name; got {what}: write def at the top of a "
-                        f"module{values}, and give it to load by known=")
+        what = "a closure over local values" if closed else "a lambda"
+        values = ", with functools.partial for the values" if closed else ""
+        raise TypeError(f"{path} must be a function that can be found by name; got {what}: write def at the top level of a "
+                        f"module{values}, and pass it to load as known=")
     return name
 
 
@@ -152,7 +152,7 @@ def _fields(cls):
 # And back
 
 class Known:
-    """What the caller hands over, by name."""
+    """The classes and functions that the caller passes, by name."""
 
     def __init__(self, things: Iterable | Callable):
         things = (things,) if callable(things) else tuple(things)
@@ -163,7 +163,7 @@ class Known:
         self.things = things
 
     def find(self, name: str, module: str) -> Any:
-        """The thing of that name, of several the one from that module; None where there is none."""
+        """The object with this name, if there are several the one from this module; None if there is none."""
         found = [thing for thing in self.things if getattr(thing, "__qualname__", thing.__name__) == name]
         exact = [thing for thing in found if str(getattr(thing, "__module__", None)) == module]
         return (exact or found or [None])[0] if len(exact or found) < 2 else None
@@ -183,7 +183,8 @@ def missing(node: Any, known: Known) -> list[str]:
 
 
 def built(node: Any, read: Callable, known: Known, path: str, depth: int = 0) -> Any:
-    """The value of plain data; read(name, shape, dtype, crc32) gives an array. Damaged, with the path, for all else."""
+    """The value of plain data; read(name, shape, dtype, crc32) returns an array. Raises Damaged, with the path, for anything
+    else."""
     def inner(node, name):
         return built(node, read, known, f"{path}.{name}"[:500], depth + 1)
     if depth > DEEPEST:
@@ -225,18 +226,18 @@ def built(node: Any, read: Callable, known: Known, path: str, depth: int = 0) ->
             cls = _found(name, rest.get("module"), CLASSES, known, path)
             settings = {field: inner(part, field) for field, part in fields.items()}
             return _made(lambda: _instance(cls, settings), f"{path} ({name})")
-    raise Damaged(f"{path} is not the description of anything: {str(node)[:100]}")
+    raise Damaged(f"{path} is not a valid description: {str(node)[:100]}")
 
 
 def _found(name, module, ours, known, path):
     thing = ours.get(name) if module is None else known.find(name, module) if isinstance(module, str) else None
     if thing is None:
-        raise Damaged(f"{path} names {name[:100]!r}, which this version of fnnet does not have")
+        raise Damaged(f"{path} refers to {name[:100]!r}, which this version of fnnet does not have")
     return thing
 
 
 def _made(make, path):
-    """What make() gives; whatever a class says of the settings in a file is one sentence with the path."""
+    """The result of make(); any exception about the settings in a file becomes one sentence with the path."""
     try:
         return make()
     except Damaged:
@@ -246,7 +247,7 @@ def _made(make, path):
 
 
 def _instance(cls, fields):
-    """By the class itself, which checks its settings; where it is not made from its fields, field by field."""
+    """An instance made by the class itself, which checks its settings; if its arguments differ from its fields, field by field."""
     names = set(_fields(cls))
     if fields.keys() != names:
         raise ValueError(f"its fields must be {', '.join(sorted(names))}; got {', '.join(sorted(fields))}")
@@ -259,7 +260,7 @@ def _instance(cls, fields):
     if not dataclasses.is_dataclass(cls):
         return cls(**fields)
     taken = {field.name for field in dataclasses.fields(cls) if field.init}
-    cls = cast(Any, cls)                                # which for the checker may be an instance by now
+    cls = cast(Any, cls)                                # the type checker has narrowed it to an instance
     if taken == {*inspect.signature(cls).parameters}:
         return cls(**{name: fields[name] for name in taken})
     made = cls.__new__(cls)
@@ -286,6 +287,6 @@ def _on_device(content, path):
     made = jnp.asarray(content)
     if made.dtype != content.dtype:
         raise Damaged(f"{path} is {content.dtype}, which this process rounds to {made.dtype}: write "
-                      "jax.config.update('jax_enable_x64', True) first, as where it was saved")
+                      "jax.config.update('jax_enable_x64', True) first, as when it was saved")
     return made
 

@@ -1,4 +1,4 @@
-"""How the arrays of each layer lie in PyTorch, and how here.
+"""The layout of each layer's arrays in PyTorch, and here.
 
 PyTorch has weights [out in], images [n c h w] and kernels [out in h w]; here they are [in out], [n h w c] and
 [h w in out].
@@ -14,8 +14,7 @@ from fnnet import layers
 
 
 class Site(NamedTuple):
-    """A layer with parameters, where it is, and which of PyTorch's features each feature of x is, where that is not the
-    same one."""
+    """A layer with parameters, its place, and the index in PyTorch of each feature of x if the orders differ."""
     place: tuple
     layer: Any
     params: Any
@@ -32,7 +31,7 @@ class Site(NamedTuple):
 
 @dataclass
 class Module:
-    """A module of PyTorch: its tensors by their names in it."""
+    """A PyTorch module: its tensors by their names within it."""
     name: str
     tensors: dict[str, np.ndarray]
 
@@ -44,7 +43,7 @@ def _shapes(arrays):
     return ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
 
 
-# Each is (left, site) -> params, state, and takes the tensors that it uses out of `left`.
+# Each function is (left, site) -> params, state, and removes the tensors that it uses from `left`.
 
 def _bias(left):
     return {"b": left.pop("bias")} if "bias" in left else {}
@@ -109,7 +108,7 @@ def _recurrent(gates):
         if gates == 4:
             return {"wx": wx, "wh": wh, "b": b + bh}, {}
         if site.layer.reset != "after":
-            raise ValueError('the GRU of PyTorch has the reset gate after the product: write GRU(…, reset="after")')
+            raise ValueError('PyTorch\'s GRU applies the reset gate after the product: write GRU(…, reset="after")')
         return {"wx": wx, "wh": wh, "b": b + bh * np.array([[1], [1], [0]], bh.dtype), "bh": bh[2]}, {}
     return convert
 
@@ -126,10 +125,10 @@ def _attention(left, site):
 
 def _axes(w, n):
     if w.ndim != n:
-        raise ValueError(f"its weight must have {n} axes; it has {w.ndim}")
+        raise ValueError(f"its weight must have {n} axes; got {w.ndim}")
 
 
-ORDERED = layers.BatchNorm, layers.LayerNorm, layers.RMSNorm, layers.PReLU          # one number for each feature
+ORDERED = layers.BatchNorm, layers.LayerNorm, layers.RMSNorm, layers.PReLU          # one number per feature
 CONVERT: dict[type, Callable] = {
     layers.Dense: _dense, layers.Conv: _conv, layers.DepthwiseConv: _conv, layers.ConvTranspose: _conv_transpose,
     layers.BatchNorm: _batch_norm, layers.LayerNorm: _norm, layers.RMSNorm: _norm, layers.GroupNorm: _norm,

@@ -1,4 +1,4 @@
-"""Parameters from a PyTorch state dict: which module there is which layer here."""
+"""Parameters from a PyTorch state dict: which PyTorch module corresponds to which layer."""
 
 import os
 import re
@@ -19,7 +19,7 @@ __all__ = ["from_torch"]
 
 RECURRENT = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh|hr))_(l\d+(?:_reverse)?)")
 IGNORED = "num_batches_tracked"
-ONE_BY_ONE = "q", "k", "v", "out"                   # attention of four linear modules, as many libraries write it
+ONE_BY_ONE = "q", "k", "v", "out"                   # attention made of four linear modules, as in many libraries
 SAME_PARAMETERS = layers.Shared, layers.WeightStandardization
 IMAGES = (layers.Conv, layers.ConvTranspose, layers.DepthwiseConv, layers.MaxPool, layers.AvgPool, layers.LpPool,
           layers.AdaptiveAvgPool, layers.AdaptiveMaxPool)
@@ -28,30 +28,30 @@ SEQUENCES = layers.RNN, layers.GRU, layers.LSTM, layers.MultiHeadAttention, laye
 
 def from_torch(net: Any, x: Any, tensors: Mapping[str, Any] | str | os.PathLike, *,
                mapping: Mapping[str, str | Sequence[str] | None] | None = None, key: Any = None) -> tuple[Any, Any]:
-    """(params, state) of a network with the numbers of a PyTorch state dict.
+    """(params, state) of a network with the values of a PyTorch state dict.
 
         params, state = fn.store.from_torch(net, x, model.state_dict())
 
-    x is an example of the input as the network here takes it, or its jax.ShapeDtypeStruct. tensors are NumPy arrays or
-    torch tensors by name, or the path of a .safetensors file; files of torch.save are pickles, which run as programs,
-    and are not read.
+    x is an example of this network's input, or its jax.ShapeDtypeStruct. tensors are NumPy arrays or torch tensors by
+    name, or the path of a .safetensors file; files of torch.save are pickles, which run as programs, and are not read.
 
-    Layers here and modules there are paired in their order. Where the order differs, mapping says which module a layer
-    has, {"2.0": "layer1.conv1"}: the layer's place in the network (part 0 of part 2) and the module's name; the others
-    are paired in order. None leaves a layer as net.init(key, x) makes it. A torch.nn.LSTM has a module for each layer
-    and direction, "lstm.l0", "lstm.l0_reverse"; attention of four linear modules is named by the four, ("q_proj",
+    Layers and PyTorch modules are paired in order. Where the order differs, mapping names the module of a layer,
+    {"2.0": "layer1.conv1"}: the layer's place in the network (part 0 of part 2) and the module's name; the others are
+    paired in order. None leaves a layer as net.init(key, x) makes it. A torch.nn.LSTM counts as one module per layer and
+    direction, "lstm.l0", "lstm.l0_reverse"; attention made of four linear modules is given by all four, ("q_proj",
     "k_proj", "v_proj", "out_proj").
 
-    Dense (also behind Flatten, whose order of features differs), Conv, ConvTranspose, DepthwiseConv, BatchNorm with its
-    running statistics, LayerNorm, GroupNorm, InstanceNorm, RMSNorm, Embedding, RNN, GRU, LSTM, Bidirectional,
-    MultiHeadAttention, Bilinear and PReLU are known, in Serial, Residual, Parallel, Repeat and other containers. Raises
-    ValueError, with the names and shapes of both sides, where layers and modules do not pair or a shape differs. What a
-    state dict does not say must agree by itself: paddings, strides, eps, momentum, exact or approximate GELU. Weights are
-    laid out as torch.nn has them; what other modules have otherwise (the Conv1D of GPT-2, [in out]) is transposed first.
+    Supported are Dense (also after Flatten, which orders features differently), Conv, ConvTranspose, DepthwiseConv,
+    BatchNorm with its running statistics, LayerNorm, GroupNorm, InstanceNorm, RMSNorm, Embedding, RNN, GRU, LSTM,
+    Bidirectional, MultiHeadAttention, Bilinear and PReLU, in Serial, Residual, Parallel, Repeat and other containers.
+    Raises a ValueError with the names and shapes of both sides if layers and modules cannot be paired or a shape
+    differs. Settings that a state dict does not contain must agree already: paddings, strides, eps, momentum, exact or
+    approximate GELU. Weights must have the layout of torch.nn; transpose others first (GPT-2's Conv1D has [in out]).
     """
     net, mapping = layers.as_layer(net), dict(mapping or {})
     if key is None and None in mapping.values():
-        raise ValueError("mapping leaves a layer as init makes it: write from_torch(…, key=jax.random.key(0)) too")
+        raise ValueError("mapping leaves a layer as init makes it, which needs a key: write from_torch(…, "
+                         "key=jax.random.key(0))")
     x = jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)), x)
     template = jax.eval_shape(lambda: net.init(jax.random.key(0), x)) if key is None else net.init(key, x)
     params, state = template
@@ -64,9 +64,9 @@ def from_torch(net: Any, x: Any, tensors: Mapping[str, Any] | str | os.PathLike,
 # Here
 
 class _Walk:
-    """The layers with parameters in the order of the network, and the order of features behind a Flatten."""
+    """The layers with parameters in the order of the network, and the order of features after a Flatten."""
     order = None
-    images = False          # [n t c] are images of one axis, [n c t] in PyTorch, rather than sequences
+    images = False          # [n t c] are images with one axis, [n c t] in PyTorch, rather than sequences
 
     def sites(self, layer, params, state, x, place):
         if isinstance(layer, layers.Serial):
@@ -81,8 +81,8 @@ class _Walk:
         if not inside:
             return self._leaf(layer, params, state, place)
         if self.order is not None and jax.tree.leaves((params, state)):
-            raise ValueError("the features behind Flatten are in another order in PyTorch, and cannot be followed "
-                             f"through {layer!r}: put Dense right behind Flatten")
+            raise ValueError("the features after Flatten have a different order in PyTorch, which cannot be tracked "
+                             f"through {layer!r}: put Dense directly after Flatten")
         x = x[0] if isinstance(layer, layers.First | layers.Shared) else x
         if isinstance(layer, layers.Coupling):
             x = jax.ShapeDtypeStruct((*x.shape[:-1], x.shape[-1] // 2), x.dtype)
@@ -96,14 +96,14 @@ class _Walk:
         if not jax.tree.leaves((params, state)):
             return []
         if self.order is not None and type(layer) not in (*ORDERED, layers.Dense):
-            raise ValueError("the features behind Flatten are in another order in PyTorch, and cannot be followed "
-                             f"through {layer!r}: put Dense right behind Flatten")
+            raise ValueError("the features after Flatten have a different order in PyTorch, which cannot be tracked "
+                             f"through {layer!r}: put Dense directly after Flatten")
         site = Site(place, layer, params, state, self.order)
         self.order = None if isinstance(layer, layers.Dense) else self.order
         return [site]
 
     def _flattened(self, layer, x, y):
-        """[n h w c] → [n h·w·c] here is [n c h w] → [n c·h·w] there."""
+        """[n h w c] → [n h·w·c] here is [n c h w] → [n c·h·w] in PyTorch."""
         if not hasattr(x, "shape") or not hasattr(y, "shape") or len(y.shape) != 2:
             return
         spatial, c = x.shape[1:-1], x.shape[-1]
@@ -114,7 +114,7 @@ class _Walk:
 
 
 def _inside(layer, params, state):
-    """(index, (part, params, state)) of the parts of a layer; the index is None where the part has the layer's own
+    """(index, (part, params, state)) for the parts of a layer; the index is None if the part shares the layer's own
     parameters."""
     parts = getattr(layer, "parts", None)
     if isinstance(layer, SAME_PARAMETERS):
@@ -162,8 +162,8 @@ def _arrays(tensors):
         except OSError:
             raise
         except Exception as problem:
-            raise ValueError(f"{path}: {problem}; a file of torch.save is a pickle, which runs as a program: write it "
-                             "anew with safetensors.torch.save_file(model.state_dict(), path)") from None
+            raise ValueError(f"{path}: {problem}; a file of torch.save is a pickle, which runs as a program: save it "
+                             "again with safetensors.torch.save_file(model.state_dict(), path)") from None
     if not isinstance(tensors, Mapping):
         raise TypeError("tensors must be a state dict, or the path of a .safetensors file; got "
                         f"{type(tensors).__name__}: write from_torch(net, x, model.state_dict())")
@@ -171,19 +171,18 @@ def _arrays(tensors):
 
 
 def _array(name, tensor):
-    if hasattr(tensor, "detach"):                   # of torch, which NumPy cannot ask for bfloat16
+    if hasattr(tensor, "detach"):                   # a torch tensor; NumPy cannot convert its bfloat16
         tensor = tensor.detach().cpu()
         tensor = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     found = np.asarray(tensor)
     if found.dtype.name not in DTYPES:
-        raise TypeError(f"{name!r} must be an array of numbers; got {type(tensor).__name__}: give model.state_dict() "
+        raise TypeError(f"{name!r} must be an array of numbers; got {type(tensor).__name__}: pass model.state_dict() "
                         "itself")
     return found
 
 
 def _modules(arrays):
-    """{name: Module} in their order: a layer and direction of a recurrent one each, attention with the module inside
-    it."""
+    """{name: Module} in order: one for each layer and direction of a recurrent module, attention with its inner module."""
     attention = {name.rpartition(".")[0] for name in arrays if name.endswith(("in_proj_weight", "q_proj_weight"))}
     found = {}
     for name, array in arrays.items():
@@ -202,26 +201,26 @@ def _modules(arrays):
 # Both
 
 def _paired(sites, modules, mapping):
-    """(site, module) of all of them, the module None where mapping says so."""
+    """(site, module) for every site; the module is None if mapping says so."""
     here, pairs, left = {site.name: site for site in sites}, {}, dict(modules)
     for place, names in mapping.items():
         if place not in here:
-            raise ValueError(f"mapping names the layer {place!r}, and the layers with parameters are\n{_listed(sites)}")
+            raise ValueError(f"mapping must name layers with parameters; got {place!r}; they are\n{_listed(sites)}")
         pairs[place] = None
         if names is not None:
             wanted = [_name(name, modules) for name in ([names] if isinstance(names, str) else names)]
             if missing := [name for name in wanted if name not in left]:
-                what = "gives twice" if missing[0] in modules else "names"
-                raise ValueError(f"mapping {what} the module {missing[0]!r}, and the modules "
+                what = "each module once" if missing[0] in modules else "existing modules"
+                raise ValueError(f"mapping must name {what}; got {missing[0]!r}; the modules "
                                  f"are\n{_listed(modules.values())}")
             found = [left.pop(name) for name in wanted]
             pairs[place] = found[0] if len(found) == 1 else _joined(place, found)
     rest = [site for site in sites if site.name not in pairs]
     if len(rest) != len(left):
-        raise ValueError(f"from_torch pairs layers and modules in their order, and there are {len(rest)} layers here "
-                         f"and {len(left)} modules there: leave out what has no counterpart, or say with "
-                         "mapping={place here: name there, or "
-                         f"None}}\nhere:\n{_listed(rest)}\nthere:\n{_listed(left.values())}")
+        raise ValueError(f"from_torch pairs layers and modules in order, so their numbers must agree; got {len(rest)} "
+                         f"layers and {len(left)} modules: remove what has no counterpart, or write "
+                         "mapping={layer's place: module's name, or "
+                         f"None}}\nlayers:\n{_listed(rest)}\nmodules:\n{_listed(left.values())}")
     pairs |= {site.name: module for site, module in zip(rest, left.values())}
     return [(site, pairs[site.name]) for site in sites]
 
@@ -235,10 +234,10 @@ def _name(name, modules):
 
 
 def _joined(place, found):
-    """The linear modules of an attention as one module of torch.nn.MultiheadAttention."""
+    """The linear modules of an attention as one torch.nn.MultiheadAttention module."""
     if len(found) != len(ONE_BY_ONE):
-        raise ValueError(f"mapping gives {len(found)} modules to the layer {place!r}: one, or those of q, k, v and out "
-                         "of an attention")
+        raise ValueError(f"mapping must give the layer {place!r} one module, or those of q, k, v and out for an "
+                         f"attention; got {len(found)}")
     tensors = {}
     for short, module in zip(ONE_BY_ONE, found):
         mark = "." if short == "out" else "_"
@@ -247,11 +246,11 @@ def _joined(place, found):
 
 
 def _converted(site, module):
-    """params, state of a layer from the tensors of a module."""
+    """(params, state) of a layer from the tensors of a module."""
     if type(site.layer) not in CONVERT:
-        raise ValueError(f"from_torch does not know how {site.layer!r} is written in PyTorch; leave it as init makes "
-                         f"it, mapping={{{site.name!r}: None}}, or fill its parameters by hand")
-    pair = f"the layer {site}\ncannot have the tensors of the module {module}\n"
+        raise ValueError(f"from_torch does not support {site.layer!r}; leave it as init makes it, "
+                         f"mapping={{{site.name!r}: None}}, or fill its parameters by hand")
+    pair = f"the layer {site}\ncannot take the tensors of the module {module}\n"
     try:
         left = dict(module.tensors)
         params, state = CONVERT[type(site.layer)](left, site)
@@ -260,16 +259,16 @@ def _converted(site, module):
     except (ValueError, IndexError) as problem:
         raise ValueError(f"{pair}({problem})") from None
     if left:
-        raise ValueError(f"{pair}of which {', '.join(left)} would not be used")
+        raise ValueError(f"{pair}of which {', '.join(left)} would be unused")
     return tuple(_fitted(site, pair, made, wanted) for made, wanted in ((params, site.params), (state, site.state)))
 
 
 def _fitted(site, pair, made, wanted):
     if made.keys() != wanted.keys():
         more, less = ", ".join(made.keys() - wanted.keys()), ", ".join(wanted.keys() - made.keys())
-        said = [f"the layer has no {more}"] * bool(more) + [f"there is nothing for {less}"] * bool(less)
-        raise ValueError(f"{pair}for {' and '.join(said)}: make one like the other, for instance with bias=…")
+        said = [f"the layer has no {more}"] * bool(more) + [f"the module has nothing for {less}"] * bool(less)
+        raise ValueError(f"{pair}because {' and '.join(said)}: make them match, for instance with bias=…")
     for name, array in made.items():
         if array.shape != wanted[name].shape:
-            raise ValueError(f"{pair}since {name} would be {list(array.shape)}")
+            raise ValueError(f"{pair}because {name} would be {list(array.shape)}")
     return {name: jnp.asarray(made[name], wanted[name].dtype) for name in wanted}

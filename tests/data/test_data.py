@@ -39,18 +39,18 @@ def test_csv_targets(tmp_path, answers, y, classes):
 
 
 @pytest.mark.parametrize("text, target, sentence", [
-    ("", "y", "is empty"),
-    ("a,y\n", "y", "no rows"),
+    ("", "y", "got an empty file"),
+    ("a,y\n", "y", "at least one row below its header"),
     ("a,b\n1,2\n", "y", "has no column 'y': it has a, b"),
-    ("a,y\n1,2\nx,3\n", "y", "line 3, column 'a': 'x' where a number is wanted"),
-    ("a,y\n1,2\n,3\n", "y", "line 3, column 'a': nothing where a number is wanted"),
-    ("a,y\n1,2\ninf,3\n", "y", "line 3, column 'a': inf is not a finite number"),
+    ("a,y\n1,2\nx,3\n", "y", "line 3, column 'a': must be a number; got 'x'"),
+    ("a,y\n1,2\n,3\n", "y", "line 3, column 'a': must be a number; got nothing"),
+    ("a,y\n1,2\ninf,3\n", "y", "line 3, column 'a': must be a finite number; got inf"),
     ("a,y\n1,2\n4,\n", "y", "line 3: no value in column 'y'"),
-    ("a,b,y\n1,2,3\n1,2\n", "y", "line 3: 2 cells where the header has 3"),
-    ("y\n1\n", "y", "nothing to learn from"),
-    ("y,a,y\n1,2,3\n", "y", "has 2 columns 'y': it has y, a, y; rename or remove all but one"),
-    ("a,a,y\n1,2,3\n", "y", "has 2 columns 'a': it has a, a, y"),
-    (",a,y\n1,2,3\n", "y", "column 1 has no name; name it, or leave it out"),
+    ("a,b,y\n1,2,3\n1,2\n", "y", "line 3: must have 3 cells, as the header has; got 2"),
+    ("y\n1\n", "y", "columns besides 'y' to learn from; got none"),
+    ("y,a,y\n1,2,3\n", "y", "has 2 columns named 'y': it has y, a, y; rename or remove all but one"),
+    ("a,a,y\n1,2,3\n", "y", "has 2 columns named 'a': it has a, a, y"),
+    (",a,y\n1,2,3\n", "y", "column 1 has no name; name it, or remove it"),
     ("a,y, \n1,2,3\n", "y", "column 3 has no name"),
     ("a,y\n1_000,1\n", "y", "line 2, column 'a': '1_000' must be written with the digits 0 to 9 and without '_'"),
     ("a,y\n٣,1\n", "y", "line 2, column 'a': '٣' must be written with the digits 0 to 9"),
@@ -58,10 +58,10 @@ def test_csv_targets(tmp_path, answers, y, classes):
     ("a,y\n1,2\n1,1_000\n", "y", "line 3, column 'y': '1_000' must be written with the digits 0 to 9"),
     ("a,y\n1,0.5\n1,٣\n", "y", "line 3, column 'y': '٣' must be written with the digits 0 to 9"),
     ("a,y\n1e999,0\n", "y", "line 2, column 'a': 1e999 is too large for float32"),
-    ("a,y\n1,0\n2,1\n3,nan\n", "y", "line 4, column 'y': nan is not a finite number"),
-    ("a,y\n1,0.5\n2,NA\n", "y", "line 3, column 'y': 'NA' where others are numbers"),
+    ("a,y\n1,0\n2,1\n3,nan\n", "y", "line 4, column 'y': must be a finite number; got nan"),
+    ("a,y\n1,0.5\n2,NA\n", "y", "line 3, column 'y': must be a number, like the others; got 'NA'"),
     ("a,y\n1e39,0\n", "y", "line 2, column 'a': 1e39 is too large for float32"),
-    ('a,y\n1,"b\n2,b\n3,b\n', "y", "is not a CSV file .*is a quotation mark not closed"),
+    ('a,y\n1,"b\n2,b\n3,b\n', "y", "is not a valid CSV file .*is a quotation mark left open"),
 ])
 def test_a_wrong_table_is_a_sentence(tmp_path, text, target, sentence):
     with pytest.raises(ValueError, match=sentence.replace("(", r"\(")):
@@ -82,7 +82,7 @@ def test_csv_as_spreadsheets_write_it(tmp_path):
     assert table.x.tolist() == [[1], [2]] and table.features == ("a, b",) and table.classes == ("red", 'say "hi"')
     for text in ("a,y\n1,caf\u00e9\n".encode("latin-1"), "a,y\n1,b\n".encode("utf-16")):
         path.write_bytes(text)
-        with pytest.raises(ValueError, match="t.csv is not text in UTF-8"):
+        with pytest.raises(ValueError, match="t.csv is not UTF-8 text"):
             data.read_csv(path, "y")
 
 
@@ -91,15 +91,15 @@ def test_npz(tmp_path):
     np.savez(path, x=np.ones((4, 2)), y=np.array([0, 2, 1, 0]))
     table = data.read_npz(path)
     assert table.x.dtype == np.float32 and table.y.dtype == np.int32 and table.classes == ("0", "1", "2")
-    with pytest.raises(ValueError, match="has no array 'z': it has x, y"):
+    with pytest.raises(ValueError, match="has no array 'z'; it has x, y"):
         data.read_npz(path, x="z")
     np.savez(path, x=np.ones((2, 1)), y=np.array([True, False]))
     assert data.read_npz(path).y.tolist() == [1, 0] and data.read_npz(path).classes == ("0", "1")
     np.savez(path, x=np.ones((2, 1)), y=np.array(["a", "b"]))
-    with pytest.raises(ValueError, match=r"has <U1\[2\] as 'y', and numbers"):
+    with pytest.raises(ValueError, match=r"'y' must hold numbers .*; got <U1\[2\]"):
         data.read_npz(path)
     np.save(tmp_path / "t.npy", np.ones(3))
-    with pytest.raises(ValueError, match="not a complete .npz archive, which np.savez"):
+    with pytest.raises(ValueError, match="not a complete .npz archive, as written by np.savez"):
         data.read_npz(tmp_path / "t.npy")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="not a complete .npz archive"):
@@ -164,16 +164,16 @@ def test_one_hot_and_batches():
 
 
 @pytest.mark.parametrize("call, sentence", [
-    (lambda: data.one_hot([3], 3), "takes labels 0 to 2"),
-    (lambda: data.one_hot([0.5, 1.0], 3), r"labels that are whole numbers, and was given float64: \[0.5"),
-    (lambda: data.one_hot([np.nan], 3), "labels that are whole numbers"),
-    (lambda: data.one_hot(["red"], 3), "labels that are whole numbers, and was given <U3: .'red'"),
-    (lambda: list(data.batches(np.ones(3), np.ones(3), 4)), "from 1 to the 3 examples"),
-    (lambda: list(data.batches(np.ones(3), np.ones(5), 2)), "3 examples and 5 labels"),
-    (lambda: data.split(np.ones(3), np.ones(2)), "3 examples and 2 labels"),
-    (lambda: data.split(np.ones(0), np.ones(0)), "no examples"),
+    (lambda: data.one_hot([3], 3), "must be 0 to 2; got 3"),
+    (lambda: data.one_hot([0.5, 1.0], 3), r"labels of one_hot must be whole numbers; got float64: \[0.5"),
+    (lambda: data.one_hot([np.nan], 3), "labels of one_hot must be whole numbers"),
+    (lambda: data.one_hot(["red"], 3), "labels of one_hot must be whole numbers; got <U3: .'red'"),
+    (lambda: list(data.batches(np.ones(3), np.ones(3), 4)), "between 1 and the number of examples, 3; got 4"),
+    (lambda: list(data.batches(np.ones(3), np.ones(5), 2)), "equally many examples; got 3 and 5"),
+    (lambda: data.split(np.ones(3), np.ones(2)), "equally many examples; got 3 and 2"),
+    (lambda: data.split(np.ones(0), np.ones(0)), "at least one example"),
     (lambda: data.split(np.ones(9), np.ones(9), fractions=(0.5, 0.6)), "sum to 1"),
-    (lambda: data.standardize(np.ones((0, 2))), "no examples"),
+    (lambda: data.standardize(np.ones((0, 2))), "at least one example"),
 ])
 def test_a_wrong_call_is_a_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
@@ -218,13 +218,13 @@ def test_standardize_of_a_million_rows_sums_them_without_loss():
 
 @pytest.mark.parametrize("call, sentence", [
     (lambda x: data.standardize(x, axis=1), "axis must include 0, the axis of the examples; got 1"),
-    (lambda x: data.standardize(x, axis=(0, 3)), "axis must be whole numbers below 3, .*; got \\(0, 3\\)"),
-    (lambda x: data.standardize(x, axis=None), "axis must be whole numbers .* got None"),
-    (lambda x: data.standardize(x, x[..., :1]), r"must have the same sizes along the axes \[1, 2\]; got \[4, 3, 2\] and \[4, 3, 1\]"),
+    (lambda x: data.standardize(x, axis=(0, 3)), "axis must hold whole numbers below 3, .*; got \\(0, 3\\)"),
+    (lambda x: data.standardize(x, axis=None), "axis must hold whole numbers .* got None"),
+    (lambda x: data.standardize(x, x[..., :1]), r"must have the same sizes along axes \[1, 2\]; got \[4, 3, 2\] and \[4, 3, 1\]"),
     (lambda x: data.standardize(x, x[0]), r"got \[4, 3, 2\] and \[3, 2\]"),
-    (lambda x: data.standardize(x[0, 0, 0]), r"no examples: the shape is \[\]"),
-    (lambda x: data.standardize(x).inverse(np.ones((4, 3, 1))), r"axes of the mean, \[3, 2\]; got \[4, 3, 1\]"),
-    (lambda x: data.standardize(x).inverse(np.ones(2)), r"axes of the mean, \[3, 2\]; got \[2\]"),
+    (lambda x: data.standardize(x[0, 0, 0]), r"at least one example; got shape \[\]"),
+    (lambda x: data.standardize(x).inverse(np.ones((4, 3, 1))), r"axes of x must match the mean, \[3, 2\]; got \[4, 3, 1\]"),
+    (lambda x: data.standardize(x).inverse(np.ones(2)), r"axes of x must match the mean, \[3, 2\]; got \[2\]"),
 ])
 def test_standardize_of_what_does_not_fit_raises(call, sentence):
     with pytest.raises(ValueError, match=sentence):

@@ -81,23 +81,23 @@ SHORT = batch(ROWS[:1]).replace(b"K\x01K\x01M\x00\x0c\x86", b"K\x01K\x02M\x00\x0
 ATTACKS = {
     "raw bytes as pointers": (OBJECTS, "uint8 or little-endian int64; got 'O8'"),
     "an array of floats": (batch(ROWS.astype(np.float32)), "got 'f4'"),
-    "an array of the other byte order": (batch(labels=CLASSES.astype(">i8")), "got 'i8' of byte order '>'"),
-    "more numbers than bytes": (SHORT, r"\[2, 3072\] of uint8 has 3072 bytes"),
-    "an axis below 0": (batch().replace(b"K\x02M\x00\x0c", b"J\xff\xff\xff\xffM\x00\x0c"), "of sizes that are whole numbers"),
+    "an array of the other byte order": (batch(labels=CLASSES.astype(">i8")), "got 'i8' with byte order '>'"),
+    "more numbers than bytes": (SHORT, r"\[2, 3072\] of uint8 cannot have 3072 bytes"),
+    "an axis below 0": (batch().replace(b"K\x02M\x00\x0c", b"J\xff\xff\xff\xffM\x00\x0c"), "whose sizes are whole numbers"),
     "labels of any size": (batch(labels=(3, 10**30)), "not a complete CIFAR-10 batch"),
     "labels of text": (batch(labels=("3", "7")), "labels must be an array or a list of whole numbers"),
     "labels of another length": (batch(labels=(3,)), r"labels \[1\]"),
     "data in a list": (batch([1, 2]), "must have an array as data; got list"),
-    "a shell": (b"cos\nsystem\n(S'true'\ntR.", "asks for os.system, and only arrays are read"),
+    "a shell": (b"cos\nsystem\n(S'true'\ntR.", "asks for os.system, but only arrays are read"),
     "a function of NumPy": (b"cnumpy\nload\n(S'x'\ntR.", "asks for numpy.load"),
     "an attribute of an attribute": (b"\x80\x04\x8c\x05numpy\x8c\x0dndarray.dumps\x93.", "asks for numpy.ndarray.dumps"),
     "an instance": (b"(ios\nsystem\n.", "the operation INST"),
     "an extension": (b"\x80\x02\x82\x01.", "the operation EXT1"),
     "a persistent name": (b"Pname\n.", "the operation PERSID"),
-    "state of a function": (b"c_codecs\nencode\n}b.", "sets the state of what is not an array"),
-    "a call of a number": (b"K\x01)R.", "calls what is not a function"),
-    "tuples in tuples as a key": (b"\x80\x02})" + b"\x85" * 5000 + b"K\x01s.", "text as its keys"),
-    "a key with 2**60 parts": (b"\x80\x02})" + b"q\x01h\x01\x86" * 60 + b"K\x01s.", "text as its keys"),
+    "state of a function": (b"c_codecs\nencode\n}b.", "sets the state of something that is not an array"),
+    "a call of a number": (b"K\x01)R.", "calls something that is not a function"),
+    "tuples in tuples as a key": (b"\x80\x02})" + b"\x85" * 5000 + b"K\x01s.", "the keys of a dictionary must be text"),
+    "a key with 2**60 parts": (b"\x80\x02})" + b"q\x01h\x01\x86" * 60 + b"K\x01s.", "the keys of a dictionary must be text"),
     "lists in lists": (b"\x80\x02" + b"]" * 4000 + b"a" * 3999 + b".", "dictionary with data and labels"),
     "many operations": (b"\x80\x02" + b"}" * MEGABYTE, "more operations"),
     "a memo of 2**31 places": (b"\x80\x02}r\xff\xff\xff\x7f.", "dictionary with data and labels"),
@@ -127,12 +127,12 @@ def written(path, content):
 def test_no_more_of_a_gzip_file_is_decompressed_than_its_header_announces(tmp_path):
     header = bytes([0, 0, 8, 1]) + struct.pack(">I", 10)
     bomb = written(tmp_path / "a.gz", gzip.compress(header + bytes(50 * MEGABYTE), 1))
-    with bounded(4 * MEGABYTE), pytest.raises(ValueError, match=r"a.gz says \[10\] uint8, 10 bytes, and holds more"):
+    with bounded(4 * MEGABYTE), pytest.raises(ValueError, match=r"a.gz declares \[10\] uint8, 10 bytes, but holds more"):
         data.read_idx(bomb)
     assert data.read_idx(written(bomb, gzip.compress(header + bytes(10)))).tolist() == [0] * 10
 
 
-@pytest.mark.parametrize("sizes, sentence", [((2**32 - 1,) * 3, "cut short"), ((0, 2**32 - 1, 2**32 - 1, 2**32 - 1), "no array can be"),
+@pytest.mark.parametrize("sizes, sentence", [((2**32 - 1,) * 3, "truncated"), ((0, 2**32 - 1, 2**32 - 1, 2**32 - 1), "which is impossible"),
                                              ((1,) * 40, "sizes of 40 axes")])
 @pytest.mark.parametrize("end, pack", [("", bytes), (".gz", gzip.compress)])
 def test_sizes_that_an_idx_file_only_announces_take_no_memory(tmp_path, sizes, sentence, end, pack):
@@ -147,7 +147,7 @@ def test_labels_of_mnist_must_be_bytes(tmp_path, labels):
     for part in ("train", "t10k"):
         written(tmp_path / f"{part}-images-idx3-ubyte", bytes([0, 0, 8, 3]) + struct.pack(">3I", 1, 2, 2) + bytes(4))
         written(tmp_path / f"{part}-labels-idx1-ubyte", bytes([0, 0, code, 1]) + struct.pack(">I", 1) + labels.tobytes())
-    with pytest.raises(ValueError, match=r"labels \[1\] .*, and \[n h w\] uint8 and \[n\] uint8 are wanted"):
+    with pytest.raises(ValueError, match=r"must hold images \[n h w\] uint8 and labels \[n\] uint8; got .* labels \[1\]"):
         data.read_mnist(tmp_path)
 
 
@@ -184,20 +184,20 @@ ARCHIVES = {
                                "'y' must be 0 to k − 1, at most as many as the 3 labels; got 0 to 2147483653"),
     "one label of 2**64 - 1": ({"y": np.array([0, 1, 2**64 - 1], np.uint64)}, "got 0 to 18446744073709551615"),
     "a label of -1": ({"y": np.array([0, -1, 1])}, "got -1 to 1"),
-    "NaN": ({"x": np.array([[1, 2], [3, np.nan], [5, 6]])}, r"x\[1, 1\]: nan is not a finite number; fill it or leave the example out"),
+    "NaN": ({"x": np.array([[1, 2], [3, np.nan], [5, 6]])}, r"x\[1, 1\]: nan is not a finite number; fill it or remove the example"),
     "infinity in half precision": ({"x": np.array([1, np.inf, 2], np.float16)}, r"x\[1\]: inf is not a finite number"),
     "NaN in y": ({"y": np.array([1, np.nan, 2])}, r"y\[1\]: nan is not a finite number"),
     "1e300": ({"x": np.array([1, 2, -1e300])}, r"x\[2\]: -1e\+300 is too large for float32"),
-    "no examples": ({"x": np.ones((0, 2)), "y": np.ones(0)}, r"no numbers in 'x': its shape is \[0, 2\]"),
-    "objects": ({"x": np.array([{}, 1, 2], object)}, r"object\[3\] as 'x', and numbers"),
+    "no examples": ({"x": np.ones((0, 2)), "y": np.ones(0)}, r"'x' must not be empty; got shape \[0, 2\]"),
+    "objects": ({"x": np.array([{}, 1, 2], object)}, r"'x' must hold numbers .*; got object\[3\]"),
     "text that is no array": ({"x": b"hello"}, "not a complete .npz archive .*magic"),
     "an empty member": ({"x": b""}, "not a complete .npz archive"),
-    "records": ({"x": np.zeros(3, "i4,f4")}, "as 'x', and numbers"),
-    "dates": ({"x": np.zeros(3, "M8[s]")}, "as 'x', and numbers"),
+    "records": ({"x": np.zeros(3, "i4,f4")}, "'x' must hold numbers"),
+    "dates": ({"x": np.zeros(3, "M8[s]")}, "'x' must hold numbers"),
     "2**40 numbers announced": ({"x": announced((2**40,)), "y": announced((2**40,))},
-                                r"'x' is float64\[1099511627776\], 8796093022208 bytes, and holds 0"),
-    "lengths that differ": ({"x": announced((2**40,))}, "1099511627776 examples in 'x' and 3 in 'y'"),
-    "an axis below 0": ({"x": announced((-3,)), "y": announced((-3,))}, r"float64\[-3\] as 'x'"),
+                                r"'x' as float64\[1099511627776\], 8796093022208 bytes, but holds 0"),
+    "lengths that differ": ({"x": announced((2**40,))}, "'x' and 'y' must have equally many examples; got 1099511627776 and 3"),
+    "an axis below 0": ({"x": announced((-3,)), "y": announced((-3,))}, r"'x' must hold numbers .*; got float64\[-3\]"),
     "a shape that is none": ({"x": announced("'abc'")}, "not a complete .npz archive"),
     "axes without end": ({"x": announced((3,) + (1,) * 70) + bytes(24)}, "not a complete .npz archive"),
     "brackets in brackets": ({"x": header("(" * 4000)}, "not a complete .npz archive"),
@@ -205,8 +205,8 @@ ARCHIVES = {
     "a header that is a program": ({"x": header("{'descr': __import__('os'), 'fortran_order': False, 'shape': (3,)}")}, "not a complete"),
     "a header of 50 MB": ({"x": header(" " * 50 * MEGABYTE, 2)}, "not a complete .npz archive"),
     "a header of 4 GB announced": ({"x": header("{", 2, 2**32 - 1)}, "not a complete .npz archive"),
-    "numbers after the array": ({"x": npy(np.ones((3, 2))) + bytes(50 * MEGABYTE)}, "48 bytes, and holds 52428848"),
-    "another compression": ({"compression": zipfile.ZIP_LZMA}, "compressed in another way"),
+    "numbers after the array": ({"x": npy(np.ones((3, 2))) + bytes(50 * MEGABYTE)}, "48 bytes, but holds 52428848"),
+    "another compression": ({"compression": zipfile.ZIP_LZMA}, "must be compressed as np.savez_compressed does"),
 }
 
 
@@ -222,7 +222,7 @@ def test_a_member_without_npy_is_not_an_array(tmp_path):
     with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive:
         archive.writestr("x", "1 2 3")
         archive.writestr("y.npy", npy(np.ones(3)))
-    with pytest.raises(ValueError, match="t.npz has no array 'x': it has y"):
+    with pytest.raises(ValueError, match="t.npz has no array 'x'; it has y"):
         data.read_npz(tmp_path / "t.npz")
 
 

@@ -72,23 +72,23 @@ class Evil:
 
 WRONG = {
     "no folder": (lambda f: data.read_mnist(f / "none"), FileNotFoundError, "there is no folder"),
-    "no images": (lambda f: data.read_mnist(f), FileNotFoundError, "has no train-images-idx3-ubyte, nor train-images-idx3-ubyte.gz"),
+    "no images": (lambda f: data.read_mnist(f), FileNotFoundError, "has neither train-images-idx3-ubyte nor train-images-idx3-ubyte.gz"),
     "not idx": (lambda f: data.read_idx(_write(f / "a", b"\x89PNG")), ValueError, "not in the IDX format: it begins with 89 50 4e 47"),
     "cut short": (lambda f: data.read_idx(_write(f / "a", idx(PIXELS)[:-1])), ValueError,
-                  r"says \[7, 28, 28\] uint8, 5488 bytes, and holds 5487"),
+                  r"declares \[7, 28, 28\] uint8, 5488 bytes, but holds 5487"),
     "sizes cut short": (lambda f: data.read_idx(_write(f / "a", b"\0\0\x08\x03\0\0")), ValueError, "do not hold the sizes of 3 axes"),
     "gzip cut short": (lambda f: data.read_idx(_write(f / "a.gz", gzip.compress(idx(PIXELS))[:-9])), ValueError, "not a complete gzip"),
-    "no batches": (lambda f: data.read_cifar10(f), FileNotFoundError, "no data_batch_1 nor data_batch_1.bin: give the folder"),
+    "no batches": (lambda f: data.read_cifar10(f), FileNotFoundError, "neither data_batch_1 nor data_batch_1.bin: pass the folder"),
     "no test": (lambda f: (cifar_binary(f), (f / "test_batch.bin").unlink(), data.read_cifar10(f)), FileNotFoundError,
-                "and no test_batch.bin"),
+                "but no test_batch.bin"),
     "half a record": (lambda f: (cifar_binary(f), _write(f / "test_batch.bin", b"\0" * 100), data.read_cifar10(f)), ValueError,
-                      "is 100 bytes, not a number of records of 3073"),
+                      "must be a multiple of 3073 bytes; got 100"),
     "a label of 200": (lambda f: (cifar_binary(f), _write(f / "test_batch.bin", b"\xc8" * 3073), data.read_cifar10(f)), ValueError,
-                       "labels from 200 to 200, and 0 to 9"),
+                       "must be 0 to 9; got 200 to 200"),
     "a pickle that runs a program": (lambda f: (cifar_python(f), _write(f / "test_batch", pickle.dumps(Evil())), data.read_cifar10(f)),
                                      ValueError, "only arrays are read"),
     "a pickle of something else": (lambda f: (cifar_python(f), _write(f / "test_batch", pickle.dumps([1])), data.read_cifar10(f)),
-                                   ValueError, "a dictionary with data and labels is wanted"),
+                                   ValueError, "must hold a dictionary with data and labels"),
 }
 
 

@@ -81,7 +81,8 @@ def test_the_headers_of_arrays_that_lie(good, bad):
     for change in ({"shape": [2**40, 2**40]}, {"shape": [-1]}, {"shape": [3, 4]}, {"dtype": "I32"}, {"dtype": "F99"}, {"dtype": 1},
                    {"data_offsets": [0, 2**60]}, {"data_offsets": [40, 0]}, {"shape": [12]}):
         bad(put_together({**header, "params.0.w": header["params.0.w"] | change}, arrays))
-    assert "names it twice" in bad(put_together({("w" if name == "params.0.w" else name): value for name, value in header.items()}, arrays))
+    renamed = {("w" if name == "params.0.w" else name): value for name, value in header.items()}
+    assert "refers to it twice" in bad(put_together(renamed, arrays))
     extra = {**header, "../../etc/passwd": {"dtype": "F32", "shape": [0], "data_offsets": [len(arrays), len(arrays)]}}
     assert "nothing refers to: ../../etc/passwd" in bad(put_together(extra, arrays))
 
@@ -128,38 +129,38 @@ CASES = {
     "a network that is a function": (at("net", value={"function": "relu"}), "net must be a layer"),
     "a setting of another kind": (at(*DENSE, "fields", "features", value="many"), "features of Dense must be a whole number"),
     "a setting below 0": (at(*DENSE, "fields", "features", value=-1), "net.parts.0 (Dense)"),
-    "a number too large": (at(*DENSE, "fields", "features", value=10**30), "is not the description of anything"),
+    "a number too large": (at(*DENSE, "fields", "features", value=10**30), "is not a valid description"),
     "more parameters than there is memory": (at(*DENSE, "fields", "features", value=10**12), "params[0]['b'] must be [1000000000000]"),
     "another width": (at(*DENSE, "fields", "features", value=4), "params[0]['b'] must be [4]"),
     "fewer settings": (at(*DENSE, "fields", value={}), "its fields must be"),
-    "settings that are a list": (at(*DENSE, "fields", value=[1]), "is not the description of anything"),
+    "settings that are a list": (at(*DENSE, "fields", value=[1]), "is not a valid description"),
     "another part": (at(*DENSE, value={"class": "Flatten", "fields": {}}), "Flatten() takes no parameters; got"),
     "parts that are none": (at("net", "fields", "parts", value=3), "its parts must be a tuple"),
-    "a class of elsewhere": (at(*DENSE, "module", value="os"), "made of os.Dense, which fnnet does not have"),
-    "a module that is a number": (at(*DENSE, "module", value=3), "names 'Dense', which this version"),
-    "a class that is none": (at(*DENSE, "class", value="__import__"), "names '__import__', which this version"),
-    "a base class": (at(*DENSE, "class", value="Layer"), "names 'Layer', which this version"),
-    "a function that is none": (at(*FUNCTION, "f", value={"function": "eval"}), "names 'eval', which this version"),
-    "a function of elsewhere": (at(*FUNCTION, "f", value={"function": "system", "module": "os"}), "made of os.system"),
+    "a class of elsewhere": (at(*DENSE, "module", value="os"), "contains os.Dense, which fnnet does not have"),
+    "a module that is a number": (at(*DENSE, "module", value=3), "refers to 'Dense', which this version"),
+    "a class that is none": (at(*DENSE, "class", value="__import__"), "refers to '__import__', which this version"),
+    "a base class": (at(*DENSE, "class", value="Layer"), "refers to 'Layer', which this version"),
+    "a function that is none": (at(*FUNCTION, "f", value={"function": "eval"}), "refers to 'eval', which this version"),
+    "a function of elsewhere": (at(*FUNCTION, "f", value={"function": "system", "module": "os"}), "contains os.system"),
     "a setting twice": (at(*FUNCTION, "settings", value=[["f", 1]]), "net.parts.2 (Function)"),
     "keys that are lists": (at("params", 0, value={"dict": [[{"list": []}, 1]]}), "params.0"),
-    "a dictionary of triples": (at("params", 0, value={"dict": [[1, 2, 3]]}), "is not the description of anything"),
-    "an array named twice": (at("params", 0, "dict", 1, 1, "array", value="params.0.w"), "names it twice"),
-    "an array of another shape": (at(*W, "shape", value=[3, 4]), "must be float64[3, 4], as the network says; got F64[4, 3]"),
-    "an array of shape true": (at(*W, "shape", value=[True, 12]), "is not the description of anything"),
-    "an array of another dtype": (at(*W, "dtype", value="int64"), "must be int64[4, 3], as the network says"),
-    "an array of no dtype": (at(*W, "dtype", value="object"), "is not the description of anything"),
+    "a dictionary of triples": (at("params", 0, value={"dict": [[1, 2, 3]]}), "is not a valid description"),
+    "an array named twice": (at("params", 0, "dict", 1, 1, "array", value="params.0.w"), "refers to it twice"),
+    "an array of another shape": (at(*W, "shape", value=[3, 4]), "must be float64[3, 4], as the network declares; got F64[4, 3]"),
+    "an array of shape true": (at(*W, "shape", value=[True, 12]), "is not a valid description"),
+    "an array of another dtype": (at(*W, "dtype", value="int64"), "must be int64[4, 3], as the network declares"),
+    "an array of no dtype": (at(*W, "dtype", value="object"), "is not a valid description"),
     "an array with another checksum": (at(*W, "crc32", value=1), "params.0.w does not match its checksum"),
     "no parameters": (at("params", value=[]), "that nothing refers to: params.0.b"),
     "a state that is a word": (at("state", value="x"), "that nothing refers to"),
     "preprocessing that is a number": (at("preprocessing", value=3), "that nothing refers to"),
-    "preprocessing of two shapes": (at(*ANSWERS, "scaling", "fields", "mean", value={"list": []}), "must be of one shape"),
-    "answers without a scaling": (at(*ANSWERS, "scaling", value=1), "answers must have a name, the names of the classes and a Scaling"),
-    "classes that are numbers": (at(*ANSWERS, "classes", value=[1, 2]), "answers must have a name, the names of the classes and a Scaling"),
+    "preprocessing of two shapes": (at(*ANSWERS, "scaling", "fields", "mean", value={"list": []}), "must have the same shape"),
+    "answers without a scaling": (at(*ANSWERS, "scaling", value=1), "answers must have a name, a tuple of class names and"),
+    "classes that are numbers": (at(*ANSWERS, "classes", value=[1, 2]), "answers must have a name, a tuple of class names and"),
     "columns that are a word": (at(*COLUMNS, "names", value="ab"), "columns must have names"),
     "columns of another number": (at(*COLUMNS, "names", value=["a"]), "columns must have names"),
     "categories that are numbers": (at(*COLUMNS, "categories", value=[[1], []]), "must be text"),
-    "fewer categories": (at(*COLUMNS, "categories", value=[[], ["x"]]), "fill, mean and scale must be [2]"),
+    "fewer categories": (at(*COLUMNS, "categories", value=[[], ["x"]]), "fill, mean and scale must have shape [2]"),
     "an input that is a word": (at("x", value="x"), "x must be the shapes and dtypes of an input"),
     "an input of a huge size": (at("x", "shape", value=[2**62, 2**62]), "params"),
     "levels without end": (lambda found: '{"format": 1, "net": ' + '{"list": [' * 50000 + "]}" * 50000 + "}", "is not JSON"),
@@ -207,5 +208,5 @@ def test_a_missing_file_and_a_folder(tmp_path):
 def test_parameters_of_another_library_say_what_to_write(tmp_path):
     import safetensors.numpy
     safetensors.numpy.save_file({"weight": np.ones(3)}, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"it holds no network: fn.save writes such files; for parameters alone write fn.store.from_torch"):
+    with pytest.raises(ValueError, match=r"it does not hold a network saved by fn.save; for parameters only, write fn.store.from_torch"):
         fn.load(tmp_path / "w.safetensors")

@@ -119,9 +119,9 @@ def doubled(x):
 def test_what_is_the_users_is_handed_over(path):
     net = layers.Serial(Free(cubed), doubled, Free(functools.partial(doubled)), Free({"a": [1, 1.5, float("-inf"), np.float32(0.1)]}))
     fn.save(path, net, (({},) * 4, ({},) * 4))
-    with pytest.raises(ValueError, match=r"made of test_store.(Free|doubled|cubed), .*known=\("):
+    with pytest.raises(ValueError, match=r"contains test_store.(Free|doubled|cubed), .*known=\("):
         fn.load(path)
-    with pytest.raises(ValueError, match=r"made of test_store.cubed, which fnnet does not have: .*known=\(cubed,\)\)"):
+    with pytest.raises(ValueError, match=r"contains test_store.cubed, which fnnet does not have: .*known=\(cubed,\)\)"):
         fn.load(path, known=(Free, doubled))
     again = fn.load(path, known=(Free, doubled, cubed)).net
     assert again.parts[:2] == net.parts[:2] and again.parts[2].f.func is doubled
@@ -144,12 +144,12 @@ def closure(factor):
 
 
 @pytest.mark.parametrize("part, sentence", [
-    (lambda x: x, r"net.f must be found again by its name; got a lambda: write def"),
-    (closure(2.0), r"net.f must be found again by its name; got a function that holds values .*functools.partial"),
+    (lambda x: x, r"net.f must be a function that can be found by name; got a lambda: write def"),
+    (closure(2.0), r"net.f must be a function that can be found by name; got a closure over local values.*functools.partial"),
     (Free(object()), r"net.f must be made of layers, functions, .*got object"),
     (Free(10**30), r"net.f must be made of"),
     (Free(np.zeros(3).tolist), r"net.f must be made of"),
-    (Free(np.zeros(2, "datetime64[s]")), r"net.f must be of a dtype that safetensors stores"),
+    (Free(np.zeros(2, "datetime64[s]")), r"net.f must have a dtype that safetensors can store"),
     (Free(jax.random.key(0)), r"net.f must be an array of numbers; got a random key"),
 ])
 def test_what_cannot_be_stored_is_named(path, part, sentence):
@@ -195,7 +195,7 @@ def test_preprocessing_goes_both_ways(path):
     model = fn.load(path)
     np.testing.assert_array_equal(model(X), targets.inverse(jax.jit(net.apply)(params, state, scaled.parts[0])[0]))
     assert abs(float(model(X).mean()) - 1000) < 100
-    with pytest.raises(ValueError, match=r"x must be examples that end in the axes of the mean, \[4\]"):
+    with pytest.raises(ValueError, match=r"the trailing axes of x must match the mean, \[4\]"):
         model(X[:, :1])
     for wrong in ({"mean": 1}, (scaled, lambda y: y), (scaled,)):
         with pytest.raises(TypeError, match="preprocessing must be a frozen dataclass"):
@@ -205,7 +205,7 @@ def test_preprocessing_goes_both_ways(path):
 def test_parameters_must_fit_the_network(path):
     net = layers.Serial(layers.Dense(3), ops.relu)
     params, state = filled(net, jnp.asarray(X))
-    with pytest.raises(ValueError, match=r"params\[0\]\['w'\] must be \[4, 3\], as the network makes it of x; got \[4, 4\]"):
+    with pytest.raises(ValueError, match=r"params\[0\]\['w'\] must be \[4, 3\], as net.init\(key, x\) makes it; got \[4, 4\]"):
         fn.save(path, net, (({**params[0], "w": jnp.zeros((4, 4))}, {}), state), x=X)
     with pytest.raises(ValueError, match="takes parameters named w, b"):
         fn.save(path, net, (({"w": params[0]["w"]}, {}), state))
@@ -225,7 +225,7 @@ def test_a_failed_save_leaves_the_file_before_it(path, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         fn.save(path, net, (params, state))
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == [path.name]
-    with pytest.raises(IsADirectoryError, match="is a folder: write the name of a file"):
+    with pytest.raises(IsADirectoryError, match="path must be a file; got the folder"):
         fn.save(path.parent, net, (params, state))
 
 

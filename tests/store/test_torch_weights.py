@@ -106,27 +106,27 @@ def without(*names, **more):
 
 WRONG = [
     (NET, without("b.weight", "b.bias"), None,
-     r"(?s)there are 3 layers here and 2 modules there.*here:\n    0 Dense\(5\): b \[5\], w \[4, 5\]\n"
-     r".*there:\n    a: weight \[5, 4\], bias \[5\]\n"),
-    (NET, without(**{"head.weight": np.ones((2, 5))}), None, r"(?s)3 layers here and 4 modules there.*head: weight \[2, 5\]"),
+     r"(?s)got 3 layers and 2 modules.*layers:\n    0 Dense\(5\): b \[5\], w \[4, 5\]\n"
+     r".*modules:\n    a: weight \[5, 4\], bias \[5\]\n"),
+    (NET, without(**{"head.weight": np.ones((2, 5))}), None, r"(?s)3 layers and 4 modules.*head: weight \[2, 5\]"),
     (NET, without("a.bias"), None,
-     r"(?s)the layer 0 Dense\(5\).*module a: weight \[5, 4\]\nfor there is nothing for b: make one like the other"),
-    (layers.Dense(5, bias=False), {"weight": np.ones((5, 4)), "bias": np.ones(5)}, None, "for the layer has no b"),
-    (NET, without(**{"a.weight": np.ones((5, 3))}), None, r"since w would be \[3, 5\]"),
-    (NET, without(**{"a.weight": np.ones(5)}), None, r"its weight must have 2 axes; it has 1"),
-    (NET, without("norm.weight", "norm.bias", **{"norm.gain": np.ones(5)}), None, "of which norm.gain|of which gain would not be used"),
+     r"(?s)the layer 0 Dense\(5\).*module a: weight \[5, 4\]\nbecause the module has nothing for b: make them match"),
+    (layers.Dense(5, bias=False), {"weight": np.ones((5, 4)), "bias": np.ones(5)}, None, "because the layer has no b"),
+    (NET, without(**{"a.weight": np.ones((5, 3))}), None, r"because w would be \[3, 5\]"),
+    (NET, without(**{"a.weight": np.ones(5)}), None, r"its weight must have 2 axes; got 1"),
+    (NET, without("norm.weight", "norm.bias", **{"norm.gain": np.ones(5)}), None, "of which norm.gain|of which gain would be unused"),
     (NET, without("a.weight"), None, "which has no weight"),
-    (NET, TENSORS, {"1": "a"}, r"(?s)mapping names the layer '1', and the layers with parameters are\n    0 Dense"),
-    (NET, TENSORS, {"0": "c"}, r"(?s)mapping names the module 'c', and the modules are\n    a: weight"),
-    (NET, TENSORS, {"0": "a", "2": "a"}, "mapping gives twice the module 'a'"),
-    (NET, TENSORS, {"0": None}, r"write from_torch\(…, key=jax.random.key\(0\)\) too"),
-    (NET, TENSORS, {"0": ("a", "b")}, "mapping gives 2 modules to the layer '0'"),
-    (layers.Maxout(3), {"weight": np.ones((5, 4))}, None, r"from_torch does not know how Maxout\(3\) is written in PyTorch"),
+    (NET, TENSORS, {"1": "a"}, r"(?s)mapping must name layers with parameters; got '1'; they are\n    0 Dense"),
+    (NET, TENSORS, {"0": "c"}, r"(?s)mapping must name existing modules; got 'c'; the modules are\n    a: weight"),
+    (NET, TENSORS, {"0": "a", "2": "a"}, "mapping must name each module once; got 'a'"),
+    (NET, TENSORS, {"0": None}, r"write from_torch\(…, key=jax.random.key\(0\)\)"),
+    (NET, TENSORS, {"0": ("a", "b")}, "mapping must give the layer '0' one module, .*; got 2"),
+    (layers.Maxout(3), {"weight": np.ones((5, 4))}, None, r"from_torch does not support Maxout\(3\)"),
     (layers.GRU(3, reset="before"),
      {"weight_ih_l0": np.ones((9, 4)), "weight_hh_l0": np.ones((9, 3))}, None, 'write GRU\\(…, reset="after"\\)'),
     (layers.LSTM(3),
      {"weight_ih_l0": np.ones((12, 4)), "weight_hh_l0": np.ones((12, 2)), "weight_hr_l0": np.ones((2, 3))}, None,
-     "weight_hr would not be used"),
+     "weight_hr would be unused"),
     (NET, {"a.weight": "x"}, None, "'a.weight' must be an array of numbers; got str"),
     (NET, [1], None, "tensors must be a state dict"),
 ]
@@ -143,5 +143,5 @@ def test_features_that_cannot_be_followed():
     images = np.ones((2, 4, 4, 2), np.float32)
     net = layers.Serial(layers.Conv(3), layers.Flatten(), layers.Residual(layers.Dense(48)))
     tensors = {"0.weight": np.ones((3, 2, 3, 3)), "0.bias": np.ones(3), "1.weight": np.ones((48, 48)), "1.bias": np.ones(48)}
-    with pytest.raises(ValueError, match="behind Flatten are in another order in PyTorch, and cannot be followed through Residual"):
+    with pytest.raises(ValueError, match="after Flatten have a different order in PyTorch, which cannot be tracked through Residual"):
         fn.store.from_torch(net, images, tensors)
