@@ -1,12 +1,12 @@
-"""What the formulations of operations are chosen for: the kind of device, and how many cores of the processor there are.
+"""The backend and the number of CPU cores that the formulations of operations are chosen for.
 
     fn.config.use(cores=1)                          from here on, in every thread
-    with fn.config.use(backend="tpu"): ...          inside of the block
+    with fn.config.use(backend="tpu"): ...          inside the block
     FNNET_BACKEND=cpu FNNET_CORES=4 python …        for a whole process
 
-What was set by `use` comes first, then the environment, then what the machine has. `python -m fnnet config` shows all
-of it. The configuration is part of the key of every jit cache: a program that was traced under another one is traced
-again. Nothing here asks JAX for its devices, at import or later.
+`use` takes precedence over the environment, and the environment over what the machine has. `python -m fnnet config`
+shows the current settings. The configuration is part of the key of every jit cache: a program traced under another
+configuration is traced again. Nothing here asks JAX for its devices, at import or later.
 """
 
 import functools
@@ -24,8 +24,8 @@ VARIABLES = {"backend": "FNNET_BACKEND", "cores": "FNNET_CORES"}
 
 @dataclass(frozen=True)
 class Config:
-    """backend: the kind of device, or "auto": each gets its own formulations, as a program is compiled for it.
-    cores: how many cores of the processor a program runs on. None, of either: not said."""
+    """backend: the kind of device, or "auto": each device gets its own formulations when a program is compiled for it.
+    cores: how many CPU cores a program runs on. None means not set."""
     backend: str | None = None
     cores: int | None = None
 
@@ -34,13 +34,13 @@ _used = jax.make_user_context(Config())             # what `use` has set: part o
 
 
 def current() -> Config:
-    """The configuration now."""
+    """The current configuration."""
     used, environment = _used.value, _environment()
     return Config(used.backend or environment.backend or "auto", used.cores or environment.cores or _cores())
 
 
 def sources() -> dict[str, str]:
-    """Where each setting of the current configuration came from."""
+    """Where each setting of the current configuration comes from."""
     def source(name):
         if getattr(_used.value, name):
             return "fnnet.config.use"
@@ -52,7 +52,7 @@ def sources() -> dict[str, str]:
 class use:
     """Sets the backend, the cores, or both, in every thread; as a context manager, until the end of its block.
 
-    backend is "cpu", "gpu", "tpu" or "auto"; cores is a whole number from 1 on; None leaves a setting as it is.
+    backend is "cpu", "gpu", "tpu" or "auto"; cores is a whole number ≥ 1; None leaves a setting as it is.
     """
 
     def __init__(self, *, backend: str | None = None, cores: int | None = None):
@@ -73,7 +73,7 @@ class use:
 
 @functools.cache
 def _environment():
-    """What the environment says, read once: programs traced before and after are chosen alike."""
+    """The settings of the environment, read once, so that programs traced early and late get the same formulations."""
     backend, cores = (os.environ.get(name) or None for name in VARIABLES.values())
     if backend is not None and backend not in BACKENDS:
         raise ValueError(_wrong_backend(VARIABLES["backend"], backend))
@@ -85,9 +85,9 @@ def _environment():
 
 @functools.cache
 def _cores():
-    """How many cores of the processor this process may use, counted once."""
+    """How many CPU cores this process may use, counted once."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _wrong_backend(name, value):
-    return f"{name} must be one of {', '.join(BACKENDS)}; got {value!r}: write {name}=auto for what JAX compiles for"
+    return f"{name} must be one of {', '.join(BACKENDS)}; got {value!r}: write {name}=auto for the backend JAX compiles for"

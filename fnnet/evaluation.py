@@ -1,4 +1,4 @@
-"""What to evaluate, where that is not the parameters that are trained."""
+"""The parameters to evaluate, where these differ from the parameters being trained."""
 
 import functools
 from typing import Any
@@ -10,11 +10,11 @@ __all__ = ["evaluation_params"]
 
 
 def evaluation_params(opt_state: Any, params: Any) -> Any:
-    """The parameters to evaluate and to keep: a moving average of them, the x of a schedule-free method, or the
+    """The parameters to evaluate and to save: their moving average, the x of a schedule-free method, or the
     parameters themselves.
 
-    Reads the states of `moving_average` and `schedule_free_…` wherever they are in the state of an optimizer, and
-    that of Optax's schedule_free. With groups (`partition`) each group has its own.
+    Finds the states of `moving_average`, `schedule_free_…` and Optax's schedule_free wherever they are in an optimizer
+    state. With groups (`partition`) each group has its own.
     """
     for node in jax.tree.leaves(opt_state, is_leaf=_knows):
         if hasattr(node, "evaluation_params"):
@@ -25,7 +25,7 @@ def evaluation_params(opt_state: Any, params: Any) -> Any:
 
 
 def _averaged(b1, y, z):
-    """x of y = b₁x + (1 − b₁)z, the parameters that are trained."""
+    """x, from y = b₁x + (1 − b₁)z, the parameters being trained."""
     return y if z is None else ((y - (1 - b1) * z) / b1).astype(jnp.result_type(y))
 
 

@@ -1,8 +1,8 @@
-"""Several formulations of one operation, as data: the first that fits the sizes and the configuration is taken.
+"""Several formulations of one operation, as data: the first that fits the sizes and the configuration is used.
 
-A table of forms says where each is the fastest, and the measurement behind it; the last one is general and fits
-everywhere. What a predicate asks for it names: sizes, `cores`, `backend`. A form that asks for a size which is symbolic
-(jax.export) is passed over, so that such a program gets one that is right for every size.
+A table of forms says where each is the fastest, and gives the measurement behind it; the last form is general and fits
+everywhere. The parameters of a predicate name what it needs: sizes, `cores`, `backend`. A form that needs a symbolic
+size (jax.export) is skipped, so that an exported program gets a form that is right for every size.
 """
 
 import functools
@@ -39,12 +39,12 @@ def choose(forms: Sequence[Form], **sizes) -> Form:
         asked = {name: known[name] for name in _asked(form.when)}
         if all(isinstance(value, Integral | str) for value in asked.values()) and form.when(**asked):
             return form
-    raise LookupError(f"none of {', '.join(form.name for form in forms)} fits {known}: let the last one fit always")
+    raise LookupError(f"none of {', '.join(form.name for form in forms)} fits {known}: make `always` the predicate of the last one")
 
 
 def by_device(*arrays, default: Callable, **forms: Callable):
-    """forms[device](*arrays), or default(*arrays), for cpu= and tpu=: the device a program is compiled for, or the
-    configured backend."""
+    """forms[device](*arrays), or default(*arrays) where forms (cpu=, tpu=) lacks the device: the device a program is
+    compiled for, or the configured backend."""
     backend = config.current().backend
     if backend == "auto":
         return lax.platform_dependent(*arrays, default=default, **forms)
@@ -52,8 +52,8 @@ def by_device(*arrays, default: Callable, **forms: Callable):
 
 
 def device() -> str:
-    """The kind of device that a program is made for where that must be known as it is traced: the configured backend,
-    or JAX's default one."""
+    """The kind of device a program is made for, where that must be known while tracing: the configured backend, or
+    JAX's default backend."""
     backend = config.current().backend
     return jax.default_backend() if backend in ("auto", None) else backend
 

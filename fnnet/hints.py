@@ -1,4 +1,4 @@
-"""What to write for a name that is not here: other libraries' names for the same thing, and the closest spelling."""
+"""Suggestions for unknown names: other libraries' names for the same thing, and the closest spelling."""
 
 import sys
 import warnings
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 ROOMS = ("ops", "layers", "optim", "train", "data", "store", "diagnostics", "verify", "measure")
 
-# What is here, and what PyTorch, Flax, Keras, Optax, Equinox and scikit-learn call it, without capitals and
-# underscores. Names that differ from those here in these alone (ReLU, Softmax, Adam) are found without this table.
+# The names used here, and what PyTorch, Flax, Keras, Optax, Equinox and scikit-learn call the same thing, in lower case
+# without underscores. Names that differ only in case and underscores (ReLU, Softmax, Adam) are found without this table.
 ELSEWHERE = {
     "layers.Dense": "linear lazylinear densegeneral fullyconnected",
     "layers.Serial": "sequential mlp model modulelist",
@@ -136,8 +136,8 @@ ELSEWHERE = {
     "load": "loadmodel restore restorecheckpoint loadstate",
     "summary": "tabulate",
 }
-# What a setting is called here, and elsewhere, without capitals and underscores. One name may mean several settings:
-# of a layer or a function it is the first that it has.
+# What a setting is called here, and elsewhere, in lower case without underscores. One name may mean several settings:
+# the first that a layer or function has is suggested.
 SETTINGS = {
     "features": "units outfeatures outputsize filters outchannels hiddensize outputdim embeddingdim width hiddendim "
                 "channels dim",
@@ -186,26 +186,26 @@ SETTINGS = {
 
 
 def give(module: str, renamed: dict[str, str] | None = None) -> None:
-    """Lets a module say what to write where it is asked for a name that it does not have.
+    """Makes a module suggest what to write when it is asked for a name that it does not have.
 
-    renamed: old names that still work for one version, with a DeprecationWarning, and what they are called now.
+    renamed: old names that still work for one version, with a DeprecationWarning, and their new names.
     """
     face = sys.modules[module]
 
     def missing(name: str):
         if renamed and name in renamed:
-            warnings.warn(f"{module}.{name} is now {module}.{renamed[name]}; the old name goes in the next version",
+            warnings.warn(f"{module}.{name} is now {module}.{renamed[name]}; the old name will be removed in the next version",
                           DeprecationWarning, stacklevel=2)
             return getattr(face, renamed[name])
         said = f"module {module!r} has no attribute {name!r}"
         if not name.startswith("_") and (hint := named(name, module)):
             said += f": {hint}"
-        raise AttributeError(said, obj=face)            # without name=, or Python adds a suggestion of its own
+        raise AttributeError(said, obj=face)            # without name=, or Python adds its own suggestion
     face.__getattr__ = missing
 
 
 def named(name: str, module: str = "fnnet") -> str:
-    """What to write for a name that this module does not have: "write layers.Dense", "did you mean …?", or nothing."""
+    """A suggestion for a name that this module does not have: "write layers.Dense", "did you mean …?", or ""."""
     here = module.partition(".")[2]
     rooms = {room: _names(room) for room in dict.fromkeys((here, *ROOMS, ""))}
     alike = [(room, known) for room, names in rooms.items() for known in names if plain(known) == plain(name)]
@@ -220,12 +220,12 @@ def named(name: str, module: str = "fnnet") -> str:
 
 
 def translated(name: str) -> str:
-    """What is called so elsewhere; "" where nothing is."""
+    """The name used here for what another library calls `name`; "" if there is none."""
     return next((here for here, names in ELSEWHERE.items() if plain(name) in names.split()), "")
 
 
 def setting(name: str, known: Iterable[str]) -> str:
-    """Which of the known settings an unknown one means: "did you mean features?", or the list of them."""
+    """A suggestion for an unknown setting: "did you mean features?", or the list of known settings."""
     known = list(known)
     if close := called(name, known) or closest(name, known):
         return f"did you mean {close}?"
@@ -233,13 +233,13 @@ def setting(name: str, known: Iterable[str]) -> str:
 
 
 def called(name: str, known: Iterable[str]) -> str:
-    """Which of the known settings is called so elsewhere; "" where none is."""
+    """The known setting that another library calls `name`; "" if there is none."""
     known = set(known)
     return next((here for here, names in SETTINGS.items() if here in known and plain(name) in names.split()), "")
 
 
 def closest(name: str, known: Iterable[str]) -> str:
-    """The known name that is spelled most like this one; "" where none is."""
+    """The known name that is spelled most like this one; "" if none is close."""
     import difflib
     by_plain = {plain(word): word for word in known}
     found = difflib.get_close_matches(plain(name), by_plain, 3, 0.7)        # adma: adam rather than adamax
@@ -247,7 +247,7 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 
 def plain(name: str) -> str:
-    """A name without capitals and underscores."""
+    """A name in lower case, without underscores."""
     return name.replace("_", "").lower()
 
 

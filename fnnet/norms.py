@@ -1,4 +1,4 @@
-"""Norms of arrays and of trees of them, right where the squares overflow or vanish."""
+"""Norms of arrays and trees of arrays, correct even where the squares overflow or underflow."""
 
 from typing import Any
 
@@ -9,22 +9,22 @@ from fnnet.numeric import real_dtype, square
 
 __all__ = ["global_norm"]
 
-# Sums of squares in this range have lost nothing that counts; outside, the arrays are divided by 2 to this power, or
-# multiplied by it, and then the squares of all that the dtype holds are in its range.
+# Sums of squares in this range have lost nothing that matters; outside it, the arrays are divided or multiplied by 2 to
+# this power, after which the squares of all numbers of the dtype are in its range.
 RANGES = {32: (1e-20, 1e30, 80), 64: (1e-200, 1e200, 600)}
 
 
 def global_norm(tree: Any) -> jax.Array:
-    """√Σ|a|² over all arrays together, also where the squares overflow or vanish. 0 for an empty tree."""
+    """√Σ|a|² over all arrays together, correct even where the squares overflow or underflow. 0 for an empty tree."""
     unit, length = norm_of(jax.tree.leaves(tree))
     return unit * length
 
 
 def norm_of(arrays):
-    """The norm of arrays together as unit·length, unit a power of 2 and length near 1: their product may be out of
+    """The norm of all arrays together as unit·length, unit a power of 2 and length near 1: their product may be out of
     range.
 
-    Only where the plain sum of squares has left the safe range are the arrays read once more: that costs nothing in
+    The arrays are read a second time only if the plain sum of squares has left the safe range, which costs nothing in
     ordinary training.
     """
     arrays = [jnp.asarray(a) for a in arrays]
@@ -47,8 +47,8 @@ def norm_of(arrays):
 
 
 def scaled(a, *factors):
-    """a times numbers, in their dtype (or the complex one of it): those of other arrays may be out of this one's
-    range.
+    """a times numbers, in their dtype (or its complex counterpart): numbers from other arrays may be out of the range
+    of a's dtype.
     """
     dtype = jnp.result_type(factors[0])
     a = a.astype(jnp.result_type(dtype.type(0) * 1j) if jnp.iscomplexobj(a) else dtype)

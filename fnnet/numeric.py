@@ -1,4 +1,4 @@
-"""What several chapters need of numbers."""
+"""Helpers for dtypes and numbers, shared by operations and optimizers."""
 
 import functools
 import math
@@ -13,22 +13,22 @@ from jax.core import Tracer
 def wide(dtype):
     """The dtype in which to sum: at least float32."""
     if not jnp.issubdtype(dtype, jnp.inexact):
-        raise TypeError(f"an operation on real numbers was given {jnp.dtype(dtype)}: write .astype(jnp.float32)")
+        raise TypeError(f"an operation on real numbers got {jnp.dtype(dtype)}: write .astype(jnp.float32)")
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
 def widen(x, *others) -> list[Any]:       # an array for an array, None for None
-    """The arrays in the dtype of computing, which is that of x if it is not narrower than float32; None stays."""
+    """The arrays in the dtype to compute in: that of x, but at least float32. None stays None."""
     return [a if a is None else a.astype(wide(x.dtype)) for a in (x, *others)]
 
 
 def like(*pairs):
-    """Each cotangent in the dtype of its argument; None where there is none, of either."""
+    """Each cotangent in the dtype of its argument; None where either is None."""
     return tuple(None if d is None or a is None else d.astype(a.dtype) for d, a in pairs)
 
 
 def square(g):
-    """|g|², which is real."""
+    """|g|², a real array."""
     return g.real * g.real + g.imag * g.imag if jnp.iscomplexobj(g) else g * g
 
 
@@ -38,7 +38,7 @@ def real_dtype(p):
 
 
 def widened(f):
-    """f of one array, computed in at least float32 and answered in the array's dtype."""
+    """f, a function of one array, computed in at least float32 and returned in the array's dtype."""
     @functools.wraps(f)
     def g(x, **settings):
         return f(x.astype(wide(x.dtype)), **settings).astype(x.dtype)
@@ -54,8 +54,8 @@ def gates(x):
 
 
 def exp_minus(m):
-    """e⁻ᵐ, m ≥ 0, as a product of two numbers. The product is subnormal, which is 0 on most devices, before m·e⁻ᵐ is:
-    the second number is to be multiplied last. It is 1 or e⁻⁶¹, which lies close to a float32."""
+    """e⁻ᵐ, m ≥ 0, as a product of two numbers. The product becomes subnormal, which is 0 on most devices, before m·e⁻ᵐ
+    does, so the second number must be multiplied last. It is 1 or e⁻⁶¹, which is close to a float32."""
     far = m > 61
     return jnp.exp(jnp.where(far, 61, 0).astype(m.dtype) - m), jnp.where(far, math.exp(-61), 1).astype(m.dtype)
 
@@ -66,7 +66,7 @@ def power(u, p):
 
 
 def polynomial(coefficients, x):
-    """By Horner's rule, from the highest power down."""
+    """By Horner's rule, coefficients from the highest power down."""
     y = coefficients[0]
     for c in coefficients[1:]:
         y = y * x + c
@@ -74,8 +74,8 @@ def polynomial(coefficients, x):
 
 
 def extremes(a, but=None):
-    """The least and the greatest number of an array, `but` taken for 0; 0 and 0 where its values are not known yet, or
-    not here."""
+    """The smallest and the largest number of an array, with `but` counted as 0; 0 and 0 where its values are not known
+    (traced) or not on this process."""
     if isinstance(a, Tracer) or not jnp.size(a) or not getattr(a, "is_fully_addressable", True):
         return 0, 0
     with jax.ensure_compile_time_eval():        # an array from outside is concrete inside a jit too
@@ -86,17 +86,17 @@ def extremes(a, but=None):
 
 
 def explicit(a):
-    """Whether it lies on a mesh with Explicit axes, where what crosses them must be said."""
+    """Whether an array is on a mesh with Explicit axes, where communication across them must be explicit."""
     return jax.sharding.AxisType.Explicit in (jax.typeof(a).sharding.mesh.axis_types or ())
 
 
 def is_whole(n) -> TypeGuard[int]:
-    """Whether n is a whole number, NumPy's too; a truth is none."""
+    """Whether n is a whole number, Python's or NumPy's; booleans are excluded."""
     return isinstance(n, Integral) and not isinstance(n, bool)
 
 
 def is_real(n) -> TypeGuard[float]:
-    """Whether n is a real number, NumPy's too, and True and False."""
+    """Whether n is a real number, Python's or NumPy's; booleans are included."""
     return isinstance(n, Real)
 
 
@@ -111,4 +111,4 @@ def check_real(name, what, *arrays):
     """Rejects integers, booleans and complex numbers; None is ignored."""
     for a in arrays:
         if a is not None and not jnp.issubdtype(jnp.result_type(a), jnp.floating):
-            raise TypeError(f"{name} takes real {what}, and was given {jnp.result_type(a)}: write .astype(jnp.float32)")
+            raise TypeError(f"{name} takes real {what}; got {jnp.result_type(a)}: write .astype(jnp.float32)")

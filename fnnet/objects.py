@@ -1,4 +1,4 @@
-"""Small frozen objects that are called like functions, and the way to them through functions that wrap them."""
+"""Small frozen objects that are called like functions, and how to find them inside functions that wrap them."""
 
 import functools
 import inspect
@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 
 class Frozen:
-    """The base of frozen dataclasses with eq=False: equal, and of one hash, where all fields can be hashed and are
-    equal and of one type; else (an array or a traced number among the fields) each is equal to itself alone. Pickles
-    its fields, nothing cached."""
+    """The base of frozen dataclasses with eq=False. Two instances compare equal, and hash alike, if all their fields
+    are hashable, equal and of the same type; an instance with an unhashable field (an array, a traced number) is equal
+    only to itself. Pickles its fields, nothing cached."""
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]      # a subclass is a dataclass
 
     def __eq__(self, other):
@@ -36,9 +36,9 @@ class Frozen:
 
 
 def inner(f, *names):
-    """`f`, or the first function inside it with all of these attributes; None where there is none.
+    """`f`, or the first function inside it that has all of these attributes; None if there is none.
 
-    Looks through functools.partial, bound methods, and whatever functools.wraps marks: jax.jit, fnnet.autodiff,
+    Looks through functools.partial, bound methods, and anything marked by functools.wraps: jax.jit, fnnet.autodiff,
     decorators.
     """
     while f is not None and not all(hasattr(f, name) for name in names):
@@ -47,10 +47,10 @@ def inner(f, *names):
 
 
 def accepted(f, extra):
-    """Of some keyword arguments those that f takes: all where it takes any, none where it does not say."""
-    try:                                        # a wrapper (functools.wraps) takes what it says itself
+    """The keyword arguments in `extra` that f takes: all if it has **kwargs, none if it has no signature."""
+    try:                                        # for a wrapper (functools.wraps), its own signature counts
         parameters = inspect.signature(f, follow_wrapped=False).parameters.values()
-    except (TypeError, ValueError):             # one of C, which says nothing
+    except (TypeError, ValueError):             # a C function without a signature
         return {}
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return extra

@@ -1,8 +1,7 @@
-"""What each array of a parameter tree is: a "weight", a "bias", a "scale", or a "table" of vectors.
+"""The role of each array of a parameter tree: a "weight", a "bias", a "scale", or a "table" of vectors.
 
-Weights and tables decay; biases and scales do not. A layer declares the roles of its parameters by their names, and
-every declared name means the same to `by_name`: an optimizer, which sees only the tree, and a layer, which knows what
-it made, therefore agree.
+Weights and tables decay; biases and scales do not. A layer declares the roles of its parameters by name, and `by_name`
+gives every declared name the same role, so that an optimizer, which sees only the tree, agrees with the layer.
 """
 
 import re
@@ -14,17 +13,17 @@ from fnnet.trees import Tree
 
 ROLES = ("weight", "bias", "scale", "table")
 DECAYING = ("weight", "table")
-# By the whole name of a parameter, but for digits at its end (b1): ours, and those of lecture notes.
+# By the whole name of a parameter, without trailing digits (b1): our names, and those of lecture notes.
 WHOLE = {"b": "bias", "bq": "bias", "bk": "bias", "bv": "bias", "bo": "bias", "bh": "bias",
          "w": "weight", "W": "weight"}
-# By the last word in it that is known: bias_hh_l0, attn_bias, kernel_scale.
+# By the last known word in it: bias_hh_l0, attn_bias, kernel_scale.
 WORDS = {"bias": "bias", "biases": "bias", "beta": "bias", "offset": "bias", "shift": "bias",
          "gamma": "scale", "scale": "scale", "scales": "scale", "gain": "scale", "slope": "scale",
          "kernel": "weight", "embedding": "table", "table": "table"}
 
 
 def of_name(name, rank):
-    """The role of a parameter by its name, and by its number of axes where the name says nothing: two or more are a
+    """The role of a parameter by its name or, if the name says nothing, by its number of axes: two or more make a
     weight."""
     whole = re.split("[./]", name)[-1].rstrip("0123456789_")
     known = [WORDS[word] for word in re.split("[^a-z]+", name.lower()) if word in WORDS]
@@ -32,12 +31,12 @@ def of_name(name, rank):
 
 
 def by_name(params: Tree) -> Tree:
-    """The role of every array of a tree that any library made, by the last name on the way to it and its number of
+    """The role of every array of a parameter tree made by any library, from the last name on its path and its number of
     axes.
 
-    Biases and scales are known by the names of fnnet, Flax, Haiku, Equinox and PyTorch (b, bias, beta, offset, gamma,
-    scale, …), whatever axes they have: of the layers of a loop they are stacked. Of arrays with any other name, or
-    none, those with two or more axes are weights, and the rest count as biases.
+    Biases and scales are recognized by their names in fnnet, Flax, Haiku, Equinox and PyTorch (b, bias, beta, offset,
+    gamma, scale, …), whatever their number of axes, since layers in a loop have stacked parameters. Arrays with another
+    name, or without one, are weights if they have two or more axes, and biases otherwise.
     """
     return jax.tree_util.tree_map_with_path(lambda path, a: of_name(_last_name(path), jnp.ndim(a)), params)
 

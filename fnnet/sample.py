@@ -1,7 +1,7 @@
 """Example inputs, declared by shape: letters are sizes, small for checking and large for timing.
 
-A maker is a function (key, dtype, large) -> array. `rule.example(x="n d", labels=integers("n", below="k"))` names one
-for each array; a bare string of letters is a normal array of that shape. A number among the letters is itself.
+A maker is a function (key, dtype, large) -> array. `rule.example(x="n d", labels=integers("n", below="k"))` gives one
+for each array; a plain string of letters stands for a normal array of that shape. A number among the letters is a size.
 """
 
 import math
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-# One legend for the whole library. Small sizes that meet in one rule differ, so that a transposed or mistaken axis cannot pass unseen.
+# One legend for the whole library. Small sizes that occur together in a rule differ, so that a transposed or mistaken axis is noticed.
 SIZES = {
     "n": (5, 1024),      # examples of a batch
     "m": (6, 256),       # a second batch
@@ -30,18 +30,18 @@ SIZES = {
 
 
 def shape(spec, large=False):
-    """The shape a string of letters stands for: `shape("n d") -> (5, 8)`, `""` is a scalar.
+    """The shape that a string of letters stands for: `shape("n d") -> (5, 8)`; `""` is a scalar.
 
-    `large` is True for the large sizes, or the sizes themselves where they are others than these: {"n": 64}.
+    `large` is True for the large sizes, or a dictionary of sizes that replace the large ones: {"n": 64}.
     """
     if unknown := [s for s in spec.split() if s not in SIZES and not s.isdigit()]:
-        raise ValueError(f"{unknown[0]!r} in the shape {spec!r} is no size: write letters of {' '.join(SIZES)}, or numbers")
+        raise ValueError(f"{unknown[0]!r} in the shape {spec!r} is not a size: write letters of {' '.join(SIZES)}, or numbers")
     sizes = {s: both[bool(large)] for s, both in SIZES.items()} | (large if isinstance(large, dict) else {})
     return tuple(int(s) if s.isdigit() else sizes[s] for s in spec.split())
 
 
 def _any_number(make):
-    """Says of a maker that any real number may stand where its numbers do: a harness may try corners there."""
+    """Marks a maker whose numbers may be any real numbers, so that a test harness may put corner cases there."""
     make.any_number = True
     return make
 
@@ -52,17 +52,17 @@ def normal(spec, scale=1.0):
 
 
 def positive(spec):
-    """Positive numbers, about 1: e to the power of half a normal number."""
+    """Positive numbers around 1: e to the power of half a normal number."""
     return lambda key, dtype, large: _draw(lambda *of: jnp.exp(random.normal(*of) / 2), key, shape(spec, large), dtype)
 
 
 def uniform(spec):
-    """Uniform numbers in (0, 1), kept off both ends by 5 %: for probabilities."""
+    """Uniform numbers in (0, 1), at least 5 % away from both ends: for probabilities."""
     return lambda key, dtype, large: _draw(lambda *of: 0.05 + 0.9 * random.uniform(*of), key, shape(spec, large), dtype)
 
 
 def _draw(numbers, key, shape, dtype):
-    """Small arrays are cut from one drawn at a fixed size, since every new shape would be a program to compile."""
+    """Small arrays are cut from one of fixed size, since every new shape would have to be compiled."""
     size, enough = math.prod(shape), 1024
     if size > enough:
         return numbers(key, shape, dtype)
@@ -70,10 +70,10 @@ def _draw(numbers, key, shape, dtype):
 
 
 def apart(spec, gap=0.1):
-    """Numbers about 1 in size, each at least gap/2 away from 0 and gap away from every other: away from kinks and ties."""
+    """Numbers of magnitude about 1, at least gap/2 away from 0 and gap from each other: away from kinks and ties."""
     def make(key, dtype, large):
         size = math.prod(shape(spec, large))
-        if size * gap > 13:                 # too many to keep apart, also in bfloat16: only 0 is avoided
+        if size * gap > 13:                 # too many to keep apart in bfloat16: only 0 is avoided
             x = normal(spec)(key, dtype, large)
             return x + jnp.where(x < 0, -gap / 2, gap / 2).astype(dtype)
         places = (jnp.arange(size) - size // 2).astype(dtype) * gap + gap / 2
@@ -82,17 +82,17 @@ def apart(spec, gap=0.1):
 
 
 def distribution(spec):
-    """Positive numbers whose sums over the last axis are 1."""
+    """Positive numbers that sum to 1 over the last axis."""
     return lambda key, dtype, large: jax.nn.softmax(normal(spec)(key, dtype, large), axis=-1)
 
 
 def integers(spec, *, below):
-    """Integers from 0 up to a size, given by its letter or as a number: class labels."""
+    """Integers from 0 up to, but not including, a size given as a letter or a number: class labels."""
     return lambda key, dtype, large: random.randint(key, shape(spec, large), 0, shape(str(below), large)[0], "int32")
 
 
 def booleans(spec):
-    """True or False with equal chance: masks."""
+    """True or False with equal probability: masks."""
     return lambda key, dtype, large: random.bernoulli(key, 0.5, shape(spec, large))
 
 
@@ -109,7 +109,7 @@ def tree(**makers):
 
 
 def inputs(rule, example, *, seed=0, dtype=jnp.float32, large: bool | Mapping[str, int] = False):
-    """The arrays and settings of one of a rule's examples. An array that the example leaves out has its default (None)."""
+    """The arrays and settings of one of a rule's examples. Arrays that the example leaves out get their default (None)."""
     arrays = []
     for i, name in enumerate(rule.arrays):
         if name in example:
@@ -122,7 +122,7 @@ def inputs(rule, example, *, seed=0, dtype=jnp.float32, large: bool | Mapping[st
 
 
 def _maker(given):
-    """A maker from what an example says: letters, a maker, or the array itself."""
+    """A maker from the entry of an example: letters, a maker, or the array itself."""
     if isinstance(given, str):
         return normal(given)
     if callable(given):

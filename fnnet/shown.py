@@ -1,4 +1,4 @@
-"""How results show themselves: text where they are printed, HTML in a notebook, and formulas as LaTeX."""
+"""How results are displayed: as text when printed, as HTML in a notebook, with formulas as LaTeX."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from fnnet.table import of_figures, table
 
 T = TypeVar("T")
-LONG = 60                           # lines of a repr, beyond which it is cut
+LONG = 60                           # lines: a longer repr is cut
 
 
 class Grid(NamedTuple):
@@ -18,8 +18,8 @@ class Grid(NamedTuple):
 
 
 def shown(cls: type[T]) -> type[T]:
-    """Completes a class that has `parts()`, the lines of text and the Grids it consists of: `str` is all of them, `repr` the same,
-    cut after 60 lines, and a notebook shows them as HTML. A class with a `__str__` of its own keeps it."""
+    """Completes a class that has `parts()`, the lines of text and the Grids it consists of: `str` shows all of them, `repr` the same,
+    cut after 60 lines, and a notebook shows them as HTML. A class that defines `__str__` keeps it."""
     if "__str__" not in vars(cls):
         cls.__str__ = lambda self: text(self.parts())
     cls.__repr__ = lambda self: cut(str(self), f"print({cls.__name__}) shows")
@@ -38,7 +38,7 @@ def cut(text: str, how: str) -> str:
 
 
 def html(parts: Iterable[str | Grid]) -> str:
-    """Lines and tables as HTML, everything in them escaped. A cell or line that begins with FAILED is set in bold."""
+    """Lines and tables as HTML, with all text escaped. Cells and lines that begin with FAILED are bold."""
     return "\n".join(_lines(part) if isinstance(part, str) else _table(*part) for part in parts)
 
 
@@ -82,8 +82,8 @@ TOKEN = re.compile(r"(?P<group>\^\(|√\()|(?P<root>√(?:Σ )?[^\s,/)=+·]+)|(?
 
 
 def latex(formula: str) -> str:
-    """A formula of a docstring, `y = √(x² + b)`, as LaTeX, `y = \\sqrt{x^{2} + b}`: words between its parts become text."""
-    done, at, depth = [], 0, 0                              # depth: of brackets, inside which `so + ru` are products
+    """A formula in a docstring, `y = √(x² + b)`, as LaTeX, `y = \\sqrt{x^{2} + b}`. Words between its parts become text."""
+    done, at, depth = [], 0, 0                              # depth of brackets, in which `so + ru` are products
     while match := TOKEN.match(formula, at):
         kind, found, at = match.lastgroup, match[0], match.end()
         depth += (found == "[") - (found == "]")
@@ -105,13 +105,13 @@ def latex(formula: str) -> str:
         elif kind == "space":
             done.append(r" \quad " if len(found) > 2 else " ")
         else:
-            letter = LETTERS.get(found, found)                # a command that ends on a letter needs a space
+            letter = LETTERS.get(found, found)                # a command that ends with a letter needs a space
             done.append(letter + " " * (found in LETTERS and letter[-1].isalpha()))
     return "".join(done).replace(r" } \text{ ", " ")
 
 
 def _closing(formula, at):
-    """The place of the parenthesis that closes the one before `at`."""
+    """The position of the parenthesis that closes the one before `at`."""
     depth = 1
     for i in range(at, len(formula)):
         depth += (formula[i] == "(") - (formula[i] == ")")

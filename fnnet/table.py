@@ -1,11 +1,11 @@
-"""Tables as plain text, as markdown, and figures as one would say them."""
+"""Tables as plain text or Markdown, and numbers in short form."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 
 def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], *, markdown: bool = False) -> str:
-    """Rows of cells under a header, columns aligned: text to the left, figures to the right. In Markdown a | inside a cell is escaped."""
+    """Rows of cells under a header, columns aligned: text left, numbers right. In Markdown, a | inside a cell is escaped."""
     cells = [[str(cell).replace("|", r"\|") if markdown else str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
     right = of_figures(cells, len(header))
@@ -19,7 +19,7 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], *, markdown: boo
 
 
 def of_figures(cells: Sequence[Sequence[str]], columns: int) -> list[bool]:
-    """Which columns hold figures alone, and are aligned to the right."""
+    """Which columns contain only numbers and are aligned to the right."""
     return [bool(cells) and all(_figure(row[i]) for row in cells) and any(row[i] for row in cells) for i in range(columns)]
 
 
@@ -33,7 +33,7 @@ def size(n):
 
 
 def quantity(n):
-    """A number of things, as 12, 3.4k, 1.2M or 4.5G: in thousands, not in 1024s."""
+    """A count, as 12, 3.4k, 1.2M or 4.5G: in powers of 1000, not 1024."""
     for unit in ("", "k", "M", "G"):
         if n < 1000:
             return f"{n:.3g}{unit}"

@@ -222,7 +222,7 @@ WRONG = [
     (("train", "digits", "--save", __file__), f"{__file__}: File exists"),
     (("train", "digits", "--batch-size", "5000"), "--batch-size 5000 is larger than the 1258 examples"),
     (("train", "digits", "--hidden", "a,b"), "--hidden is numbers of units"),
-    (("train", "digits", "--dropout", "1.5"), "the rate of Dropout is the share that is dropped, from 0 to 1"),
+    (("train", "digits", "--dropout", "1.5"), "the rate of Dropout must be the fraction to drop, from 0 to 1"),
     (("train", wrong("t.csv", "a,y\n1,2\n")), "which column of"),
     (("train", wrong("t.csv", "a,b\n1,2\n"), "--target", "y"), "has no column 'y': it has a, b"),
     (("train", wrong("t.csv", "a,y\n1,2\nred,3\n" + "1,2\n" * 9), "--target", "y"), "line 3, column 'a': 'red' where a number is wanted"),

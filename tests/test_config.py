@@ -132,7 +132,7 @@ def test_the_first_form_that_fits_is_taken_and_a_symbolic_size_takes_the_general
         assert [choose(forms, n=11, k=k).name for k in (4, 5)] == ["large", "few cores"]
         assert [choose(forms, n=n, k=k).name for k in (4, 5)] == ["general", "few cores"]
         assert choose(forms, n=11, k=n).name == "large"
-    with pytest.raises(LookupError, match="none of few cores, large fits .*'n': 3.*let the last one fit always"):
+    with pytest.raises(LookupError, match="none of few cores, large fits .*'n': 3.*make `always` the predicate of the last one"):
         choose(forms[:2], n=3, k=3)
 
 

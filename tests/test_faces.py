@@ -142,7 +142,7 @@ def test_the_command_writes_what_is_missing(tmp_path):
     subprocess.run(write, cwd=tmp_path, capture_output=True, check=True)
     face = tmp_path / "fnnet" / "ops" / "norm" / "__init__.py"
     whole = face.read_text(encoding="utf-8")
-    face.write_text('"""Normalisation. Rules compute in at least float32 and answer in the dtypes they were given."""\n'
+    face.write_text('"""Normalization. Rules compute in at least float32 and return the dtypes of their arguments."""\n'
                     "from fnnet.ops.norm.gone import nothing\n")
     run = subprocess.run(write, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert run.stdout == "wrote fnnet/ops/norm/__init__.py\n" and face.read_text(encoding="utf-8") == whole

@@ -41,5 +41,5 @@ def test_a_rule_is_written_without_types():
 
 
 def test_a_rule_that_takes_any_setting_raises():
-    with pytest.raises(TypeError, match=r"name each one after a bare \*"):
+    with pytest.raises(TypeError, match=r"name each setting after a bare \*"):
         fnnet.rule(lambda x, **settings: x)

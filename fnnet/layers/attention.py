@@ -1,5 +1,4 @@
-"""Attention as a layer, with a memory of what it has seen: the state of a network that writes one token after
-another."""
+"""Attention as a layer, with a cache of the keys and values it has seen for generating one token after another."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -25,18 +24,18 @@ class MultiHeadAttention(Layer):
     """y = [o¹ … oʰ]·Wo + bo,   oⁱ = attention(x·Wqⁱ, x·Wkⁱ, x·Wvⁱ)   [Vaswani et al. 2017]
 
     x [n t d] → y [n t d]; params wq [d h·e], wk, wv [d g·e], wo [h·e d] and bq, bk, bv, bo, which bias=False leaves
-    out, with h = heads, g = kv_heads (as many unless given) and e = size (d/h unless given). rotary is the base of
-    rotary positions, 10000 for instance, from 0 in x as in a memory; rate is the share of the attention weights that is
-    dropped when training; with causal=True a query looks at no later keys; window and softcap are those of
-    `ops.attention`. None of these is used unless given.
+    out, with h = heads, g = kv_heads (by default h) and e = size (by default d/h). rotary is the base of rotary
+    position embeddings, such as 10000, whose positions start at 0 both in x and in memory; rate is the fraction of
+    attention weights dropped in training; with causal=True a query does not see later keys; window and softcap are
+    those of `ops.attention`. All of these are off by default.
 
-    In place of x there may be a pair (x, memory): the queries are of x and the keys and values of memory [n s m]; or a
-    triple (x, memory, mask), where memory may be None and the mask, True where a query may look, has the axes of
-    [n h t s] or 1. So cross attention is `Residual(MultiHeadAttention(8), shortcut=lambda given: given[0])`, applied to
-    (x, memory).
+    Instead of x, the input may be a pair (x, memory), with queries from x and keys and values from memory [n s m], or a
+    triple (x, memory, mask), where memory may be None and the mask, True where a query may see a key, has the axes of
+    [n h t s] or 1. Cross-attention is therefore `Residual(MultiHeadAttention(8), shortcut=lambda given: given[0])`,
+    applied to (x, memory).
 
-    With room for tokens in its state, made by `with_cache`, apply takes the tokens that follow those it has seen, one
-    or several, and the state it returns knows them too.
+    With a cache in its state, made by `with_cache`, apply takes one or more tokens that follow those it has seen, and
+    returns a state that includes them.
     """
     heads: int
     _: KW_ONLY
@@ -60,9 +59,10 @@ class MultiHeadAttention(Layer):
                 count(self, name, getattr(self, name))
         share(self, self.rate)
         if self.rotary is not None and not self.rotary > 1:
-            raise ValueError(f"the rotary of {self!r} is the base of its angles, 10000.0 for instance, or None")
+            raise ValueError(f"the rotary of {self!r} must be a base above 1, such as 10000.0, or None; got "
+                             f"{self.rotary!r}")
         if self.heads % self.groups:
-            raise ValueError(f"the heads of {self!r} share those of keys and values: kv_heads is a divisor of heads")
+            raise ValueError(f"the kv_heads of {self!r} must divide its heads, {self.heads}; got {self.groups}")
 
     @property
     def groups(self):
@@ -74,11 +74,11 @@ class MultiHeadAttention(Layer):
         d, m = (_features(self, what, a) for what, a in (("x [n t d]", x), ("memory [n s m]", source)))
         _, dtype = shape_and_dtype(x)
         if self.size is None and d % self.heads:
-            raise ValueError(f"{self!r} divides features among its heads, and was given {d}: make that a multiple of "
-                             f"{self.heads}, or give size")
+            raise ValueError(f"{self!r} divides the features among its heads, so their number must be a multiple of "
+                             f"{self.heads}; got {d}: change the features, or set size")
         size = self.size or d // self.heads
         if self.rotary and size % 2:
-            raise ValueError(f"{self!r} turns pairs of features, and its heads have {size}: make that even")
+            raise ValueError(f"{self!r} rotates pairs of features, so the size of its heads must be even; got {size}")
         shapes = {"q": (d, self.heads * size), "k": (m, self.groups * size), "v": (m, self.groups * size),
                   "o": (self.heads * size, d)}
         params = {f"w{name}": self.weights(subkey(key, i), shape, dtype)
@@ -107,19 +107,19 @@ class MultiHeadAttention(Layer):
             o = ops.attention(q, k, v, None, mask, noise, causal=self.causal, window=self.window, **settings)
         else:
             if memory is not None or mask is not None:
-                raise ValueError(f"{self!r} with room for tokens in its state takes x alone, without memory or mask")
+                raise ValueError(f"{self!r} with a cache in its state takes only x; got memory or a mask: leave it out")
             k, v, seen, state = self._remember(state, k, v)
             o = ops.attention(q, k.astype(q.dtype), v.astype(q.dtype), None, seen, noise, **settings)
-            # Past the last place the newest tokens would be written over others: NaN, rather than a wrong answer.
+            # Past the last position, the newest tokens would overwrite others: NaN, rather than a wrong result.
             o = jnp.where(state["position"] <= k.shape[1], o, jnp.nan)
         return ops.dense(as_real(o, wo).reshape(*x.shape[:2], wo.shape[0]), wo, params.get("bo")), state
 
     def _remember(self, state, k, v):
-        """All keys and values so far, who may look at which, and the state that holds them."""
+        """All keys and values so far, which query may see which, and the new state."""
         begin, t, (n, length) = state["position"], k.shape[1], state["k"].shape[:2]
         if k.shape[0] != n or t > length:
-            raise ValueError(f"{self!r} was given {t} tokens of {k.shape[0]} sequences, and its state has room for "
-                             f"{length} of {n}: with_cache(net, params, state, n={k.shape[0]}, length=...)")
+            raise ValueError(f"{self!r} got {t} tokens of {k.shape[0]} sequences, but its state has room for {length} "
+                             f"of {n}: write with_cache(net, params, state, n={k.shape[0]}, length=...)")
         k, v = (lax.dynamic_update_slice_in_dim(state[name], a.astype(state[name].dtype), begin, 1)
                 for name, a in (("k", k), ("v", v)))
         distance = begin + jnp.arange(t, dtype=jnp.int32)[:, None] - jnp.arange(length, dtype=jnp.int32)[None, :]
@@ -128,7 +128,7 @@ class MultiHeadAttention(Layer):
 
     def cache(self, params, state, n, length):
         if not self.causal:
-            raise ValueError(f"{self!r} looks at what is still to come, and cannot go token by token: make it "
+            raise ValueError(f"{self!r} attends to later tokens and cannot process one token at a time: write "
                              "causal=True")
         shape = n, length, self.groups, params["wk"].shape[1] // self.groups
         return {"k": jnp.zeros(shape, params["wk"].dtype), "v": jnp.zeros(shape, params["wv"].dtype),
@@ -141,9 +141,9 @@ def transformer_block(attention: Layer, features: int, hidden: int | None = None
     """y = h + W₂·g(W₁·norm(h)),   h = x + attention(norm(x)), with a norm before each part
     [Vaswani et al. 2017, Xiong et al. 2020]
 
-    A network: `transformer_block(MultiHeadAttention(4, causal=True), 64)` takes x [n t 64] and gives as much. hidden is
-    the width of its perceptron, four times as wide as x unless given; norm is LayerNorm() unless given; rate is the
-    share that is dropped of what each part adds, when training.
+    A network: `transformer_block(MultiHeadAttention(4, causal=True), 64)` maps x [n t 64] to the same shape. hidden is
+    the width of its perceptron, by default 4·features; norm is LayerNorm() by default; rate is the dropout rate, in
+    training, of what each part adds.
     """
     norm = LayerNorm() if norm is None else norm
     noise = [Dropout(rate)] if rate else []
@@ -153,22 +153,22 @@ def transformer_block(attention: Layer, features: int, hidden: int | None = None
 
 
 def with_cache(net: Any, params: Tree, state: Tree, n: int, length: int) -> Tree:
-    """The state of a network, with room for `length` tokens of n sequences in all its layers of attention, and for the
-    last h (and c) of its recurrent ones.
+    """The state of a network, with room for `length` tokens of n sequences in all its attention layers, and for the
+    last h (and c) of its recurrent layers.
 
         state = layers.with_cache(net, params, state, n=1, length=100)
         logits, state = net.apply(params, state, prompt)            # all tokens of the prompt at once
         logits, state = net.apply(params, state, token)             # and then one at a time: x [1 1]
 
-    What comes out is what the whole sequence at once gives at these places. The state keeps its shapes, so that a loop
-    over tokens is a scan. Past `length` tokens the answers of attention are NaN.
+    The outputs are those that the whole sequence at once would give at these positions. The state keeps its shapes, so
+    that a loop over tokens can be a scan. Past `length` tokens, attention returns NaN.
     """
     net = as_layer(net)
     if room := getattr(net, "cache", None):
         return room(params, state, n, length)
     if _remembers(getattr(net, "layer", None)):
-        raise ValueError(f"{net!r} hands no memory to the layer inside, and cannot go token by token: give the "
-                         "network without it")
+        raise ValueError(f"{net!r} does not support a cache in its inner layer and cannot process one token at a time: "
+                         "pass the network without it")
     if not (parts := getattr(net, "parts", ())):
         return state
     check_parts(net, params, state)
@@ -176,27 +176,27 @@ def with_cache(net: Any, params: Tree, state: Tree, n: int, length: int) -> Tree
 
 
 def _remembers(net):
-    """Whether any layer in it has room for what it has seen."""
+    """Whether any layer in it has a cache."""
     inside = [*getattr(net, "parts", ()), *filter(None, [getattr(net, "layer", None)])]
     return any(map(_remembers, inside)) if inside else hasattr(net, "cache")
 
 
 def _parts(x) -> tuple[Any, Any, Any]:
-    """Queries, memory and mask of what is given in the place of x."""
+    """The queries, memory and mask in the input."""
     if not isinstance(x, tuple | list):
         return x, None, None
     if len(x) not in (2, 3):
-        raise ValueError(f"attention takes x, (x, memory) or (x, memory, mask), and was given {len(x)} arrays")
+        raise ValueError(f"attention takes x, (x, memory) or (x, memory, mask); got {len(x)} arrays")
     x, memory, mask = (*x, None)[:3]
     if mask is not None and mask.dtype != bool:
-        raise TypeError("attention takes (x, memory, mask), the mask True where a query may look, and was given "
-                        f"{mask.dtype}{list(mask.shape)} in its place: write mask.astype(bool); keys and values are "
-                        "one array, the memory")
+        raise TypeError("attention takes (x, memory, mask), with a boolean mask, True where a query may see a key; got "
+                        f"{mask.dtype}{list(mask.shape)}: write mask.astype(bool); keys and values are one array, the "
+                        "memory")
     return x, memory, mask
 
 
 def _features(layer, wanted, x, d=None):
-    """How many features x [n t d] has."""
+    """The number of features of x [n t d]."""
     if jnp.ndim(x) != 3 or d not in (None, x.shape[-1]):
-        raise ValueError(f"{layer!r} takes {wanted}, and was given {list(jnp.shape(x))}")
+        raise ValueError(f"{layer!r} takes {wanted}; got {list(jnp.shape(x))}")
     return x.shape[-1]

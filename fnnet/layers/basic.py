@@ -19,9 +19,9 @@ __all__ = ["Dense", "DenseStack", "Dropout", "Embedding", "Flatten", "Maxout", "
 class Dense(Layer):
     """y = x·W + b
 
-    x [... d] → y [... features]; params w [d features], b [features], which bias=False leaves out. Weights are
-    He-normal and biases 0 unless said otherwise. With compute_dtype="bfloat16" the products and y are in bfloat16, and
-    the parameters and their gradients stay in float32.
+    x [... d] → y [... features]; params w [d features], b [features], which bias=False leaves out. By default weights
+    are He-normal and biases 0. With compute_dtype="bfloat16", products and y are in bfloat16, while the parameters and
+    their gradients stay in float32.
     """
     features: int
     _: KW_ONLY
@@ -37,7 +37,7 @@ class Dense(Layer):
     def init(self, key, x):
         shape, dtype = shape_and_dtype(x)
         if not shape:
-            raise ValueError(f"{self!r} takes x [... d], and was given a scalar")
+            raise ValueError(f"{self!r} takes x [... d]; got a scalar")
         params = {"w": self.weights(key, (shape[-1], self.features), dtype)}
         if self.bias:
             params["b"] = self.biases(jax.random.fold_in(key, 1), (self.features,), dtype)
@@ -47,7 +47,7 @@ class Dense(Layer):
         w = given(self, params, "w")
         if jnp.ndim(x) < 1 or jnp.shape(x)[-1] != w.shape[0]:
             hint = ": flatten it first, with Flatten()" if x.ndim > 2 and x[0].size == w.shape[0] else ""
-            raise ValueError(f"{self!r} was initialised for {w.shape[0]} features, and was given x "
+            raise ValueError(f"{self!r} was initialized for {w.shape[0]} features; got x "
                              f"{list(jnp.shape(x))}{hint}")
         if not (self.compute_dtype and jnp.issubdtype(x.dtype, jnp.floating)):
             x = as_real(x, w)
@@ -58,7 +58,7 @@ class Dense(Layer):
 class DenseStack(Layer):
     """hⁱ = g(hⁱ⁻¹·Wⁱ + bⁱ) for i = 1 … depth: equal dense layers as one rule
 
-    x [... d] → y [... d]; params w [depth d d], b [depth d]. activation is "relu" unless it is "tanh", "sigmoid" or
+    x [... d] → y [... d]; params w [depth d d], b [depth d]. activation is "relu" (default), "tanh", "sigmoid" or
     "identity".
     """
     depth: int
@@ -81,10 +81,9 @@ class DenseStack(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Embedding(Layer):
-    """y = Wᵢ, the i-th row of W: a learned vector for each of so many symbols
+    """y = Wᵢ, the i-th row of W: a learned vector for each symbol
 
-    x [...] integers from 0 to symbols − 1 → y [... features]; params w [symbols features], N(0, 1) unless said
-    otherwise.
+    x [...] integers from 0 to symbols − 1 → y [... features]; params w [symbols features], by default N(0, 1).
     """
     symbols: int
     features: int
@@ -105,8 +104,8 @@ class Embedding(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Dropout(Layer):
-    """y = x·m/(1 − p) when training, y = x when testing. `rate` is the share p that is dropped; with channels=True
-    whole channels of x [n ... c], as PyTorch's Dropout2d does."""
+    """y = x·m/(1 − p) in training, y = x at test time. `rate` is the fraction p that is dropped; channels=True drops
+    whole channels of x [n ... c], like PyTorch's Dropout2d."""
     rate: float
     _: KW_ONLY
     channels: bool = False
@@ -122,10 +121,10 @@ class Dropout(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Positions(Layer):
-    """y = x + Wₜ, a learned vector for each of the first `length` places of a sequence   [Gehring et al. 2017]
+    """y = x + Wₜ, a learned vector for each of the first `length` positions of a sequence   [Gehring et al. 2017]
 
-    x [n t d] → y [n t d] for t ≤ length; params w [length d], N(0, 0.02²) unless said otherwise. With a place in its
-    state, put there by `with_cache`, it counts on from what it has seen; past the length, under jit, y is NaN.
+    x [n t d] → y [n t d] for t ≤ length; params w [length d], by default N(0, 0.02²). With a position in its state, put
+    there by `with_cache`, it continues counting from there; past the length, under jit, y is NaN.
     """
     length: int
     _: KW_ONLY
@@ -148,8 +147,8 @@ class Positions(Layer):
             return x + w[None, :t], state
         here = state["position"] + jnp.arange(t, dtype=jnp.int32)
         if (last := extremes(here)[1]) >= self.length:
-            raise ValueError(f"{self!r} has vectors for {self.length} places; got a text that reaches place {last}, "
-                             "counted from 0: give it a larger length")
+            raise ValueError(f"{self!r} has vectors for {self.length} positions; got a sequence that reaches position "
+                             f"{last}, counting from 0: use a larger length")
         return x + ops.embedding(w, here)[None], {"position": state["position"] + t}
 
     def cache(self, params, state, n, length):
@@ -161,17 +160,16 @@ class Positions(Layer):
         try:
             fits = shape[1] <= self.length
         except jax.errors.InconclusiveDimensionOperation:
-            raise ValueError(f"{self!r} must know that {shape[1]} places are at most {self.length}: write "
+            raise ValueError(f"{self!r} needs to know that {shape[1]} positions are at most {self.length}: write "
                              f"jax.export.symbolic_shape(..., constraints=[\"{shape[1]} <= {self.length}\"])") from None
         if not fits:
-            raise ValueError(f"{self!r} has vectors for {self.length} places; got a sequence of {shape[1]}: give it a "
+            raise ValueError(f"{self!r} has vectors for {self.length} positions; got a sequence of {shape[1]}: use a "
                              "larger length")
 
 
 @dataclass(frozen=True, repr=False)
 class StochasticDepth(Layer):
-    """The layer at the end of a residual branch that leaves the branch out, example by example, with chance `rate` when
-    training:
+    """Drops a residual branch, for each example with probability `rate`, in training. Put it at the end of the branch:
     `Residual(Serial(Dense(64), ops.relu, StochasticDepth(0.2)))`."""
     rate: float
 
@@ -184,11 +182,11 @@ class StochasticDepth(Layer):
 
 @dataclass(frozen=True, repr=False)
 class PReLU(Layer):
-    """y = x if x ≥ 0 else ax, a learned: one for each channel, or one for all with shared=True. It starts at 0.25, or
-    at `start`.
+    """y = x if x ≥ 0 else ax, with a learned slope a for each channel, or one for all with shared=True   [He et al.
+    2015]
 
-    params slope (a) [d], or [] for all. Weight decay leaves it alone: a slope pulled to 0 would be ReLU.
-    [He et al. 2015]
+    params slope (a) [d], or [] if shared; it starts at `start`. Weight decay does not apply to it: a slope pulled to 0
+    would make this ReLU.
     """
     _: KW_ONLY
     start: float = 0.25
@@ -206,9 +204,9 @@ class PReLU(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Maxout(Layer):
-    """y = maxᵢ (x·Wᵢ + bᵢ) over i = 1 … pieces, 2 of them unless told otherwise
+    """y = maxᵢ (x·Wᵢ + bᵢ) over i = 1 … pieces, by default 2
 
-    x [... d] → y [... features]; params w [d pieces·features], b [pieces·features]: one product makes all pieces.
+    x [... d] → y [... features]; params w [d pieces·features], b [pieces·features]: one product computes all pieces.
     """
     features: int
     _: KW_ONLY
@@ -233,7 +231,7 @@ class Maxout(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Flatten(Layer):
-    """x [n ...] → y [n d], all axes but the first made one"""
+    """x [n ...] → y [n d], with all axes but the first merged into one"""
 
     def apply(self, params, state, x, *, key=None, train=False):
         return x.reshape(x.shape[0], -1), state

@@ -1,7 +1,7 @@
-"""What every layer checks at its doors: its settings when it is made, and the arguments of init and apply.
+"""Checks that every layer makes: of its settings when it is created, and of the arguments of init and apply.
 
-One declaration of each is enough. The settings of a layer are the fields of its dataclass, whose annotations say of
-what kind they are; its parameters are the names in `parameters`.
+Each is declared only once. The settings of a layer are the fields of its dataclass, whose annotations give their types;
+its parameters are the names in `parameters`.
 """
 
 import difflib
@@ -19,23 +19,23 @@ from fnnet.layers import initializers
 from fnnet.numeric import is_whole
 from fnnet.roles import DECAYING, by_name
 
-FROM_X = "leave it out, since the sizes that come in follow from x"
+FROM_X = "leave it out, since the input sizes follow from x"
 ADVICE = {
     **dict.fromkeys(["in_features", "in_channels", "in_dim", "input_size", "input_dim", "input_shape"], FROM_X),
     **dict.fromkeys(["embed_dim", "num_features", "num_channels", "num_parameters", "normalized_shape"], FROM_X),
-    "activation": "an activation is a layer of its own, as in Serial(Dense(64), ops.relu)",
+    "activation": "an activation is a separate layer, as in Serial(Dense(64), ops.relu)",
     "batch_first": "x is always [n t d]",
     "bidirectional": "write Bidirectional(...) around the layer",
     "num_layers": "write one layer after another in Serial, or Repeat(layer, times)",
-    "return_sequences": "every step comes out, unless last=True",
-    "dropout": "dropout is a layer of its own, Dropout(rate)",
+    "return_sequences": "every step is returned, unless last=True",
+    "dropout": "dropout is a separate layer, Dropout(rate)",
     "dtype": "parameters have the dtype of x, and at least float32",
     "param_dtype": "parameters have the dtype of x, and at least float32",
     "axis": "the features are always the last axis", "dim": "the features are always the last axis",
-    "training": "that is said to apply, as in net.apply(params, state, x, key=key, train=True)",
-    "train": "that is said to apply, as in net.apply(params, state, x, key=key, train=True)",
-    "key": "that is given to init, as in net.init(key, x)", "rngs": "a key is given to init, as in net.init(key, x)",
-    "name": "the layers of a network are known by their place in it",
+    "training": "pass train=True to apply, as in net.apply(params, state, x, key=key, train=True)",
+    "train": "pass it to apply, as in net.apply(params, state, x, key=key, train=True)",
+    "key": "pass it to init, as in net.init(key, x)", "rngs": "pass a key to init, as in net.init(key, x)",
+    "name": "the layers of a network are identified by their place in it",
 }
 KINDS = {
     bool: ("True or False", lambda v: isinstance(v, bool) or _is_number(v, jnp.bool_)),
@@ -54,8 +54,8 @@ NAMES_FOR = {"bias": "b or ..._bias", "scale": "gamma or ..._scale", "weight": "
 # Settings
 
 def check_settings(cls, args, kwargs):
-    """Refuses settings that a layer does not have, or that are of the wrong kind. What is missing Python itself
-    says."""
+    """Rejects settings that a layer does not have, or that are of the wrong kind. Missing ones are reported by
+    Python."""
     known = _settings(cls)
     passing = {p.kind for p in known.values()}
     unknown = [name for name in kwargs if name not in known]
@@ -82,7 +82,7 @@ def _settings(cls):
 
 
 def _kinds(annotation):
-    """The kinds among KINDS that an annotation allows; none where it allows others, which are not checked."""
+    """The kinds in KINDS that an annotation allows; none if it allows others, which are not checked."""
     union = isinstance(annotation, types.UnionType) or get_origin(annotation) is Union
     kinds = [get_origin(a) or a for a in (get_args(annotation) if union else (annotation,))]
     return kinds if all(isinstance(k, type) and k in KINDS for k in kinds) else ()
@@ -95,7 +95,7 @@ def _fits(value, annotation):
 
 def _hint(value, kinds):
     if _is_activation(value):
-        return ": an activation is a layer of its own, as in Serial(Dense(64), ops.relu)"
+        return ": an activation is a separate layer, as in Serial(Dense(64), ops.relu)"
     if Callable in kinds:
         word = value.__name__ if isinstance(value, type) else value
         return f": write initializers.{word}()" if isinstance(word, str) and hasattr(initializers, word) else ""
@@ -103,41 +103,41 @@ def _hint(value, kinds):
         return f": write {tuple(value)}"
     if bool in kinds and is_whole(value) and value in (0, 1):
         return f": write {bool(value)}"
-    return ": the sizes that come in follow from x" if is_whole(value) or isinstance(value, tuple) else ""
+    return ": the input sizes follow from x" if is_whole(value) or isinstance(value, tuple) else ""
 
 
 def _in_its_place(known, name):
-    """What to write for a setting that a layer does not have."""
+    """What to write instead of a setting that a layer does not have."""
     if here := hints.called(name, known):
         return f"write {here}."
     if name in ADVICE:
         return ADVICE[name] + "."
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else "there is nothing like it."
+    return f"did you mean {near[0]}?" if near else "there is no similar setting."
 
 
 def _written(known):
-    """The settings as one would see them in a signature, without their annotations."""
+    """The settings as in a signature, without annotations."""
     return str(inspect.Signature([p.replace(annotation=p.empty) for p in known.values()]))
 
 
 def _too_many(cls, known, leading, args):
     name, extra, first = cls.__name__, args[len(leading)], ", ".join(map(repr, args[:len(leading)]))
     rest = [p for p in known.values() if p.kind is p.KEYWORD_ONLY]
-    alone = "its settings by name"
+    alone = "its settings by keyword"
     if leading:
-        alone = f"{' and '.join(leading)} without a name and its other settings by name"
+        alone = f"{' and '.join(leading)} by position and its other settings by keyword"
     by_name = ""
     if rest and _fits(extra, rest[0].annotation):
         by_name = f"{name}({first}{', ' if first else ''}{rest[0].name}={extra!r})"
     if _is_activation(extra):
         ways = [f"Serial({name}({first}), ops.{extra if isinstance(extra, str) else extra.__name__})"]
-    elif leading in (["features"], ["heads"]) and is_whole(extra):          # often (what comes in, what goes out)
-        ways = [f"{name}({extra}), since the sizes that come in follow from x", *filter(None, [by_name])]
+    elif leading in (["features"], ["heads"]) and is_whole(extra):          # often (input size, output size)
+        ways = [f"{name}({extra}), since the input sizes follow from x", *filter(None, [by_name])]
     elif by_name and not is_whole(extra):
         ways = [by_name]
     else:
-        ways = [f"{name}({first}), since the sizes that come in follow from x"]
+        ways = [f"{name}({first}), since the input sizes follow from x"]
     return (f"{name} takes {alone if known else 'no settings'}; got {name}({', '.join(map(repr, args))})"
             + f": write {', or '.join(ways)}")
 
@@ -149,7 +149,7 @@ def _is_activation(value):
 
 
 def _is_number(a, kind):
-    """Whether a is an array without axes, or a NumPy scalar, of this kind of dtype."""
+    """Whether a is an array without axes, or a NumPy scalar, with this kind of dtype."""
     return _is_array(a) and jnp.ndim(a) == 0 and jnp.issubdtype(a.dtype, kind)
 
 
@@ -160,8 +160,8 @@ def _is_array(a):
 # init and apply
 
 def checked_init(init):
-    """The init of a layer, which says what to write where a call is wrong, and where the names of parameters would
-    mislead."""
+    """The init of a layer, with errors that say what to write if a call is wrong, or if the name of a parameter
+    contradicts its role."""
     @functools.wraps(init)
     def checked(self, *args, **kwargs):
         given = dict(zip(("key", "x"), args)) | kwargs
@@ -170,7 +170,7 @@ def checked_init(init):
                             "net.init(jax.random.key(0), x)")
         if not _is_key(given["key"]):
             exchanged = _is_array(given["x"]) and jnp.issubdtype(given["x"].dtype, jax.dtypes.prng_key)
-            raise TypeError(f"key must be a key of jax.random; got {_briefly(given['key'])}: write net.init("
+            raise TypeError(f"key must be a jax.random key; got {_briefly(given['key'])}: write net.init("
                             + ("key, x), the key first" if exchanged else "jax.random.key(0), x)"))
         made = init(self, *args, **kwargs)
         if not (isinstance(made, tuple) and len(made) == 2):
@@ -181,8 +181,8 @@ def checked_init(init):
 
 
 def checked_apply(apply):
-    """The apply of a layer, which says what to write where a call is wrong: arguments exchanged or forgotten, other
-    parameters."""
+    """The apply of a layer, with errors that say what to write if a call is wrong: arguments swapped or missing, or
+    parameters of another layer."""
     @functools.wraps(apply)
     def checked(self, *args, **kwargs):
         given = dict(zip(("params", "state", "x"), args)) | kwargs
@@ -191,7 +191,7 @@ def checked_apply(apply):
                             f"{'is' if len(missing) == 1 else 'are'} missing: "
                             f"write {WRITE}, with params and state from net.init(key, x)")
         if len(args) > 3:
-            raise TypeError("apply takes params, state and x, and the others by name: write "
+            raise TypeError("apply takes params, state and x by position, and key and train by keyword: write "
                             "net.apply(params, state, x, key=key, train=True)")
         _check_arguments(self, given["params"], given["state"])
         return apply(self, *args, **kwargs)
@@ -199,22 +199,22 @@ def checked_apply(apply):
 
 
 def check_parts(net, params, state):
-    """Refuses params or state that do not have one entry for each part of a network."""
+    """Rejects params or state that do not have one entry for each part of a network."""
     for what, made in ("parameters", params), ("state", state):
         if not isinstance(made, tuple | list) or len(made) != len(net.parts):
             got = f"{len(made)} entries" if isinstance(made, tuple | list) else _briefly(made)
             raise ValueError(f"this {type(net).__name__} has {len(net.parts)} parts, and its {what} must be a tuple "
-                             f"with an entry for each, as its init makes it; got {got}")
+                             f"with an entry for each, as returned by its init; got {got}")
 
 
 def check_names(layer, what, names, got):
-    """Refuses a dictionary of arrays with other names than these."""
+    """Rejects a dictionary of arrays with names other than these."""
     if not names and not jax.tree.leaves(got):
         return
     if isinstance(got, dict) and set(got) == set(names):
         return
     found = f"{', '.join(map(str, got)) or 'none'}" if isinstance(got, dict) else _briefly(got)
-    wanted = f"takes {what} named {', '.join(names)}, as its init makes them" if names else f"takes no {what}"
+    wanted = f"takes {what} named {', '.join(names)}, as returned by its init" if names else f"takes no {what}"
     raise ValueError(f"{layer!r} {wanted}; got {found}" + (_remedy(layer, names, got) if isinstance(got, dict) else ""))
 
 
@@ -222,10 +222,10 @@ def _check_arguments(layer, params, state):
     names, parts = layer.names(), getattr(layer, "parts", None)
     networks = isinstance(parts, tuple) and all(hasattr(p, "apply") for p in parts)
     if names is None and not networks:
-        return                                      # a layer that declares nothing: its parameters are its own affair
+        return                                      # a layer without declarations: nothing to check
     for what, tree in ("params", params), ("state", state):
         if _is_array(tree):
-            raise TypeError(f"{what} must be what init made; got {_briefly(tree)}: write {WRITE}")
+            raise TypeError(f"{what} must be what init returned; got {_briefly(tree)}: write {WRITE}")
     if names is None:
         check_parts(layer, params, state)
     else:
@@ -233,7 +233,7 @@ def _check_arguments(layer, params, state):
 
 
 def _remedy(layer, names, got):
-    """What to do about names that are too many, or missing."""
+    """What to do about unexpected or missing names."""
     declared = layer.parameters or {}
     more, missing = [name for name in got if name not in names], [name for name in names if name not in got]
     pairs = {}
@@ -244,7 +244,7 @@ def _remedy(layer, names, got):
     if pairs:
         return f": rename {', '.join(f'{name} to {other}' for name, other in pairs.items())}"
     if more:
-        setting = declared.get(more[0])             # a bias or scale, which a setting of that name leaves out
+        setting = declared.get(more[0])             # a bias or scale, which the setting of that name can leave out
         by_setting = getattr(layer, str(setting), True) is False
         return f": {setting}=False leaves {more[0]} out" if by_setting else f": leave {more[0]} out"
     setting = declared.get(missing[0])
@@ -252,13 +252,13 @@ def _remedy(layer, names, got):
 
 
 def _check_roles(layer, params):
-    """An optimizer sees only names: refuses a parameter that decays by its name and not by its layer, or the other way
-    round."""
+    """Rejects a parameter that decays by its name but not by its declared role, or vice versa, since an optimizer sees
+    only names."""
     declared = jax.tree_util.tree_leaves_with_path(layer.roles(params))
     for (path, role), named in zip(declared, jax.tree.leaves(by_name(params)), strict=True):
         if (role in DECAYING) != (named in DECAYING):
-            raise ValueError(f"params{jax.tree_util.keystr(path)} of {layer!r} is a {role}, and by its name and axes "
-                             f"an optimizer takes it for a {named}: name it {NAMES_FOR[role]}")
+            raise ValueError(f"params{jax.tree_util.keystr(path)} of {layer!r} is declared as a {role}, but optimizers "
+                             f"treat it as a {named} by its name and axes: name it {NAMES_FOR[role]}")
 
 
 def _is_key(key):

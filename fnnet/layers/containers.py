@@ -18,8 +18,8 @@ class Serial(Layer):
     """h⁰ = x,   hⁱ = fⁱ(hⁱ⁻¹, Wⁱ): layers one after another. Functions are layers:
     `Serial(Dense(128), ops.relu, Dense(10))`.
 
-    A layer holds no parameters, so the same object at two places has parameters of its own at each: `block = Dense(64)`
-    in `Serial(block, block)` is two layers. For one set of parameters applied to several arrays there is `Shared`.
+    A layer does not hold parameters, so the same object in two places has separate parameters in each: `Serial(block,
+    block)` with `block = Dense(64)` has two layers. To apply one set of parameters to several arrays, use `Shared`.
     """
     parts: tuple
 
@@ -48,7 +48,7 @@ class Serial(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Residual(Layer):
-    """y = x + f(x)   [He et al. 2016]. A `shortcut`, where shapes differ, is a layer in the place of the first x."""
+    """y = x + f(x)   [He et al. 2016]. If the shapes differ, `shortcut` is a layer to apply to the first x."""
     body: Layer
     shortcut: Layer | None = None
 
@@ -64,8 +64,8 @@ class Residual(Layer):
         made = [layer.init(subkey(key, i), x) for i, layer in enumerate(self.parts)]
         shapes = [output(layer, params, state, x).shape for layer, (params, state) in zip(self.parts, made)]
         if shapes[0] != shapes[1]:
-            raise ValueError(f"Residual adds the body's output {list(shapes[0])} to {list(shapes[1])}: "
-                             "give a shortcut that makes them alike, Residual(body, shortcut=Dense(...))")
+            raise ValueError(f"Residual cannot add the body's output {list(shapes[0])} to {list(shapes[1])}: "
+                             "write a shortcut that makes the shapes equal, Residual(body, shortcut=Dense(...))")
         return tuple(p for p, _ in made), tuple(s for _, s in made)
 
     def apply(self, params, state, x, *, key=None, train=False):
@@ -80,15 +80,15 @@ class Residual(Layer):
 
 @dataclass(frozen=True, init=False, repr=False)
 class Parallel(Layer):
-    """y = join(f¹(x), f²(x), …). join is "concat" (along the last axis), "sum", or a function of the list of outputs:
-    with `tuple` the branches stay apart."""
+    """y = join(f¹(x), f²(x), …). join is "concat" (along the last axis), "sum", or a function of the list of outputs;
+    with `tuple` the outputs stay separate."""
     parts: tuple
     join: str | Callable
 
     def __init__(self, *layers, join="concat"):
         if join not in ("concat", "sum") and not callable(join):
-            raise ValueError("Parallel joins its outputs by 'concat', 'sum' or a function of their list, and was "
-                             f"given {join!r}")
+            raise ValueError("the join of Parallel must be 'concat', 'sum' or a function of the list of outputs; got "
+                             f"{join!r}")
         object.__setattr__(self, "parts", tuple(as_layer(layer) for layer in layers))
         object.__setattr__(self, "join", join)
 
@@ -113,10 +113,10 @@ class Parallel(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Shared(Layer):
-    """(x¹, x², …) → (f(x¹), f(x²), …): one layer, with one set of parameters, for each of several arrays, as
-    `ops.triplet` wants them.
+    """(x¹, x², …) → (f(x¹), f(x²), …): one layer, with one set of parameters, applied to several arrays, as needed for
+    `ops.triplet`.
 
-    params and state are those of the layer inside; the state goes from one array to the next.
+    params and state are those of the layer inside; the state is passed from one array to the next.
     """
     layer: Layer
 
@@ -135,18 +135,16 @@ class Shared(Layer):
 
     def _several(self, x):
         if not isinstance(x, tuple | list):
-            raise ValueError(f"{self!r} takes several arrays, (x, y) for instance, and was given one, "
-                             f"{list(jnp.shape(x))}")
+            raise ValueError(f"{self!r} takes several arrays, such as (x, y); got one, {list(jnp.shape(x))}")
         return x
 
 
 @dataclass(frozen=True, repr=False)
 class Frozen(Layer):
-    """y = f(x), f as it is: no gradient, no dropout, running statistics as they stand.
+    """y = f(x) with f frozen: no gradient, no dropout, running statistics unchanged.
 
-    There are no params: those of the layer inside are in the state, {"params", "state"}, where neither optimizer nor
-    penalty comes. What has been learned elsewhere is put there: `state[0]["params"] = learned` for the first part of a
-    Serial.
+    There are no params: those of the layer inside are in the state, {"params", "state"}, which neither optimizers nor
+    penalties see. Put pretrained parameters there: `state[0]["params"] = learned` for the first part of a Serial.
     """
     layer: Layer
     parameters = {}
@@ -165,7 +163,7 @@ class Frozen(Layer):
 
 
 def _written(name, parts):
-    """On one line where it is short, else a line for each part."""
+    """On one line if it is short, otherwise with a line for each part."""
     parts = list(parts)
     line = f"{name}({', '.join(parts)})"
     if len(line) <= 80 and "\n" not in line:

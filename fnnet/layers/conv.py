@@ -1,11 +1,10 @@
-"""Convolutions and pooling, channels last, over any number of spatial axes: the input says how many. kernel, window,
-strides and dilation are numbers, or tuples of one for each axis; padding is "SAME", "VALID", a number, or a tuple of
-numbers or pairs.
+"""Convolutions and pooling, channels last, over any number of spatial axes, which follows from the input. kernel,
+window, strides and dilation are numbers, or tuples with one number for each axis; padding is "SAME", "VALID", a number,
+or a tuple of numbers or pairs.
 
-Unless told otherwise kernels are 3 wide, strides, dilation and groups are 1 and the padding is "SAME", so that an image
-keeps its size; windows of pooling are 2 wide, stand side by side and have the padding "VALID", so that an image has
-half its size afterwards, rounded up with ceil_mode=True. bias=False leaves out b. Weights are He-normal and biases 0
-unless said otherwise."""
+By default, kernels have size 3, strides, dilation and groups are 1 and the padding is "SAME", so that an image keeps
+its size; pooling windows have size 2, do not overlap and have padding "VALID", so that they halve an image, rounded
+down, or up with ceil_mode=True. bias=False leaves out b. By default weights are He-normal and biases 0."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -24,7 +23,7 @@ __all__ = ["AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "Conv", "ConvTranspo
 
 @dataclass(frozen=True, repr=False)
 class _Convolution(Layer):
-    """What Conv and ConvTranspose share: all but the operation."""
+    """What Conv and ConvTranspose share: everything except the operation."""
     features: int
     _: KW_ONLY
     kernel: int | tuple = 3
@@ -56,19 +55,18 @@ class Conv(_Convolution):
     """y[o] = Σᵤ x[so + ru]·w[u] + b
 
     x [n *spatial c] → y [n *places features]; params w [*kernel c/groups features], b [features]. strides s, dilation r
-    and groups as in ops.conv. A kernel of 1 is Dense at every place.
+    and groups as in ops.conv. A kernel of size 1 is a Dense layer at every place.
     """
     op = ops.conv
 
 
 @dataclass(frozen=True, repr=False)
 class ConvTranspose(_Convolution):
-    """y[i] = Σ x[o]·w[u] + b over so + ru = i: a convolution backwards, which makes images larger by the strides, 2
-    unless given
+    """y[i] = Σ x[o]·w[u] + b over so + ru = i: a transposed convolution, which enlarges images by the strides, by
+    default 2
 
     x [n *places c] → y [n *spatial features]; params w [*kernel c/groups features], b [features]. Sizes as in
-    ops.conv_transpose:
-    "SAME" makes spatial = places·strides.
+    ops.conv_transpose: "SAME" makes spatial = places·strides.
     """
     _: KW_ONLY
     strides: int | tuple = 2
@@ -79,8 +77,8 @@ class ConvTranspose(_Convolution):
 class DepthwiseConv(Layer):
     """y[o] = Σᵤ x[so + ru]·w[u] + b, each channel by itself
 
-    x [n *spatial c] → y [n *places c·multiplier]; params w [*kernel 1 c·multiplier], b [c·multiplier]. With
-    Conv(features, kernel=1) behind it a separable convolution   [Chollet 2017]
+    x [n *spatial c] → y [n *places c·multiplier]; params w [*kernel 1 c·multiplier], b [c·multiplier]. Followed by
+    Conv(features, kernel=1), it is a separable convolution   [Chollet 2017]
     """
     kernel: int | tuple = 3
     _: KW_ONLY
@@ -107,8 +105,8 @@ class DepthwiseConv(Layer):
 
 @dataclass(frozen=True, repr=False)
 class MaxPool(Layer):
-    """y[o] = maxᵤ x[so + ru], the largest of every window, which stand side by side unless strides are given, the
-    taps of each dilation r apart. With relu=True and 0, in the same rule."""
+    """y[o] = maxᵤ x[so + ru], the maximum of every window; windows do not overlap unless strides are given, and their
+    taps are dilation r apart. With relu=True, the maximum of the window and 0, in one rule."""
     window: int | tuple = 2
     strides: int | tuple | None = None
     padding: str | int | tuple = "VALID"
@@ -126,7 +124,7 @@ class MaxPool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class AvgPool(Layer):
-    """y[o] = Σᵤ x[so + u]/n, the mean of every window, of what is not padding with count_include_pad=False"""
+    """y[o] = Σᵤ x[so + u]/n, the mean of every window, without the padding if count_include_pad=False"""
     window: int | tuple = 2
     strides: int | tuple | None = None
     padding: str | int | tuple = "VALID"
@@ -160,7 +158,7 @@ class LpPool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class AdaptiveAvgPool(Layer):
-    """x [n *spatial c] → y [n *size c], the means of so many windows, whatever the size of the image"""
+    """x [n *spatial c] → y [n *size c], the means of that many windows, whatever the size of the image"""
     size: int | tuple = 1
 
     cache = no_cache
@@ -171,7 +169,7 @@ class AdaptiveAvgPool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class AdaptiveMaxPool(Layer):
-    """x [n *spatial c] → y [n *size c], the largest of so many windows, whatever the size of the image"""
+    """x [n *spatial c] → y [n *size c], the maxima of that many windows, whatever the size of the image"""
     size: int | tuple = 1
 
     cache = no_cache
@@ -192,7 +190,7 @@ class GlobalAvgPool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class GlobalMaxPool(Layer):
-    """x [n *spatial c] → y [n c], the largest of each channel"""
+    """x [n *spatial c] → y [n c], the maximum of each channel"""
 
     cache = no_cache
 
@@ -201,19 +199,19 @@ class GlobalMaxPool(Layer):
 
 
 def _windows(layer):
-    """The settings that all pooling has."""
+    """The settings that all pooling layers have."""
     return {name: getattr(layer, name) for name in ("window", "strides", "padding", "dilation", "ceil_mode")}
 
 
 def _start(layer, key, x, sizes):
-    """params for x: `sizes` says of c channels how many features come out, and in how many groups."""
+    """params for x: sizes(c), for c channels, returns the number of output features and of groups."""
     shape, dtype = shape_and_dtype(x)
     if len(shape) < 3:
-        raise ValueError(f"{layer!r} takes x [n *spatial c], channels last, and was given {list(shape)}")
+        raise ValueError(f"{layer!r} takes x [n *spatial c], channels last; got {list(shape)}")
     kernel = per_axis(type(layer).__name__, "kernel", layer.kernel, len(shape) - 2)
     features, groups = sizes(shape[-1])
     if shape[-1] % groups:
-        raise ValueError(f"the groups of {layer!r} divide the channels of x, and x is {list(shape)}")
+        raise ValueError(f"the groups of {layer!r} must divide the channels of x; got x {list(shape)}")
     params = {"w": of_kernel(layer.weights, key, (*kernel, shape[-1] // groups, features), dtype)}
     if layer.bias:
         params["b"] = layer.biases(jax.random.fold_in(key, 1), (features,), dtype)
@@ -223,7 +221,7 @@ def _start(layer, key, x, sizes):
 def _applied(layer, op, params, x, groups):
     w = given(layer, params, "w")
     if x.ndim != w.ndim or x.shape[-1] != w.shape[-2] * groups:
-        raise ValueError(f"{layer!r} was initialised for x [n *spatial {w.shape[-2] * groups}] with {w.ndim - 2} "
-                         f"spatial axes, and was given {list(x.shape)}")
+        raise ValueError(f"{layer!r} was initialized for x [n *spatial {w.shape[-2] * groups}] with {w.ndim - 2} "
+                         f"spatial axes; got {list(x.shape)}")
     return op(as_real(x, w), w, params.get("b"), strides=layer.strides, padding=layer.padding, dilation=layer.dilation,
               groups=groups)

@@ -1,4 +1,4 @@
-"""Writing symbol after symbol with a network that scores what comes next."""
+"""Generating sequences with a network that scores the next symbol."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ def generate(net: Any, params: Tree, state: Tree, prompt: ArrayLike, steps: int,
              end: int | None = None) -> jax.Array:
     """`steps` symbols after each prompt, drawn one by one from softmax(scores/temperature)
 
-    prompt [n t] integers → [n steps] of its dtype. net takes texts [n t] and gives scores [n t k] of what comes next at
-    each place: examples/gpt.py. temperature=0 takes the likeliest symbol and needs no key. top_k leaves only so many
-    of the highest scores, and top_p then only the likeliest symbols that together have that probability, one at least
-    (those that score as high as the last of them stay too). After the symbol `end` a text is `end` alone, and when all
-    have ended no more is computed.
+    prompt [n t] integers → [n steps] of the same dtype. net maps texts [n t] to scores [n t k] of the next symbol at
+    each position: see examples/gpt.py. temperature=0 takes the most likely symbol and needs no key. top_k keeps only
+    that many of the highest scores, and top_p then keeps only the most likely symbols that together have that
+    probability, at least one (symbols with the same score as the last of them are kept too). After the symbol `end`, a
+    text consists only of `end`, and when all texts have ended, the loop stops.
 
-    One compiled loop: the prompt is read at once, then each symbol by itself, its predecessors being in the state
-    (`with_cache`), so that layers must be causal, or look at one symbol at a time.
+    One compiled loop: the prompt is processed at once, then each symbol by itself with its predecessors in the state
+    (`with_cache`), so that layers must be causal, or process each position by itself.
     """
     net, prompt = as_layer(net), jnp.asarray(prompt)
     greedy = isinstance(temperature, int | float) and temperature == 0
@@ -42,20 +42,21 @@ def generate(net: Any, params: Tree, state: Tree, prompt: ArrayLike, steps: int,
 
 def beam_search(net: Any, params: Tree, state: Tree, prompt: ArrayLike, steps: int, *, width: int = 4,
                 end: int | None = None) -> tuple[jax.Array, jax.Array]:
-    """The likeliest of the texts that keeping the `width` best at each place finds: texts [n width steps] of the
-    prompt's dtype and their log-probabilities [n width], the best first
+    """The most likely continuations of each prompt, found by keeping the `width` best at each position: texts
+    [n width steps] of the prompt's dtype and their log-probabilities [n width], best first
 
-    prompt [n t] integers; net as in `generate`, and causal. width=kˢᵗᵉᵖˢ looks at all texts of k symbols. After the
-    symbol `end` a text is `end` alone, at no cost. Where there are fewer texts than width, the last have −∞.
+    prompt [n t] integers; net as in `generate`, and causal. width=kˢᵗᵉᵖˢ searches all texts of k symbols. After the
+    symbol `end`, a text consists only of `end`, with probability 1. If there are fewer texts than width, the rest have
+    a log-probability of −∞.
 
-    One compiled loop. Each place applies the network to the whole text anew, n·width texts at once: for small networks
-    and short texts.
+    One compiled loop. Each step applies the network to the whole texts again, n·width of them at once, which suits
+    small networks and short texts.
     """
     net, prompt = as_layer(net), jnp.asarray(prompt)
     _check(prompt, steps, None, 0, None, None, True, "beam_search")
     if not (is_whole(width) and width >= 1):
-        raise ValueError(f"the width of beam_search must be a whole number above 0; got {width!r}")
-    with_cache(net, params, state, *prompt.shape)                   # raises where a layer looks ahead, at padding
+        raise ValueError(f"the width of beam_search must be a whole number ≥ 1; got {width!r}")
+    with_cache(net, params, state, *prompt.shape)                   # raises if a layer looks ahead, at padding
     search = _search
     if _hashable(net):
         search = _compiled_search
@@ -70,7 +71,7 @@ def _search(net, steps, width, end, params, state, prompt):
         scores, _ = net.apply(params, state, texts.reshape(n * width, t + steps))
         if scores.shape[:2] != (n * width, t + steps):
             raise ValueError(f"beam_search takes a network from texts [n t] to scores [n t k]; got scores "
-                             f"{list(scores.shape)} of a text {[n * width, t + steps]}")
+                             f"{list(scores.shape)} for texts {[n * width, t + steps]}")
         here = lax.dynamic_index_in_dim(scores, t + i - 1, 1, keepdims=False)
         gain = jax.nn.log_softmax(here.astype(jnp.float32)).reshape(n, width, -1)
         k = gain.shape[-1]
@@ -82,7 +83,7 @@ def _search(net, steps, width, end, params, state, prompt):
         texts = jnp.take_along_axis(texts, (best // k)[..., None], 1)
         return lax.dynamic_update_slice_in_dim(texts, (best % k)[..., None].astype(texts.dtype), t + i, 2), total
     texts = jnp.pad(jnp.repeat(prompt[:, None], width, 1), ((0, 0), (0, 0), (0, steps)))
-    alone = jnp.full((n, width), -jnp.inf, jnp.float32).at[:, 0].set(0)             # at first all texts are one
+    alone = jnp.full((n, width), -jnp.inf, jnp.float32).at[:, 0].set(0)             # at first all texts are the same
     texts, total = lax.fori_loop(jnp.int32(0), jnp.int32(steps), step, (texts, alone))
     return texts[..., t:], total
 
@@ -96,10 +97,11 @@ def _written(net, steps, top_k, end, greedy, params, state, prompt, key, tempera
     def choose(scores, i):
         if scores.ndim != 3 or scores.shape[:2] not in ((n, t), (n, 1)):
             raise ValueError(f"generate takes a network from texts [n t] to scores [n t k]; got scores "
-                             f"{list(scores.shape)} of a text {[n, t]}")
+                             f"{list(scores.shape)} for texts {[n, t]}")
         scores = scores[:, -1]
         if top_k is not None and top_k > scores.shape[-1]:
-            raise ValueError(f"generate was given top_k={top_k} of {scores.shape[-1]} symbols: give a smaller top_k")
+            raise ValueError(f"the top_k of generate must be at most the number of symbols, {scores.shape[-1]}; got "
+                             f"{top_k}")
         if greedy:
             return scores.argmax(-1).astype(prompt.dtype)
         scores = _likeliest(scores.astype(jnp.float32) / temperature, top_k, top_p)
@@ -129,7 +131,7 @@ _compiled = jax.jit(_written, static_argnums=(0, 1, 2, 3, 4))
 
 
 def _likeliest(scores, top_k, top_p):
-    """The scores [n k], −∞ for those that are not to be drawn."""
+    """The scores [n k], with −∞ for symbols that must not be drawn."""
     if top_k is not None:
         scores = jnp.where(scores < lax.top_k(scores, top_k)[0][:, -1:], -jnp.inf, scores)
     if top_p is not None:
@@ -151,15 +153,15 @@ def _hashable(net):
 
 def _check(prompt, steps, key, temperature, top_k, top_p, greedy, name="generate"):
     if prompt.ndim != 2 or not jnp.issubdtype(prompt.dtype, jnp.integer) or not prompt.shape[1]:
-        raise ValueError(f"{name} takes prompts [n t] of integers, of one symbol at least; got "
-                         f"{prompt.dtype}{list(prompt.shape)}: of one text write prompt[None]")
+        raise ValueError(f"{name} takes integer prompts [n t] of at least one symbol; got "
+                         f"{prompt.dtype}{list(prompt.shape)}: write prompt[None] for a single text")
     for setting, number in (("steps", steps), ("top_k", top_k)):
         if not (is_whole(number) and number >= 1) and not (setting == "top_k" and number is None):
-            raise ValueError(f"the {setting} of {name} must be a whole number above 0; got {number!r}")
+            raise ValueError(f"the {setting} of {name} must be a whole number ≥ 1; got {number!r}")
     if isinstance(temperature, int | float) and not temperature >= 0:
-        raise ValueError(f"the temperature of generate must be 0 or more; got {temperature!r}")
+        raise ValueError(f"the temperature of generate must be ≥ 0; got {temperature!r}")
     if isinstance(top_p, int | float) and not 0 < top_p <= 1:
         raise ValueError(f"the top_p of generate must be above 0 and at most 1; got {top_p!r}")
     if key is None and not greedy:
-        raise ValueError("generate draws symbols, and needs a key: write key=jax.random.key(0), or temperature=0 for "
-                         "the likeliest ones")
+        raise ValueError("generate draws symbols at random and needs a key: write key=jax.random.key(0), or "
+                         "temperature=0 for the most likely symbols")

@@ -1,5 +1,5 @@
-"""Initialisers: frozen settings, called as (key, shape, dtype). The last two axes of a shape are fan-in and fan-out;
-axes before them are separate matrices (the pieces of a maxout, the layers of a stack)."""
+"""Initializers: frozen settings, called as (key, shape, dtype). The last two axes of a shape are fan-in and fan-out;
+axes before them stand for separate matrices (the pieces of a maxout, the layers of a stack)."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from fnnet.numeric import wide
 __all__ = ["constant", "glorot", "he", "lecun", "normal", "ones", "orthogonal", "truncated_normal", "uniform",
            "variance_scaling", "zeros"]
 
-CUT_STDDEV = 0.8796256610342398         # of a normal number cut off at ±2
+CUT_STDDEV = 0.8796256610342398         # the standard deviation of a normal distribution truncated at ±2
 
 
 def fans(shape):
@@ -23,8 +23,8 @@ def fans(shape):
 
 
 def of_kernel(make, key, shape, dtype):
-    """A kernel w [*kernel c k] of a convolution, where fan-in and fan-out count every tap. Initialisers of elsewhere,
-    such as jax.nn.initializers, are asked for the whole."""
+    """A kernel w [*kernel c k] of a convolution, where fan-in and fan-out count every tap. Third-party initializers,
+    such as jax.nn.initializers, get the whole shape."""
     taps = math.prod(shape[:-2])
     if isinstance(make, _Scaled | variance_scaling):
         return make(key, shape, dtype) / math.sqrt(taps)
@@ -44,10 +44,10 @@ class normal:
 
 @dataclass(frozen=True)
 class truncated_normal:
-    """w ~ N(0, σ²) between lower·σ and upper·σ, drawn again beyond them
+    """w ~ N(0, σ²) truncated to the range from lower·σ to upper·σ
 
-    The deviation of what is left between −2σ and 2σ is 0.88σ, as in jax.nn; variance_scaling makes up for it. PyTorch's
-    bounds are not in σ.
+    Between −2σ and 2σ the standard deviation becomes 0.88σ, as in jax.nn; variance_scaling corrects for it. PyTorch's
+    bounds are not multiples of σ.
     """
     stddev: float = 0.01
     lower: float = -2.0
@@ -64,7 +64,7 @@ class truncated_normal:
 
 @dataclass(frozen=True)
 class uniform:
-    """w uniform from low up to high"""
+    """w uniform between low and high"""
     low: float = -0.05
     high: float = 0.05
 
@@ -81,12 +81,12 @@ class uniform:
 class _Scaled:
     """w with mean 0 and variance gain/fan, normal or uniform."""
     distribution: str = "normal"
-    variance: ClassVar[Callable[..., float]]                # of fan-in and fan-out
+    variance: ClassVar[Callable[..., float]]                # a function of fan-in and fan-out
 
     def __post_init__(self):
         if self.distribution not in ("normal", "uniform"):
-            raise ValueError(f"{type(self).__name__} draws from a 'normal' or a 'uniform' distribution, "
-                             f"and was given {self.distribution!r}")
+            raise ValueError(f"the distribution of {type(self).__name__} must be 'normal' or 'uniform'; "
+                             f"got {self.distribution!r}")
 
     def __call__(self, key, shape, dtype=jnp.float32):
         return _drawn(key, shape, dtype, self.variance(*fans(shape)), self.distribution)
@@ -118,10 +118,11 @@ class lecun(_Scaled):
 
 @dataclass(frozen=True)
 class variance_scaling:
-    """w with mean 0 and variance scale/fan, the fan being fan-in, fan-out or their mean
+    """w with mean 0 and variance scale/fan, where fan is fan-in, fan-out or their mean
 
-    mode "fan_in", "fan_out" or "fan_avg", distribution "normal", "uniform" or "truncated_normal", which is cut off at
-    two deviations of the normal numbers it is made of: variance_scaling(2.0) is he(), (1.0, "fan_avg") glorot().
+    mode "fan_in", "fan_out" or "fan_avg", distribution "normal", "uniform" or "truncated_normal", which is truncated at
+    two standard deviations of the underlying normal distribution. variance_scaling(2.0) is he(), and
+    variance_scaling(1.0, "fan_avg") is glorot().
     """
     scale: float = 1.0
     mode: str = "fan_in"
@@ -157,16 +158,16 @@ MODES = {"fan_in": lambda fan_in, fan_out: fan_in, "fan_out": lambda fan_in, fan
 
 @dataclass(frozen=True)
 class orthogonal:
-    """Columns (or rows, where there are fewer) orthonormal, times a gain   [Saxe et al. 2014]"""
+    """Orthonormal columns (or rows, if there are fewer), times a gain   [Saxe et al. 2014]"""
     gain: float = 1.0
 
     def __call__(self, key, shape, dtype=jnp.float32):
         if len(shape) < 2:
-            raise ValueError(f"an orthogonal initialiser needs a matrix, and was asked for the shape {list(shape)}: "
+            raise ValueError(f"the shape for an orthogonal initializer must have two or more axes; got {list(shape)}: "
                              "use normal or zeros")
         tall = (*shape[:-2], max(shape[-2:]), min(shape[-2:]))
         q, r = jnp.linalg.qr(random.normal(key, tall, wide(dtype)))
-        q = q * jnp.sign(jnp.diagonal(r, axis1=-2, axis2=-1))[..., None, :]        # else the signs would not be uniform
+        q = q * jnp.sign(jnp.diagonal(r, axis1=-2, axis2=-1))[..., None, :]        # for uniformly distributed signs
         return (self.gain * (q if tall[-2:] == tuple(shape[-2:]) else jnp.swapaxes(q, -1, -2))).astype(dtype)
 
 

@@ -1,7 +1,7 @@
-"""Layers that normalise what comes in, and wrappers that normalise the weights of the layer inside.
+"""Layers that normalize their input, and wrappers that normalize the weights of the layer inside.
 
 gamma starts at 1 and beta at 0; scale=False and bias=False leave them out. Statistics are computed in at least float32.
-eps is 1e-5 unless told otherwise, and 1e-6 of RMSNorm.
+eps is 1e-5 by default, and 1e-6 for RMSNorm.
 """
 
 import math
@@ -20,7 +20,7 @@ __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm", "Sp
            "WeightStandardization"]
 
 
-class _Normalisation(Layer):
+class _Normalization(Layer):
     """What the layers with γ and β share. Each has the settings eps, scale and bias."""
     eps: float
     scale: bool
@@ -33,24 +33,24 @@ class _Normalisation(Layer):
     def init(self, key, x):
         shape, dtype = shape_and_dtype(x)
         if not shape:
-            raise ValueError(f"{self!r} normalises x [... d], and was given a scalar")
+            raise ValueError(f"{self!r} normalizes x [... d]; got a scalar")
         gamma = {"gamma": jnp.ones(shape[-1:], dtype)} if self.scale else {}
         return gamma | ({"beta": jnp.zeros(shape[-1:], dtype)} if self.bias else {}), {}
 
     def affine(self, params):
-        """γ and β, None where there is none."""
+        """γ and β, None for one that is left out."""
         return given(self, params, "gamma") if self.scale else None, given(self, params, "beta") if self.bias else None
 
 
 @dataclass(frozen=True, repr=False)
-class BatchNorm(_Normalisation):
-    """y = γ(x − μ)/√(v + ε) + β, with the statistics of the batch when training and running ones when testing
+class BatchNorm(_Normalization):
+    """y = γ(x − μ)/√(v + ε) + β, with the statistics of the batch in training and running statistics at test time
 
-    running ← m·running + (1 − m)·batch, m = momentum, 0.9 unless told otherwise (Flax's and Keras's convention;
-    PyTorch's momentum is 1 − m, and its running variance unbiased, where this one is the biased v).
+    running ← m·running + (1 − m)·batch, m = momentum, by default 0.9 (the convention of Flax and Keras; PyTorch's
+    momentum is 1 − m, and its running variance is unbiased, while this one is the biased v).
 
-    x [n ... d]; params gamma, beta [d]; state mean, var [d], at least float32. relu=True sets what is below 0 to 0, in
-    the same rule. Training on a single example without positions warns, because its variance is 0.
+    x [n ... d]; params gamma, beta [d]; state mean, var [d], at least float32. relu=True applies ReLU in the same rule.
+    Training on a single example without positions gives a warning, because its variance is 0.
     """
     _: KW_ONLY
     momentum: float = 0.9
@@ -61,7 +61,8 @@ class BatchNorm(_Normalisation):
 
     def __post_init__(self):
         if not 0 <= self.momentum <= 1:
-            raise ValueError(f"the momentum of {self!r} is from 0 to 1; how many channels there are follows from x")
+            raise ValueError(f"the momentum of BatchNorm must be from 0 to 1; got {self.momentum!r}: the number of "
+                             "channels follows from x")
         super().__post_init__()
 
     def init(self, key, x):
@@ -85,12 +86,11 @@ class BatchNorm(_Normalisation):
         values = math.prod(x.shape[:-1])
         if is_whole(values) and values == 1:
             warnings.warn(f"{self!r} was trained on one value of each feature, x {list(x.shape)}, whose variance is "
-                          "0: y is β "
-                          "whatever x is. Give batches of two examples or more, or use LayerNorm()", stacklevel=4)
+                          "0: y is β whatever x is. Use batches of two or more examples, or LayerNorm()", stacklevel=4)
 
 
 @dataclass(frozen=True, repr=False)
-class LayerNorm(_Normalisation):
+class LayerNorm(_Normalization):
     """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example over its last axis
 
     x [... d] → y [... d]; params gamma, beta [d].
@@ -105,7 +105,7 @@ class LayerNorm(_Normalisation):
 
 
 @dataclass(frozen=True, repr=False)
-class RMSNorm(_Normalisation):
+class RMSNorm(_Normalization):
     """y = γx/√(⟨x²⟩ + ε), of each example over its last axis
 
     x [... d] → y [... d]; params gamma [d].
@@ -121,7 +121,7 @@ class RMSNorm(_Normalisation):
 
 
 @dataclass(frozen=True, repr=False)
-class GroupNorm(_Normalisation):
+class GroupNorm(_Normalization):
     """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example and each of `groups` groups of channels, over
     all positions
 
@@ -144,7 +144,7 @@ class GroupNorm(_Normalisation):
 
 
 @dataclass(frozen=True, repr=False)
-class InstanceNorm(_Normalisation):
+class InstanceNorm(_Normalization):
     """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example and channel, over all positions
 
     x [n ... c] → y [n ... c]; params gamma, beta [c].
@@ -162,10 +162,11 @@ class InstanceNorm(_Normalisation):
 
 @dataclass(frozen=True, repr=False)
 class SpectralNorm(Layer):
-    """The layer inside with w/σ in the place of its weights w, σ the largest singular value of w   [Miyato et al. 2018]
+    """The layer inside with w/σ instead of its weights w, where σ is the largest singular value of w
+    [Miyato et al. 2018]
 
-    params are those of the layer inside; state u [k], the leading singular vector as far as it is known, and that of
-    the layer. Training makes u better by `steps` steps of power iteration at every call.
+    params are those of the layer inside; the state has u [k], the current estimate of the leading singular vector, and
+    the state of the layer. In training, every call improves u by `steps` steps of power iteration.
     """
     layer: Layer
     steps: int = 1
@@ -190,11 +191,11 @@ class SpectralNorm(Layer):
 
 @dataclass(frozen=True, repr=False)
 class WeightNorm(Layer):
-    """The layer inside with γ·w/‖w‖ in the place of its weights w, ‖w‖ the length of each output's weights
+    """The layer inside with γ·w/‖w‖ instead of its weights w, where ‖w‖ is the length of each output's weights
     [Salimans & Kingma 2016]
 
-    params are those of the layer inside and gamma [k], which is ‖w‖ at first, so that the layer begins as it is; the
-    state is that of the layer inside.
+    params are those of the layer inside and gamma [k], which starts at ‖w‖, so that the layer is unchanged at first;
+    the state is that of the layer inside.
     """
     layer: Layer
 
@@ -220,7 +221,7 @@ class WeightNorm(Layer):
 
 @dataclass(frozen=True, repr=False)
 class WeightStandardization(Layer):
-    """The layer inside with (w − μ)/σ in the place of its weights w, mean and variance of each output's weights
+    """The layer inside with (w − μ)/σ instead of its weights w, with the mean and variance of each output's weights
     [Qiao et al. 2019]
 
     params and state are those of the layer inside.
@@ -244,13 +245,13 @@ class WeightStandardization(Layer):
 
 def _check_eps(layer):
     if not (is_real(layer.eps) and 0 <= layer.eps < 1):
-        raise ValueError(f"the eps of {type(layer).__name__} is added to a variance, from 0 to less than 1, and was "
-                         f"given as {layer.eps!r}; how many features there are follows from x")
+        raise ValueError(f"the eps of {type(layer).__name__} is added to a variance and must be a number ≥ 0 and < 1; "
+                         f"got {layer.eps!r}: the number of features follows from x")
 
 
 def _weights(layer, params):
     w = params.get("w") if isinstance(params, dict) else None
     if w is None or jnp.ndim(w) < 2 or isinstance(layer.layer, DenseStack):
-        raise ValueError(f"{type(layer).__name__} normalises the weights w [... k] of one layer, Dense for instance, "
-                         f"and {layer.layer!r} has no such parameter: wrap the layers inside it one by one")
+        raise ValueError(f"{type(layer).__name__} normalizes the weights w [... k] of one layer such as Dense, but "
+                         f"{layer.layer!r} has no such parameter: wrap the layers inside it one by one")
     return w

@@ -1,4 +1,4 @@
-"""Layers of products: of pairs, of a gate and what it lets through, and of low rank."""
+"""Product layers: of pairs, of a gate and a linear map, and of low rank."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -17,10 +17,10 @@ __all__ = ["Bilinear", "Gated", "LoRA"]
 
 @dataclass(frozen=True, repr=False)
 class Bilinear(Layer):
-    """yₖ = xᵀ·Wₖ·z + bₖ of a pair (x, z)
+    """yₖ = xᵀ·Wₖ·z + bₖ for a pair (x, z)
 
-    x [... d], z [... e] → y [... features]; params w [d e features] of variance 1/(d·e), b [features], which
-    bias=False leaves out.
+    x [... d], z [... e] → y [... features]; params w [d e features], initialized with variance 1/(d·e), b [features],
+    which bias=False leaves out.
     """
     features: int
     _: KW_ONLY
@@ -45,10 +45,10 @@ class Bilinear(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Gated(Layer):
-    """y = u·s(v),   (u, v) = x·W + b: a product of a linear map and an activation of another, both made by one product
+    """y = u·s(v),   (u, v) = x·W + b: a linear map times the activation of another, both computed by one product
 
     x [... d] → y [... features]; params w [d 2·features], b [2·features], which bias=False leaves out. `product` is a
-    function of u and v: ops.swiglu unless it is ops.geglu or ops.reglu.
+    function of u and v: ops.swiglu (default), ops.geglu or ops.reglu.
     """
     features: int
     _: KW_ONLY
@@ -70,11 +70,12 @@ class Gated(Layer):
 
 @dataclass(frozen=True, repr=False)
 class LoRA(Layer):
-    """y = x·W + (α/r)·(x·A)·B + b, of which A and B are learned, of rank r   [Hu et al. 2022]
+    """y = x·W + (α/r)·(x·A)·B + b, where only A and B, of rank r, are learned   [Hu et al. 2022]
 
-    x [... d] → y [... features]; params down (A) [d rank], up (B) [rank features], which starts at 0; W and b, which
-    stay as they are, are the state; bias=False leaves out b. r is 8 and α is 8 unless told otherwise. To adapt a
-    trained Dense, give its parameters: `apply(params, {"w": ..., "b": ...}, x)`. `merged` is a Dense's again.
+    x [... d] → y [... features]; params down (A) [d rank], up (B) [rank features], which starts at 0; W and b are
+    frozen and form the state; bias=False leaves out b. r and α are 8 by default. To adapt a trained Dense, pass its
+    parameters as the state: `apply(params, {"w": ..., "b": ...}, x)`. `merged` returns the parameters of an equivalent
+    Dense.
     """
     features: int
     _: KW_ONLY
@@ -110,5 +111,5 @@ def _pair(layer, x):
         what = "an array" if hasattr(x, "shape") else type(x).__name__
         if isinstance(x, tuple | list):
             what = f"{len(x)} arrays"
-        raise ValueError(f"{layer!r} takes a pair (x, z), and was given {what}")
+        raise ValueError(f"{layer!r} takes a pair (x, z); got {what}")
     return x

@@ -1,13 +1,13 @@
 """Recurrent layers: a whole sequence at once, or in pieces with a memory in the state.
 
-x [n t d] → y [n t features], or the last h [n features] with last=True. In place of x there may be a pair
-(x, lengths [n]), of sequences padded to one length: then what comes out is a pair too, so that such layers go one after
-another, unless it is the last h. `First` takes other layers past the lengths. reverse=True reads each sequence from its
-end.
+x [n t d] → y [n t features], or the last h [n features] with last=True. Instead of x, the input may be a pair
+(x, lengths [n]) of sequences padded to one length; the output is then a pair too, so that such layers can be stacked,
+except for the last h. `First` applies other layers to x and passes on the lengths. reverse=True reads each sequence
+from its end.
 
-With h (and c) in the state, put there by `with_cache`, a layer begins where it stopped the time before: a sequence may
-come in pieces, or token by token. One draw of weights for each gate: Glorot-normal from the input, orthogonal from step
-to step.
+With h (and c) in the state, put there by `with_cache`, a layer continues where the last call stopped, so that a
+sequence may come in pieces, or token by token. The weights of each gate are drawn separately: Glorot-normal for the
+input, orthogonal from step to step.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ __all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "First"]
 
 
 class _Recurrent(Layer):
-    """What the three share. Each has its `op`, with so many `gates` (None: no axis of gates), and a `memory` from step
-    to step."""
+    """What the three share. Each has its `op`, a number of `gates` (None: no axis of gates), and the names of its
+    `memory` from step to step."""
     features: int
     weights: Callable
     recurrent: Callable
@@ -44,7 +44,7 @@ class _Recurrent(Layer):
         x, _ = _with_lengths(x)
         shape, dtype = shape_and_dtype(x)
         if len(shape) != 3:
-            raise ValueError(f"{self!r} takes x [n t d], and was given {list(shape)}")
+            raise ValueError(f"{self!r} takes x [n t d]; got {list(shape)}")
 
         def matrices(make, i, rows):
             w = make(subkey(key, i), (self.gates or 1, rows, self.features), dtype)
@@ -56,7 +56,7 @@ class _Recurrent(Layer):
         x, lengths = _with_lengths(x)
         d = given(self, params, "wx").shape[0]
         if jnp.ndim(x) != 3 or x.shape[-1] != d:
-            raise ValueError(f"{self!r} takes x [n t {d}], and was given {list(jnp.shape(x))}")
+            raise ValueError(f"{self!r} takes x [n t {d}]; got {list(jnp.shape(x))}")
         _check_lengths(self, lengths, x.shape[1])
         before = {f"{name}0": state[name] for name in self.memory if state}
         y, *last = self.op(x=as_real(x, params["wx"]), **params, **before, lengths=lengths, reverse=self.reverse)
@@ -65,7 +65,8 @@ class _Recurrent(Layer):
 
     def cache(self, params, state, n, length):
         if self.reverse:
-            raise ValueError(f"{self!r} begins at what is still to come, and cannot go on from where it stopped")
+            raise ValueError(f"{self!r} reads sequences from the end and cannot process one token at a time: write "
+                             "reverse=False")
         return {name: jnp.zeros((n, self.features), params["wx"].dtype) for name in self.memory}
 
 
@@ -116,7 +117,7 @@ class GRU(_Recurrent):
 class LSTM(_Recurrent):
     """c = f·c₋ + i·g,   h = o·tanh c   [Hochreiter & Schmidhuber 1997]
 
-    params wx [d 4 features], wh [features 4 features], b [4 features], p [3 features] with peepholes=True: see
+    params wx [d 4 features], wh [features 4 features], b [4 features], and p [3 features] with peepholes=True: see
     `ops.lstm`. The bias of the forget gate starts at `forget`   [Jozefowicz et al. 2015], all others and the peepholes
     at 0.
     """
@@ -144,20 +145,21 @@ class LSTM(_Recurrent):
 
 @dataclass(frozen=True, repr=False)
 class Bidirectional(Layer):
-    """y = [f(x), f′(x)], f′ a second layer like f that reads each sequence from its end   [Schuster & Paliwal 1997]
+    """y = [f(x), f′(x)], where f′ is a second layer like f that reads each sequence from its end
+    [Schuster & Paliwal 1997]
 
-    `Bidirectional(LSTM(64))` has 128 features. params and state: a pair.
+    `Bidirectional(LSTM(64))` has 128 features. params and state are pairs.
     """
     body: Layer
 
     def __post_init__(self):
         if not hasattr(as_layer(self.body), "reverse"):
-            raise ValueError(f"Bidirectional takes a layer that can be told to read from the end, RNN, GRU or LSTM, "
-                             f"and was given {as_layer(self.body)!r}")
+            raise ValueError("Bidirectional takes a layer with the setting reverse, such as RNN, GRU or LSTM; got "
+                             f"{as_layer(self.body)!r}")
 
     @property
     def parts(self):
-        body = cast(_Recurrent, self.body)              # or any other layer with the setting `reverse`
+        body = cast(_Recurrent, self.body)              # or another layer with the setting `reverse`
         return body, replace(body, reverse=not body.reverse)
 
     def init(self, key, x):
@@ -173,9 +175,8 @@ class Bidirectional(Layer):
 
 @dataclass(frozen=True, repr=False)
 class First(Layer):
-    """(x, …) → (f(x), …): a layer for the first of several arrays, which passes the others on, the lengths of sequences
-    for instance:
-    `Serial(LSTM(64), First(Dropout(0.2)), LSTM(64, last=True), Dense(2))`. A single array it takes as it is."""
+    """(x, …) → (f(x), …): applies a layer to the first of several arrays and passes on the others, such as the lengths
+    of sequences: `Serial(LSTM(64), First(Dropout(0.2)), LSTM(64, last=True), Dense(2))`. Also takes a single array."""
     body: Layer
 
     def __post_init__(self):
@@ -196,7 +197,7 @@ class First(Layer):
 
 
 def _check_lengths(layer, lengths, steps):
-    """Refuses lengths below 0 or beyond the sequence, where their values are known; under jit they are not."""
+    """Rejects lengths below 0 or beyond the sequence if their values are known; under jit they are not."""
     least, greatest = (0, 0) if lengths is None else extremes(lengths)
     if is_whole(steps) and not 0 <= least <= greatest <= steps:
         raise ValueError(f"the lengths given to {layer!r} must be from 0 to {steps}, the number of steps in x; got "
@@ -207,5 +208,5 @@ def _with_lengths(x):
     if not isinstance(x, tuple | list):
         return x, None
     if len(x) != 2:
-        raise ValueError(f"a recurrent layer takes x or (x, lengths), and was given {len(x)} arrays")
+        raise ValueError(f"a recurrent layer takes x or (x, lengths); got {len(x)} arrays")
     return x

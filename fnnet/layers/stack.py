@@ -1,4 +1,4 @@
-"""Equal layers one after another, as one loop."""
+"""Repeated layers as one loop."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -19,11 +19,10 @@ KEEP = ("everything", "inputs", "nothing")
 class Repeat(Layer):
     """hⁱ = f(hⁱ⁻¹, Wⁱ) for i = 1 … times: equal layers as one loop, so that the program does not grow with the depth
 
-    params and state are those of the layer inside with a first axis of `times`. keep is what the way forward keeps for
-    the way back:
-    "everything" that it needs; of each layer its "inputs", the rest being computed once more   [Chen et al. 2016]; or
-    "nothing", where the layer is a Coupling, whose inputs follow from its outputs: then memory does not grow with the
-    depth.
+    params and state are those of the layer inside, with a first axis of size `times`. keep is what the forward pass
+    saves for the backward pass: "everything" it needs; only the "inputs" of each layer, with the rest recomputed
+    [Chen et al. 2016]; or "nothing", if the layer is a Coupling, whose inputs can be computed from its outputs, so that
+    memory does not grow with the depth.
     """
     layer: Layer
     times: int
@@ -33,10 +32,10 @@ class Repeat(Layer):
         object.__setattr__(self, "layer", as_layer(self.layer))
         count(self, "times", self.times)
         if self.keep not in KEEP:
-            raise ValueError(f"Repeat keeps one of {', '.join(KEEP)}, and was told to keep {self.keep!r}")
+            raise ValueError(f"the keep of Repeat must be one of {', '.join(map(repr, KEEP))}; got {self.keep!r}")
         if self.keep == "nothing" and not isinstance(self.layer, Coupling):
-            raise ValueError("to keep nothing a layer must be one that can be undone: write Repeat(Coupling(f, g), "
-                             f"{self.times}, keep='nothing'), where {self.layer!r} was given")
+            raise ValueError(f"keep='nothing' needs an invertible layer, a Coupling; got {self.layer!r}: write "
+                             f"Repeat(Coupling(f, g), {self.times}, keep='nothing')")
 
     def init(self, key, x):
         params, state = jax.eval_shape(lambda: self.layer.init(jax.random.key(0), x))
@@ -44,10 +43,11 @@ class Repeat(Layer):
         y = output(self.layer, params, state, x)
         before, after = (jax.tree.map(lambda a: (a.shape, a.dtype), a) for a in (x, y))
         if before != after:
-            raise ValueError(f"a layer that is repeated gives what it takes: {self.layer!r} takes {before} and gives "
-                             f"{after}")
+            raise ValueError(f"a repeated layer must return the shapes and dtypes it takes: {self.layer!r} takes "
+                             f"{before} and returns {after}")
         if self.keep == "nothing" and jax.tree.leaves(state):
-            raise ValueError(f"{self!r} computes each layer twice, and one of them has a state that would change twice")
+            raise ValueError(f"{self!r} computes each layer twice, so that its state would change twice: write "
+                             "keep='inputs'")
         return jax.vmap(lambda i: self.layer.init(subkey(key, i), x))(jnp.arange(self.times))
 
     def roles(self, params):
@@ -56,14 +56,14 @@ class Repeat(Layer):
     def apply(self, params, state, x, *, key=None, train=False):
         x = _settled(self.layer, _one_of(params), _one_of(state), x)
         if self.keep == "nothing":
-            coupling = cast(Coupling, self.layer)               # __post_init__ has seen to it
+            coupling = cast(Coupling, self.layer)               # ensured by __post_init__
             return coupling.repeated(params, state, x, self.times, key=key, train=train), state
 
         def one(x, now):
             i, params, state = now
             return self.layer.apply(params, state, x, key=subkey(key, i), train=train)
         if self.keep == "inputs":
-            one = jax.checkpoint(one, prevent_cse=False)        # in a loop nothing can be found twice
+            one = jax.checkpoint(one, prevent_cse=False)        # in a loop there is no common subexpression
         with unwatched():
             return jax.lax.scan(one, x, (jnp.arange(self.times), params, state))
 
@@ -73,11 +73,11 @@ class Repeat(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Coupling(Layer):
-    """y₁ = x₁ + f(x₂),   y₂ = x₂ + g(y₁), of the halves of x along the last axis
+    """y₁ = x₁ + f(x₂),   y₂ = x₂ + g(y₁), for the halves of x along the last axis
     [Dinh et al. 2015, Gomez et al. 2017]
 
-    It can be undone, x₂ = y₂ − g(y₁) and x₁ = y₁ − f(x₂): `Repeat(Coupling(f, g), 64, keep="nothing")`. f and g take
-    and give half the features of x. params and state: a pair.
+    Invertible, x₂ = y₂ − g(y₁) and x₁ = y₁ − f(x₂), as used by `Repeat(Coupling(f, g), 64, keep="nothing")`. f and g
+    take and return half the features of x. params and state are pairs.
     """
     f: Layer
     g: Layer
@@ -92,7 +92,7 @@ class Coupling(Layer):
 
     def init(self, key, x):
         if not x.shape or x.shape[-1] % 2:
-            raise ValueError(f"{self!r} takes x [... 2d], two halves along the last axis, and was given "
+            raise ValueError(f"{self!r} takes x [... 2d], two halves along the last axis; got "
                              f"{list(x.shape)}")
         half = jax.ShapeDtypeStruct((*x.shape[:-1], x.shape[-1] // 2), x.dtype)
         made = [layer.init(subkey(key, i), half) for i, layer in enumerate(self.parts)]
@@ -100,8 +100,8 @@ class Coupling(Layer):
             half = _settled(layer, params, state, half)
         for layer, (params, state) in zip(self.parts, made, strict=True):
             if (out := output(layer, params, state, half)) != half:
-                raise ValueError(f"both parts of a Coupling give what they take: {layer!r} takes {half} and gives "
-                                 f"{out}")
+                raise ValueError(f"both parts of a Coupling must return the shape and dtype they take: {layer!r} takes "
+                                 f"{half} and returns {out}")
         return tuple(p for p, _ in made), tuple(s for _, s in made)
 
     def apply(self, params, state, x, *, key=None, train=False):
@@ -112,7 +112,7 @@ class Coupling(Layer):
         return jnp.concatenate(alike(y1, total(x2, g)), -1), (after_f, after_g)
 
     def repeated(self, params, state, x, times, *, key, train):
-        """The same `times` times, with stacked params, as one rule."""
+        """`times` couplings with stacked params, as one rule."""
         def keys(j):
             return None if key is None else jax.vmap(lambda i: subkey(subkey(key, i), j))(jnp.arange(times))
         x1, x2 = jnp.split(x, 2, -1)
@@ -126,13 +126,12 @@ def _one_of(stacked):
 
 
 def _settled(layer, params, state, x):
-    """x in the precision in which the layer answers it, where that is higher: what goes round in a loop has one
-    dtype."""
+    """x cast to the precision of the layer's output if that is higher, since the carry of a loop has one dtype."""
     def raised(a, y):
         higher = a.shape == y.shape and a.dtype.itemsize < y.dtype.itemsize
         return (a.astype(y.dtype) if hasattr(a, "astype") else jax.ShapeDtypeStruct(a.shape, y.dtype)) if higher else a
     if not any(a.dtype.itemsize < 4 for a in jax.tree.leaves(x)):
-        return x                                                # nothing to raise, so nothing to find out
+        return x                                                # nothing to cast
     y = output(layer, params, state, x)
     return jax.tree.map(raised, x, y) if jax.tree.structure(x) == jax.tree.structure(y) else x
 

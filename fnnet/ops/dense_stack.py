@@ -1,5 +1,4 @@
-"""Several operations as one rule, where the backward pass of the whole is cheaper than the backward passes of its
-parts."""
+"""Several operations as one rule whose backward pass is cheaper than the backward passes of its parts."""
 
 import math
 
@@ -13,8 +12,8 @@ from fnnet.rule import rule
 
 __all__ = ["dense_stack"]
 
-# The activations of a stack and their derivatives as functions of y: the outputs are kept as the next layer's inputs
-# anyway.
+# The activations of a stack and their derivatives as functions of y: the outputs are saved anyway, as the inputs of the
+# next layer.
 ACTIVATIONS = {
     "relu": (lambda z: jnp.where(z <= 0, 0, z), lambda dy, y: jnp.where(y <= 0, 0, dy)),
     "tanh": (jnp.tanh, lambda dy, y: dy * ((1 - y) * (1 + y))),
@@ -27,10 +26,10 @@ ACTIVATIONS = {
 def dense_stack(x, w, b, *, activation="relu") -> jax.Array:
     """hⁱ = g(hⁱ⁻¹·Wⁱ + bⁱ),   δⁱ = dhⁱ·g′,   dhⁱ⁻¹ = δⁱ·Wⁱᵀ,   dWⁱ = hⁱ⁻¹ᵀ·δⁱ,   dbⁱ = Σ δⁱ   for i = 1 … l
 
-    x [... d], w [l d d], b [l d] → y [... d]. g is "relu", "tanh", "sigmoid" or "identity". One loop forward, one back:
-    the program does not grow with the depth, and each activation is kept once, where autodiff keeps it as the output of
-    one layer and the input of the next. The slopes are functions of y: in float32 that of tanh is 0 from |z| = 9 on and
-    that of sigmoid from z = 17 on, where the rules of those names are still exact.
+    x [... d], w [l d d], b [l d] → y [... d]. g is "relu", "tanh", "sigmoid" or "identity". One loop forward and one
+    backward: the program does not grow with the depth, and each activation is saved once, whereas autodiff saves it
+    both as the output of one layer and as the input of the next. The slopes are functions of y: in float32 that of tanh
+    is 0 from |z| = 9 on and that of sigmoid from z = 17 on, where the rules of those names are still exact.
     """
     act, _ = ACTIVATIONS[activation]
     return lax.scan(lambda h, weights: (act(h @ weights[0] + jnp.broadcast_to(weights[1], h.shape)), None), x,
@@ -51,7 +50,7 @@ def dense_stack_fwd(x, w, b, *, activation):
 @dense_stack.bwd
 def dense_stack_bwd(dy, y, hs, w, *, activation):
     _, back = ACTIVATIONS[activation]
-    y = dy if y is None else y          # the slope of the identity asks for no output
+    y = dy if y is None else y          # the slope of the identity does not need the output
     rows = math.prod(y.shape[:-1]), y.shape[-1]
 
     def layer(carry, kept):
@@ -66,7 +65,7 @@ def dense_stack_bwd(dy, y, hs, w, *, activation):
 @dense_stack.check
 def dense_stack_check(x, w, b, *, activation):
     if activation not in ACTIVATIONS:
-        raise ValueError(f"{activation!r} is no activation of dense_stack: write one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"the activation of dense_stack must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
     check_real("dense_stack", "arrays", x, w, b)
     d = jnp.shape(x)[-1] if jnp.ndim(x) else "d"
     if not jnp.ndim(x) or jnp.ndim(w) != 3 or jnp.shape(w)[1:] != (d, d) or jnp.shape(b) != (jnp.shape(w)[0], d):
@@ -75,7 +74,7 @@ def dense_stack_check(x, w, b, *, activation):
     dtypes = [jnp.result_type(a) for a in (x, w, b)]
     if len(set(dtypes)) > 1:
         raise TypeError(f"dense_stack takes arrays of one dtype: x is {dtypes[0]}, w is {dtypes[1]} and b is "
-                        f"{dtypes[2]}, cast them alike")
+                        f"{dtypes[2]}; cast them to the same one")
 
 
 for name in ACTIVATIONS:

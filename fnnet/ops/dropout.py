@@ -1,9 +1,9 @@
-"""Noise that regularises. The mask is drawn again on the way back, never stored.
+"""Noise for regularization. The mask is drawn again in the backward pass and never stored.
 
 The random bits are a hash of (key, index of the element), not threefry: two rounds of multiply and xor-shift with both
-words of the key entering, on 32 bits. That is fast, equal for equal keys wherever it is computed, and good enough for
-masks (bit balance and correlations over indices, keys and steps are tested); it is no source of randomness for anything
-else. Two elements whose indices differ by a multiple of 2³² draw the same bits.
+words of the key, in 32 bits. That is fast, gives the same bits for the same key wherever it is computed, and is good
+enough for masks (bit balance and correlations over indices, keys and steps are tested); do not use it as a source of
+randomness for anything else. Two elements whose indices differ by a multiple of 2³² draw the same bits.
 """
 
 import math
@@ -19,8 +19,8 @@ __all__ = ["dropout", "relu_dropout", "stochastic_depth"]
 
 
 def random_bits(key, shape, strides=None, start: int | jax.Array = 0):
-    """uint32 of the given shape, a function of the key and of each element's index: in row-major order, or, for a part
-    of a larger array, by the strides of that array from `start` on."""
+    """uint32 of the given shape, a function of the key and of each element's index, in row-major order or, for a part
+    of a larger array, with the strides of that array starting at `start`."""
     words = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     words = words.reshape(-1).astype(jnp.uint32)
     first = second = jnp.uint32(0x9E3779B9)
@@ -44,20 +44,20 @@ def _mix(h):
 
 
 def kept(key, shape, rate, strides=None, start: int | jax.Array = 0):
-    """True with chance 1 − rate; rate is between 0 and 1 exclusive, the ends need no chance."""
+    """True with probability 1 − rate, for a rate strictly between 0 and 1."""
     return random_bits(key, shape, strides, start) < jnp.uint32(min(round((1 - rate) * 2**32), 2**32 - 1))
 
 
 @rule
 def dropout(x, key, *, rate=0.5, channels=False) -> jax.Array:
-    """y = x·m/(1 − p),   dx = dy·m/(1 − p),   m = 1 with chance 1 − p, else 0   [Srivastava et al. 2014]
+    """y = x·m/(1 − p),   dx = dy·m/(1 − p),   m = 1 with probability 1 − p, else 0   [Srivastava et al. 2014]
 
-    x of any shape, key a PRNG key. p is the share that is dropped. The expectation of y is x, so the whole network is
-    used as it is when testing. Kept: the key. channels=True drops whole channels of x [n ... c], one m for each of an
-    example: neighboring pixels say much the same   [Tompson et al. 2015]
+    x of any shape, key a PRNG key. p is the fraction dropped. The expectation of y is x, so that at test time the
+    network is used as it is. Saved: the key. channels=True drops whole channels of x [n ... c], with one m for each
+    channel of an example, as neighboring pixels are strongly correlated   [Tompson et al. 2015]
 
-    Cost: the mask is drawn a second time on the way back, where autodiff keeps it: a little time for a byte or five an
-    element.
+    Cost: the mask is drawn a second time in the backward pass, where autodiff saves it: a little time for a byte or
+    five per element.
     """
     return _masked(x, key, rate, _noise(x.shape, channels))
 
@@ -76,9 +76,9 @@ def _noise(shape, channels):
 def relu_dropout(x, key, *, rate=0.5) -> jax.Array:
     """y = max(0, x)·m/(1 − p),   dx = dy/(1 − p) where y > 0
 
-    One rule for the pair: the output says both which units were active and which were kept.
+    One rule for the pair: the output tells which units are active and not dropped.
 
-    Cost: y is kept, which the next layer keeps anyway, where autodiff keeps masks beside it.
+    Cost: y is saved, which the next layer saves anyway, where autodiff also saves masks.
     """
     return _masked(jnp.where(x <= 0, 0, x), key, rate, x.shape)
 
@@ -92,8 +92,8 @@ def relu_dropout_bwd(dy, y, *, rate):
 def stochastic_depth(x, key, *, rate=0.5) -> jax.Array:
     """y = x·m/(1 − p),   dx = dy·m/(1 − p),   one m for each example   [Huang et al. 2016]
 
-    x [n ...] is the branch of a residual block: x + stochastic_depth(branch(x), key) leaves the branch out
-    with chance p.
+    x [n ...] is the output of a branch of a residual block: x + stochastic_depth(branch(x), key) drops the branch with
+    probability p.
     """
     return _masked(x, key, rate, x.shape[:1] + (1,) * (x.ndim - 1))
 
@@ -114,7 +114,7 @@ def _masked(x, key, rate, shape):
 
 def _check(x, key, *, rate):
     if not 0 <= rate <= 1:
-        raise ValueError(f"a dropout rate is the share that is dropped, from 0 to 1, and was given as {rate}")
+        raise ValueError(f"a dropout rate must be the fraction to drop, from 0 to 1; got {rate}")
     check_key("dropout", key)
 
 
@@ -122,7 +122,7 @@ def check_key(name, key):
     given = "nothing" if key is None else f"{jnp.result_type(key)}{list(jnp.shape(key))}"
     typed = key is not None and jnp.ndim(key) == 0 and jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key)
     if not (typed or given in ("uint32[2]", "uint32[4]")):
-        raise TypeError(f"{name} draws its mask from one PRNG key, and was given {given}: write jax.random.key(0), "
+        raise TypeError(f"{name} draws its mask from one PRNG key; got {given}: write jax.random.key(0), "
                         "or jax.vmap over several keys")
 
 

@@ -1,4 +1,4 @@
-"""Numbers of things (words, symbols, users) as vectors."""
+"""Vectors for indices of words, symbols, users and the like."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ def embedding(w, numbers) -> jax.Array:
     """Y = W[i],   dWⱼ = Σ dY over the places where i = j
 
     w [k d], numbers i [...] integers from 0 to k − 1 → y [... d]: row i of W, which is onehot(i)·W without the product.
-    The same number in many places has the sum of their gradients, taken in at least float32. A number outside gives NaN
-    where it cannot be refused, and no gradient. Kept: the numbers.
+    An index that occurs several times gets the sum of its gradients, accumulated in at least float32. An index out of
+    range raises an error or, where its value is not known, gives NaN and no gradient. Saved: the indices.
     """
     return w.at[numbers].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False,
                              out_sharding=_sharding(w, numbers))
@@ -31,19 +31,19 @@ def embedding_bwd(dy, w, numbers):
 @embedding.check
 def embedding_check(w, numbers):
     if jnp.ndim(w) != 2 or not jnp.issubdtype(jnp.result_type(w), jnp.floating):
-        raise ValueError("embedding takes w [k d], a row for each of k things, and was given "
+        raise ValueError("embedding takes real w [k d], a row for each of k indices; got "
                          f"{jnp.result_type(w)}{list(jnp.shape(w))}")
     if not jnp.issubdtype(jnp.result_type(numbers), jnp.integer):
-        raise TypeError(f"embedding takes the numbers of rows, integers, and was given {jnp.result_type(numbers)}: "
+        raise TypeError(f"embedding takes integer row indices; got {jnp.result_type(numbers)}: "
                         "write .astype(jnp.int32), or ops.dense for a weighted sum of rows")
     low, high = extremes(numbers)
     if low < 0 or high >= w.shape[0]:
-        raise ValueError(f"embedding of {w.shape[0]} rows takes the numbers 0 to {w.shape[0] - 1}, and was given "
+        raise ValueError(f"embedding of {w.shape[0]} rows takes indices from 0 to {w.shape[0] - 1}; got "
                          f"{low if low < 0 else high}: count from 0, or give it more rows")
 
 
 def _sharding(w, numbers):
-    """On a mesh with Explicit axes vectors lie where their numbers lie; elsewhere nobody asks."""
+    """On a mesh with Explicit axes, vectors are sharded like their indices; elsewhere no sharding is needed."""
     if not explicit(numbers):
         return None
     given, rows = jax.typeof(numbers).sharding, jax.typeof(w).sharding

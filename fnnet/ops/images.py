@@ -1,4 +1,4 @@
-"""Images cut, put together, enlarged and framed: x [n *spatial c], all linear, so that each backward pass is the
+"""Cutting, assembling, resizing and padding images x [n *spatial c]. All are linear, so that each backward pass is the
 transpose."""
 
 import jax
@@ -19,8 +19,8 @@ MODES = ("zeros", "edge", "reflect")
 def pixel_shuffle(x, *, factor) -> jax.Array:
     """y[rh + i, rw + j, c] = x[h, w, cr² + ir + j],   dx = pixel_unshuffle(dy)   [Shi et al. 2016]
 
-    x [n h w c·r²] → y [n h·r w·r c], r the factor: channels become pixels, in PyTorch's order (TensorFlow's
-    depth_to_space has c last, (ir + j)·c + …).
+    x [n h w c·r²] → y [n h·r w·r c], r the factor: channels become pixels, in PyTorch's order (in TensorFlow's
+    depth_to_space c comes last, (ir + j)·c + …).
     """
     n, h, w, c = x.shape
     c //= factor * factor
@@ -36,7 +36,7 @@ def pixel_shuffle_bwd(dy, *, factor):
 def pixel_unshuffle(x, *, factor) -> jax.Array:
     """y[h, w, cr² + ir + j] = x[rh + i, rw + j, c],   dx = pixel_shuffle(dy)   [Shi et al. 2016]
 
-    x [n h·r w·r c] → y [n h w c·r²], r the factor: the pixels of a square become channels.
+    x [n h·r w·r c] → y [n h w c·r²], r the factor: the pixels of each r×r square become channels.
     """
     n, h, w, c = x.shape
     h, w = h // factor, w // factor
@@ -53,15 +53,15 @@ def unfold(x, *, window: int | tuple, strides: int | tuple = 1, padding: str | i
            dilation: int | tuple = 1) -> jax.Array:
     """y[o, u] = x[s·o + r·u − p],   dx[i] = Σ dy[o, u] over the places o and taps u that see i: fold(dy)
 
-    x [n *spatial c] → y [n *places taps c], the patches under a window, its taps row by row; settings as in conv. What
-    a window sees of the padding is 0. PyTorch's unfold is y.transpose(0, 3, 2, 1) of an image, places joined.
+    x [n *spatial c] → y [n *places taps c], the patches under a window, with its taps row by row; settings as in conv.
+    The padding is 0. PyTorch's unfold of an image is y.transpose(0, 3, 2, 1) with the places joined.
     """
     return jnp.stack(seen(x, window_of("unfold", x.shape[1:-1], window, strides, padding, dilation)), -2)
 
 
 @unfold.fwd
 def unfold_fwd(x, *, window, strides, padding, dilation):
-    # the size of the image, as a shape: it weighs nothing
+    # the size of the image, saved as a shape, which takes no memory
     return (unfold.reference(x, window=window, strides=strides, padding=padding, dilation=dilation),
             (jnp.zeros((*x.shape[1:-1], 0), bool),))
 
@@ -78,8 +78,8 @@ def fold(x, *, size, window: int | tuple, strides: int | tuple = 1, padding: str
          dilation: int | tuple = 1) -> jax.Array:
     """y[i] = Σ x[o, u] over the places o and taps u that see i,   dx[o, u] = dy[s·o + r·u − p]: unfold(dy)
 
-    x [n *places taps c] → y [n *size c]: patches of an image of this size, added where they overlap. fold(unfold(x))
-    is x times the number of windows that see each pixel.
+    x [n *places taps c] → y [n *size c]: the patches of an image of this size, added where they overlap.
+    fold(unfold(x)) is x times the number of windows that see each pixel.
     """
     at = window_of("fold", size, window, strides, padding, dilation)
     return put_back([x[..., tap, :] for tap in range(len(at.taps))], at, size)
@@ -94,9 +94,9 @@ def fold_bwd(dy, *, window, strides, padding, dilation):
 def resize(x, *, size, method="bilinear") -> jax.Array:
     """Y = A·X·Bᵀ,   dX = Aᵀ·dY·B,   A and B the weights of each pixel along the height and the width
 
-    x [n *spatial c] → y [n *size c], as jax.image.resize: pixels are squares whose centers are compared (PyTorch's
-    align_corners=False); "bilinear" averages over what becomes one pixel where an image gets smaller (PyTorch's
-    antialias=True); "nearest" takes the pixel under the center (PyTorch's "nearest-exact").
+    x [n *spatial c] → y [n *size c], like jax.image.resize: pixels are squares and their centers are compared
+    (PyTorch's align_corners=False); "bilinear" averages over all that becomes one pixel when an image gets smaller
+    (PyTorch's antialias=True); "nearest" takes the pixel under the center (PyTorch's "nearest-exact").
     """
     return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), method)
 
@@ -117,7 +117,7 @@ def resize_bwd(dy, shape, *, size, method):
 
 @rule
 def pad(x, *, padding, mode="zeros") -> jax.Array:
-    """y[i] = x[i − p], around it 0, the nearest pixel (edge) or the mirror image without the edge (reflect),
+    """y[i] = x[i − p], surrounded by 0, the nearest pixel (edge) or the mirror image without the edge (reflect),
     dx[i] = Σ dy over the places that show x[i]
 
     x [n *spatial c] → y; padding is a number, or a tuple with a number or a pair (before, after) for each spatial axis.
@@ -143,7 +143,7 @@ def pad_bwd(dy, *, padding, mode):
 
 
 def _at(a, part, start, axis):
-    """a + part, which lies at start."""
+    """a + part, with part placed at start."""
     widths = [(0, 0, 0)] * a.ndim
     widths[axis] = (start, a.shape[axis] - start - part.shape[axis], 0)
     return a + lax.pad(part, jnp.zeros((), a.dtype), widths)
@@ -159,16 +159,16 @@ def _check_image(name, x, rank=None):
 def pixel_shuffle_check(x, *, factor):
     _check_image("pixel_shuffle", x, 4)
     if not is_whole(factor) or factor < 1 or jnp.shape(x)[-1] % (factor * factor):
-        raise ValueError("pixel_shuffle takes as factor a whole number r above 0, and x with a multiple of r² "
-                         f"channels; got factor={factor!r} and x {list(jnp.shape(x))}")
+        raise ValueError("the factor r of pixel_shuffle must be a whole number ≥ 1, and the channels of x a multiple "
+                         f"of r²; got factor={factor!r} and x {list(jnp.shape(x))}")
 
 
 @pixel_unshuffle.check
 def pixel_unshuffle_check(x, *, factor):
     _check_image("pixel_unshuffle", x, 4)
     if not is_whole(factor) or factor < 1 or any(length % factor for length in jnp.shape(x)[1:3]):
-        raise ValueError(f"pixel_unshuffle takes as factor a whole number r above 0, and x of a height and width that "
-                         f"are multiples of r; got factor={factor!r} and x {list(jnp.shape(x))}")
+        raise ValueError("the factor r of pixel_unshuffle must be a whole number ≥ 1, and the height and width of x "
+                         f"multiples of r; got factor={factor!r} and x {list(jnp.shape(x))}")
 
 
 @unfold.check
@@ -181,8 +181,8 @@ def unfold_check(x, *, window, strides, padding, dilation):
 def fold_check(x, *, size, window, strides, padding, dilation):
     check_real("fold", "patches", x)
     if not isinstance(size, tuple) or jnp.ndim(x) != len(size) + 3:
-        raise ValueError(f"fold takes x [n *places taps c] and size=(height, width), say; got {list(jnp.shape(x))} and "
-                         f"size={size!r}")
+        raise ValueError("fold takes x [n *places taps c] and a size such as (height, width); got "
+                         f"{list(jnp.shape(x))} and size={size!r}")
     at = window_of("fold", per_axis("fold", "size", size, len(size)), window, strides, padding, dilation)
     if jnp.shape(x)[1:-1] != (*at.places(size), len(at.taps)):
         raise ValueError(f"fold of an image of {list(size)} takes x [n *{list(at.places(size))} {len(at.taps)} c]; got "
@@ -198,7 +198,7 @@ def resize_check(x, *, size, method):
         raise ValueError(f"the size of resize must be a tuple, one number for each spatial axis; got {size!r}")
     per_axis("resize", "size", size, jnp.ndim(x) - 2)
     if 0 in jnp.shape(x)[1:-1]:
-        raise ValueError(f"resize takes an image with pixels; got x {list(jnp.shape(x))}")
+        raise ValueError(f"resize takes images of at least one pixel; got x {list(jnp.shape(x))}")
 
 
 @pad.check

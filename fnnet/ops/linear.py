@@ -21,9 +21,9 @@ def dense(x, w, b=None, *, compute_dtype=None) -> jax.Array:
 
     x [... d], w [d k], b [k] or None → y [... k]
 
-    compute_dtype: "bfloat16" or "float16" for mixed precision: x, w and b are rounded to it, and y is in it. Sums are
-    of float32, and dX, dW and db come in the dtypes of x, w and b without having been rounded to it, as weights kept in
-    float32 need. None: nothing is rounded.
+    compute_dtype: "bfloat16" or "float16" for mixed precision: x, w and b are rounded to it, and y is returned in it.
+    Sums are accumulated in float32, and dX, dW and db have the dtypes of x, w and b without being rounded to it, as
+    float32 weights need. None: nothing is rounded.
     """
     x, w, b = (_as(compute_dtype, a) for a in (x, w, b))
     y = x @ w
@@ -54,23 +54,23 @@ def _is_real(dtype):
 @dense.check
 def dense_check(x, w, b, *, compute_dtype):
     if compute_dtype is not None and not _is_real(compute_dtype):
-        raise ValueError("dense takes a compute_dtype of real numbers, \"bfloat16\" say, or None: it is "
-                         f"{compute_dtype!r}")
+        raise ValueError("the compute_dtype of dense must be a dtype of real numbers, such as \"bfloat16\", or None; "
+                         f"got {compute_dtype!r}")
     (*_, d), (rows, k) = jnp.shape(x) or (1,), jnp.shape(w) if jnp.ndim(w) == 2 else (0, 0)
     if jnp.ndim(w) != 2 or d != rows or not jnp.ndim(x):
         raise ValueError(f"dense takes x [... d] and w [d k]: x is {list(jnp.shape(x))} and w is "
-                         f"{list(jnp.shape(w))}, so x has {d} features where w wants "
-                         f"{jnp.shape(w)[0] if jnp.ndim(w) else 'a matrix'}")
+                         f"{list(jnp.shape(w))}, so x has {d} features but w needs "
+                         f"{jnp.shape(w)[0] if jnp.ndim(w) else 'to be a matrix'}")
     if b is not None and jnp.shape(b) != (k,):
         raise ValueError(f"dense takes a bias b [{k}] for w {[rows, k]}: b is {list(jnp.shape(b))}")
 
 
 def transposed_product(x, g, dtype=None):
-    """xᵀ·g, x [n d], g [n k] → [d k], in the order of operations that is fastest on the device it is compiled for. The
-    result has the dtype in which it is summed, where one is given.
+    """xᵀ·g, x [n d], g [n k] → [d k], in the order of operations that is fastest on the device it is compiled for. If a
+    dtype is given, sums are accumulated and returned in it.
 
     On a CPU the compiler folds a transpose into the product, which then misses the fast routine for some shapes.
-    A barrier keeps the transpose apart.
+    A barrier prevents that.
     """
     n, d = x.shape
     run = cpu_form(n, d, g.shape[1]).run
@@ -80,7 +80,7 @@ def transposed_product(x, g, dtype=None):
 
 
 def cpu_form(n, d, k):
-    """The row of FORMS for xᵀ·g on a CPU; of a number of rows that is not known, that of many."""
+    """The row of FORMS for xᵀ·g on a CPU; an unknown number of rows counts as many."""
     return choose(FORMS, n=n if is_whole(n) else MANY, d=d, k=k)
 
 
@@ -102,17 +102,17 @@ def _product(a, b, dtype):
 
 
 def _few(n, d):
-    """How many columns are few: more where there are many rows, and where d is a multiple of 512, whose columns compete
+    """How many columns count as few: more if there are many rows, and if d is a multiple of 512, whose columns compete
     for the same cache lines."""
     return 32 if n < 128 else 64 if d % 512 else 256
 
 
-MANY = 2**20            # rows, where a symbolic size of jax.export does not say how many
+MANY = 2**20            # rows, if their number is a symbolic size of jax.export
 # Measured on x86 CPUs of 1 and 4 cores, JAX 0.10 and 0.12, alone and inside a scan.
 FORMS = (
     Form("from the right", lambda n, d, k: k <= _few(n, d) and d >= 2 * k and (k > 1 or n * d > 10_000), from_the_right,
          "few columns: 1.2 to 2.5 times as fast as the plain product from 32×32→3 on, 3 to 10 times from 128×256→10 "
-         "on; one column of few rows is a matrix times a vector, fast as it stands"),
+         "on; one column of few rows is a matrix times a vector, which is already fast"),
     Form("transpose first", lambda n, d, k: (
             n * d * k > 100_000 and d >= 256 and (k <= 256 or (k <= 512 and d % 512 == 0))), _transpose_first,
          "up to 512 columns: 1 to 1.4 times as fast"),

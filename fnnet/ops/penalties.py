@@ -1,6 +1,6 @@
-"""Penalties on the weights. Each takes a parameter tree and sums over all its arrays: give it `weights_of(params)` to
-leave the biases out, as in `penalty=lambda params: 0.01 * ops.l2(ops.weights_of(params))`. Squares and sums are taken
-in at least float32; None and arrays of integers are no weights."""
+"""Penalties on the weights. Each takes a parameter tree and sums over all its arrays: pass `weights_of(params)` to
+leave out the biases, as in `penalty=lambda params: 0.01 * ops.l2(ops.weights_of(params))`. Squares and sums are
+computed in at least float32; None and integer arrays are ignored."""
 
 import jax
 import jax.numpy as jnp
@@ -48,11 +48,11 @@ def elastic_net_bwd(dy, params, *, beta):
 
 
 def weights_of(params: Tree) -> list[jax.Array]:
-    """The same tree with None in place of every bias and scale: weights and tables alone, which are what `optim.adamw`
-    decays too.
+    """The same tree with None in place of every bias and scale, which leaves the weights and tables: the arrays that
+    `optim.adamw` decays.
 
-    Biases and scales are known by their names (b, bias, beta, gamma, scale, …); of arrays with other names, those of
-    fewer than two axes are left out."""
+    Biases and scales are recognized by their names (b, bias, beta, gamma, scale, …); arrays with other names are left
+    out if they have fewer than two axes."""
     return jax.tree.map(lambda w, yes: w if yes else None, params, decays(params))
 
 

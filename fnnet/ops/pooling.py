@@ -1,7 +1,8 @@
 """Pooling, channels last, over any number of spatial axes: x [n *spatial c] → y [n *places c].
 
-Of equal largest elements of a window the first one wins, row by row, and NaN wins over all, as in PyTorch. Sums are
-made in at least float32. On a TPU the compiler's own pooling and way back are used, and x is kept for them.
+If several elements of a window are the largest, the first one wins, row by row, and NaN beats every number, as in
+PyTorch. Sums are computed in at least float32. On a TPU the compiler's own pooling and its backward pass are used, and
+x is saved for them.
 """
 
 import functools
@@ -39,14 +40,14 @@ def max_pool(x, *, window: int | tuple, strides: int | tuple | None = None, padd
     """y[o] = maxᵤ x[so + u],
     dx[i] = Σ dy[o] over the windows o whose largest element is x[i], the first of equal ones
 
-    x [n *spatial c] → y [n *places c]. window and strides (as the window unless given) are numbers, or tuples of one
-    for each spatial axis; padding is as in conv, with −∞. The taps of a window are dilation apart. ceil_mode rounds the
-    number of windows up, so that the last one may reach beyond the image and its padding; one that would begin there is
-    left out, as in PyTorch. For PyTorch's return_indices there is max_pool_with_indices. Kept is the tap that wins, a
-    byte for each output. A CPU takes 5 to 30 times as long for the compiler's own way back, which searches every window
-    anew.
+    x [n *spatial c] → y [n *places c]. window and strides (by default the window) are numbers, or tuples with one
+    number for each spatial axis; padding is as in conv, with −∞. The taps of a window are dilation apart. ceil_mode
+    rounds the number of windows up, so that the last one may extend beyond the image and its padding; a window that
+    would begin there is left out, as in PyTorch. For PyTorch's return_indices, use max_pool_with_indices. Saved: the
+    winning tap, a byte for each output. On a CPU the compiler's own backward pass, which searches every window again,
+    takes 5 to 30 times as long.
 
-    Cost: the byte for each output, where autodiff keeps x, which counts for nothing if it is an argument.
+    Cost: the byte for each output, where autodiff saves x, which is free if it is an argument.
     """
     at = _window("max_pool", x, window, strides, padding, dilation, ceil_mode)
     return plain_largest(x, at)
@@ -70,8 +71,8 @@ def relu_max_pool(x, *, window: int | tuple, strides: int | tuple | None = None,
                   dilation: int | tuple = 1, ceil_mode=False) -> jax.Array:
     """y[o] = max(0, maxᵤ x[so + u]),   dx[i] = Σ dy[o] over the windows o whose largest element is x[i] > 0
 
-    max_pool of relu, or relu of max_pool: the same. x [n *spatial c] → y [n *places c]. One pass over x each way, and a
-    byte kept for each output.
+    max_pool of relu, or relu of max_pool, which are equal. x [n *spatial c] → y [n *places c]. One pass over x forward
+    and one backward, and a byte saved for each output.
     """
     return _plain_relu_largest(x, _window("relu_max_pool", x, window, strides, padding, dilation, ceil_mode))
 
@@ -97,8 +98,8 @@ def avg_pool(x, *, window: int | tuple, strides: int | tuple | None = None, padd
     """y[o] = Σᵤ x[so + u]/n,   dx[i] = Σ dy[o]/n over the windows o that see i
 
     x [n *spatial c] → y [n *places c]; window, strides, padding, dilation and ceil_mode as in max_pool. n is the number
-    of elements of a window, or with count_include_pad=False of those that are not padding (Keras's way). What ceil_mode
-    adds beyond the padding never counts, as in PyTorch.
+    of elements of a window or, with count_include_pad=False, of those that are not padding (as in Keras). Elements that
+    ceil_mode adds beyond the padding never count, as in PyTorch.
     """
     at = _window("avg_pool", x, window, strides, padding, dilation, ceil_mode)
     return _plain_mean(x, at, count_include_pad)
@@ -143,12 +144,12 @@ def lp_pool(x, *, p, window: int | tuple, strides: int | tuple | None = None, pa
     """y[o] = (Σᵤ |x[so + u]|ᵖ)^(1/p),
     dx[i] = Σ dy[o]·(|x[i]|/y[o])ᵖ⁻¹·sign x[i] over the windows o that see i, 0 where y = 0
 
-    x [n *spatial c] → y [n *places c]; p ≥ 1: 1 is the sum of sizes, 2 the length, and the larger p, the nearer the
-    largest. window, strides, padding, dilation and ceil_mode as in max_pool; of a window that reaches beyond the image
-    PyTorch scales the sum up, here it is that of what is there. Right also where |x|ᵖ is too large or too small a
-    number, as the largest of a window is taken out.
+    x [n *spatial c] → y [n *places c]; p ≥ 1: p = 1 is the sum of absolute values, p = 2 the Euclidean length, and for
+    larger p y approaches the maximum. window, strides, padding, dilation and ceil_mode as in max_pool; for a window
+    that extends beyond the image, PyTorch scales the sum up, while here it is the sum of the elements in the image.
+    Correct even where |x|ᵖ overflows or underflows, as the largest element of a window is factored out.
 
-    Cost: a power for each tap on the way back, where autodiff has one for each element and leaves the range of numbers.
+    Cost: a power for each tap in the backward pass, where autodiff has one for each element and overflows.
     """
     wider = jnp.abs(x.astype(wide(x.dtype)))
     at = _window("lp_pool", x, window, strides, padding, dilation, ceil_mode)
@@ -159,7 +160,7 @@ def lp_pool(x, *, p, window: int | tuple, strides: int | tuple | None = None, pa
 @lp_pool.fwd
 def lp_pool_fwd(x, *, p, window, strides, padding, dilation, ceil_mode):
     y = x.astype(wide(x.dtype))
-    # the length of the rows' lengths is that of all
+    # the length of the vector of the rows' lengths is that of the whole window
     for one in _few_taps(_window("lp_pool", x, window, strides, padding, dilation, ceil_mode)):
         y = _length(y, one, p)
     return y.astype(x.dtype), (x, y)
@@ -182,12 +183,12 @@ def _length(x, window, p):
     taps = [jnp.abs(a) for a in seen(x, window)]
     largest = functools.reduce(jnp.maximum, taps)
     unit = jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
-    total = sum((a / unit) ** p for a in taps)          # 0 or at least 1; the root is not to be differentiated at 0
+    total = sum((a / unit) ** p for a in taps)          # 0 or at least 1; the root must not be differentiated at 0
     return jnp.where(total == 0, 0, unit * jnp.where(total == 0, 1, total) ** (1 / p))
 
 
 def _few_taps(window):
-    """Windows to be taken one after the other: of many taps the program would be long, and slow to compile."""
+    """Windows to apply one after the other: with many taps at once the program would be long and slow to compile."""
     return axis_by_axis(window) if len(window.taps) > 16 else [window]
 
 
@@ -195,8 +196,8 @@ def _few_taps(window):
 def adaptive_avg_pool(x, *, size: int | tuple = 1) -> jax.Array:
     """y[o] = the mean of x from ⌊oh/size⌋ up to ⌈(o + 1)h/size⌉,   dx[i] = Σ dy[o]/n over the windows o that see i
 
-    x [n *spatial c] → y [n *size c], whatever the lengths h of the spatial axes: a number, or a tuple of one for each.
-    size=1 is global average pooling. Neighbouring windows share an element where h is no multiple of size.
+    x [n *spatial c] → y [n *size c] for any lengths h of the spatial axes; size is a number, or a tuple with one for
+    each axis. size=1 is global average pooling. Neighboring windows share an element where h is not a multiple of size.
     """
     wider = x.astype(wide(x.dtype))
     for axis, parts in _parts("adaptive_avg_pool", x, size):
@@ -218,8 +219,8 @@ def adaptive_max_pool(x, *, size: int | tuple = 1) -> jax.Array:
     """y[o] = max x from ⌊oh/size⌋ up to ⌈(o + 1)h/size⌉,
     dx[i] = Σ dy[o] over the windows o whose largest element is x[i]
 
-    x [n *spatial c] → y [n *size c], as adaptive_avg_pool; size=1 is global max pooling. Kept is where
-    the largest stand.
+    x [n *spatial c] → y [n *size c], as in adaptive_avg_pool; size=1 is global max pooling. Saved: the positions of the
+    largest elements.
     """
     for axis, parts in _parts("adaptive_max_pool", x, size):
         windows = [lax.slice_in_dim(x, a, b, axis=axis) for a, b in parts]
@@ -259,22 +260,22 @@ def _plain_relu_largest(x, window):
 
 
 def _shares(x, window, count_include_pad):
-    """Of how many numbers a mean is one."""
+    """How many numbers each mean is taken over."""
     if count_include_pad and not window.over:
         return math.prod(window.size)
     return jnp.maximum(count(window, x.shape[1:-1], wide(x.dtype), padded=count_include_pad), 1)
 
 
 def _parts(op, x, size):
-    """(axis, [(from, up to) of each window]) for each spatial axis, the last one first: of equal ones the first row's
-    wins."""
+    """(axis, [(start, end) of each window]) for each spatial axis, the last one first, so that of equal elements the
+    one in the first row wins."""
     sizes = per_axis(op, "size", size, x.ndim - 2)
     return [(axis, [(o * h // k, -(-(o + 1) * h // k)) for o in range(k)])
             for axis, h, k in reversed(list(zip(range(1, x.ndim), x.shape[1:-1], sizes)))]
 
 
 def _first_largest(x, axis, parts):
-    """The largest of each window along one axis, and where it stands, the first of equal ones."""
+    """The largest element of each window along one axis, and its position: the first one of equal elements."""
     here = lax.broadcasted_iota("int32", [n if i == axis else 1 for i, n in enumerate(x.shape)], axis)
 
     def largest(a, b):
@@ -287,7 +288,7 @@ def _first_largest(x, axis, parts):
 
 
 def _laid(pieces, axis, parts, h):
-    """Σ of pieces, each from its window's beginning up to its end along an axis of length h, 0 elsewhere."""
+    """Σ of pieces, each extending from the start to the end of its window along an axis of length h, 0 elsewhere."""
     def one(piece, a, b):
         piece = jnp.broadcast_to(piece, [b - a if i == axis else n for i, n in enumerate(piece.shape)])
         return lax.pad(piece, jnp.zeros((), piece.dtype),
@@ -297,28 +298,27 @@ def _laid(pieces, axis, parts, h):
 
 def check_pooled(op, x, **settings):
     if jnp.ndim(x) < 3:
-        raise ValueError(f"{op} takes x [n *spatial c], channels last, and was given {list(jnp.shape(x))}: one image "
-                         "goes in as x[None]")
+        raise ValueError(f"{op} takes x [n *spatial c], channels last; got {list(jnp.shape(x))}: write x[None] for a "
+                         "single image")
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
-        raise TypeError(f"{op} takes real numbers, and was given {jnp.result_type(x)}: x.astype(jnp.float32)")
+        raise TypeError(f"{op} takes real numbers; got {jnp.result_type(x)}: write x.astype(jnp.float32)")
     if "size" in settings:
         sizes = per_axis(op, "size", settings["size"], jnp.ndim(x) - 2)
         lengths = jnp.shape(x)[1:-1]
         if any(k > 1 and not is_whole(h) for k, h in zip(sizes, lengths)):
-            raise ValueError(f"{op} of more than one place must know the lengths of the spatial axes; got "
+            raise ValueError(f"{op} with more than one output place needs the lengths of the spatial axes; got "
                              f"{list(lengths)}: export it with whole numbers there, or write size=1")
         if any(k > h for k, h in zip(sizes, lengths) if is_whole(h)):
-            raise ValueError(f"{op} makes no more places than there are: {list(sizes)} of an image of "
-                             f"{list(lengths)}")
+            raise ValueError(f"the size of {op} must not exceed that of the image, {list(lengths)}; got {list(sizes)}")
     else:
         window = window_of(op, jnp.shape(x)[1:-1], *(settings[name] for name in (
             "window", "strides", "padding", "dilation", "ceil_mode")))
         if any(is_whole(a) and a < 0 for a in sum(window.padding, ())):
-            raise ValueError(f"the padding of {op} is at least 0, and was given as {settings['padding']!r}: cut x "
-                             "itself, x[:, 1:]")
+            raise ValueError(f"the padding of {op} must be ≥ 0; got {settings['padding']!r}: to crop, slice x, as in "
+                             "x[:, 1:]")
     if not 1 <= settings.get("p", 1) < math.inf:
-        raise ValueError(f"the p of {op} is at least 1 and finite, and was given as {settings['p']!r}: for the "
-                         "largest, max_pool of |x|")
+        raise ValueError(f"the p of {op} must be ≥ 1 and finite; got {settings['p']!r}: for the largest element, write "
+                         "max_pool(abs(x))")
 
 
 for op in max_pool, relu_max_pool, avg_pool, lp_pool, adaptive_avg_pool, adaptive_max_pool:

@@ -1,4 +1,4 @@
-"""Products of other shapes than rows times a matrix: of two arrays by their letters, of a pair of vectors, and by a
+"""Products other than rows times a matrix: of two arrays by the letters of their axes, of pairs of vectors, and with a
 matrix that is the product of two thin ones."""
 
 import math
@@ -20,9 +20,9 @@ __all__ = ["bilinear", "dense_low_rank", "einsum"]
 def einsum(a, b, *, letters) -> jax.Array:
     """Y = Σ A·B over the letters that Y lacks,   dA = Σ dY·B over those that A lacks,   dB = Σ A·dY   [Einstein 1916]
 
-    letters "n t d, d h k -> n h t k": one for each axis (spaces are free), "..." for the axes in front, of which both
-    have the same or one has none. A letter stands once in an array, and what is in Y is in A or B. Sums are in at least
-    float32.
+    letters "n t d, d h k -> n h t k": one for each axis (spaces are optional), "..." for leading axes, which must be
+    the same in both arrays, or absent in one. A letter occurs at most once in an array, and every letter of Y in A or
+    B. Sums are computed in at least float32.
     """
     return _product(*_parse(a, b, letters), a, b)
 
@@ -44,22 +44,22 @@ def _product(of_a, of_b, of_y, a, b):
     narrow = partial(product, preferred_element_type=sum_in)
     if dtype == sum_in:
         return narrow(a, b)
-    # A CPU has no products of half precision, and its compiler refuses some that sum in another; elsewhere they are the
-    # fast ones.
+    # A CPU has no half-precision products, and its compiler rejects some that sum in another dtype; elsewhere they are
+    # the fast ones.
     y = by_device(a, b, cpu=lambda a, b: product(a.astype(sum_in), b.astype(sum_in)), default=narrow)
     return y.astype(dtype)
 
 
 def _back(of_p, of_q, of_x, p, q, x):
-    """The cotangent of x from the product of p and q; along an axis that is in neither, summed up by itself, it is one
-    number."""
+    """The cotangent of x, the product of p and q. Along an axis that is in neither, as only x has it, it is
+    constant."""
     kept = "".join(letter for letter in of_x if letter in of_p + of_q)
     dx = _product(of_p, of_q, kept, p, q).astype(x.dtype)
     return jnp.broadcast_to(jnp.expand_dims(dx, [i for i, letter in enumerate(of_x) if letter not in kept]), x.shape)
 
 
 def _parse(a, b, letters) -> tuple[str, str, str]:
-    """The letters of a, b and y, with capitals for the dots."""
+    """The letters of a, b and y, with capitals in place of the dots."""
     *given, of_y = letters.replace(" ", "").replace("->", ",").split(",")
     dots = string.ascii_uppercase[:max(jnp.ndim(x) - len(of_x.replace("...", "")) if "..." in of_x else 0
                                        for of_x, x in zip(given, (a, b), strict=True))]
@@ -70,25 +70,25 @@ def _parse(a, b, letters) -> tuple[str, str, str]:
 @einsum.check
 def einsum_check(a, b, *, letters):
     if not isinstance(letters, str):
-        raise TypeError(f"letters of einsum must be a string; got {letters!r}: write letters='n d, d k -> n k'")
+        raise TypeError(f"the letters of einsum must be a string; got {letters!r}: write letters='n d, d k -> n k'")
     shapes = [list(jnp.shape(x)) for x in (a, b)]
-    wrong = f"einsum takes letters as 'n t d, d k -> n t k', and was given {letters!r}"
+    wrong = f"einsum takes letters such as 'n t d, d k -> n t k'; got {letters!r}"
     plain = letters.replace(" ", "").replace("...", "")
     if (plain.count("->") != 1 or plain.split("->")[0].count(",") != 1
             or not set(plain) <= {*string.ascii_lowercase, *",->"}):
-        raise ValueError(f"{wrong}: write small letters, a comma between the two arrays, and an arrow")
+        raise ValueError(f"{wrong}: write lowercase letters, a comma between the two arrays, and an arrow")
     of = dict(zip("aby", letters.replace(" ", "").replace("->", ",").split(",")))
     bare = {name: text.replace("...", "") for name, text in of.items()}
     repeated = sorted({letter for text in bare.values() for letter in text if text.count(letter) > 1})
     if repeated or any(text.count("...") > 1 for text in of.values()):
-        raise ValueError(f"{wrong}: {repeated[0] if repeated else '...'} stands twice in one array, take its diagonal "
+        raise ValueError(f"{wrong}: {repeated[0] if repeated else '...'} occurs twice in one array; take its diagonal "
                          "first")
     if lost := sorted(set(bare["y"]) - set(bare["a"] + bare["b"])):
-        raise ValueError(f"{wrong}: {lost[0]} is in the product and in neither array")
+        raise ValueError(f"{wrong}: {lost[0]} is in the product but in neither array")
     dotted = [name for name in "ab" if "..." in of[name]]
     if bool(dotted) != ("..." in of["y"]):
-        raise ValueError(f"{wrong}: the axes of '...' stay, so that it stands in the product where it stands in an "
-                         "array")
+        raise ValueError(f"{wrong}: the axes of '...' are not summed, so the product must have '...' if and only if an "
+                         "array has")
     fronts, sizes = [], {}
     for name, shape in zip("ab", shapes):
         front = len(shape) - len(bare[name])
@@ -103,16 +103,16 @@ def einsum_check(a, b, *, letters):
                                  f"and {size} in the other")
     if len(set(fronts)) > 1:
         raise ValueError(f"{wrong} for arrays {shapes[0]} and {shapes[1]}: '...' is {list(fronts[0])} in one and "
-                         f"{list(fronts[1])} in the other, write letters, or '...' in one of them alone")
+                         f"{list(fronts[1])} in the other; write letters, or '...' in only one of them")
 
 
 @rule
 def bilinear(x, z, w, b=None) -> jax.Array:
     """Yₖ = xᵀ·Wₖ·z + bₖ,   P = x·zᵀ,   dP = Σₖ dYₖ·Wₖ,   dx = dP·z,   dz = dPᵀ·x,   dWₖ = Σ dYₖ·P,   db = Σ dY
 
-    x [... d], z [... e], w [d e k], b [k] or None → y [... k]. The products P [... d e] are made for all k at once,
-    again on the way back: one product with w forward and two back, of which dx and dz share one. For a single k they
-    are not made: Y = Σₑ (x·W)∘z, dx = dY∘(z·Wᵀ), dz = dY∘(x·W), dW = (dY∘x)ᵀ·z.
+    x [... d], z [... e], w [d e k], b [k] or None → y [... k]. The products P [... d e] are computed for all k at once,
+    and again in the backward pass: one product with w forward and two backward, one of which dx and dz share. For a
+    single k they are not needed: Y = Σₑ (x·W)∘z, dx = dY∘(z·Wᵀ), dz = dY∘(x·W), dW = (dY∘x)ᵀ·z.
     """
     y = jnp.einsum("...d,dek,...e->...k", x, w, z)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)
@@ -169,8 +169,8 @@ def dense_low_rank(x, w, down, up, b=None, *, scale=1.0) -> jax.Array:
     [Hu et al. 2022]
 
     x [... d], w [d k], down A [d r], up B [r k], b [k] or None → y [... k]. W is changed by a matrix of rank r that is
-    never made. To learn A and B and not W, differentiate with respect to them: the compiler leaves dW out. Kept: X·A, r
-    numbers a row.
+    never formed. To train A and B but not W, differentiate with respect to A and B: the compiler then removes dW.
+    Saved: X·A, r numbers per row.
     """
     y = x @ w + scale * ((x @ down) @ up)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)

@@ -1,4 +1,4 @@
-"""A stack of layers that can be undone, so that nothing of what they did has to be kept."""
+"""A stack of layers whose inputs are recomputed from their outputs, so that no activations have to be saved."""
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,16 @@ def reversible(x1, x2, v, w, *, f, g):
     """y₁ = x₁ + f(v, x₂),   y₂ = x₂ + g(w, y₁),   dx₁ = dy₁ + g′ᵀ·dy₂,   dx₂ = dy₂ + f′ᵀ·dx₁,   dv = dx₁·∂f/∂v,
     dw = dy₂·∂g/∂w
 
-    l such blocks one after another [Gomez et al. 2017]: x1, x2 [...] → y1, y2 [...]. v, w are arrays or trees of them
-    with a first axis of l, of which each block has its part. f and g are functions (weights, x) → y of one shape and
-    dtype; rules in them stay in force. PRNG keys may be among the weights: what is drawn on the way is drawn again on
-    the way back.
+    l such blocks one after another [Gomez et al. 2017]: x1, x2 [...] → y1, y2 [...]. v, w are arrays or trees of arrays
+    whose first axis, of length l, has the weights of each block. f and g are functions (weights, x) → y that preserve
+    shape and dtype; rules in them stay active. The weights may contain PRNG keys: the random numbers of the forward
+    pass are drawn again in the backward pass.
 
-    Kept: y₁ and y₂ of the last block and nothing else, as x₂ = y₂ − g(w, y₁) and x₁ = y₁ − f(v, x₂). So memory does not
-    grow with the depth. To find the inputs again to the last digit, also where they are small beside what is added to
-    them, sums are carried in two numbers of at least float32, of which the second is the rounding of the first
-    [Knuth 1969]. Of bfloat16 and float16 f and g are computed in float32: a compiler rounds what is between in one
-    program and not in another, and 1 + 2⁻⁸ would be found as 1.
+    Saved: only y₁ and y₂ of the last block, since x₂ = y₂ − g(w, y₁) and x₁ = y₁ − f(v, x₂). So memory does not grow
+    with the depth. To recover the inputs to the last digit, even where they are small compared to what is added to
+    them, each sum is carried as two numbers of at least float32, the second being the rounding error of the first
+    [Knuth 1969]. For bfloat16 and float16, f and g are computed in float32: a compiler rounds intermediate results in
+    one program and not in another, so that 1 + 2⁻⁸ would be recovered as 1.
 
     Cost: f and g are computed a second time, as with jax.checkpoint.
     """
@@ -59,7 +59,7 @@ def reversible_bwd(dy, y1, y2, v, w, *, f, g):
     dtype, more = dy[0].dtype, y1[0].dtype
 
     def undone(f, weights, x, y, dx, dy):
-        """Of y = … + f(weights, x): the …, dx with what comes to x, and the cotangent of the weights."""
+        """For y = … + f(weights, x): the …, dx plus the contribution of f to it, and the cotangent of the weights."""
         out, pull = _pulled(f, weights, x[0])
         dweights, more_dx = pull(dy.astype(out.dtype))
         return _plus(y, -out), dx + more_dx.astype(more), dweights
@@ -75,7 +75,7 @@ def reversible_bwd(dy, y1, y2, v, w, *, f, g):
 
 
 def _plus(pair, b):
-    """A sum and its rounding, and b more."""
+    """pair + b, where a pair is a sum and its rounding error."""
     a, low = pair
     b = b.astype(a.dtype)
     total = a + b
@@ -89,7 +89,7 @@ def _widened(weights):
 
 
 def _pulled(f, weights, x):
-    """f(weights, x) and its pullback, which gives None for what among the weights has no gradient."""
+    """f(weights, x) and its pullback, which gives None for weights without a gradient."""
     leaves, treedef = jax.tree.flatten(weights)
     real = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
 
@@ -116,7 +116,7 @@ def reversible_check(x1, x2, v, w, *, f, g):
                          f"{jnp.result_type(x2)}{list(jnp.shape(x2))}")
     depths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((v, w))}
     if len(depths) != 1 or () in depths:
-        raise ValueError("the weights of reversible have a first axis of one entry for each block, and were given with "
+        raise ValueError("the weights of reversible must have a first axis with one entry for each block; got "
                          "the shapes " + ", ".join(str(list(jnp.shape(leaf))) for leaf in jax.tree.leaves((v, w))))
 
 

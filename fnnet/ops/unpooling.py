@@ -1,4 +1,4 @@
-"""Max pooling that says where the largest elements stand, and the way back to their places: x [n *spatial c]."""
+"""Max pooling that also returns the positions of the largest elements, and unpooling to them: x [n *spatial c]."""
 
 import math
 
@@ -20,10 +20,10 @@ __all__ = ["max_pool_with_indices", "max_unpool"]
 def max_pool_with_indices(x, *, window: int | tuple, strides: int | tuple | None = None,
                           padding: str | int | tuple = "VALID", dilation: int | tuple = 1,
                           ceil_mode=False) -> tuple[jax.Array, jax.Array]:
-    """y[o] = maxᵤ x[so + ru],   i[o] the pixel where it stands,   dx[j] = Σ dy[o] over the windows o with i[o] = j
+    """y[o] = maxᵤ x[so + ru],   i[o] the pixel of that maximum,   dx[j] = Σ dy[o] over the windows o with i[o] = j
 
     x [n *spatial c] → y, i [n *places c]: max_pool with the same settings, and the number of the pixel with the largest
-    element, the first of equal ones, as int32. Pixels are numbered row by row over the spatial axes, as by PyTorch's
+    element, the first of equal ones, as int32. Pixels are numbered row by row over the spatial axes, as with PyTorch's
     return_indices=True. max_unpool puts y back there.
     """
     at = _window(x, window, strides, padding, dilation, ceil_mode)
@@ -34,7 +34,7 @@ def max_pool_with_indices(x, *, window: int | tuple, strides: int | tuple | None
 def max_pool_with_indices_fwd(x, *, window, strides, padding, dilation, ceil_mode):
     at = _window(x, window, strides, padding, dilation, ceil_mode)
     y, winner = find_largest(x, at, always=True)
-    # the size of the image, as a shape: it weighs nothing
+    # the size of the image, saved as a shape, which takes no memory
     return (y, place_of(winner, at, x.shape[1:-1])), (jnp.zeros((0, *x.shape[1:]), x.dtype), winner)
 
 
@@ -49,12 +49,12 @@ def _window(x, window, strides, padding, dilation, ceil_mode):
 
 @rule
 def max_unpool(x, indices, *, size: int | tuple) -> jax.Array:
-    """y[j] = x[o] for the last place o with i[o] = j, 0 where there is none,   dx[o] = dy[i[o]], 0 where a later place
-    has the same index
+    """y[j] = x[o] for the last place o with i[o] = j, 0 if there is none,   dx[o] = dy[i[o]], 0 if a later place has
+    the same index
 
-    x and indices i [n *places c] → y [n *size c]: the indices are those of max_pool_with_indices, numbers of the pixels
-    of an image of this size, row by row. Two places have the same index only where windows overlap; PyTorch then leaves
-    open which of them is written, and its gradient goes to all.
+    x and indices i [n *places c] → y [n *size c]: the indices are those of max_pool_with_indices, the numbers of pixels
+    of an image of this size, row by row. Two places have the same index only where windows overlap; in PyTorch it is
+    then undefined which of them is written, and the gradient goes to all of them.
     """
     return _placed(x, _last(indices, size), size)
 
@@ -73,7 +73,7 @@ def max_unpool_bwd(dy, indices, last):
 
 
 def _last(indices, size):
-    """The number of the last place that writes each pixel, [n pixels c]; −1 where there is none."""
+    """The number of the last place that writes each pixel, [n pixels c]; −1 if there is none."""
     at = _flat(indices)
     n, _, c = at.shape
     empty = jnp.full((n, math.prod(_sizes(indices, size)), c), -1, jnp.int32)
@@ -112,8 +112,8 @@ def max_unpool_check(x, indices, *, size):
     pixels = math.prod(per_axis("max_unpool", "size", size, len(shapes[0]) - 2))
     low, high = extremes(indices)
     if low < 0 or high >= pixels:
-        raise ValueError(f"max_unpool to the size {size!r} takes indices 0 to {pixels - 1}; got "
-                         f"{low if low < 0 else high}: size must be that of the image that was pooled, x.shape[1:-1]")
+        raise ValueError(f"max_unpool to size {size!r} takes indices 0 to {pixels - 1}; got "
+                         f"{low if low < 0 else high}: size must be that of the pooled image, x.shape[1:-1]")
 
 
 max_pool_with_indices.example(x=distinct("i h w c"), window=2)

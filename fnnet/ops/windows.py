@@ -1,5 +1,5 @@
-"""Windows that slide over the spatial axes of x [n *spatial c]: where they stand, what each tap of them sees, and the
-way back."""
+"""Windows that slide over the spatial axes of x [n *spatial c]: their places, what each of their taps sees, and the
+transpose of that."""
 
 import functools
 import itertools
@@ -16,12 +16,12 @@ from fnnet.numeric import is_whole, wide
 
 
 class Window(NamedTuple):
-    """One entry for each spatial axis. A tap is one place inside the window; the taps are numbered row by row."""
+    """One entry for each spatial axis. A tap is a position inside the window; the taps are numbered row by row."""
     size: tuple
     strides: tuple
     padding: tuple              # (before, after)
     dilation: tuple
-    over: tuple = ()            # how much of the padding after is there only for ceil_mode; () without it
+    over: tuple = ()            # how much of the padding after the image is only for ceil_mode; () without it
 
     @property
     def taps(self):
@@ -29,19 +29,19 @@ class Window(NamedTuple):
 
     @property
     def reach(self):
-        """How far a window stretches, the gaps of its dilation included."""
+        """The extent of a window, including the gaps of its dilation."""
         return tuple((k - 1) * r + 1 for k, r in zip(self.size, self.dilation))
 
     def places(self, spatial):
-        """How many windows stand along each axis."""
+        """The number of windows along each axis."""
         return tuple((h + lo + hi - e) // s + 1 for h, (lo, hi), e,
                      s in zip(spatial, self.padding, self.reach, self.strides))
 
 
 def window_of(op, spatial, size, strides=None, padding: str | int | tuple = "VALID",
               dilation: int | tuple = 1, ceil_mode=False):
-    """The window that the settings of an operation describe, over spatial axes of the given lengths; a sentence where
-    they are wrong."""
+    """The window that the settings of an operation describe, over spatial axes of the given lengths; an error if they
+    are wrong."""
     if not isinstance(ceil_mode, bool):
         raise TypeError(f"the ceil_mode of {op} must be True or False; got {ceil_mode!r}")
     rank = len(spatial)
@@ -55,18 +55,18 @@ def window_of(op, spatial, size, strides=None, padding: str | int | tuple = "VAL
         pads = pairs(op, padding, rank)
     same, padding = str(padding).upper() == "SAME", pads
     window = Window(size, strides, padding, dilation)
-    # A window that reaches beyond the padding by less than its stride has a place with ceil_mode.
+    # With ceil_mode, a window that extends beyond the padding by less than its stride fits.
     least = tuple(max(1, e - s + 1) if ceil_mode else e for e, s in zip(reach, strides))
-    # With "SAME" every window has its place, which of a symbolic size could not be told from the padding.
+    # With "SAME" every window fits, which could not be told from the padding if a size is symbolic.
     if not all((same and not is_whole(h)) or _fits(op, h, lo + hi, e) for h, (lo, hi), e in zip(spatial, pads, least)):
-        raise ValueError(f"{op} has no place for a window of {list(reach)} in an image of {list(spatial)} with the "
-                         f"padding {list(padding)}: take a smaller window, or padding='SAME'")
+        raise ValueError(f"a window of {list(reach)} does not fit into an image of {list(spatial)} with padding "
+                         f"{list(padding)} in {op}: use a smaller window, or padding='SAME'")
     return _with_rest(window, spatial) if ceil_mode and not same else window
 
 
 def _with_rest(window, spatial):
-    """The window, with as much padding after the image as the places need that are there when their number is rounded
-    up. One that would begin beyond the image and its padding before it has no place, as in PyTorch."""
+    """The window, with as much padding after the image as is needed if the number of places is rounded up. A window
+    that would begin beyond the image and the padding before it is left out, as in PyTorch."""
     ends, over = [], []
     for h, (lo, hi), e, s in zip(spatial, window.padding, window.reach, window.strides):
         beyond = hi + s - e
@@ -78,30 +78,30 @@ def _with_rest(window, spatial):
 
 
 def _fits(op, length, padding, reach):
-    """Whether a window fits an axis of this length; where the length is symbolic that must be certain."""
+    """Whether a window fits an axis of this length, which must be certain if the length is symbolic."""
     try:
         return bool(length + padding >= reach)
     except jax.errors.InconclusiveDimensionOperation:
-        raise ValueError(f"{op} must know that a window of {reach} fits an axis of {length}: write "
+        raise ValueError(f"{op} needs to know that a window of {reach} fits an axis of {length}: write "
                          f"jax.export.symbolic_shape(..., constraints=[\"{length} >= {reach - padding}\"])") from None
 
 
 def per_axis(op, what, value, rank):
-    """One whole number above 0 for each spatial axis, of one for all or of a tuple."""
+    """A whole number ≥ 1 for each spatial axis, from one number for all axes or from a tuple."""
     numbers = tuple(value) if isinstance(value, tuple) else (value,) * rank
     if len(numbers) != rank or not all(map(is_whole, numbers)) or min(numbers) < 1:
-        raise ValueError(f"{op} takes as {what} a whole number above 0, or a tuple of one for each of the {rank} "
-                         f"spatial axes, and was given {value!r}")
+        raise ValueError(f"the {what} of {op} must be a whole number ≥ 1, or a tuple with one for each of the {rank} "
+                         f"spatial axes; got {value!r}")
     return numbers
 
 
 def pairs(op, padding, rank) -> tuple:
-    """(before, after) for each spatial axis, of one number for all, or of a tuple of numbers or pairs."""
+    """(before, after) for each spatial axis, from one number for all, or from a tuple of numbers or pairs."""
     given = padding if isinstance(padding, tuple) else (padding,) * rank
     both = [p if isinstance(p, tuple) else (p, p) for p in given]
     if len(both) != rank or not all(len(p) == 2 and all(map(is_whole, p)) for p in both):
-        raise ValueError(f"the padding of {op} is 'SAME', 'VALID', a whole number, or a tuple with a number or a pair "
-                         f"(before, after) for each of the {rank} spatial axes, and was given as {padding!r}")
+        raise ValueError(f"the padding of {op} must be 'SAME', 'VALID', a whole number, or a tuple with a number or a "
+                         f"pair (before, after) for each of the {rank} spatial axes; got {padding!r}")
     return tuple(both)
 
 
@@ -119,7 +119,7 @@ def seen(x, window, fill=0.0):
 
 
 def put_back(pieces, window, spatial):
-    """The way back of `seen`: dx[s·o + r·u − p] = Σ pieces[u][o]."""
+    """The transpose of `seen`: dx[s·o + r·u − p] = Σ pieces[u][o]."""
     def put(piece, tap):
         starts = [u * r - lo for u, r, (lo, _) in zip(tap, window.dilation, window.padding)]
         pads = [(a, h - a - ((o - 1) * s + 1), s - 1)
@@ -129,12 +129,12 @@ def put_back(pieces, window, spatial):
 
 
 def spread(dy, window, spatial, winner=None):
-    """dx[i] = Σ dy[o] over the windows o that see i; given `winner`, the number of one tap for each window, over those
-    of them in which i is that tap. Equal to `put_back` with pieces dy, or dy where winner == u, else 0, which it is
-    with dilation.
+    """dx[i] = Σ dy[o] over the windows o that see i. With `winner`, the number of one tap for each window, only over
+    the windows in which i is that tap. Equal to `put_back` with the pieces dy, or dy where winner == u and 0 elsewhere,
+    which is what is used with dilation.
 
-    The image is cut into blocks of the strides' size: one comparison for each of the windows that reach into a block,
-    one or two along an axis, where `put_back` has one for each tap.
+    The image is cut into blocks of the size of the strides: one comparison for each window that reaches into a block,
+    one or two along an axis, whereas `put_back` needs one for each tap.
     """
     if dilated(window) or all(s == 1 for s in window.strides) or not all(map(is_whole, dy.shape[1:-1])):
         taps = range(len(window.taps))
@@ -151,7 +151,7 @@ def spread(dy, window, spatial, winner=None):
         return a.reshape(n, *itertools.chain(*((m, 1) for m in blocks)), c)
 
     def piece(back):
-        # of each place of a block, in the window that stands there; −1: none
+        # the tap at each place of a block, in the window that covers it; −1: none
         number = _tap_numbers(window, back)
         if winner is None:
             return jnp.where(number >= 0, blocked(dy, back), 0)
@@ -164,8 +164,8 @@ def spread(dy, window, spatial, winner=None):
 
 
 def _tap_numbers(window, back):
-    """[1 (1 s)* 1]: for each place of a block the number of the tap that sees it, of the window that stands `back`
-    blocks before."""
+    """[1 (1 s)* 1]: for each place of a block the number of the tap that sees it, in the window that is `back` blocks
+    before."""
     rank, number, inside = len(window.size), 0, True
     for axis, (q, s, k) in enumerate(zip(back, window.strides, window.size)):
         shape = [s if i == 2 + 2 * axis else 1 for i in range(2 + 2 * rank)]
@@ -175,8 +175,8 @@ def _tap_numbers(window, back):
 
 
 def count(window, spatial, dtype, padded=False):
-    """How many real elements each window sees, [1 *places 1]: fewer than its taps where it stands over the padding;
-    with `padded` how many real ones and padded ones, but for what is there only for ceil_mode."""
+    """How many elements of the image each window sees, [1 *places 1]: fewer than its taps where it covers padding. With
+    `padded`, padding counts too, except for what is only there for ceil_mode."""
     if padded:
         over = window.over or (0,) * len(spatial)
         spatial = tuple(h + lo + hi - more for h, (lo, hi), more in zip(spatial, window.padding, over))
@@ -191,8 +191,8 @@ def count(window, spatial, dtype, padded=False):
 
 
 def place_of(winner, window, spatial):
-    """Where the tap stands whose number is the winner's: the number of its pixel, row by row. Of windows that see
-    nothing above −∞ the first real tap is that, as a tap outside of the image has no number."""
+    """The number of the pixel, row by row, under the tap given by `winner`. For windows without a number above −∞ it is
+    the first tap inside the image, as taps outside have no pixel."""
     place, number = jnp.zeros((), jnp.int32), winner.astype(jnp.int32)
     taps = []
     for k in reversed(window.size):
@@ -211,7 +211,7 @@ def reduced(x, start, operation, window):
 
 
 def plain_largest(x, window):
-    """The largest of each window, as it is defined. Where windows have gaps JAX knows no derivative of its own way."""
+    """The maximum of each window by definition. JAX's own operation has no derivative for windows with gaps."""
     if not dilated(window):
         return reduced(x, -jnp.inf, lax.max, window)
     taps = jnp.stack(seen(x, window, fill=-jnp.inf))
@@ -223,14 +223,14 @@ def dilated(window):
 
 
 def find_largest(x, window, always=False):
-    """The largest of each window, and the number of the tap where it stands; where that is chosen to be for TPUs it is
-    None, unless `always` it is needed or windows have gaps.
+    """The largest element of each window, and the number of its tap. The number is None if the configured backend is a
+    TPU, unless it is needed (`always`) or windows have gaps.
     """
     dtype = next(t for t in (jnp.uint8, jnp.uint16, jnp.uint32) if math.prod(window.size) < jnp.iinfo(t).max)
 
     def by_taps(x):
-        """Of more taps than a byte has numbers, which would take minutes to compile, the largest of each row, then of
-        the rows: the first of equal ones stands in the first of their rows."""
+        """With more taps than a byte can number, which would take minutes to compile, first the largest of each row,
+        then of the rows: the first of equal elements is in the first of their rows."""
         largest, winner, step = x, jnp.zeros_like(x, dtype), 1
         for one in reversed(axis_by_axis(window)) if dtype != jnp.uint8 else [window]:
             largest, *others = seen(largest, one, fill=-jnp.inf)
@@ -252,8 +252,8 @@ def find_largest(x, window, always=False):
 
 
 def image(x, window):
-    """What is kept of x: all of it where it may be read again, else its shape. Chosen as the program is made, since
-    what a program keeps is the same for every device."""
+    """What is saved of x: all of it if it may be read again, otherwise its shape. Decided while tracing, since a
+    program saves the same values on every device."""
     return x if device() == "tpu" and not dilated(window) else jnp.zeros((0, *x.shape[1:]), x.dtype)
 
 
@@ -263,7 +263,7 @@ def to_the_winners(dy, x, winner, window, plain=None):
 
     def native(dy, x, winner):
         return jax.vjp(plain, x)[1](dy)[0]
-    # Which of the two follows from what was kept, whatever is configured by now.
+    # Decided by what was saved, since the configuration may have changed.
     if not x.shape[0]:
         return by_taps(dy, x, winner)
     if winner is None:
@@ -272,7 +272,7 @@ def to_the_winners(dy, x, winner, window, plain=None):
 
 
 def axis_by_axis(window):
-    """The windows along one axis each that make up this one: a sum over all is the sum over each in turn."""
+    """The one-dimensional windows whose composition is this one: sum over one axis after the other."""
     def along(axis):
         alone = Window(*((value,) * len(window.size) for value in (1, 1, (0, 0), 1)))
         return Window(*((*a[:axis], w[axis], *a[axis + 1:]) for w, a in zip(window[:4], alone[:4])))
@@ -280,8 +280,8 @@ def axis_by_axis(window):
 
 
 def apart(f, *arrays):
-    """f(*arrays), written to memory once. A CPU compiler otherwise computes what is cheap anew for everyone who reads
-    it, up to a hundred times. Both ways of a choice that it cannot see through are f."""
+    """f(*arrays), written to memory once. A CPU compiler would otherwise recompute a cheap result for every reader, up
+    to a hundred times. Both branches of a conditional that the compiler cannot resolve are f."""
     return lax.cond(lax.optimization_barrier(jnp.array(True)), f, f, *arrays)
 
 

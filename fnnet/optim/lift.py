@@ -1,4 +1,4 @@
-"""The one place where a method for a single weight array is lifted to a tree of them."""
+"""Lifting a method for a single weight array to trees of arrays."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ __all__ = ["lift"]
 
 
 def zeros(p):
-    """A memory like the array, 0 at first."""
+    """A memory of the array's shape, initially 0."""
     return jnp.zeros(jnp.shape(p), wide(jnp.result_type(p)))
 
 
 def squares(p):
-    """A memory of |g|², element by element: real, 0 at first."""
+    """A memory of |g|², element by element: real, initially 0."""
     return jnp.zeros(jnp.shape(p), real_dtype(p))
 
 
 def scalar(p):
-    """A memory of one real number for each array, 0 at first."""
+    """A memory of one real number for each array, initially 0."""
     return jnp.zeros((), real_dtype(p))
 
 
 def copy(p):
-    """A memory that starts as the array itself."""
-    return jnp.array(p, wide(jnp.result_type(p)))       # not the same buffer: both may be donated
+    """A memory that starts as a copy of the array."""
+    return jnp.array(p, wide(jnp.result_type(p)))       # not the same buffer, since both may be donated
 
 
 def lift(name: str, of_one: Callable, numbers: dict[str, Any] | None = None, memories: Sequence[Callable] = (), *,
@@ -42,20 +42,17 @@ def lift(name: str, of_one: Callable, numbers: dict[str, Any] | None = None, mem
     """A method for ONE weight array, lifted to trees.
 
         of_one(g, *memories, **numbers, **settings)     -> update, *memories
-        of_one(g, p, *memories, **numbers, **settings)  -> the same, with params=True, where the parameter itself is
-        needed
+        of_one(g, p, *memories, **numbers, **settings)  -> the same, with params=True, if the parameter is needed
 
-    memories   what is remembered of each array: functions of it that give the first value (zeros, squares, scalar,
-    copy, or
-               one of its own, which is given the settings too)
-    numbers    by name, each a number, an array, or a function of the step; of_one is given their values
-    shared     (step, **numbers) -> numbers: arithmetic on the numbers alone, done once for all arrays
-    decays     the number "decay" is for the arrays of `mask` only (by default weights and tables, by `decays`) and 0
-    for the others
+    memories   one for each value remembered per array: functions of the array that return the initial value (zeros,
+               squares, scalar, copy, or a user-defined function, which also gets the settings)
+    numbers    by name, each a number, an array, or a function of the step; of_one gets their values
+    shared     (step, **numbers) -> numbers: arithmetic on the numbers only, done once for all arrays
+    decays     the number "decay" applies only to the arrays of `mask` (by default weights and tables, see `decays`) and
+               is 0 for the others
 
     Arithmetic and memories are in at least float32: in float16, (1 − β₂)g² is 0 for every g below 0.005, and so is
-    Adam's ε. A complex g is a direction of descent, conj(jax.grad(f)(θ)). Where a gradient is None its array is left
-    out.
+    Adam's ε. A complex g is a descent direction, conj(jax.grad(f)(θ)). An array whose gradient is None is left out.
     """
     numbers = numbers or {}
     check(name, numbers, **(ranges or {}))
@@ -85,19 +82,19 @@ class Lifted(Frozen):
 
     def update(self, grads, inner, call, numbers):
         if not isinstance(inner, tuple) or len(inner) != len(self.memories):
-            raise ValueError("the state is one of another optimizer: call init of this one, and update with what it "
-                             "returned")
+            raise ValueError("the state is that of another optimizer: call this optimizer's init, and update with the "
+                             "state it returned")
         if self.params and call.params is None:
             raise ValueError(f"{self.name} needs the parameters: call update(grads, state, params)")
         leaves, treedef = flatten(grads)
         if not leaves:
             return grads, inner
-        columns = [_alike(grads, treedef, tree, "those the optimizer was initialised for") for tree in inner]
+        columns = [_alike(grads, treedef, tree, "those the optimizer was initialized for") for tree in inner]
         theta = [None] * len(leaves) if call.params is None else _alike(grads, treedef, call.params, "the parameters")
         _check_shapes(grads, theta, "the parameters")
         for make, column in zip(self.memories, columns, strict=True):
             if make in PLAIN and make is not scalar:
-                _check_shapes(grads, column, "those the optimizer was initialised for")
+                _check_shapes(grads, column, "those the optimizer was initialized for")
         numbers = self.shared(call.step, **numbers) if self.shared else numbers
         which = flags(self.name, self.mask, call.params, treedef) if self.decays else [True] * len(leaves)
         results = [self._one(*each, numbers) for each in zip(leaves, theta, which,
@@ -127,12 +124,12 @@ PLAIN = (zeros, squares, scalar, copy)
 
 
 def flatten(grads):
-    """Leaves and structure; a gradient of None is a leaf."""
+    """Leaves and structure; None counts as a leaf."""
     return jax.tree.flatten(grads, is_leaf=lambda leaf: leaf is None)
 
 
 def mixing(f):
-    """f of an array and others, where real numbers (and |g|²) may meet it though it is complex."""
+    """f, a function of an array g and others, such that a complex g may be combined with real numbers (and |g|²)."""
     def mixed(g, *rest, **numbers):
         if not jnp.iscomplexobj(g):
             return f(g, *rest, **numbers)
@@ -142,12 +139,12 @@ def mixing(f):
 
 
 def decayed(direction, p, decay):
-    """direction + λθ, and nothing of θ where λ is the constant 0."""
+    """direction + λθ, or the direction itself if λ is the constant 0."""
     return direction if isinstance(decay, float) and decay == 0 else direction + decay * p
 
 
 def like(dtype, numbers):
-    """Arrays among the numbers in the real dtype of the arrays that they meet."""
+    """The numbers, with arrays among them cast to the real dtype of the arrays they are combined with."""
     real = jnp.finfo(dtype).dtype
     return {name: n.astype(real) if isinstance(n, jax.Array) and n.ndim == 0 and
             jnp.issubdtype(n.dtype, jnp.floating) else n
@@ -157,15 +154,15 @@ def like(dtype, numbers):
 def check_inexact(what, p):
     if not jnp.issubdtype(jnp.result_type(p), jnp.inexact):
         raise TypeError(f"{what} must be floating-point or complex to be trained; got {jnp.result_type(p)}: write "
-                        ".astype(jnp.float32), or keep it apart from the parameters")
+                        ".astype(jnp.float32), or keep it separate from the parameters")
 
 
 def _alike(grads, treedef, tree, what):
-    """The leaves of a tree that belong to those of the gradients."""
+    """The leaves of a tree that correspond to those of the gradients."""
     try:
         return treedef.flatten_up_to(tree)
     except ValueError:
-        raise ValueError(f"the gradients have the structure {jax.tree.structure(grads)}, and {what} have "
+        raise ValueError(f"the gradients have the structure {jax.tree.structure(grads)}, but {what} have "
                          f"{jax.tree.structure(tree)}: call init with the parameters that are differentiated") from None
 
 
@@ -176,9 +173,9 @@ def _check_shapes(grads, others, what):
             continue
         check_inexact(f"the gradient of params{jax.tree_util.keystr(path)}", g)
         if p is not None and not jax.tree_util.all_leaves([p]):
-            raise ValueError(f"the gradients have an array at params{jax.tree_util.keystr(path)}, and {what} have "
+            raise ValueError(f"the gradients have an array at params{jax.tree_util.keystr(path)}, but {what} have "
                              f"{jax.tree.structure(p)} there: call init with the parameters that are differentiated")
         if p is not None and jnp.shape(g) != jnp.shape(p):
-            raise ValueError(f"the gradient of params{jax.tree_util.keystr(path)} is {list(jnp.shape(g))}, and of "
+            raise ValueError(f"the gradient of params{jax.tree_util.keystr(path)} is {list(jnp.shape(g))}, but in "
                              f"{what} this array is {list(jnp.shape(p))}: call init with the parameters that are "
                              "differentiated")

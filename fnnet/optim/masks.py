@@ -1,4 +1,4 @@
-"""Which arrays a setting is for."""
+"""Masks: which arrays a setting applies to."""
 
 import warnings
 from collections.abc import Callable
@@ -11,20 +11,20 @@ from fnnet.roles import decays
 
 __all__ = ["matrices"]
 
-Mask = Any | Callable[[Any], Any]       # a tree of booleans, or a function of the parameters that gives one
+Mask = Any | Callable[[Any], Any]       # a tree of booleans, or a function of the parameters that returns one
 
 
 def matrices(params: Any) -> Any:
-    """Deprecated: the mask that is True for arrays of at least two axes. `decays` knows stacked biases and scales
-    too.
+    """Deprecated: the mask that is True for arrays of at least two axes. Use `decays`, which also recognizes stacked
+    biases and scales.
     """
-    warnings.warn("optim.matrices is deprecated: write optim.decays, which goes by the roles of parameters",
+    warnings.warn("optim.matrices is deprecated: write optim.decays, which uses the roles of parameters",
                   DeprecationWarning, stacklevel=2)
     return jax.tree.map(lambda p: jnp.ndim(p) >= 2, params)
 
 
 def flags(name, mask, params, treedef):
-    """For each leaf of `treedef` whether the mask (None: `decays`) is for it; None where the parameter is None."""
+    """Whether the mask (None: `decays`) is True for each leaf of `treedef`."""
     which = decays if mask is None else mask
     which = which(params) if callable(which) else which
     try:

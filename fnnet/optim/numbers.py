@@ -1,4 +1,4 @@
-"""The numbers of an optimizer: their ranges, their value at a step, and those that live in the state and may change
+"""The numbers of an optimizer: their ranges, their values at a step, and those stored in the state, which may change
 mid-run.
 """
 
@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 class Range(NamedTuple):
-    """The numbers from low to high; both ends belong to it unless it is open there."""
+    """The numbers from low to high, including the ends unless open_low or open_high."""
     low: float = 0.0
     high: float = math.inf
     open_low: bool = False
@@ -46,27 +46,28 @@ FACTOR, FRACTION = Range(high=1.0), Range(high=1.0, open_high=False)
 RANGES: dict[str, Range] = dict.fromkeys(("beta", "beta1", "beta2", "momentum"), FACTOR)
 RANGES |= {"limit": Range(open_high=False), "alpha": FRACTION, "shrink": Range(0.0, 1.0, open_low=True),
            "grow": Range(1.0)}
-NOT_GIVEN = -1.0        # in the place of a number that follows a schedule; no number of an optimizer is negative
-LIVE = ("rate", "decay", "limit", "scale", "rho")       # plain numbers of these names live in the state
+NOT_GIVEN = -1.0        # stands for a number that follows a schedule; no number of an optimizer is negative
+LIVE = ("rate", "decay", "limit", "scale", "rho")       # plain numbers with these names are stored in the state
 
 
 @dataclass(frozen=True, eq=False)
 class Live(Frozen):
-    """A number that lives in the state of the optimizer it is given to."""
+    """A number stored in the state of its optimizer: see `live`."""
     value: float
 
 
 def live(value: float) -> Live:
-    """A number kept in the optimizer's state, so that it may change mid-run: `optim.adam(1e-3, beta1=optim.live(0.9))`.
+    """A number stored in the optimizer's state, so that it can be changed mid-run: `optim.adam(1e-3,
+    beta1=optim.live(0.9))`.
 
-    Rates, decays and clipping limits are kept there anyway. The others are constants of the compiled program unless
-    written so: 1 − β₂ of a float32 β₂ has an error of 1e-5, of a constant it has none.
+    Rates, decays and clipping limits are always stored there. Other numbers are constants of the compiled program
+    unless marked live: for a float32 β₂, 1 − β₂ has an error of 1e-5; for a constant it is exact.
     """
     return Live(value)
 
 
 def check(name: str, numbers: Mapping[str, Any], **ranges: Range) -> None:
-    """Rejects numbers outside their ranges. Schedules and arrays (traced or not) are taken at their word."""
+    """Rejects numbers outside their ranges. Schedules and arrays (traced or not) are not checked."""
     for what, value in numbers.items():
         value = value.value if isinstance(value, Live) else value
         if callable(value) or is_array(value):
@@ -74,30 +75,30 @@ def check(name: str, numbers: Mapping[str, Any], **ranges: Range) -> None:
         within = ranges.get(what, RANGES.get(what, NOT_NEGATIVE))
         try:
             right = not isinstance(value, bool) and value in within
-        except (TypeError, ValueError):         # parameters, for instance, which other libraries' optimizers take first
+        except (TypeError, ValueError):         # for instance parameters, which other libraries' optimizers take first
             right, value = False, type(value)
         if not right:
             raise ValueError(f"the {what} of {name} must be a number {within} (or a function of the step); got {value}")
 
 
 def is_array(value):
-    """NumPy's numbers are numbers."""
+    """Whether a value is an array; NumPy scalars are not."""
     return hasattr(value, "dtype") and not isinstance(value, Real)
 
 
 def is_live(name, value):
-    """Whether the state shows this number: one that may be set there, or that follows a schedule."""
+    """Whether the state has this number: one that may be set there, or that follows a schedule."""
     return name in LIVE or isinstance(value, Live) or is_array(value) or callable(value)
 
 
 def constant_of(value):
-    """The number that was written, or None where a schedule or an array stands in its place."""
+    """The number itself, or None for a schedule or an array."""
     value = value.value if isinstance(value, Live) else value
     return None if callable(value) or is_array(value) else value
 
 
 def at(name, value, step):
-    """A schedule or an array at a step, as an array of the default float."""
+    """The value of a schedule or an array at a step, in the default float dtype."""
     value = value.value if isinstance(value, Live) else value
     found = value(step) if callable(value) else value
     if not hasattr(found, "dtype") and not isinstance(found, int | float):
@@ -107,15 +108,15 @@ def at(name, value, step):
 
 
 def real(value):
-    """A number as an array of the default float, whatever it was given in. Not weakly typed, so that a state stays
-    what it is.
+    """A number of any type as an array of the default float dtype. Not weakly typed, so that the dtypes of a state do
+    not change.
     """
     value = float(value) if isinstance(value, int) else value       # which may be above 2³¹
     return jax.lax.convert_element_type(jnp.asarray(value), jnp.result_type(float))
 
 
 def one_minus_power(beta, t):
-    """1 − βᵗ, without the cancellation of 1 − 0.999, which the logarithm of a β rounded to float32 would have too."""
+    """1 − βᵗ without the cancellation of 1 − 0.999, which the logarithm of a float32 β would suffer from too."""
     log = jnp.log(beta) if isinstance(beta, jax.Array) else math.log(beta) if beta else -math.inf
     return -jnp.expm1(t * log)
 
@@ -123,9 +124,9 @@ def one_minus_power(beta, t):
 def hyperparams(opt_state: Any) -> dict[str, jax.Array]:
     """The numbers that an optimizer's state holds, by name: `optim.hyperparams(run.opt_state)["rate"]`.
 
-    They are those that the last update used (before the first, those it will use): rates, decays and limits, whatever
-    was given as `live`, and the values of schedules. Where several stages have a number of one name, the name says
-    which: "clip_by_value.limit". States of optax.inject_hyperparams are read too.
+    These are the numbers used by the last update (before the first update, those it will use): rates, decays and
+    limits, numbers marked `live`, and the values of schedules. If several stages have a number of the same name, the
+    names say which: "clip_by_value.limit". States of optax.inject_hyperparams are read too.
     """
     return {key: holder.hyperparams[name] for key, _, name, holder in _entries(opt_state)}
 
@@ -134,21 +135,21 @@ def with_hyperparams(opt_state: Any, numbers: Mapping[str, Any] | None = None, /
     """The state with other numbers, from the next update on: `run._replace(opt_state=with_hyperparams(run.opt_state,
     rate=1e-4))`.
 
-    The names are those of `hyperparams`. Nothing recompiles. A number holds until the state is given to an optimizer
-    that was made with another one: what is written there last counts. ValueError for a name that is not there, and
-    for one that follows a schedule.
+    The names are those of `hyperparams`. Nothing recompiles. A number stays in effect until the state is passed to an
+    optimizer created with a different number, which then takes precedence. Raises ValueError for an unknown name, and
+    for a number that follows a schedule.
     """
     wanted = {**(numbers or {}), **more}
     entries = {key: (path, name, holder) for key, path, name, holder in _entries(opt_state)}
     changes = {}
     for key, value in wanted.items():
         if key not in entries:
-            raise ValueError(f"there is no number {key!r} in this state; there are {', '.join(entries) or 'none'}")
+            raise ValueError(f"this state has no number {key!r}; it has {', '.join(entries) or 'none'}")
         path, name, holder = entries[key]
         given = getattr(holder, "given", {}).get(name)
         if given is not None and not isinstance(given, Tracer) and bool((given == NOT_GIVEN).any()):
-            raise ValueError(f"{key!r} follows a schedule, or was given as an array; to set it, make the optimizer "
-                             "with a number")
+            raise ValueError(f"{key!r} follows a schedule or is an array: to set it, create the optimizer with a "
+                             "number")
         check("with_hyperparams", {name: value}, momentum=FRACTION, beta=FRACTION)
         changes[path, name] = value
     return _changed(opt_state, (), changes)
@@ -159,7 +160,7 @@ def _holds(node):
 
 
 def _entries(opt_state):
-    """(key, path, name, holder) of each number; the key is the name where it is the only one."""
+    """(key, path, name, holder) of each number; the key is the name if that is unique."""
     found = [(path, name, holder) for path, holder in _holders(opt_state, ()) for name in holder.hyperparams]
     times = Counter(name for _, name, _ in found)
     keys = [name if times[name] == 1 else ".".join([*_labels(path), name]) for path, name, _ in found]
@@ -202,7 +203,7 @@ def _like(old, new):
     return jnp.broadcast_to(jax.lax.convert_element_type(jnp.asarray(new), old.dtype), old.shape)
 
 
-# What other libraries call a setting, and what it is called here: the first of these that the optimizer has.
+# What other libraries call a setting, and its names here, of which the first that the optimizer has is suggested.
 ALIASES = {
     "lr": ("rate",), "learning_rate": ("rate",), "alpha": ("rate", "beta"), "eta": ("rate",), "init_value": ("rate",),
     "peak_value": ("rate",), "max_lr": ("rate",), "value": ("rate",), "base_lr": ("rate",),
@@ -229,7 +230,7 @@ SEPARATE = {"nesterov": "optim.nesterov", "amsgrad": "optim.amsgrad", "maximize"
 
 
 def settings(make: Callable[P, R]) -> Callable[P, R]:
-    """An unknown setting is an error that says what it is called here."""
+    """Makes an unknown setting raise an error that says what it is called here."""
     known = inspect.signature(make).parameters
 
     @functools.wraps(make)

@@ -1,9 +1,9 @@
-"""The protocol, the chain, and its state.
+"""The optimizer protocol, chains and their state.
 
     init(params)                            -> state
     update(grads, state, params, **extra)   -> updates, state       new params = params + updates
 
-extra is what a training loop knows besides: `value` (the loss), `grad` (its gradient) and `value_fn` (params ->
+extra is what else a training loop provides: `value` (the loss), `grad` (its gradient) and `value_fn` (params ->
 loss). Each stage takes what it needs, and so does a third-party optimizer in a chain.
 """
 
@@ -20,21 +20,21 @@ from fnnet.optim.numbers import NOT_GIVEN, at, constant_of, is_live, real
 
 __all__ = ["Chain", "ChainState", "Optimizer", "apply_updates", "chain"]
 
-LAST_STEP = 2**31 - 1       # the counter stays there
+LAST_STEP = 2**31 - 1       # where the counter stops
 
 
 class Optimizer(NamedTuple):
-    """A pair of pure functions, with Optax's protocol: what a user-defined optimizer can be made of."""
+    """A pair of pure functions with Optax's protocol, for user-defined optimizers."""
     init: Callable
     update: Callable
 
 
 class ChainState(NamedTuple):
-    """What a chain remembers: the number of updates so far, what each stage remembers, and the numbers that may
-    change mid-run.
+    """The state of a chain: the number of updates so far, the state of each stage, and the numbers that may change
+    mid-run.
 
-    `hyperparams` holds the numbers that the last update used, `given` those that the optimizer was made with (−1
-    where a schedule or an array stands). Read them by `optim.hyperparams`, set them by `optim.with_hyperparams`.
+    `hyperparams` has the numbers that the last update used, `given` those that the optimizer was created with (−1 for a
+    schedule or an array). Read them with `optim.hyperparams` and set them with `optim.with_hyperparams`.
     """
     step: jax.Array
     inner: tuple
@@ -43,7 +43,7 @@ class ChainState(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What a stage is told besides gradients and memory."""
+    """What a stage gets in addition to gradients and its state."""
     params: Any
     step: jax.Array
     extra: dict[str, Any]
@@ -51,9 +51,9 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Stage(Frozen):
-    """A link of a chain: work(grads, inner, call, **numbers, **settings) -> updates, inner, on whole trees.
+    """A stage of a chain: work(grads, inner, call, **numbers, **settings) -> updates, inner, on whole trees.
 
-    start(params, **settings) -> inner. The numbers are given at their step; the chain counts.
+    start(params, **settings) -> inner. The numbers have their values at the current step, which the chain counts.
     """
     name: str
     work: Callable
@@ -74,7 +74,7 @@ class Stage(Frozen):
 
 @dataclass(frozen=True, eq=False)
 class Foreign(Frozen):
-    """A third-party optimizer as a stage. It is given those extra arguments that its update takes."""
+    """A third-party optimizer as a stage. It gets the extra arguments that its update takes."""
     optimizer: Any
     numbers = ()
 
@@ -91,8 +91,7 @@ class Foreign(Frozen):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Chain(Frozen):
-    """An optimizer of stages, one after another, with one step counter for all of them. It unpacks to (init, update).
-    """
+    """An optimizer made of stages, one after another, with one step counter for all. It unpacks to (init, update)."""
     stages: tuple[Any, ...]
 
     def init(self, params: Any) -> ChainState:
@@ -112,7 +111,7 @@ class Chain(Frozen):
         return grads, ChainState(step, tuple(inner), held, given)
 
     def _numbers(self, step, held, given):
-        """The numbers of each stage at this step, and those that the state is to show."""
+        """The numbers of each stage at this step, and those to store in the state."""
         numbers, new_held, new_given = [], {}, {}
         for stage, keys in zip(self.stages, self._keys(), strict=True):
             values = {}
@@ -123,14 +122,14 @@ class Chain(Frozen):
                     continue
                 own = at(name, value, step) if constant is None else real(constant)
                 new_given[key] = jnp.full_like(own, NOT_GIVEN) if constant is None else own
-                if constant is not None and key in held:        # as set in the state, if this optimizer's number stands
+                if constant is not None and key in held:        # as set in the state, if made with this same number
                     own = jnp.where(given[key] == own, held[key], own)
                 values[name] = new_held[key] = own
             numbers.append(values)
         return numbers, new_held, new_given
 
     def _keys(self):
-        """The names of the numbers in the state, stage by stage: short where they are the only ones."""
+        """The names of the numbers in the state, stage by stage: short if they are unique."""
         shown = [[name for name, value in stage.numbers if is_live(name, value)] for stage in self.stages]
         times = Counter(name for names in shown for name in names)
         seen, keys = Counter(), []
@@ -141,12 +140,12 @@ class Chain(Frozen):
         return keys
 
     def _check(self, state):
-        remedy = "write state = optimizer.init(params), and give update the state that it returned last"
+        remedy = "write state = optimizer.init(params), and pass update the state that it returned last"
         if not isinstance(state, ChainState):
             raise TypeError(f"the state of {self!r} must be what its init returned; got "
                             f"{type(state).__name__}: {remedy}")
         if len(state.inner) != len(self.stages):
-            raise ValueError(f"the state is one of another optimizer: it has {len(state.inner)} stages, and {self!r} "
+            raise ValueError(f"the state is that of another optimizer: it has {len(state.inner)} stages, but {self!r} "
                              f"has {len(self.stages)}; {remedy}")
 
     def __iter__(self) -> Iterator[Callable]:
@@ -157,8 +156,8 @@ class Chain(Frozen):
 
 
 def _apart(state, params):
-    """The state, with a copy in place of every array that is in it twice, or in the parameters, or a setting of the
-    user's: a state whose memory is given up (donated) must own each of its arrays alone."""
+    """The state, with a copy of every array that occurs in it twice, in the parameters, or in the user's settings: a
+    state that is donated must not share its arrays."""
     seen = {id(leaf) for leaf in jax.tree.leaves(params)}
 
     def own(leaf):
@@ -173,11 +172,11 @@ def _apart(state, params):
 
 
 def chain(*optimizers: Any) -> Chain:
-    """One optimizer of several, the updates of each being the gradients of the next: `chain(clip_by_global_norm(1.0),
-    adam(1e-3))`.
+    """Combines several optimizers into one, where the updates of each are the gradients of the next:
+    `chain(clip_by_global_norm(1.0), adam(1e-3))`.
 
-    Takes third-party optimizers too (Optax's, or any object with an init and an update). All of fnnet's share one
-    step counter.
+    Third-party optimizers are accepted too (Optax's, or any object with an init and an update). All of fnnet's
+    optimizers in a chain share one step counter.
     """
     stages = []
     for optimizer in optimizers:
@@ -187,7 +186,7 @@ def chain(*optimizers: Any) -> Chain:
 
 
 def stage(name, work, numbers=None, settings=None, start=None) -> Chain:
-    """An optimizer of one stage that works on whole trees."""
+    """An optimizer with one stage that works on whole trees."""
     return Chain((Stage(name, work, tuple((numbers or {}).items()), tuple((settings or {}).items()), start),))
 
 
@@ -198,7 +197,7 @@ def check_optimizer(name, optimizer):
 
 
 def call_update(optimizer, grads, state, params, extra):
-    """optimizer.update with those extra arguments that it takes."""
+    """optimizer.update with the extra arguments that it takes."""
     if not isinstance(optimizer, Chain) and extra:
         extra = accepted(optimizer.update, extra)
     return optimizer.update(grads, state, params, **extra)
@@ -212,8 +211,7 @@ def need_value_fn(name, extra):
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
-    """params + updates, leaf by leaf, in the dtype of the parameters. An update of None leaves its parameter
-    as it is.
+    """params + updates, leaf by leaf, in the dtype of the parameters. An update of None leaves its parameter unchanged.
     """
     def moved(path, u, p):
         if u is None or p is None:

@@ -1,7 +1,7 @@
-"""Schedules: a number as a function of the step, counted from 0. A schedule stands wherever a number does.
+"""Schedules: a number as a function of the step, counted from 0. A schedule can be used wherever a number can.
 
-Each is written as its formula, a function of the step s; the decorator makes it one that takes the settings and
-returns a Schedule.
+Each is written as its formula, a function of the step s; the decorator turns it into a function that takes the settings
+and returns a Schedule.
 """
 
 import functools
@@ -27,7 +27,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Schedule(Frozen):
-    """A function of the step: equal to another with equal settings, and picklable."""
+    """A function of the step. Schedules with equal settings compare equal, and can be pickled."""
     make: Callable
     settings: tuple[tuple[str, Any], ...]
 
@@ -57,7 +57,7 @@ def _schedule(formula: Callable[Concatenate[Any, P], jax.Array]) -> Callable[P, 
     return checked
 
 
-_checked: dict[str, Callable] = {}      # a schedule's own name leads to what the module exports, which pickles
+_checked: dict[str, Callable] = {}      # the exported function of each name, which pickles
 
 
 @_schedule
@@ -89,13 +89,13 @@ def step_decay(step, rate: float, decay: float, *, steps: float) -> jax.Array:
 
 @_schedule
 def linear(step, rate: float, final: float, *, steps: float, begin: float = 0) -> jax.Array:
-    """α(s) = α₀ + (final − α₀)·(s − begin)/steps, and α₀ before, final after"""
+    """α(s) = α₀ + (final − α₀)·(s − begin)/steps, with α₀ before and final after"""
     return _between(real(rate), real(final), _along(step, begin, steps))
 
 
 @_schedule
 def polynomial(step, rate: float, final: float, *, steps: float, power: float = 1.0, begin: float = 0) -> jax.Array:
-    """α(s) = final + (α₀ − final)·(1 − (s − begin)/steps)^power, and α₀ before, final after"""
+    """α(s) = final + (α₀ − final)·(1 − (s − begin)/steps)^power, with α₀ before and final after"""
     return _between(real(final), real(rate), (1 - _along(step, begin, steps)) ** real(power))
 
 
@@ -104,7 +104,7 @@ def cosine(step, rate: float, *, steps: float, warmup: float = 0, final: float =
     """α(s) = α₀·s/warmup, then final + (α₀ − final)·½(1 + cos π(s − warmup)/(steps − warmup)), then final
     [Loshchilov & Hutter 2017]
 
-    `steps` counts the whole, warm-up included.
+    `steps` is the total number, including the warmup.
     """
     falling = _between(real(final), real(rate), _half_wave(_along(step, warmup, steps - warmup)))
     return _warmed(step, warmup, real(rate), falling)
@@ -112,10 +112,10 @@ def cosine(step, rate: float, *, steps: float, warmup: float = 0, final: float =
 
 @_schedule
 def cosine_restarts(step, rate: float, *, steps: float, grow: float = 1.0, final: float = 0.0) -> jax.Array:
-    """α(s) = final + (α₀ − final)·½(1 + cos πu), u the fraction done of the current cycle: of steps, steps·grow,
-    steps·grow², …
+    """α(s) = final + (α₀ − final)·½(1 + cos πu), where u is the completed fraction of the current cycle; cycles have
+    steps, steps·grow, steps·grow², … steps   [Loshchilov & Hutter 2017]
 
-    [Loshchilov & Hutter 2017]. At the beginning of each cycle α is α₀ again.
+    At the beginning of each cycle α is α₀ again.
     """
     s, first, factor = real(step), real(steps), real(grow)
     even = factor == 1
@@ -125,7 +125,7 @@ def cosine_restarts(step, rate: float, *, steps: float, grow: float = 1.0, final
 
     def begin(n):
         return first * (safe ** n - 1) / (safe - 1)
-    # rounding may have put a beginning on the other side
+    # correct n where rounding put s in the wrong cycle
     n = n + jnp.where(begin(n + 1) <= s, 1, 0) - jnp.where(begin(n) > s, 1, 0)
     u = jnp.where(even, s / first - jnp.floor(s / first), (s - begin(n)) / (first * safe ** n))
     return _between(real(final), real(rate), _half_wave(u))
@@ -134,8 +134,8 @@ def cosine_restarts(step, rate: float, *, steps: float, grow: float = 1.0, final
 @_schedule
 def one_cycle(step, rate: float, *, steps: float, rise: float = 0.3, start: float = 25.0,
               final: float = 1e4) -> jax.Array:
-    """α(s) = from α₀/start up to α₀ over the first `rise` of the steps, then down to α₀/(start·final), both by half a
-    cosine [Smith 2018]
+    """α(s) = α₀/start, rising to α₀ over a fraction `rise` of the steps, then falling to α₀/(start·final), both along
+    half a cosine   [Smith 2018]
     """
     peak = real(rate)
     low, top = peak / start, real(steps) * rise
@@ -157,7 +157,7 @@ def piecewise(step, rates: Sequence[Any], *, steps: Sequence[float]) -> jax.Arra
 
 @_schedule
 def join(step, schedules: Sequence[Any], *, steps: Sequence[float]) -> jax.Array:
-    """schedules[i] from steps[i − 1] on, each counting from its own beginning: join([linear(0, 1, steps=10),
+    """schedules[i] from steps[i − 1] on, each counting steps from its own beginning: join([linear(0, 1, steps=10),
     cosine(1, steps=90)], steps=[10])
     """
     value = _value(schedules[0], step)
@@ -177,7 +177,7 @@ def _value(rate, step):
 
 
 def _between(low, high, share):
-    """low where the share is 0, high where it is 1, to the bit."""
+    """low + (high − low)·share, and exactly high where the share is 1."""
     return jnp.where(share == 1, high, low + (high - low) * share)
 
 
@@ -195,7 +195,7 @@ def _warmed(step, steps, rate, after):
 
 
 def _count(step, number):
-    """A number of steps as one of the step's own dtype, where it can be: a whole number is exact there."""
+    """A number of steps in the dtype of the step if possible, where a whole number is exact."""
     if isinstance(number, int) and jnp.issubdtype(step.dtype, jnp.integer) and number <= jnp.iinfo(step.dtype).max:
         return jnp.asarray(number, step.dtype)
     return real(number)
@@ -216,7 +216,7 @@ POSITIVE = ("steps", "steps_per_epoch", "start", "grow", "power")
 
 
 def _check(name, values):
-    """What a schedule cannot be made of. Arrays (traced or not) are taken at their word."""
+    """Rejects invalid settings. Arrays (traced or not) are not checked."""
     for what in ("rates", "schedules"):
         if what in values:
             _check_pieces(name, what, values[what], values["steps"])
@@ -232,7 +232,7 @@ def _check(name, values):
             raise ValueError(f"{what} of {name} must be a {must}; got {value!r}")
     first, whole = values.get("warmup", 0), values.get("steps", 1)
     if name == "cosine" and not is_array(first) and not is_array(whole) and not first < whole:
-        raise ValueError(f"warmup of cosine must be less than steps, which counts the whole; got warmup={first} and "
+        raise ValueError(f"warmup of cosine must be less than steps, which includes it; got warmup={first} and "
                          f"steps={whole}")
     if "rise" in values and not is_array(values["rise"]) and not 0 < values["rise"] < 1:
         raise ValueError(f"rise of {name} must be a fraction of the steps, above 0 and below 1; got {values['rise']!r}")
@@ -242,9 +242,9 @@ def _check(name, values):
 
 def _check_pieces(name, what, pieces, steps):
     if not isinstance(pieces, tuple) or not isinstance(steps, tuple) or len(pieces) != len(steps) + 1:
-        raise ValueError(f"{name} must have a step between each two {what}: {name}([first, second], steps=[1000]); got "
-                         f"{pieces!r} and steps={steps!r}")
+        raise ValueError(f"{name} must have a step between any two {what}; got {pieces!r} and steps={steps!r}: write "
+                         f"{name}([first, second], steps=[1000])")
     known = [step for step in steps if not is_array(step)]
     numbers = all(is_real(step) and step > 0 for step in known)
     if not numbers or known != sorted(known):
-        raise ValueError(f"steps of {name} must be numbers > 0 that grow; got {steps!r}")
+        raise ValueError(f"steps of {name} must be increasing numbers > 0; got {steps!r}")

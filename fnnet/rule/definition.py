@@ -16,14 +16,14 @@ P = ParamSpec("P")                      # the parameters of the function that a 
 R = TypeVar("R")                        # and what it returns: a rule has the same
 F = TypeVar("F", bound=Callable)
 
-NOT_WRITTEN = {"forward": "the reference; what the parameters of the backward pass name is saved",
+NOT_WRITTEN = {"forward": "the reference; the values named by the parameters of the backward pass are saved",
                "backward": "none yet: decorate one with .bwd"}
-BUILT = 64      # of a rule, the settings whose programs are held; the one unused for longest goes first
+BUILT = 64      # how many settings of a rule keep their compiled programs; the least recently used is dropped first
 
 
 class Rule(Generic[P, R]):
     """An operation with a hand-written gradient. Call it like the function it decorates; see `rule`."""
-    __name__: str                       # these two are of the function
+    __name__: str                       # these two are those of the function
     __qualname__: str
 
     def __init__(self, reference: Callable[P, R], cast: bool = False):
@@ -31,26 +31,27 @@ class Rule(Generic[P, R]):
         self.reference = reference
         self.arrays, settings = split(reference)
         if settings is None:
-            raise TypeError(f"{self.__name__} takes **settings of any name: name each one after a bare *")
+            raise TypeError(f"{self.__name__} takes **settings: name each setting after a bare *")
         self.settings: dict[str, Any] = settings
         defaults = {p.name: p.default for p in inspect.signature(reference).parameters.values()}
         self.defaults = {name: defaults[name] for name in self.arrays if defaults[name] is not inspect.Parameter.empty}
         self._check_defaults()
         self._required = {name for name, default in self.settings.items() if default is inspect.Parameter.empty}
         self.cast = cast                # True: a cotangent is cast to the dtype of its argument
-        self.takes: str | None = None   # "real": no complex numbers; "floats": and integers become floats, as in jnp
-        self.keeps_rules = False        # True: fwd and bwd call functions of the user's, in which rules stay in force
+        self.takes: str | None = None   # "real": no complex numbers; "floats": also, integers become floats, as in jnp
+        self.keeps_rules = False        # True: fwd and bwd call user-defined functions, in which rules stay active
         self._given_forward = False
         self.forward: Callable[..., tuple[Any, tuple]] | None = None
         self.backward: Callable[..., Any] | None = None
         self._check: Callable[..., Any] | None = None
         self.examples: list[dict[str, Any]] = []
-        self.audited: Any = None        # what `verify.audit` found last
-        # With an operation go its compiled programs, one for every shape it was called with: a megabyte or two of each.
+        self.audited: Any = None        # the last result of `verify.audit`
+        # An operation holds its compiled programs, one for every shape it was called with: a megabyte or two each.
         self._built = functools.lru_cache(BUILT)(functools.partial(differentiable, self))
 
     def fwd(self, forward: F) -> F:
-        """Decorates `forward(*arrays, *, settings) -> y, saved`, where something cleverer is computed or saved."""
+        """Decorates `forward(*arrays, *, settings) -> y, saved`, for a forward pass that computes or saves something
+        other than the reference does."""
         self._check_parameters(forward, "fwd", self.arrays)
         self.forward, self._given_forward = forward, True
         self._built.cache_clear()
@@ -58,7 +59,7 @@ class Rule(Generic[P, R]):
 
     def bwd(self, backward: F) -> F:
         """Decorates `backward(dy, *saved, *, settings) -> cotangents`: one for each array, in order or by name, as in
-        `{"q": dq, "k": dk}`; None where there is none."""
+        `{"q": dq, "k": dk}`; None for an array without a gradient."""
         names = self._check_parameters(backward, "bwd")
         if names is not None:
             if not names or names[0] in (*self.arrays, "y"):
@@ -72,13 +73,13 @@ class Rule(Generic[P, R]):
         return backward
 
     def slope(self, derivative: F) -> F:
-        """Decorates the derivative y′ of a pointwise rule, of x, of y or both, or of what its fwd saves."""
+        """Decorates the derivative y′ of a pointwise rule: a function of x, y, both, or of what its fwd saves."""
         names = self._check_parameters(derivative, "slope")
         if len(self.arrays) != 1:
             raise TypeError(f"{self.__name__} takes {', '.join(self.arrays)}: a slope is for pointwise rules of one "
-                            f"array, write a @{self.__name__}.bwd")
+                            f"array; write a @{self.__name__}.bwd")
         if names and "dy" in names and "dy" not in self.arrays:
-            raise TypeError(f"the slope of {self.__name__} must return y′ alone, which is then multiplied by dy; it "
+            raise TypeError(f"the slope of {self.__name__} must return only y′, which is then multiplied by dy; it "
                             f"takes dy: leave dy out, or write a @{self.__name__}.bwd")
         wanted = split(derivative)[1]
         if not self._given_forward:
@@ -91,15 +92,15 @@ class Rule(Generic[P, R]):
         return derivative
 
     def check(self, check: F) -> F:
-        """Decorates `check(*arrays, *, settings)`, called before every call: it raises an error where shapes,
-        settings or (unless they are traced) values are wrong, and so keeps such things out of the mathematics."""
+        """Decorates `check(*arrays, *, settings)`, which runs before every call and raises an error if shapes,
+        settings or (unless they are traced) values are wrong, so that the definition itself needs no checks."""
         self._check_parameters(check, "check", self.arrays)
         wanted = split(check)[1]
         self._check = lambda arrays, settings: check(*arrays, **pick(settings, wanted))
         return check
 
     def example(self, **inputs: Any) -> None:
-        """Inputs to check and time the rule on: `x="n d"` is a normal array of that shape, see fnnet.sample."""
+        """Adds inputs to check and time the rule on: `x="n d"` is a normal array of that shape; see fnnet.sample."""
         if unknown := inputs.keys() - {*self.arrays, *self.settings}:
             raise TypeError(f"{listed(unknown)} is neither an array nor a setting of {self!r}")
         self.examples.append(inputs)
@@ -112,7 +113,7 @@ class Rule(Generic[P, R]):
         if self._required and (missing := self._required - named.keys()):
             raise TypeError(f"{self!r} was called without {listed(missing)}")
         settings = {**self.settings, **named}
-        if self.takes is not None:                      # optional arrays are masks
+        if self.takes is not None:                      # optional arrays are masks, which stay as they are
             arrays = [a if name in self.defaults else as_taken(self, a) for name, a in zip(self.arrays, arrays)]
         plain = (aside := set_aside.value) is EVERY or self in aside
         try:
@@ -134,7 +135,7 @@ class Rule(Generic[P, R]):
 
     @property
     def formula(self) -> str:
-        """What the docstring begins with, on one line: the formula and its derivative."""
+        """The beginning of the docstring, on one line: the formula and its derivative."""
         return "   ".join(inspect.cleandoc(self.__doc__ or "").partition("\n\n")[0].splitlines())
 
     def __repr__(self) -> str:
@@ -147,7 +148,7 @@ class Rule(Generic[P, R]):
                 for role, f in all_three.items()}
 
     def _repr_html_(self) -> str:
-        """The formula as LaTeX, the rest of the docstring, the three functions, and what an audit found last."""
+        """The formula as LaTeX, the rest of the docstring, the three functions, and the last audit."""
         formula, _, rest = inspect.cleandoc(self.__doc__ or "").partition("\n\n")
         lines = "".join(f"<p>${escape(latex(line))}$</p>" for line in formula.splitlines())
         code = "".join(f"<details><summary>{role}</summary>{html([text or NOT_WRITTEN[role]])}</details>"
@@ -158,18 +159,18 @@ class Rule(Generic[P, R]):
         return f"{head}<details><summary>last audit</summary>{html(self.audited.parts())}</details>"
 
     def __reduce__(self):
-        return self.__qualname__                    # pickled and copied by name, equal by identity
+        return self.__qualname__                    # pickled and copied by name, compared by identity
 
     def _bind(self, arrays, named):
-        """Arrays given by keyword go to their places; what is left are settings, each of which must be known."""
+        """Puts arrays given by keyword in their places; the rest are settings, each of which must be known."""
         given = dict(zip(self.arrays, arrays))
         if len(arrays) > len(self.arrays):
             hint = f" ({listed(self.settings)}: by keyword)" if self.settings else ""
-            raise TypeError(f"{self.__name__} takes {listed(self.arrays)} as arrays{hint}, "
+            raise TypeError(f"{self.__name__} takes {listed(self.arrays)} as arrays{hint}; "
                             f"got {len(arrays)} positional arguments")
         for name in [name for name in named if name in self.arrays]:
             if name in given:
-                raise TypeError(f"{self.__name__} was given {name} twice: by position and by keyword")
+                raise TypeError(f"{self.__name__} got {name} twice: by position and by keyword")
             given[name] = named[name]
         if unknown := named.keys() - self.settings.keys() - {*self.arrays}:
             raise TypeError(f"{listed(unknown)} is not a setting of {self!r}")
@@ -184,20 +185,21 @@ class Rule(Generic[P, R]):
                 hash(value)
             except TypeError:
                 what = "an array" if hasattr(value, "dtype") else f"the {type(value).__name__} {value!r}"
-                return (f"{name} is a setting of {self.__name__}, fixed and hashable, and was given {what}: write a "
+                return (f"{name} is a setting of {self.__name__} and must be hashable; got {what}: write a "
                         f"number, a string or a tuple (to differentiate or trace {name}, make it an array argument)")
 
     def _check_defaults(self):
-        """Whoever forgets the `*` has given a setting the place of an array, which its default may tell."""
+        """Raises where the default of an array shows that it is a setting: the bare `*` before it was forgotten."""
         for name, default in self.defaults.items():
             if isinstance(default, str | bool | tuple) or callable(default):
                 first = ", ".join(self.arrays[:1])
-                raise TypeError(f"{name}={default!r} stands among the arrays of {self.__name__}, which are "
-                                f"differentiated: for a setting write a bare * before it, "
+                raise TypeError(f"{name}={default!r} is among the arrays of {self.__name__}, which are "
+                                f"differentiated: to make it a setting, write a bare * before it, "
                                 f"def {self.__name__}({first}, *, {name}={default!r})")
 
     def _check_parameters(self, f, role, wanted=None):
-        """The names of f's positional parameters (None: any), none of them a setting; its settings are this rule's."""
+        """The names of f's positional parameters (None: any). Raises if one is a setting, or if f takes a setting that
+        this rule does not have."""
         names, settings = split(f)
         if not names and settings is None:
             return None
@@ -209,9 +211,9 @@ class Rule(Generic[P, R]):
         if settings is not None and (unknown := settings.keys() - self.settings.keys()):
             hint = ""
             if arrays := [name for name in settings if name in self.arrays]:
-                hint = (f"; {listed(arrays)} is an array of it, for want of a bare * in "
+                hint = (f"; {listed(arrays)} is an array of it, as there is no bare * in "
                         f"def {self.__name__}({', '.join(self.arrays)}): write a * before {arrays[0]} there if it is a "
-                        "setting, else take it by position")
+                        "setting, otherwise take it by position")
             raise TypeError(f"the {role} of {self.__name__} asks for {listed(unknown)}, "
                             f"which is not a setting of {self!r}{hint}")
         if wanted is not None and len(names) != len(wanted):
@@ -242,7 +244,7 @@ def rule(reference: None = None, *, cast: bool = False) -> Callable[[Callable[P,
 
 
 def rule(reference: Callable[P, R] | None = None, *, cast: bool = False) -> Rule[P, R] | Callable[..., Rule]:
-    """Makes the definition of an operation, in plain JAX, a rule; its gradient follows with `.bwd` or `.slope`.
+    """Turns the definition of an operation in plain JAX into a rule; add its gradient with `.bwd` or `.slope`.
 
         @rule
         def scaled(x, w, *, power=2):
@@ -252,16 +254,16 @@ def rule(reference: Callable[P, R] | None = None, *, cast: bool = False) -> Rule
         def scaled_bwd(dy, x, w, *, power):
             return dy * w**power, (dy * power * x * w ** (power - 1)).sum()
 
-    Positional parameters are arrays (or trees of them, or None); settings follow a bare `*` and are hashable. The names
-    of the bwd's parameters decide what is saved: any of the arrays, and y. Of two arrays or more it returns one
-    cotangent each, as a tuple or by name, {"x": dx, "w": dw}, of the shape and dtype of the array. With
+    Positional parameters are arrays (or trees of arrays, or None); settings follow a bare `*` and are hashable. The
+    names of the bwd's parameters decide what is saved: any of the arrays, and y. For two or more arrays it returns one
+    cotangent each, as a tuple or by name, {"x": dx, "w": dw}, with the shape and dtype of the array. With
     `@rule(cast=True)` a cotangent of another precision is cast to the dtype of its array; shapes are never changed.
 
-    A rule is a `jax.custom_vjp`: jit, vmap, scan, remat, grad of grad, hessian and `value_and_grad` work, and the
-    derivative of a value that was differentiated before is the rule's. Forward mode (`jax.jvp`, `jax.jacfwd`,
-    `jax.linearize`) through a rule raises "can't apply forward-mode autodiff (jvp) to a custom_vjp function". Write
-    `fn.autodiff(f)` in the place of f: f by autodiff of the plain definitions, also inside of `jax.grad`.
-    Physics-informed training, where u′ = cos(x) is asked of a network:
+    A rule is a `jax.custom_vjp`: jit, vmap, scan, remat, grad of grad, hessian and `value_and_grad` work, and
+    differentiating a value that has already been differentiated uses the rule, too. Forward mode (`jax.jvp`,
+    `jax.jacfwd`, `jax.linearize`) through a rule raises "can't apply forward-mode autodiff (jvp) to a custom_vjp
+    function". Write `fn.autodiff(f)` instead of f: it differentiates the plain definitions, also inside `jax.grad`.
+    An example is physics-informed training of a network with u′ = cos(x):
 
         def loss(params):
             u = fn.autodiff(lambda x: net.apply(params, state, x)[0])
@@ -269,6 +271,7 @@ def rule(reference: Callable[P, R] | None = None, *, cast: bool = False) -> Rule
             return ((slope - jnp.cos(x)) ** 2).mean()
         jax.grad(loss)(params)
 
-    What a rule computes with must be an argument: differentiating one whose functions capture a traced value raises.
+    Everything a rule computes with must be an argument: differentiating a rule whose functions capture a traced value
+    raises an error.
     """
     return Rule(reference, cast) if reference is not None else functools.partial(Rule, cast=cast)

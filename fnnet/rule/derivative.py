@@ -1,4 +1,4 @@
-"""A rule at fixed settings as a jax.custom_vjp, right under every transformation; what it returns is checked."""
+"""A rule with fixed settings as a jax.custom_vjp, correct under every transformation, with its results checked."""
 
 import functools
 from numbers import Integral, Number
@@ -18,13 +18,14 @@ set_aside = jax.make_user_context(frozenset())      # rules set aside, or EVERY;
 
 @jax.tree_util.register_static
 class _Types(NamedTuple):
-    """What the cotangents must look like. A static pytree: it travels among the saved values and weighs nothing."""
-    types: tuple            # of jax.typeof, one per leaf
+    """What the cotangents must look like. A static pytree: it is among the saved values and takes no memory."""
+    types: tuple            # jax.typeof of each leaf
     treedefs: tuple         # one per array argument
 
 
 def differentiable(rule, key):
-    """The jax.custom_vjp of a rule at fixed settings, given as (name, type, value): 2 is another setting than 2.0."""
+    """The jax.custom_vjp of a rule with fixed settings, given as (name, type, value), since 2 and 2.0 are different
+    settings."""
     settings = {name: value for name, _, value in key}
     if rule.backward is None:
         raise TypeError(f"{rule!r} has no gradient yet: write a @{rule.__name__}.bwd")
@@ -51,7 +52,7 @@ def differentiable(rule, key):
         leaves = [leaf for group in leaves for leaf in group]
         residuals = saved, _Types(tuple(jax.typeof(leaf) for leaf in leaves), treedefs)
         value = with_derivative(_tie(y, arrays) if len(arrays) > 1 else y, residuals, leaves)
-        # Where y itself is saved, it is the y that is returned: a scan stores it once.
+        # If y itself is saved, save the very array that is returned: then a scan stores it once.
         same = {id(a): b for a, b in zip(jax.tree.leaves(y), jax.tree.leaves(value))}
         for leaf in leaves:
             same.pop(id(leaf), None)
@@ -63,7 +64,7 @@ def differentiable(rule, key):
         return tuple(treedef.unflatten([next(leaves) for _ in range(treedef.num_leaves)]) for treedef in types.treedefs)
 
     def cotangents(residuals, dy):
-        """One for each leaf of the arrays that has a gradient."""
+        """One cotangent for each leaf of the arrays that has a gradient."""
         saved, types = residuals
         dy, saved = jax.tree.map(as_array, (dy, saved))
 
@@ -71,7 +72,7 @@ def differentiable(rule, key):
             with inside(rule):
                 return _checked(rule, rule.backward(dy, *saved, **for_bwd), types)
         if explicit := [t.sharding for t in types.types if _explicit(t)]:
-            # On a mesh with Explicit axes the partitioner chooses the collectives inside, as it does for autodiff.
+            # On a mesh with Explicit axes, let the partitioner choose the collectives inside, as it does for autodiff.
             whole = jax.sharding.NamedSharding(explicit[0].mesh, jax.P())
             wanted = tuple(t.sharding if _explicit(t) else whole for t in types.types if real(t))
             automatic: Any = jax.sharding.auto_axes(computed, out_sharding=wanted)      # typed as a decorator, too
@@ -86,17 +87,17 @@ def differentiable(rule, key):
     def call(*arrays):
         return op(*_varying_alike(arrays))
     call.__name__ = rule.__name__
-    # A bare custom_vjp is traced at every eager call, 100 µs; a jitted one costs 5. Under an outer jit it inlines.
+    # A bare custom_vjp is traced at every eager call, 100 µs; a jitted one takes 5. Under an outer jit it is inlined.
     return jax.jit(call, inline=True)
 
 
 def _with_derivative(cotangents):
-    """A function (y, residuals, leaves) -> y that gives y the derivative which `cotangents(residuals, dy)` transposes.
+    """A function (y, residuals, leaves) -> y that gives y the derivative that `cotangents(residuals, dy)` transposes.
 
-    `jax.custom_vjp` replaces a rule by its forward pass once it has been differentiated. Whoever differentiates that
-    again (the value of value_and_grad, a hessian) would differentiate the formulas of the forward pass, which are right
-    for y but need not have the rule's derivative: rounding has 0 for its straight-through 1. The tangent J·ẋ is the
-    transpose of the backward pass, linear in ẋ, and so can itself be transposed: both modes pass.
+    Once differentiated, a `jax.custom_vjp` is replaced by its forward pass. Differentiating that again (the value of
+    value_and_grad, a hessian) would differentiate the formulas of the forward pass, which are right for y but need not
+    have the rule's derivative: rounding has derivative 0 instead of the straight-through 1. The tangent J·ẋ is the
+    transpose of the backward pass, linear in ẋ, and can itself be transposed, so that both modes work.
     """
     @jax.custom_jvp
     def with_derivative(y, residuals, leaves):
@@ -106,7 +107,7 @@ def _with_derivative(cotangents):
     def with_derivative_jvp(primals, tangents):
         y, residuals, leaves = primals
         ys, treedef = jax.tree.flatten(y)
-        # Integers among the outputs have the cotangent and the tangent of their type, which holds nothing.
+        # Integer outputs have tangents and cotangents of type float0, which hold nothing.
         nothing = [None if real(jax.typeof(a)) else np.zeros(jnp.shape(a), jax.dtypes.float0) for a in ys]
 
         def filled(some):
@@ -122,27 +123,29 @@ def _with_derivative(cotangents):
 
 
 def inside(rule):
-    """A rule in a rule would need differentiating twice, which forward mode cannot do: inside, all are set aside."""
+    """Inside a rule, all rules are set aside: a rule in a rule would be differentiated twice, which forward mode cannot
+    do."""
     return set_aside(set_aside.value if rule.keeps_rules else EVERY)
 
 
 def _checked(rule, cotangents, types):
-    """The cotangents of the leaves that have a gradient, each of the shape and dtype of its primal, or a sentence."""
+    """The cotangents of the leaves that have a gradient, each with the shape and dtype of its primal; an error if the
+    bwd returned something else."""
     names = rule.arrays
     if isinstance(cotangents, dict) and len(names) > 1:
         if cotangents.keys() != {*names}:
             missing, unknown = listed({*names} - cotangents.keys()), listed({*map(str, cotangents)} - {*names})
             found = " and ".join(([f"returned none for {missing}"] if missing else [])
                                  + ([f"named {unknown}"] if unknown else []))
-            raise TypeError(f"the bwd of {rule.__name__} must return a cotangent by every name, {listed(names)}; "
-                            f"it {found}: write None where there is none")
+            raise TypeError(f"the bwd of {rule.__name__} must return a cotangent for each of {listed(names)}; "
+                            f"it {found}: write None for an array without a gradient")
         cotangents = tuple(cotangents[name] for name in names)
     if len(names) == 1 and not (isinstance(cotangents, tuple) and len(cotangents) == 1):
         cotangents = (cotangents,)
     if not isinstance(cotangents, tuple | list) or len(cotangents) != len(names):
         count = len(cotangents) if isinstance(cotangents, tuple | list) else 1
         raise TypeError(f"{rule.__name__} takes {listed(names)} but its bwd returned {count} "
-                        f"cotangent{'s' * (count != 1)}: give one for each, None where there is none")
+                        f"cotangent{'s' * (count != 1)}: return one for each, None for an array without a gradient")
     wanted, found = iter(types.types), []
     for name, cotangent, treedef in zip(names, cotangents, types.treedefs):
         if cotangent is None:
@@ -155,7 +158,7 @@ def _checked(rule, cotangents, types):
                 alike = False
             if not alike:
                 raise TypeError(f"the bwd of {rule.__name__} returned for {name} a cotangent of structure "
-                                f"{jax.tree.structure(cotangent)}, where {name} has {treedef}")
+                                f"{jax.tree.structure(cotangent)}, but {name} has {treedef}")
         found += [_as(rule, name, part, t) for part, t in zip(parts, wanted) if real(t)]
     return tuple(found)
 
@@ -173,7 +176,7 @@ def _as(rule, name, cotangent, t):
     alike = given.dtype == t.dtype or weak or (rule.cast and same_kind)
     if given.shape != t.shape or not alike:
         raise TypeError(f"the bwd of {rule.__name__} returned for {name} a cotangent {given.dtype}{list(given.shape)}, "
-                        f"where {name} is {t.dtype}{list(t.shape)}: return one of the same shape and dtype"
+                        f"but {name} is {t.dtype}{list(t.shape)}: return one of the same shape and dtype"
                         + (", or write @rule(cast=True) for a cast" if given.shape == t.shape and same_kind else ""))
     cotangent = jnp.asarray(cotangent).astype(t.dtype)
     lacking = _varying(t) - _varying(jax.typeof(cotangent))
@@ -181,8 +184,8 @@ def _as(rule, name, cotangent, t):
 
 
 def _tie(y, arrays):
-    """y, as an output of every array. Where y does not depend on a batched array, vmap of a custom_vjp would count the
-    gradient of the others once per element of the batch. The compiler removes the choice between equals."""
+    """y, made to depend on every array. If y did not depend on a batched array, vmap of a custom_vjp would count the
+    gradient of the others once per element of the batch. The compiler removes the choice between two equal values."""
     leaves = [jax.random.key_data(a) if jnp.issubdtype(jax.typeof(a).dtype, jax.dtypes.prng_key) else a
               for a in jax.tree.leaves(arrays)]
     either = functools.reduce(jnp.logical_or, [jnp.any(jnp.asarray(a) != a) for a in leaves])
@@ -190,8 +193,8 @@ def _tie(y, arrays):
 
 
 def _varying_alike(arrays):
-    """Inside shard_map: every real array varying over the axes any of them varies over, so that a sum over the devices
-    that share one (autodiff's psum) is the transpose of this cast and no rule need know of it."""
+    """Inside shard_map, makes every real array vary over all axes that any of them varies over. The sum over devices
+    that share an array (autodiff's psum) is then the transpose of this cast, and no rule needs to know about it."""
     axes = frozenset().union(*(_varying(jax.typeof(leaf)) for leaf in jax.tree.leaves(arrays)))
     if not axes:
         return arrays
@@ -213,23 +216,23 @@ def _explicit(t):
 
 
 def as_array(a):
-    """Python's and NumPy's numbers as arrays: a rule is written for these."""
+    """Python's and NumPy's numbers as arrays, which rules are written for."""
     return a if isinstance(a, jax.Array) or getattr(a, "dtype", None) == jax.dtypes.float0 else jnp.asarray(a)
 
 
 def as_taken(rule, a):
-    """An array as the rule takes it. Derivatives that ask for a sign or an order are wrong for complex numbers."""
+    """An array as the rule takes it. Derivatives that depend on a sign or an order are wrong for complex numbers."""
     dtype = a.dtype if isinstance(a, jax.Array) else jnp.result_type(a)
     if _is(dtype, jnp.floating):
         return a
     if _is(dtype, jnp.complexfloating):
-        raise TypeError(f"{rule.__name__} takes real numbers; got {dtype}: give it the real and the imaginary part")
+        raise TypeError(f"{rule.__name__} takes real numbers; got {dtype}: pass the real and the imaginary part")
     return jnp.asarray(a).astype(float) if rule.takes == "floats" else a
 
 
 @functools.cache
 def _is(dtype, kind):
-    """jnp.issubdtype, which takes 5 µs, remembered."""
+    """jnp.issubdtype, cached, as it takes 5 µs."""
     return jnp.issubdtype(dtype, kind)
 
 
@@ -238,10 +241,10 @@ def real(t):
 
 
 def explained(error, rule, settings):
-    """What JAX's error means for a call of a rule, where more can be said of it than JAX does; None elsewhere."""
+    """What JAX's error means for a call of a rule, if more can be said about it than JAX does; otherwise None."""
     if isinstance(error, TypeError) and "forward-mode" in str(error):
-        return (f"{rule.__name__} has a rule for reverse mode, and was differentiated in forward mode (jax.jvp, "
-                "jax.jacfwd, jax.linearize): write fn.autodiff(f) in the place of f, which differentiates the plain "
+        return (f"{rule.__name__} has a rule for reverse mode, but was differentiated in forward mode (jax.jvp, "
+                "jax.jacfwd, jax.linearize): write fn.autodiff(f) instead of f, which differentiates the plain "
                 "definitions")
     leaked = isinstance(error, jax.errors.UnexpectedTracerError) or any(
         part in str(error) for part in ("closed-over value", "No constant handler"))
@@ -250,13 +253,13 @@ def explained(error, rule, settings):
     odd = [name for name, value in settings.items() if not _of_a_kind(value, rule.settings[name])]
     if odd and not isinstance(error, ValueError):
         name, default = odd[0], rule.settings[odd[0]]
-        return (f"{name} of {rule.__name__} must be of the kind of its default, {default!r}; got {settings[name]!r}: "
-                f"write {name}={default!r}, or another {type(default).__name__}")
+        return (f"{name} of {rule.__name__} must be of the same kind as its default, {default!r}; got "
+                f"{settings[name]!r}: write {name}={default!r}, or another {type(default).__name__}")
     return None
 
 
 def _of_a_kind(value, default):
-    """Whether a setting is a number where its default is one, and a word where it is a word."""
+    """Whether a setting is of the same kind as its default: a truth value, a whole number, a number or a string."""
     for kind in (bool, Integral, Number, str):
         if isinstance(default, kind):
             return isinstance(value, kind) and isinstance(value, bool) == isinstance(default, bool)
@@ -264,7 +267,7 @@ def _of_a_kind(value, default):
 
 
 def _of_captured(rule, names):
-    return (f"{rule.__name__} uses {listed(names)}, a traced value from outside, in which it has no gradient: make it "
+    return (f"{rule.__name__} uses {listed(names)}, a traced value from outside, for which it has no gradient: make it "
             f"an array argument of {rule.__name__}, and return a cotangent for it, or None")
 
 
@@ -283,7 +286,7 @@ def _captured(rule, settings):
         for name, cell in zip(names, getattr(f, "__closure__", None) or ()):
             try:
                 value = cell.cell_contents
-            except ValueError:                      # a name that has no value yet
+            except ValueError:                      # a name without a value yet
                 continue
             if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(value)):
                 found.append(name)

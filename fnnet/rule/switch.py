@@ -1,4 +1,4 @@
-"""Setting rules aside: the references in their place, as autodiff would see them."""
+"""Setting rules aside: their references are used instead, as autodiff would see them."""
 
 import functools
 from collections.abc import Callable
@@ -14,12 +14,13 @@ R = TypeVar("R")
 
 
 def autodiff(f: Callable[P, R], *rules: Rule) -> Callable[P, R]:
-    """`f` with the references in place of the rules, as autodiff would see it: all of them, or only those named.
+    """`f` with references in place of rules, as autodiff would see it: all rules, or only those given.
 
-    Works on functions already jitted, nests, and gives forward mode back: `jax.hessian(autodiff(loss))`.
+    Works on functions that are already jitted, can be nested, and makes forward mode work:
+    `jax.hessian(autodiff(loss))`.
     """
     if not callable(f):
-        raise TypeError(f"autodiff takes a function, got {f!r}: write autodiff(f)(*args)")
+        raise TypeError(f"autodiff takes a function; got {f!r}: write autodiff(f)(*args)")
     if strangers := [r for r in rules if not isinstance(r, Rule)]:
         raise TypeError(f"autodiff sets rules aside; {strangers[0]!r} is not a rule: write autodiff(f, ops.relu, ...)")
 
@@ -32,8 +33,8 @@ def autodiff(f: Callable[P, R], *rules: Rule) -> Callable[P, R]:
 
 
 class Recorder(frozenset):
-    """An empty set of rules set aside that remembers who asked: every rule that is called does."""
-    # Equal to itself alone, so that no cached trace answers for it.
+    """An empty set of set-aside rules that records every membership test, which each rule makes when it is called."""
+    # Equal only to itself, so that no cached trace is used in its place.
     __hash__, __eq__, __ne__ = object.__hash__, lambda a, b: a is b, lambda a, b: a is not b
 
     def __init__(self):
@@ -45,7 +46,7 @@ class Recorder(frozenset):
 
 
 def used(f: Callable[..., Any], *args: Any, **kwargs: Any) -> list[Rule]:
-    """The rules that f(*args, **kwargs) calls, in the order of their first call; nothing is computed."""
+    """The rules that f(*args, **kwargs) calls, in the order of their first call. Nothing is computed."""
     asked = Recorder()
     with set_aside(asked):
         jax.eval_shape(functools.partial(f, **kwargs), *args)

@@ -110,7 +110,7 @@ MALFORMED = {
     "an argument too few": ("relu()", "relu"),
     "a class that is not called": ("Serial(Dense)", "Dense is a class: write Dense(...)"),
     "a layer of words": ("Serial('relu')", "write Dense(10), ops.relu"),
-    "a layer of no units": ("Dense(0)", "a whole number above 0"),
+    "a layer of no units": ("Dense(0)", "a whole number ≥ 1"),
     "a layer without its settings": ("Dense()", "Dense"),
     "a wrong input": ("MaxPool(2)", "max_pool takes x [n *spatial c]"),
     "a number out of range of a setting": ("Dropout(2)", "rate"),

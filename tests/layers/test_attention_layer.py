@@ -241,42 +241,42 @@ def remembered(n, length):
 
 
 @pytest.mark.parametrize("do, error, said", [
-    (lambda: MultiHeadAttention(4, kv_heads=3), ValueError, "kv_heads is a divisor of heads"),
-    (lambda: MultiHeadAttention(0), ValueError, "whole number above 0"),
-    (lambda: MultiHeadAttention(3).init(KEY, X), ValueError, "given 8: make that a multiple of 3, or give size"),
+    (lambda: MultiHeadAttention(4, kv_heads=3), ValueError, "kv_heads of .* must divide its heads, 4; got 3"),
+    (lambda: MultiHeadAttention(0), ValueError, "whole number ≥ 1"),
+    (lambda: MultiHeadAttention(3).init(KEY, X), ValueError, "a multiple of 3; got 8: change the features, or set size"),
     (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, X[..., :4]), ValueError,
      r"takes x \[n t 8\]"),
     (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, (X,)), ValueError,
-     "was given 1 arrays"),
+     "got 1 arrays"),
     (lambda: MultiHeadAttention(2, rate=0.1).apply(started(MultiHeadAttention(2))[0], {}, X, train=True), ValueError,
-     "draws a mask"),
+     "draws a random mask"),
     (lambda: layers.with_cache(MultiHeadAttention(2), *started(MultiHeadAttention(2)), 1, 9), ValueError,
-     "make it causal=True"),
-    (lambda: MultiHeadAttention(2, size=3, rotary=1e4).init(KEY, X), ValueError, "heads have 3: make that even"),
+     "write causal=True"),
+    (lambda: MultiHeadAttention(2, size=3, rotary=1e4).init(KEY, X), ValueError, "heads must be even; got 3"),
     (lambda: layers.with_cache(layers.Frozen(Serial(Dense(8), NETS["causal"])), *started(layers.Frozen(NETS["causal"])),
                                1, 9), ValueError,
-     r"Frozen\(.*hands no memory to the layer inside"),
+     r"Frozen\(.*does not support a cache in its inner layer"),
     (lambda: MultiHeadAttention(2, rotary=1.0), ValueError,
-     r"rotary of MultiHeadAttention\(2, rotary=1.0\) is the base of its angles"),
+     r"rotary of MultiHeadAttention\(2, rotary=1.0\) must be a base above 1"),
     (lambda: MultiHeadAttention(2, rotary=True), TypeError,
      "rotary of MultiHeadAttention must be a number or None; got True"),
     (lambda: MultiHeadAttention(2, size=2.5), TypeError,
      "size of MultiHeadAttention must be a whole number or None; got 2.5"),
-    (lambda: MultiHeadAttention(2, window=0), ValueError, "whole number above 0"),
-    (lambda: MultiHeadAttention(2).init(KEY, X[0]), ValueError, r"takes x \[n t d\], and was given \[6, 8\]"),
+    (lambda: MultiHeadAttention(2, window=0), ValueError, "whole number ≥ 1"),
+    (lambda: MultiHeadAttention(2).init(KEY, X[0]), ValueError, r"takes x \[n t d\]; got \[6, 8\]"),
     (lambda: MultiHeadAttention(2).init(KEY, (X, MEMORY[0])), ValueError,
-     r"takes memory \[n s m\], and was given \[5, 3\]"),
+     r"takes memory \[n s m\]; got \[5, 3\]"),
     (lambda: MultiHeadAttention(2).init(KEY, (X, X, X)), TypeError,
-     r"\(x, memory, mask\), .* was given float64\[2, 6, 8\] in its place"),
+     r"\(x, memory, mask\), .* got float64\[2, 6, 8\]: write mask.astype"),
     (lambda: MultiHeadAttention(2).apply(started(MultiHeadAttention(2))[0], {}, (X, MEMORY)), ValueError,
-     r"takes memory \[n s 8\], and"),
+     r"takes memory \[n s 8\]; got"),
     (lambda: MultiHeadAttention(2).apply({"wq": jnp.eye(8)}, {}, X), ValueError,
      "takes parameters named wq, wk, wv, wo, bq, bk, bv, bo, .* got wq"),
     (lambda: layers.with_cache(Serial(Dense(8), NETS["causal"]), (), (), 1, 9), ValueError,
      "this Serial has 2 parts, and its param"),
     (lambda: remembered(n=2, length=5), ValueError,
-     r"given 6 tokens of 2 sequences, and its state has room for 5 of 2: with_cache\("),
-    (lambda: remembered(n=3, length=9), ValueError, r"room for 9 of 3: with_cache\(net, params, state, n=2"),
+     r"got 6 tokens of 2 sequences, but its state has room for 5 of 2: write with_cache\("),
+    (lambda: remembered(n=3, length=9), ValueError, r"room for 9 of 3: write with_cache\(net, params, state, n=2"),
 ])
 def test_what_is_wrong_is_said(do, error, said):
     with pytest.raises(error, match=said):
@@ -286,5 +286,5 @@ def test_what_is_wrong_is_said(do, error, said):
 def test_memory_is_not_for_a_layer_that_remembers():
     net = NETS["causal"]
     params, state = started(net)
-    with pytest.raises(ValueError, match="takes x alone"):
+    with pytest.raises(ValueError, match="takes only x"):
         net.apply(params, layers.with_cache(net, params, state, 2, 9), (X, X))

@@ -50,11 +50,11 @@ W, B = jnp.ones((5, 3)), jnp.ones(3)
     (lambda: Dense(units=3),
      r"Dense has no setting 'units': write features\. It is Dense\(features, \*, bias=True, .*"),
     (lambda: Dense(3, kernel_init=initializers.he()), "no setting 'kernel_init': write weights"),
-    (lambda: Dense(5, in_features=3), "'in_features': leave it out, since the sizes that come in follow from x"),
+    (lambda: Dense(5, in_features=3), "'in_features': leave it out, since the input sizes follow from x"),
     (lambda: Dense(3, activation="relu"),
-     r"'activation': an activation is a layer of its own, as in Serial\(Dense\(64\), ops.relu\)"),
+     r"'activation': an activation is a separate layer, as in Serial\(Dense\(64\), ops.relu\)"),
     (lambda: Dense(featuers=3), r"'featuers': did you mean features\?"),
-    (lambda: Dense(3, zzz=3), "'zzz': there is nothing like it"),
+    (lambda: Dense(3, zzz=3), "'zzz': there is no similar setting"),
     (lambda: Conv(3, kernel=3, stride=2), "Conv has no setting 'stride': write strides"),
     (lambda: Conv(3, kernel_size=3), "'kernel_size': write kernel"),
     (lambda: MaxPool(pool_size=2), "'pool_size': write window"),
@@ -69,28 +69,28 @@ W, B = jnp.ones((5, 3)), jnp.ones(3)
     (lambda: Embedding(num_embeddings=3, features=2), "'num_embeddings': write symbols"),
     (lambda: Repeat(Dense(3), depth=2), "'depth': write times"),
     (lambda: Parallel(Dense(3), mode="sum"), "'mode': write join"),
-    (lambda: Serial(Dense(3), name="net"), "known by their place in it"),
+    (lambda: Serial(Dense(3), name="net"), "identified by their place in it"),
     # without a name, where a number would be taken for something else
     (lambda: Dense(64, 128),
-     r"takes features without a name .* got Dense\(64, 128\): write Dense\(128\), since the sizes that come in"),
+     r"takes features by position .* got Dense\(64, 128\): write Dense\(128\), since the input sizes"),
     (lambda: Dense(3, "relu"), r"got Dense\(3, 'relu'\): write Serial\(Dense\(3\), ops.relu\)"),
     (lambda: Dense(3, ops.relu), r"write Serial\(Dense\(3\), ops.relu\)"),
-    (lambda: Conv(3, 32), r"write Conv\(32\), since the sizes .*, or Conv\(3, kernel=32\)"),
+    (lambda: Conv(3, 32), r"write Conv\(32\), since the input sizes .*, or Conv\(3, kernel=32\)"),
     (lambda: Conv(3, (3, 3)), r"write Conv\(3, kernel=\(3, 3\)\)"),
     (lambda: MultiHeadAttention(64, 4), r"write MultiHeadAttention\(4\), .* or MultiHeadAttention\(64, kv_heads=4\)"),
     (lambda: LSTM(4, 8), r"write LSTM\(8\)"),
     (lambda: LoRA(64, 128), r"write LoRA\(128\)"),
     (lambda: Gated(64, 128), r"write Gated\(128\)"),
     (lambda: GroupNorm(2, 64), r"write GroupNorm\(2\), since"),
-    (lambda: LayerNorm((8, 64)), r"LayerNorm takes its settings by name; .* write LayerNorm\(\), since"),
+    (lambda: LayerNorm((8, 64)), r"LayerNorm takes its settings by keyword; .* write LayerNorm\(\), since"),
     (lambda: BatchNorm(1), r"write BatchNorm\(\), since"),
     (lambda: PReLU(64), r"write PReLU\(\), since"),
     (lambda: Flatten(3), r"Flatten takes no settings; got Flatten\(3\): write Flatten\(\)"),
     # of the wrong kind
     (lambda: Dense(3.0), "features of Dense must be a whole number; got 3.0"),
     (lambda: Dense("relu"),
-     "features of Dense must be a whole number; got 'relu': an activation is a layer of its own"),
-    (lambda: Dense(3, bias=128), "bias of Dense must be True or False; got 128: the sizes that come in follow from x"),
+     "features of Dense must be a whole number; got 'relu': an activation is a separate layer"),
+    (lambda: Dense(3, bias=128), "bias of Dense must be True or False; got 128: the input sizes follow from x"),
     (lambda: Dense(3, bias=1), "must be True or False; got 1: write True"),
     (lambda: Dense(3, bias=None), "must be True or False; got None"),
     (lambda: Dense(3, weights="he"), r"weights of Dense must be a function; got 'he': write initializers.he\(\)"),
@@ -128,10 +128,10 @@ def test_signatures_copies_and_pickles_are_those_of_a_dataclass():
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("call, error, said", [
-    (lambda: NET(X), TypeError, r"a layer is not called.*: write y, state = net.apply\(params, state, x\)"),
-    (lambda: ops_layer(X), TypeError, r"a layer is not called"),
+    (lambda: NET(X), TypeError, r"a layer does not contain its parameters.*: write y, state = net.apply\(params, state, x\)"),
+    (lambda: ops_layer(X), TypeError, r"a layer does not contain its parameters"),
     (lambda: NET.init(X, KEY), TypeError,
-     r"key must be a key of jax.random; got an array float.*: write net.init\(key, x\), the key first"),
+     r"key must be a jax.random key; got an array float.*: write net.init\(key, x\), the key first"),
     (lambda: NET.init(0, X), TypeError, r"got 0: write net.init\(jax.random.key\(0\), x\)"),
     (lambda: NET.init(KEY), TypeError, r"write params, state = net.init\(jax.random.key\(0\), x\)"),
     (lambda: NET.init(X), TypeError, r"write params, state = net.init\(jax.random.key\(0\), x\)"),
@@ -139,9 +139,9 @@ def test_signatures_copies_and_pickles_are_those_of_a_dataclass():
     (lambda: NET.apply(X, PARAMS), TypeError, r"and x is missing: write y, state = net.apply\(params, state, x\)"),
     (lambda: NET.apply(PARAMS), TypeError, r"state and x are missing"),
     (lambda: NET.apply(X, PARAMS, STATE), TypeError,
-     r"params must be what init made; got an array float.*: write y, state = net.apply"),
-    (lambda: NET.apply(PARAMS, X, STATE), TypeError, r"state must be what init made; got an array"),
-    (lambda: Dropout(0.5).apply(X, {}, {}), TypeError, r"params must be what init made; got an array"),
+     r"params must be what init returned; got an array float.*: write y, state = net.apply"),
+    (lambda: NET.apply(PARAMS, X, STATE), TypeError, r"state must be what init returned; got an array"),
+    (lambda: Dropout(0.5).apply(X, {}, {}), TypeError, r"params must be what init returned; got an array"),
     (lambda: NET.apply(PARAMS, STATE, X, KEY), TypeError, r"write net.apply\(params, state, x, key=key, train=True\)"),
     (lambda: NET.apply(PARAMS[:2], STATE, X), ValueError,
      "this Serial has 3 parts, and its parameters .* got 2 entries"),
@@ -149,7 +149,7 @@ def test_signatures_copies_and_pickles_are_those_of_a_dataclass():
      "this Bidirectional has 2 parts, .* got 0 entries"),
     # names
     (lambda: Dense(3).apply({"w": W, "bias": B}, {}, X), ValueError,
-     "named w, b, as its init makes them; got w, bias: rename bias to b"),
+     "named w, b, as returned by its init; got w, bias: rename bias to b"),
     (lambda: Dense(3).apply({"kernel": W, "bias": B}, {}, X), ValueError, "rename kernel to w, bias to b"),
     (lambda: Dense(3, bias=False).apply({"w": W, "b": B}, {}, X), ValueError,
      "named w, .* got w, b: bias=False leaves b out"),
@@ -182,7 +182,7 @@ def test_no_layer_takes_a_setting_that_it_has_not(name):
     """Nor leaves it to Python to say so."""
     kind = getattr(layers, name)
     if isinstance(kind, type):
-        with pytest.raises(TypeError, match=f"{name} has no setting 'zzz': there is nothing like it. It is {name}\\("):
+        with pytest.raises(TypeError, match=f"{name} has no setting 'zzz': there is no similar setting. It is {name}\\("):
             kind(zzz=3)
 
 

@@ -125,23 +125,23 @@ def test_pixels_of_a_byte_are_numbers():
 def test_what_is_wrong_is_said():
     for kernel in (3, 3, 3), (3, 3.0), 0, -1:
         for layer in Conv(3, kernel=kernel), ConvTranspose(3, kernel=kernel), DepthwiseConv(kernel):
-            said = "takes as kernel a whole number above 0, or a tuple of one for each of the 2 spatial axes"
-            with pytest.raises(ValueError, match=f"{type(layer).__name__} {said}, .* {re.escape(repr(kernel))}"):
+            said = "must be a whole number ≥ 1, or a tuple with one for each of the 2 spatial axes"
+            with pytest.raises(ValueError, match=f"the kernel of {type(layer).__name__} {said}; got {re.escape(repr(kernel))}"):
                 layer.init(KEY, X)
     assert Conv(np.int64(6), kernel=np.int64(2), strides=np.int32(2),
                 groups=np.int64(2)).init(KEY, X)[0]["w"].shape == (2, 2, 2, 6)
     for layer in Conv(3), ConvTranspose(3), DepthwiseConv():
         for shape in (), (4,), (2, 4):
-            said = r"x \[n \*spatial c\], channels last, and was given " + re.escape(str(list(shape)))
+            said = r"x \[n \*spatial c\], channels last; got " + re.escape(str(list(shape)))
             with pytest.raises(ValueError, match=said):
                 layer.init(KEY, jnp.zeros(shape))
     with pytest.raises(ValueError, match="groups of Conv.* divide the channels"):
         Conv(3, groups=3).init(KEY, X)
     params, _ = Conv(3).init(KEY, X)
     with pytest.raises(ValueError,
-                       match=r"initialised for x \[n \*spatial 4\] with 2 spatial axes, and was given \[2, 5, 6, 3\]"):
+                       match=r"initialized for x \[n \*spatial 4\] with 2 spatial axes; got \[2, 5, 6, 3\]"):
         Conv(3).apply(params, {}, X[..., :3])
-    with pytest.raises(ValueError, match="Conv takes as features a whole number"):
+    with pytest.raises(ValueError, match="features of Conv must be a whole number"):
         Conv(0)
 
 

@@ -144,10 +144,10 @@ def test_a_name_that_misleads_an_optimizer_is_refused():
     assert Scale().roles(Scale().init(KEY, x)[0]) == {"s": "bias"}              # by its one axis
     assert Scale("s", "scale").roles(Scale("s", "scale").init(KEY, x)[0]) == {"s": "scale"}
     assert layers.Repeat(Scale("my_scale", "scale"), 2).init(KEY, x)[0]["my_scale"].shape == (2, 6)
-    with pytest.raises(ValueError, match=r"params\['s'\] of Repeat.* is a bias, and .* takes it for a weight"):
+    with pytest.raises(ValueError, match=r"params\['s'\] of Repeat.* is declared as a bias, but .* treat it as a weight"):
         layers.Repeat(Scale(), 2).init(KEY, x)
     with pytest.raises(ValueError,
-                       match=r"params\['b'\] of Scale.* is a weight, and .* for a bias: name it w or ..._kernel"):
+                       match=r"params\['b'\] of Scale.* is declared as a weight, but .* a bias by its name.*: name it w or ..._kernel"):
         Scale("b", "weight").init(KEY, x)
 
 

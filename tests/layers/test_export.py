@@ -150,5 +150,5 @@ def test_a_length_that_may_be_too_small_says_which_constraint_to_write():
         made = net.init(KEY, jnp.zeros((1, 5, 5, 4)))
         with pytest.raises(ValueError, match=rf"of 3 fits an axis of h: .*constraints=\[\"h >= {least}\"\]"):
             jax.eval_shape(lambda x, net=net, made=made: net.apply(*made, x), x)
-    with pytest.raises(ValueError, match="adaptive_avg_pool of more than one place must know the lengths"):
+    with pytest.raises(ValueError, match="adaptive_avg_pool with more than one output place needs the lengths"):
         jax.eval_shape(lambda x: ops.adaptive_avg_pool(x, size=2), x)

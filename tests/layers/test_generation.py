@@ -38,10 +38,10 @@ def test_learned_positions_count_on():
     first, room = net.apply(params, layers.with_cache(net, params, state, 1, 5), text[:, :3])
     rest, room = net.apply(params, room, text[:, 3:])
     np.testing.assert_allclose(jnp.concatenate([first, rest], 1), whole, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="has vectors for 5 places; got a text that reaches place 5, counted from 0"):
+    with pytest.raises(ValueError, match="has vectors for 5 positions; got a sequence that reaches position 5, counting from 0"):
         net.apply(params, room, text[:, :1])
     assert jnp.isnan(jax.jit(net.apply)(params, room, text[:, :1])[0]).all()
-    with pytest.raises(ValueError, match="has vectors for 5 places; got a sequence of 6: give it a larger length"):
+    with pytest.raises(ValueError, match="has vectors for 5 positions; got a sequence of 6: use a larger length"):
         net.apply(params, state, jnp.zeros((1, 6), jnp.int32))
 
 
@@ -91,18 +91,18 @@ def test_a_beam_as_wide_as_there_are_texts_finds_the_likeliest_of_all():
 
 
 def test_a_beam_without_width_is_refused():
-    with pytest.raises(ValueError, match="the width of beam_search must be a whole number above 0; got 0"):
+    with pytest.raises(ValueError, match="the width of beam_search must be a whole number ≥ 1; got 0"):
         layers.beam_search(BIGRAMS, {"w": jnp.eye(5)}, {}, jnp.zeros((1, 1), "int32"), 2, width=0)
-    with pytest.raises(ValueError, match=r"beam_search takes prompts \[n t\]"):
+    with pytest.raises(ValueError, match=r"beam_search takes integer prompts \[n t\]"):
         layers.beam_search(BIGRAMS, {"w": jnp.eye(5)}, {}, jnp.zeros(1, "int32"), 2)
 
 
 @pytest.mark.parametrize("settings, said", [
-    ({}, r"needs a key: write key=jax.random.key\(0\), or temperature=0 for the likeliest"),
-    ({"temperature": -1.0}, "must be 0 or more; got -1.0"),
-    ({"key": KEY, "top_k": 0}, "the top_k of generate must be a whole number above 0; got 0"),
-    ({"key": KEY, "top_k": 9}, "top_k=9 of 5 symbols"), ({"key": KEY, "top_p": 1.5}, "at most 1; got 1.5"),
-    ({"steps": 0}, "the steps of generate must be a whole number above 0; got 0"),
+    ({}, r"needs a key: write key=jax.random.key\(0\), or temperature=0 for the most likely"),
+    ({"temperature": -1.0}, "must be ≥ 0; got -1.0"),
+    ({"key": KEY, "top_k": 0}, "the top_k of generate must be a whole number ≥ 1; got 0"),
+    ({"key": KEY, "top_k": 9}, "at most the number of symbols, 5; got 9"), ({"key": KEY, "top_p": 1.5}, "at most 1; got 1.5"),
+    ({"steps": 0}, "the steps of generate must be a whole number ≥ 1; got 0"),
     ({"prompt": [0, 1]}, r"prompts \[n t\] .* got int32\[2\]")])
 def test_what_is_wrong_with_a_call_is_said(settings, said):
     with pytest.raises(ValueError, match=said):
@@ -112,9 +112,9 @@ def test_what_is_wrong_with_a_call_is_said(settings, said):
 def test_a_network_that_gives_no_scores_is_refused():
     net = layers.Serial(layers.Embedding(5, 5), layers.Flatten())
     params, state = net.init(KEY, jnp.zeros((1, 2), jnp.int32))
-    with pytest.raises(ValueError, match=r"from texts \[n t\] to scores \[n t k\]; got scores \[1, 10\] of a text \[1, 2\]"):
+    with pytest.raises(ValueError, match=r"from texts \[n t\] to scores \[n t k\]; got scores \[1, 10\] for texts \[1, 2\]"):
         layers.generate(net, params, state, jnp.zeros((1, 2), jnp.int32), 3, temperature=0)
-    with pytest.raises(ValueError, match="make it causal=True"):
+    with pytest.raises(ValueError, match="write causal=True"):
         net = layers.Serial(layers.Embedding(5, 4), layers.MultiHeadAttention(2))
         layers.generate(net, *net.init(KEY, jnp.zeros((1, 2), jnp.int32)), jnp.zeros((1, 2), jnp.int32), 3, temperature=0)
 
@@ -125,5 +125,5 @@ def test_a_network_that_gives_no_scores_is_refused():
 def test_a_network_that_cannot_go_token_by_token_raises(layer, write):
     net = layers.Serial(layers.Embedding(7, 8), layer)
     prompt = jnp.zeros((1, 4), jnp.int32)
-    with pytest.raises(ValueError, match="cannot go"):
+    with pytest.raises(ValueError, match="cannot process one token"):
         write(net, *net.init(KEY, prompt), prompt, 3)

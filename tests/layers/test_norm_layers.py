@@ -128,26 +128,26 @@ def test_a_parameter_inside_a_wrapper_has_its_name():
 
 
 @pytest.mark.parametrize("call, sentence", [
-    (lambda: GroupNorm(0), "GroupNorm takes as groups a whole number above 0"),
-    (lambda: GroupNorm(4).apply(*GroupNorm(4).init(KEY, X), X), "groups of equal size: .* groups=4"),
-    (lambda: LayerNorm().init(KEY, jnp.ones(())), r"LayerNorm\(\) normalises x \[... d\], and was given a scalar"),
+    (lambda: GroupNorm(0), "groups of GroupNorm must be a whole number ≥ 1"),
+    (lambda: GroupNorm(4).apply(*GroupNorm(4).init(KEY, X), X), "groups of equal size, .* groups=4"),
+    (lambda: LayerNorm().init(KEY, jnp.ones(())), r"LayerNorm\(\) normalizes x \[... d\]; got a scalar"),
     (lambda: LayerNorm().apply({}, {}, X), "takes parameters named gamma, beta, .* got none"),
     (lambda: SpectralNorm(Serial(Dense(2))).init(KEY, X),
-     r"Dense for instance, and Serial\(Dense\(2\)\) has no such parameter"),
+     r"such as Dense, but Serial\(Dense\(2\)\) has no such parameter"),
     (lambda: WeightStandardization(layers.DenseStack(2)).init(KEY, X[0]), "wrap the layers inside it one by one"),
-    (lambda: SpectralNorm(Dense(2), steps=0), "SpectralNorm takes as steps a whole number above 0"),
+    (lambda: SpectralNorm(Dense(2), steps=0), "steps of SpectralNorm must be a whole number ≥ 1"),
     (lambda: WeightStandardization(ops.relu).init(KEY, X), "relu has no such parameter"),
     (lambda: LayerNorm(eps=64),
-     "the eps of LayerNorm is added to a variance, from 0 to less than 1, and was given as 64; how many feat"),
-    (lambda: RMSNorm(eps=-1e-6), "the eps of RMSNorm .* was given as -1e-06"),
+     "the eps of LayerNorm is added to a variance and must be a number ≥ 0 and < 1; got 64: the number of feat"),
+    (lambda: RMSNorm(eps=-1e-6), "the eps of RMSNorm .* got -1e-06"),
     (lambda: BatchNorm(eps=float("nan")), "the eps of BatchNorm"),
     (lambda: BatchNorm(momentum=64),
-     r"momentum of BatchNorm\(momentum=64\) is from 0 to 1; how many channels there are follows from x"),
+     r"momentum of BatchNorm must be from 0 to 1; got 64: the number of channels follows from x"),
     (lambda: WeightStandardization(Dense(2), 2), "the eps of WeightStandardization"),
-    (lambda: BatchNorm().init(KEY, jnp.ones(())), r"BatchNorm\(\) normalises x \[... d\], and was given a scalar"),
+    (lambda: BatchNorm().init(KEY, jnp.ones(())), r"BatchNorm\(\) normalizes x \[... d\]; got a scalar"),
     (lambda: BatchNorm().apply(BatchNorm().init(KEY, X)[0], {}, X),
-     "takes the running statistics its init made, with 'mean' among"),
-    (lambda: SpectralNorm(Dense(2)).apply({"w": jnp.eye(6)}, {}, X), "takes the vectors its init made, with 'u' among"),
+     "the running statistics of .* must be those returned by its init, with 'mean'"),
+    (lambda: SpectralNorm(Dense(2)).apply({"w": jnp.eye(6)}, {}, X), "the vectors of .* must be those returned by its init, with 'u'"),
 ])
 def test_a_wrong_use_is_a_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):

@@ -75,8 +75,8 @@ def test_functions_with_settings_share_a_program():
 
 
 @pytest.mark.parametrize("call, sentence", [
-    (lambda: LoRA(4, rank=0), "LoRA takes as rank a whole number above 0, and was given 0"),
-    (lambda: Bilinear(4).init(KEY, X), r"Bilinear\(4\) takes a pair \(x, z\), and was given an array"),
+    (lambda: LoRA(4, rank=0), "rank of LoRA must be a whole number ≥ 1; got 0"),
+    (lambda: Bilinear(4).init(KEY, X), r"Bilinear\(4\) takes a pair \(x, z\); got an array"),
     (lambda: LoRA(4).apply(LoRA(4).init(KEY, X)[0], {}, X), r"LoRA\(4\) takes a state named w, b, .* got none"),
     (lambda: Gated(4).apply({}, {}, X), r"Gated\(4\) takes parameters named w, b, .* got none"),
 ])

@@ -156,14 +156,14 @@ def test_integers_and_half_precision():
 
 
 @pytest.mark.parametrize("do, said", [
-    (lambda: LSTM(0), "LSTM takes as features a whole number above 0"),
-    (lambda: RNN(2).init(KEY, X[0]), r"RNN\(2\) takes x \[n t d\], and was given \[5, 2\]"),
-    (lambda: RNN(2).apply(*RNN(2).init(KEY, X), X[..., :1]), r"RNN\(2\) takes x \[n t 2\], and was given \[3, 5, 1\]"),
+    (lambda: LSTM(0), "features of LSTM must be a whole number ≥ 1"),
+    (lambda: RNN(2).init(KEY, X[0]), r"RNN\(2\) takes x \[n t d\]; got \[5, 2\]"),
+    (lambda: RNN(2).apply(*RNN(2).init(KEY, X), X[..., :1]), r"RNN\(2\) takes x \[n t 2\]; got \[3, 5, 1\]"),
     (lambda: GRU(2).apply({}, {}, X), "takes parameters named wx, wh, b, bh, .* got none"),
-    (lambda: GRU(2).init(KEY, (X, X, X)), r"takes x or \(x, lengths\), and was given 3 arrays"),
-    (lambda: Bidirectional(Dense(2)), r"RNN, GRU or LSTM, and was given Dense\(2\)"),
+    (lambda: GRU(2).init(KEY, (X, X, X)), r"takes x or \(x, lengths\); got 3 arrays"),
+    (lambda: Bidirectional(Dense(2)), r"such as RNN, GRU or LSTM; got Dense\(2\)"),
     (lambda: layers.with_cache(Bidirectional(GRU(2)), *Bidirectional(GRU(2)).init(KEY, X), 3, 5),
-     r"GRU\(2, reverse=True\) begins at what"),
+     r"GRU\(2, reverse=True\) reads sequences from the end"),
 ])
 def test_what_is_wrong_is_said(do, said):
     with pytest.raises(ValueError, match=said):

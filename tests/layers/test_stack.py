@@ -196,18 +196,18 @@ def test_branches_that_stay_apart():
 
 
 @pytest.mark.parametrize("do, said", [
-    (lambda: Repeat(Dense(6), 0), "Repeat takes as times a whole number above 0"),
-    (lambda: Repeat(Dense(6), 2, keep="all"), "keeps one of everything, inputs, nothing, and was told to keep 'all'"),
+    (lambda: Repeat(Dense(6), 0), "times of Repeat must be a whole number ≥ 1"),
+    (lambda: Repeat(Dense(6), 2, keep="all"), "the keep of Repeat must be one of 'everything', 'inputs', 'nothing'; got 'all'"),
     (lambda: Repeat(Dense(6), 2, keep="nothing"),
-     r"write Repeat\(Coupling\(f, g\), 2, keep='nothing'\), where Dense\(6\) was given"),
+     r"got Dense\(6\): write Repeat\(Coupling\(f, g\), 2, keep='nothing'\)"),
     (lambda: Repeat(Dense(5), 2).init(KEY, X),
-     r"gives what it takes: Dense\(5\) takes \(\(5, 4, 6\), .*\) and gives \(\(5, 4, 5\)"),
+     r"must return the shapes and dtypes it takes: Dense\(5\) takes \(\(5, 4, 6\), .*\) and returns \(\(5, 4, 5\)"),
     (lambda: Repeat(Coupling(Dense(3), BatchNorm()), 2, keep="nothing").init(KEY, X),
-     "a state that would change twice"),
-    (lambda: Coupling(Dense(3), Dense(3)).init(KEY, X[..., :5]), r"takes x \[... 2d\], .* was given \[5, 4, 5\]"),
-    (lambda: Coupling(Dense(3), Dense(2)).init(KEY, X), r"give what they take: Dense\(2\) takes"),
+     "its state would change twice"),
+    (lambda: Coupling(Dense(3), Dense(3)).init(KEY, X[..., :5]), r"takes x \[... 2d\], .* got \[5, 4, 5\]"),
+    (lambda: Coupling(Dense(3), Dense(2)).init(KEY, X), r"must return the shape and dtype they take: Dense\(2\) takes"),
     (lambda: Shared(Dense(2)).init(KEY, X),
-     r"takes several arrays, \(x, y\) for instance, and was given one, \[5, 4, 6\]"),
+     r"takes several arrays, such as \(x, y\); got one, \[5, 4, 6\]"),
 ])
 def test_what_is_wrong_is_said(do, said):
     with pytest.raises(ValueError, match=said):

@@ -331,18 +331,18 @@ def test_a_token_at_a_time_is_the_causal_whole():
     ({"v": draw((2, 6, 2, 5))}, ValueError, r"v is \[2, 6, 2, 5\]"),
     ({"v": draw((2, 7, 2, 5), dtype=jnp.float32)}, TypeError, "one dtype"),
     ({"mask": jnp.ones((2, 1, 1, 7))}, TypeError, r"write mask.astype\(bool\)"),
-    ({"mask": jnp.ones((2, 7), bool)}, ValueError, r"a mask are those of \[n h t s\] = \[2, 4, 7, 7\] or 1, and it was given as \[2, 7\]"),
-    ({"bias": jnp.ones((1, 2, 4, 7, 7))}, ValueError, "a bias are those"),
-    ({name: draw((2, 7, 2, 3)).astype(int) for name in "qkv"}, TypeError, "real q, k and v of one dtype, and was given int64, int64"),
+    ({"mask": jnp.ones((2, 7), bool)}, ValueError, r"axis of the mask must be that of \[n h t s\] = \[2, 4, 7, 7\] or 1; got \[2, 7\]"),
+    ({"bias": jnp.ones((1, 2, 4, 7, 7))}, ValueError, "each axis of the bias must be"),
+    ({name: draw((2, 7, 2, 3)).astype(int) for name in "qkv"}, TypeError, "real q, k and v of one dtype; got int64, int64"),
     ({"q": draw((2, 7, 4, 0)), "k": draw((2, 7, 2, 0))}, ValueError, r"q is \[2, 7, 4, 0\]"),
-    ({"bias": jnp.ones((7, 7), bool)}, TypeError, "given as bool: .* as the mask"),
-    ({"rate": 0.1}, TypeError, "rate=0.1 draws its mask from one PRNG key, and was given nothing"),
-    ({"rate": 0.1, "key": 0}, TypeError, r"was given int64\[\]: write jax.random.key"),
-    ({"rate": 1.0, "key": KEY}, ValueError, "from 0 to less than 1"),
-    ({"window": 0}, ValueError, "the window of attention is a whole number above 0"),
-    ({"window": 2.5}, ValueError, "the window of attention is a whole number above 0 or None, and was given as 2.5"),
-    ({"softcap": -1.0}, ValueError, "the softcap of attention is above 0"),
-    ({"block": 0}, ValueError, "the block of attention is a whole number above 0"),
+    ({"bias": jnp.ones((7, 7), bool)}, TypeError, "got bool: .* as the mask"),
+    ({"rate": 0.1}, TypeError, "rate=0.1 draws its mask from one PRNG key; got nothing"),
+    ({"rate": 0.1, "key": 0}, TypeError, r"got int64\[\]: write jax.random.key"),
+    ({"rate": 1.0, "key": KEY}, ValueError, "the fraction to drop, 0 ≤ rate < 1"),
+    ({"window": 0}, ValueError, "the window of attention must be a whole number ≥ 1"),
+    ({"window": 2.5}, ValueError, "the window of attention must be a whole number ≥ 1, or None; got 2.5"),
+    ({"softcap": -1.0}, ValueError, "the softcap of attention must be above 0"),
+    ({"block": 0}, ValueError, "the block of attention must be a whole number ≥ 1"),
 ])
 def test_what_is_wrong_is_said(change, error, said):
     given = dict(zip("qkv", inputs())) | change
@@ -375,7 +375,7 @@ def test_rope_of_neighbors_of_some_features_and_of_given_angles():
     _, pull = jax.vjp(ops.rope, x, jnp.asarray(angles))
     _, plain = jax.vjp(ops.rope.reference, x, jnp.asarray(angles))
     chex.assert_trees_all_close(pull(dy), plain(dy), rtol=1e-9, atol=1e-12)
-    with pytest.raises(ValueError, match=r"angles \[t k\] or \[n t k\], k = 4 for .*, or places as integers; got float64\[7, 3\]"):
+    with pytest.raises(ValueError, match=r"angles \[t k\] or \[n t k\], with k = 4 pairs .*, or integer positions; got float64\[7, 3\]"):
         ops.rope(x, jnp.zeros((7, 3)))
     with pytest.raises(ValueError, match=r"features of rope must be an even number.*features=3"):
         ops.rope(x, places, features=3)
@@ -410,12 +410,12 @@ def test_what_rope_refuses(x, positions, error, said):
 
 @pytest.mark.parametrize("base", [0, 1.0, -5.0, True, float("nan")])
 def test_a_base_that_makes_no_angles(base):
-    with pytest.raises(ValueError, match=f"the base of rope is above 1, 10000.0 for instance, and was given as {base}"):
+    with pytest.raises(ValueError, match=f"the base of rope must be above 1; got {base}: write base=10000.0"):
         ops.rope(jnp.zeros((2, 7, 3, 8)), jnp.arange(7), base=base)
 
 
 def test_rope_takes_real_numbers():
-    with pytest.raises(TypeError, match="rope takes real numbers, and was given int64"):
+    with pytest.raises(TypeError, match="rope takes real numbers; got int64"):
         ops.rope(jnp.zeros((2, 7, 3, 8), int), jnp.arange(7))
 
 
@@ -434,5 +434,5 @@ def test_sinusoidal_positions():
     chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-14)
     assert ops.sinusoidal(3, 8).shape == (8,)
     for d in 7, 0, -2:
-        with pytest.raises(ValueError, match=f"d is {d}, make it even"):
+        with pytest.raises(ValueError, match=f"d of sinusoidal must be even and above 0.*; got {d}"):
             ops.sinusoidal(jnp.arange(3), d)

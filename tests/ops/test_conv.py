@@ -267,12 +267,12 @@ def test_sums_are_made_in_float32():
 
 
 REFUSED = {
-    "one image": (((5, 5, 2), (3, 3, 2, 4)), {}, r"a single image goes in as x\[None\]"),
-    "channels": (((1, 5, 5, 2), (3, 3, 3, 4)), {}, r"w should be \[3, 3, 2, 4\]"),
-    "groups": (((1, 5, 5, 3), (3, 3, 1, 4)), {"groups": 3}, "groups of conv divide"),
-    "window": (((1, 2, 2, 3), (3, 3, 3, 4)), {"padding": "VALID"}, "no place for a window"),
-    "strides": (((1, 5, 5, 2), (3, 3, 2, 4)), {"strides": (1, 2, 3)}, "conv takes as strides .* each of the 2 spatial axes"),
-    "zero": (((1, 5, 5, 2), (3, 3, 2, 4)), {"dilation": 0}, "conv takes as dilation a whole number above 0.* given 0"),
+    "one image": (((5, 5, 2), (3, 3, 2, 4)), {}, r"write x\[None\] for a single image"),
+    "channels": (((1, 5, 5, 2), (3, 3, 3, 4)), {}, r"w must be \[3, 3, 2, 4\]"),
+    "groups": (((1, 5, 5, 3), (3, 3, 1, 4)), {"groups": 3}, "groups of conv must divide"),
+    "window": (((1, 2, 2, 3), (3, 3, 3, 4)), {"padding": "VALID"}, "does not fit into an image"),
+    "strides": (((1, 5, 5, 2), (3, 3, 2, 4)), {"strides": (1, 2, 3)}, "the strides of conv must be .* each of the 2 spatial axes"),
+    "zero": (((1, 5, 5, 2), (3, 3, 2, 4)), {"dilation": 0}, "the dilation of conv must be a whole number ≥ 1.* got 0"),
     "padding": (((1, 5, 5, 2), (3, 3, 2, 4)), {"padding": "FULL"}, "'SAME', 'VALID'"),
     "bias": (((1, 5, 5, 2), (3, 3, 2, 4), (2,)), {}, r"a bias b \[4\]"),
 }
@@ -286,5 +286,5 @@ def test_refuses(name):
 
 
 def test_the_transposed_one_refuses_to_cut_all_off():
-    with pytest.raises(ValueError, match="cuts all of"):
+    with pytest.raises(ValueError, match="cuts off all of"):
         ops.conv_transpose(jnp.zeros((1, 2, 3)), jnp.zeros((2, 3, 4)), padding=2)

@@ -91,7 +91,7 @@ def test_wrong_shapes_are_one_sentence(change, message):
 
 def test_wrong_activations_and_dtypes_are_one_sentence():
     x, w, b = arrays(3)
-    with pytest.raises(ValueError, match="'gelu' is no activation of dense_stack: write one of relu, tanh, sigmoid, identity"):
+    with pytest.raises(ValueError, match="the activation of dense_stack must be one of relu, tanh, sigmoid, identity; got 'gelu'"):
         ops.dense_stack(x, w, b, activation="gelu")
-    with pytest.raises(TypeError, match="one dtype: x is float32, w is float64 and b is float64, cast them alike"):
+    with pytest.raises(TypeError, match="one dtype: x is float32, w is float64 and b is float64; cast them to the same one"):
         ops.dense_stack(x.astype(jnp.float32), w, b)

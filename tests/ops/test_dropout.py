@@ -186,7 +186,7 @@ def test_a_rate_from_numpy_widens_nothing(op, rate):
 @EACH
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
 def test_a_rate_that_is_no_share(op, rate):
-    with pytest.raises(ValueError, match=f"from 0 to 1, and was given as {rate}"):
+    with pytest.raises(ValueError, match=f"from 0 to 1; got {rate}"):
         op(jnp.ones((2, 2)), jax.random.key(0), rate=rate)
 
 
@@ -196,5 +196,5 @@ def test_a_rate_that_is_no_share(op, rate):
     (jax.random.split(jax.random.key(0)), r"\[2\]"),
 ])
 def test_a_key_that_is_none(op, key, given):
-    with pytest.raises(TypeError, match=f"one PRNG key, and was given .*{given}: write jax.random.key"):
+    with pytest.raises(TypeError, match=f"one PRNG key; got .*{given}: write jax.random.key"):
         op(jnp.ones((2, 2)), key)

@@ -30,7 +30,7 @@ def test_many_places_of_one_number_are_summed_exactly():
 
 
 def test_a_number_outside_is_refused_or_gives_nan_and_no_gradient():
-    for numbers, said in ((jnp.array([0, 5]), "0 to 4, and was given 5"), (jnp.array([-1, 0]), "was given -1: count from 0")):
+    for numbers, said in ((jnp.array([0, 5]), "0 to 4; got 5"), (jnp.array([-1, 0]), "got -1: count from 0")):
         with pytest.raises(ValueError, match=said):
             ops.embedding(W, numbers)
     y, dw = jax.jit(lambda w, i: (ops.embedding(w, i), jax.grad(lambda w: ops.embedding(w, i).sum())(w)))(W, jnp.array([2, 5, -1]))
@@ -39,9 +39,9 @@ def test_a_number_outside_is_refused_or_gives_nan_and_no_gradient():
 
 
 @pytest.mark.parametrize("w, numbers, error, said", [
-    (W[0], jnp.array([0]), ValueError, r"takes w \[k d\].*float64\[3\]"),
-    (W, jnp.array([0.5]), TypeError, r"was given float64: write .astype\(jnp.int32\)"),
-    (jnp.arange(6).reshape(2, 3), jnp.array([0]), ValueError, r"was given int64\[2, 3\]"),
+    (W[0], jnp.array([0]), ValueError, r"takes real w \[k d\].*float64\[3\]"),
+    (W, jnp.array([0.5]), TypeError, r"got float64: write .astype\(jnp.int32\)"),
+    (jnp.arange(6).reshape(2, 3), jnp.array([0]), ValueError, r"got int64\[2, 3\]"),
 ])
 def test_what_is_wrong_is_said(w, numbers, error, said):
     with pytest.raises(error, match=said):
@@ -54,5 +54,5 @@ def test_as_a_layer():
     params, state = net.init(jax.random.key(0), texts)
     assert params[0]["w"].shape == (5, 3) and net.apply(params, state, texts)[0].shape == (2, 3, 2)
     assert repr(net) == "Serial(Embedding(5, features=3), Dense(2))"
-    with pytest.raises(ValueError, match="Embedding takes as symbols"):
+    with pytest.raises(ValueError, match="symbols of Embedding must be a whole number"):
         layers.Embedding(0, 3)

@@ -61,7 +61,7 @@ def test_images_are_framed_as_by_numpy(mode, numpy):
 
 
 @pytest.mark.parametrize("wrong, said", [
-    (lambda: ops.pixel_shuffle(X, factor=2), r"a multiple of r² channels; got factor=2 and x \[2, 5, 4, 3\]"),
+    (lambda: ops.pixel_shuffle(X, factor=2), r"a multiple of r²; got factor=2 and x \[2, 5, 4, 3\]"),
     (lambda: ops.pixel_unshuffle(X, factor=2), "multiples of r; got factor=2"),
     (lambda: ops.fold(X, size=(5, 4), window=2), r"fold takes x \[n \*places taps c\]"),
     (lambda: ops.fold(X[:, :, None], size=(9, 9), window=2), r"fold of an image of \[9, 9\] takes x \[n \*\[8, 8\] 4 c\]"),

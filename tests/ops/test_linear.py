@@ -160,7 +160,7 @@ def test_weights_in_float32_and_products_in_bfloat16():
 
 @pytest.mark.parametrize("dtype", ["int32", "bf16", 16])
 def test_a_compute_dtype_that_is_none_is_a_sentence(dtype):
-    with pytest.raises(ValueError, match=f'takes a compute_dtype of real numbers, "bfloat16" say, or None: it is {dtype!r}'):
+    with pytest.raises(ValueError, match=f'must be a dtype of real numbers, such as "bfloat16", or None; got {dtype!r}'):
         ops.dense(*xwb(4, 3, 2), compute_dtype=dtype)
 
 
@@ -170,7 +170,7 @@ def test_nothing_but_the_arguments_is_kept():
 
 
 @pytest.mark.parametrize("shapes, message", [
-    (((4, 3), (2, 5), (5,)), r"x is \[4, 3\] and w is \[2, 5\], so x has 3 features where w wants 2"),
+    (((4, 3), (2, 5), (5,)), r"x is \[4, 3\] and w is \[2, 5\], so x has 3 features but w needs 2"),
     (((4, 8, 8), (64, 5), (5,)), r"x is \[4, 8, 8\] and w is \[64, 5\]"),
     (((4, 3), (3,), (3,)), r"w is \[3\]"),
     (((), (3, 2), (2,)), r"x is \[\]"),

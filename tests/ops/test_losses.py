@@ -192,7 +192,7 @@ def test_a_label_that_is_no_class(loss, bad):
     """A sentence where the label is known, NaN for that example where it is traced; never a number."""
     z, labels = jnp.zeros((3, 4)), jnp.int32([0, bad, 1])
     for call in (lambda z: loss(z, labels)), jax.jit(lambda z: loss(z, labels)):
-        with pytest.raises(ValueError, match=rf"labels 0 to 3, and was given the label {bad}"):
+        with pytest.raises(ValueError, match=rf"labels 0 to 3; got the label {bad}"):
             call(z)
     each, slope = jax.jit(lambda z, t: (loss(z, t, reduction="none"), jax.grad(lambda z: loss(z, t, reduction="sum"))(z)))(z, labels)
     for found in each, slope:
@@ -294,33 +294,33 @@ def test_targets_that_are_whole_numbers(name):
 
 @pytest.mark.parametrize("call, sentence", [
     (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros(2, int)), r"integer labels \[3\] or distributions \[3, 4\]"),
-    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros(3)), r"was given float64\[3\]"),
-    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros((3, 4), int)), r"was given int64\[3, 4\]"),
-    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros((3, 4), bool)), r"was given bool\[3, 4\]"),
-    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4), int), jnp.zeros(3, int)), r"real scores, and was given int64"),
-    (lambda: ops.multiclass_hinge(jnp.zeros((3, 4)), jnp.zeros((3, 4))), r"takes integer labels \[3\], and was given float64\[3, 4\]"),
+    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros(3)), r"got float64\[3\]"),
+    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros((3, 4), int)), r"got int64\[3, 4\]"),
+    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros((3, 4), bool)), r"got bool\[3, 4\]"),
+    (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4), int), jnp.zeros(3, int)), r"real scores; got int64"),
+    (lambda: ops.multiclass_hinge(jnp.zeros((3, 4)), jnp.zeros((3, 4))), r"takes integer labels \[3\]; got float64\[3, 4\]"),
     (lambda: ops.softmax_cross_entropy(jnp.zeros((1, 4)), jnp.int32([-100])), r"the label -100: .* write ignore_index=-100"),
-    (lambda: ops.softmax_cross_entropy(jnp.zeros((1, 4)), jnp.zeros((1, 4)), ignore_index=0), "give such rows a weight of 0"),
-    (lambda: ops.softmax_cross_entropy(jnp.zeros((1, 4)), jnp.zeros(1, int), label_smoothing=1), "a number from 0 to 1, and was given 1"),
-    (lambda: ops.squared_error(jnp.zeros((3, 1)), jnp.zeros(3)), "nothing is broadcast"),
-    (lambda: ops.squared_error(jnp.zeros(3), jnp.zeros(3), features="max"), "write 'mean' or 'sum'"),
-    (lambda: ops.squared_error(jnp.zeros(3), jnp.zeros(3), jnp.zeros(2)), r"one weight for each example, \[3\], .* \[2\]"),
-    (lambda: ops.squared_error(jnp.zeros(3), jnp.zeros(3), reduction="avg"), "'avg' is no reduction of squared_error"),
-    (lambda: ops.binary_cross_entropy(f32([0.5, 1.5]), f32([0, 1])), "from 0.5 to 1.5: for scores write binary_cross_entropy_with_logits"),
+    (lambda: ops.softmax_cross_entropy(jnp.zeros((1, 4)), jnp.zeros((1, 4)), ignore_index=0), "give the rows to ignore a weight of 0"),
+    (lambda: ops.softmax_cross_entropy(jnp.zeros((1, 4)), jnp.zeros(1, int), label_smoothing=1), "a number ≥ 0 and < 1; got 1"),
+    (lambda: ops.squared_error(jnp.zeros((3, 1)), jnp.zeros(3)), "losses do not broadcast"),
+    (lambda: ops.squared_error(jnp.zeros(3), jnp.zeros(3), features="max"), "must be 'mean' or 'sum'; got"),
+    (lambda: ops.squared_error(jnp.zeros(3), jnp.zeros(3), jnp.zeros(2)), r"one weight for each example, \[3\]; .* \[2\]"),
+    (lambda: ops.squared_error(jnp.zeros(3), jnp.zeros(3), reduction="avg"), "the reduction of squared_error must be .*; got 'avg'"),
+    (lambda: ops.binary_cross_entropy(f32([0.5, 1.5]), f32([0, 1])), "from 0.5 to 1.5: for scores use binary_cross_entropy_with_logits"),
     (lambda: ops.gaussian_nll(jnp.zeros(3), jnp.zeros(3), jnp.zeros((3, 1))), r"prediction, log_variance and target of one shape"),
-    (lambda: ops.huber(jnp.zeros(3), jnp.zeros(3), delta=0), "huber takes as delta a positive number, and was given 0"),
-    (lambda: ops.pinball(jnp.zeros(3), jnp.zeros(3), quantile=90), "as quantile a number between 0 and 1, and was given 90"),
-    (lambda: ops.binary_focal(jnp.zeros(3), jnp.zeros(3), gamma=-1.0), "as gamma a number from 0 on"),
+    (lambda: ops.huber(jnp.zeros(3), jnp.zeros(3), delta=0), "the delta of huber must be a positive number; got 0"),
+    (lambda: ops.pinball(jnp.zeros(3), jnp.zeros(3), quantile=90), "the quantile of pinball must be a number between 0 and 1; got 90"),
+    (lambda: ops.binary_focal(jnp.zeros(3), jnp.zeros(3), gamma=-1.0), "the gamma of .* must be a number ≥ 0"),
     (lambda: ops.binary_hinge(jnp.zeros(2), f32([-1, 1])), r"from -1 to 1: for −1 and 1 write \(target \+ 1\) / 2"),
     (lambda: ops.triplet(jnp.zeros((3, 2)), jnp.zeros((3, 2)), jnp.zeros((2, 2))), "anchor, positive and negative of one shape"),
     (lambda: ops.binary_cross_entropy_with_logits(jnp.zeros((2, 3)), jnp.zeros((2, 3)), pos_weight=(1.0, 2.0)),
-     r"one number for each of the last axis of \[2, 3\]; got 2"),
-    (lambda: ops.binary_cross_entropy_with_logits(jnp.zeros(3), jnp.zeros(3), pos_weight=-1.0), "pos_weight numbers ≥ 0; got -1.0"),
+     r"each element of the last axis of \[2, 3\]; got 2"),
+    (lambda: ops.binary_cross_entropy_with_logits(jnp.zeros(3), jnp.zeros(3), pos_weight=-1.0), "pos_weight of .* must be ≥ 0; got -1.0"),
     (lambda: ops.nll(f32([[0.5, 0.5]]), jnp.zeros(1, int)), r"got probabilities: write nll\(jnp.log\(p\), labels\)"),
-    (lambda: ops.nll(jnp.zeros((1, 2)), jnp.full(1, 2)), "takes labels 0 to 1, and was given the label 2"),
-    (lambda: ops.multiclass_poly(jnp.zeros((1, 2)), jnp.zeros(1, int), epsilon=-2), "as epsilon a number from −1 on, and was given -2"),
-    (lambda: ops.dice(f32([[2.0]]), f32([[1.0]])), r"from 2 to 2: of scores write dice\(sigmoid\(scores\), target\)"),
-    (lambda: ops.dice(f32([[1.0]]), f32([[1.0]]), smooth=0), "as smooth a number above 0"),
+    (lambda: ops.nll(jnp.zeros((1, 2)), jnp.full(1, 2)), "takes labels 0 to 1; got the label 2"),
+    (lambda: ops.multiclass_poly(jnp.zeros((1, 2)), jnp.zeros(1, int), epsilon=-2), "epsilon of .* must be a number ≥ −1; got -2"),
+    (lambda: ops.dice(f32([[2.0]]), f32([[1.0]])), r"from 2 to 2: for scores write dice\(sigmoid\(scores\), target\)"),
+    (lambda: ops.dice(f32([[1.0]]), f32([[1.0]]), smooth=0), "the smooth of dice must be a number above 0"),
     (lambda: ops.margin_ranking(jnp.zeros(2), jnp.zeros(2), f32([0, 1])), r"got 0 to 1: write 2 \* target - 1"),
     (lambda: ops.margin_ranking(jnp.zeros(2), jnp.zeros(2), f32([0, 3])), r"from 0 to 3: the order is \(first, second, target\)"),
 ])

@@ -163,11 +163,11 @@ def test_a_gradient_of_the_focal_gradient_is_finite_of_a_prediction_that_is_near
 
 
 @pytest.mark.parametrize("call, sentence", [
-    (lambda: ops.kl_divergence(SCORES, SHARES[:2]), r"log_probability and target of one shape \[... d\], and was given \[4, 3\]"),
+    (lambda: ops.kl_divergence(SCORES, SHARES[:2]), r"log_probability and target of one shape \[... d\]; got \[4, 3\]"),
     (lambda: ops.cosine_distance(SCORES, SCORES[0]), r"prediction and target of one shape"),
-    (lambda: ops.nt_xent(SCORES[0], SCORES[0]), r"nt_xent takes two views \[n d\] of each example, and was given \[3\]"),
-    (lambda: ops.nt_xent(SCORES, SCORES, temperature=0), "as temperature a positive number, and was given 0"),
-    (lambda: ops.multiclass_focal(SCORES, LABELS, gamma=-1), "takes labels 0 to 2, and was given the label -100"),
+    (lambda: ops.nt_xent(SCORES[0], SCORES[0]), r"nt_xent takes two arrays of views \[n d\]; got \[3\]"),
+    (lambda: ops.nt_xent(SCORES, SCORES, temperature=0), "the temperature of nt_xent must be a positive number; got 0"),
+    (lambda: ops.multiclass_focal(SCORES, LABELS, gamma=-1), "takes labels 0 to 2; got the label -100"),
     (lambda: ops.multiclass_focal(SCORES, LABELS[:3], gamma=-1), r"integer labels \[4\]"),
 ])
 def test_what_is_refused(call, sentence):

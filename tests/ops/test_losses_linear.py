@@ -196,18 +196,18 @@ def test_half_precision_is_summed_in_float32():
 
 @pytest.mark.parametrize("change, sentence", [
     ({"w": jnp.zeros((3, K))}, r"x \[\.\.\. d\] and w \[d k\]: x is \[6, 5\] and w is \[3, 11\]"),
-    ({"w": jnp.zeros((K, D))}, r"for a w \[k d\] write classes_first=True"),
+    ({"w": jnp.zeros((K, D))}, r"for w \[k d\] write classes_first=True"),
     ({"b": jnp.zeros(3)}, r"a bias b \[11\] for 11 classes: b is \[3\]"),
-    ({"labels": jnp.zeros(N)}, r"with x \[6, 5\] takes integer labels \[6\] or distributions \[6, 11\], and was given float64\[6\]"),
-    ({"labels": jnp.zeros((N, K), int)}, r"takes integer labels \[6\] or distributions \[6, 11\], and was given int64\[6, 11\]"),
+    ({"labels": jnp.zeros(N)}, r"with x \[6, 5\] takes integer labels \[6\] or distributions \[6, 11\]; got float64\[6\]"),
+    ({"labels": jnp.zeros((N, K), int)}, r"takes integer labels \[6\] or distributions \[6, 11\]; got int64\[6, 11\]"),
     ({"labels": jnp.zeros((N, K)), "ignore_index": 0}, r"ignores rows by an integer label; got distributions \[6, 11\]: give such rows"),
-    ({"labels": jnp.full(N, 11)}, "takes labels 0 to 10, and was given the label 11: count from 0"),
-    ({"labels": jnp.full(N, -1)}, "was given the label -1: for rows without a label write ignore_index=-1"),
-    ({"x": jnp.zeros((N, D), int)}, "takes real x, and was given int64"),
-    ({"weights": jnp.ones(2)}, r"one weight for each example, \[6\], and was given weights \[2\]"),
-    ({"label_smoothing": 1.5}, "as label_smoothing a number from 0 to 1, and was given 1.5"),
-    ({"z_loss": -1.0}, "as z_loss a number from 0 on"), ({"softcap": 0.0}, "as softcap None or a positive number"),
-    ({"chunk": 0}, "as chunk None or a number of classes"), ({"reduction": "max"}, "'max' is no reduction of linear_cross_entropy"),
+    ({"labels": jnp.full(N, 11)}, "takes labels 0 to 10; got the label 11: count from 0"),
+    ({"labels": jnp.full(N, -1)}, "got the label -1: for rows without a label write ignore_index=-1"),
+    ({"x": jnp.zeros((N, D), int)}, "takes real x; got int64"),
+    ({"weights": jnp.ones(2)}, r"one weight for each example, \[6\]; got weights \[2\]"),
+    ({"label_smoothing": 1.5}, "the label_smoothing of .* must be a number ≥ 0 and < 1; got 1.5"),
+    ({"z_loss": -1.0}, "the z_loss of .* must be a number ≥ 0"), ({"softcap": 0.0}, "softcap of .* must be None or a positive number"),
+    ({"chunk": 0}, "chunk of .* must be None or a number of classes"), ({"reduction": "max"}, "reduction of .* must be .*; got 'max'"),
 ])
 def test_what_is_refused_and_how(change, sentence):
     given = dict(zip(("x", "w", "labels", "b"), arguments(), strict=True))

@@ -127,5 +127,5 @@ def test_vectors_of_any_length_become_vectors_of_length_1(p):
     np.testing.assert_allclose(jax.grad(lambda x: (ops.lp_normalize(x, p=p) * C).sum())(Z), want, rtol=1e-12, atol=1e-14)
     y, pull = jax.vjp(lambda x: ops.lp_normalize(x, p=p), jnp.zeros(3))
     assert not y.any() and not pull(jnp.ones(3))[0].any()
-    with pytest.raises(ValueError, match="the p of lp_normalize must be a number from 1 on; got 0.5"):
+    with pytest.raises(ValueError, match="the p of lp_normalize must be a number ≥ 1; got 0.5"):
         ops.lp_normalize(Z, p=0.5)

@@ -102,9 +102,9 @@ def test_a_thousand_steps_in_float32():
 @pytest.mark.parametrize("call, sentence", [
     (lambda: ops.ctc(LOGITS[0], LABELS), r"logits \[n t k\] and integer labels \[n l\]: logits are \[5, 4\] and labels int32\[3, 3\]"),
     (lambda: ops.ctc(LOGITS, LABELS[:2]), r"labels int32\[2, 3\]"),
-    (lambda: ops.ctc(LOGITS, LABELS, blank=4), "one of 4 classes, 0 to 3, and was given as 4"),
-    (lambda: ops.ctc(LOGITS, LABELS, None, jnp.int32([5, 6, 1])), "lengths from 0 to 5, and was given 6"),
-    (lambda: ops.ctc(LOGITS, LABELS, None, None, jnp.ones(3)), r"as label_lengths 3 integers: given were float64\[3\]"),
+    (lambda: ops.ctc(LOGITS, LABELS, blank=4), "one of the 4 classes, 0 to 3; got 4"),
+    (lambda: ops.ctc(LOGITS, LABELS, None, jnp.int32([5, 6, 1])), "lengths of ctc must be from 0 to 5; got 6"),
+    (lambda: ops.ctc(LOGITS, LABELS, None, None, jnp.ones(3)), r"the label_lengths of ctc must be integers \[3\]; got float64\[3\]"),
 ])
 def test_what_is_refused(call, sentence):
     with pytest.raises(ValueError, match=sentence):

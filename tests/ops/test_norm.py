@@ -134,7 +134,7 @@ def test_inference_with_the_batch_s_own_statistics_is_training():
     lambda: ops.batch_norm_inference(jnp.zeros((2, 3)), jnp.zeros(3), jnp.zeros(3), jnp.zeros(3), jnp.zeros((1, 3))),
 ])
 def test_what_is_refused(call):
-    with pytest.raises(ValueError, match=r"batch norm takes x \[... d\] with at least one example, and one number for each channel"):
+    with pytest.raises(ValueError, match=r"batch norm takes x \[... d\] with at least one example, .* one number for each channel"):
         call()
 
 
@@ -302,21 +302,21 @@ def test_beside_the_arguments_only_statistics_are_kept(f, bytes_kept):
 @pytest.mark.parametrize("call, sentence", [
     (lambda: ops.layer_norm(jnp.zeros((2, 3)), jnp.zeros(2)), r"layer_norm takes x \[\.\.\. d\] .* x is \[2, 3\], the others are \[2\]"),
     (lambda: ops.rms_norm(jnp.zeros(())), "rms_norm takes x .* the others are not given"),
-    (lambda: ops.group_norm(jnp.zeros((2, 3, 6)), groups=4), r"groups of equal size: x is \[2, 3, 6\] and groups=4, give a divisor of 6"),
+    (lambda: ops.group_norm(jnp.zeros((2, 3, 6)), groups=4), r"so groups must divide 6; got groups=4 for x \[2, 3, 6\]"),
     (lambda: ops.group_norm(jnp.zeros((2, 3, 6))), "without groups"),
     (lambda: ops.instance_norm(jnp.zeros((2, 3))), r"x \[n ... c\] with positions between"),
-    (lambda: ops.l2_norm(jnp.zeros((2, 3)), axis=2), "along axis=2: x is"),
-    (lambda: ops.l2_normalize(jnp.zeros((2, 0))), "give an axis of at least one number"),
-    (lambda: ops.variance(jnp.zeros((2, 3)), axis=0, ddof=2), "without ddof=2: x is .*, give 0 or 1"),
-    (lambda: ops.l2_norm(jnp.zeros((2, 3)), axis=1.0), r"along axis=1.0: x is"),
-    (lambda: ops.group_norm(jnp.zeros((2, 3, 6)), groups=True), "groups=True, give a divisor of 6"),
-    (lambda: ops.power_iteration(jnp.zeros((2, 3), int), jnp.zeros(3)), "power_iteration takes real weights and a vector, .* given int64"),
+    (lambda: ops.l2_norm(jnp.zeros((2, 3)), axis=2), "axis=2 for x"),
+    (lambda: ops.l2_normalize(jnp.zeros((2, 0))), "must be an axis of x with at least one number"),
+    (lambda: ops.variance(jnp.zeros((2, 3)), axis=0, ddof=2), "got ddof=2 for x .*: write ddof=0 or ddof=1"),
+    (lambda: ops.l2_norm(jnp.zeros((2, 3)), axis=1.0), r"axis=1.0 for x"),
+    (lambda: ops.group_norm(jnp.zeros((2, 3, 6)), groups=True), "groups must divide 6; got groups=True"),
+    (lambda: ops.power_iteration(jnp.zeros((2, 3), int), jnp.zeros(3)), "power_iteration takes real weights and a vector; got int64"),
     (lambda: ops.power_iteration(jnp.zeros((2, 3)), jnp.zeros(2)), r"w is \[2, 3\] and u is \[2\]"),
-    (lambda: ops.layer_norm(jnp.zeros((2, 3), int)), r"takes real numbers, and was given int64: write .astype\(jnp.float32\)"),
-    (lambda: ops.batch_norm(jnp.zeros((2, 3)), jnp.ones(3, int)), "takes real numbers, and was given int64"),
-    (lambda: ops.group_norm(jnp.zeros((2, 3), bool), groups=1), "takes real numbers, and was given bool"),
-    (lambda: ops.l2_norm(jnp.zeros((2, 3), complex)), "takes real numbers, and was given complex128"),
-    (lambda: ops.weight_standardize(jnp.zeros(3)), r"was given \[3\]"),
+    (lambda: ops.layer_norm(jnp.zeros((2, 3), int)), r"takes real numbers; got int64: write .astype\(jnp.float32\)"),
+    (lambda: ops.batch_norm(jnp.zeros((2, 3)), jnp.ones(3, int)), "takes real numbers; got int64"),
+    (lambda: ops.group_norm(jnp.zeros((2, 3), bool), groups=1), "takes real numbers; got bool"),
+    (lambda: ops.l2_norm(jnp.zeros((2, 3), complex)), "takes real numbers; got complex128"),
+    (lambda: ops.weight_standardize(jnp.zeros(3)), r"got \[3\]"),
     (lambda: ops.spectral_normalize(jnp.zeros((2, 3)), jnp.zeros(3), jnp.zeros(3)), r"u is \[3\] and v is \[3\]"),
 ])
 def test_what_else_is_refused(call, sentence):

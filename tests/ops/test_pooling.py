@@ -275,18 +275,18 @@ def test_inside_shard_map():
 
 
 REFUSED = {
-    "one image": (ops.max_pool, (4, 2), {"window": 2}, ValueError, r"one image goes in as x\[None\]"),
-    "large window": (ops.avg_pool, (1, 4, 4, 2), {"window": 5}, ValueError, "no place for a window"),
+    "one image": (ops.max_pool, (4, 2), {"window": 2}, ValueError, r"write x\[None\] for a single image"),
+    "large window": (ops.avg_pool, (1, 4, 4, 2), {"window": 5}, ValueError, "does not fit into an image"),
     "window": (ops.relu_max_pool, (1, 4, 4, 2), {"window": (2, 2, 2)}, ValueError, "each of the 2 spatial axes"),
-    "strides": (ops.max_pool, (1, 4, 4, 2), {"window": 2, "strides": 0}, ValueError, "max_pool takes as strides a whole number above 0"),
-    "p": (ops.lp_pool, (1, 4, 4, 2), {"window": 2, "p": 0.5}, ValueError, "p of lp_pool is at least 1"),
-    "no end of p": (ops.lp_pool, (1, 4, 4, 2), {"window": 2, "p": math.inf}, ValueError, "was given as inf: for the largest, max_pool"),
-    "negative": (ops.max_pool, (1, 4, 4, 2), {"window": 2, "padding": ((0, -1), 1)}, ValueError, r"at least 0, .* \(\(0, -1\), 1\): cut x"),
-    "a truth": (ops.avg_pool, (1, 4, 4, 2), {"window": 2, "padding": True}, ValueError, "padding of avg_pool is 'SAME'.* given as True"),
-    "size": (ops.adaptive_avg_pool, (1, 4, 4, 2), {"size": 5}, ValueError, "no more places than there are"),
-    "dilation": (ops.max_pool, (1, 4, 4, 2), {"window": 3, "dilation": 2}, ValueError, r"no place for a window of \[5, 5\]"),
+    "strides": (ops.max_pool, (1, 4, 4, 2), {"window": 2, "strides": 0}, ValueError, "the strides of max_pool must be a whole number ≥ 1"),
+    "p": (ops.lp_pool, (1, 4, 4, 2), {"window": 2, "p": 0.5}, ValueError, "p of lp_pool must be ≥ 1"),
+    "no end of p": (ops.lp_pool, (1, 4, 4, 2), {"window": 2, "p": math.inf}, ValueError, "got inf: for the largest element, write"),
+    "negative": (ops.max_pool, (1, 4, 4, 2), {"window": 2, "padding": ((0, -1), 1)}, ValueError, r"≥ 0; .* -1\), 1\): to crop, slice x"),
+    "a truth": (ops.avg_pool, (1, 4, 4, 2), {"window": 2, "padding": True}, ValueError, "padding of avg_pool must be 'SAME'.* got True"),
+    "size": (ops.adaptive_avg_pool, (1, 4, 4, 2), {"size": 5}, ValueError, "must not exceed that of the image"),
+    "dilation": (ops.max_pool, (1, 4, 4, 2), {"window": 3, "dilation": 2}, ValueError, r"a window of \[5, 5\] does not fit"),
     "ceil_mode": (ops.avg_pool, (1, 4, 4, 2), {"window": 3, "ceil_mode": 1}, TypeError, "ceil_mode of avg_pool must be .* got 1"),
-    "rounded up": (ops.max_pool, (1, 2, 2, 2), {"window": 4, "strides": 2, "ceil_mode": True}, ValueError, "no place for a window"),
+    "rounded up": (ops.max_pool, (1, 2, 2, 2), {"window": 4, "strides": 2, "ceil_mode": True}, ValueError, "does not fit into an image"),
     "indices": (ops.max_pool_with_indices, (4, 2), {"window": 2}, ValueError, "max_pool_with_indices takes x"),
     "no window": (ops.max_pool, (1, 4, 4, 2), {}, TypeError, "without window"),
 }
@@ -302,9 +302,9 @@ def test_refuses(name):
 @pytest.mark.parametrize("change, sentence", [
     ({"indices": jnp.zeros((1, 2, 2, 1))}, r"takes x \[n \*places c\] and integer indices of the same shape; got .* float64\[1, 2, 2, 1\]"),
     ({"indices": jnp.zeros((1, 4, 1), int)}, r"got \[1, 2, 2, 1\] and int64\[1, 4, 1\]: write x, indices = max_pool_with_indices"),
-    ({"indices": jnp.full((1, 2, 2, 1), 16)}, r"takes indices 0 to 15; got 16: size must be that of the image that was pooled"),
+    ({"indices": jnp.full((1, 2, 2, 1), 16)}, r"takes indices 0 to 15; got 16: size must be that of the pooled image"),
     ({"indices": jnp.full((1, 2, 2, 1), -1)}, "takes indices 0 to 15; got -1"),
-    ({"size": (4, 4, 4)}, "max_unpool takes as size a whole number above 0, or a tuple of one for each of the 2"),
+    ({"size": (4, 4, 4)}, "the size of max_unpool must be a whole number ≥ 1, or a tuple with one for each of the 2"),
 ])
 def test_unpooling_refuses(change, sentence):
     given = {"x": jnp.zeros((1, 2, 2, 1)), "indices": jnp.zeros((1, 2, 2, 1), int), "size": (4, 4)}
@@ -313,5 +313,5 @@ def test_unpooling_refuses(change, sentence):
 
 
 def test_refuses_integers():
-    with pytest.raises(TypeError, match="takes real numbers, and was given uint8"):
+    with pytest.raises(TypeError, match="takes real numbers; got uint8"):
         ops.max_pool(jnp.zeros((1, 4, 4, 1), jnp.uint8), window=2)

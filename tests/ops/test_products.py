@@ -75,15 +75,15 @@ a, b = arrays((2, 3), (3, 4))
 
 
 @pytest.mark.parametrize("call, sentence", [
-    (lambda: ops.einsum(a, b, letters="i j, j k"), "write small letters, a comma between the two arrays, and an arrow"),
+    (lambda: ops.einsum(a, b, letters="i j, j k"), "write lowercase letters, a comma between the two arrays, and an arrow"),
     (lambda: ops.einsum(a, b, letters="i j -> i"), "a comma between the two arrays"),
-    (lambda: ops.einsum(a, b, letters="I j, j k -> I k"), "small letters"),
-    (lambda: ops.einsum(a, b, letters="i i, j k -> i k"), "i stands twice in one array, take its diagonal first"),
-    (lambda: ops.einsum(a, b, letters="i j, j k -> i l"), "l is in the product and in neither array"),
+    (lambda: ops.einsum(a, b, letters="I j, j k -> I k"), "lowercase letters"),
+    (lambda: ops.einsum(a, b, letters="i i, j k -> i k"), "i occurs twice in one array; take its diagonal first"),
+    (lambda: ops.einsum(a, b, letters="i j, j k -> i l"), "l is in the product but in neither array"),
     (lambda: ops.einsum(a, b, letters="i j, k j -> i k"), r"for arrays \[2, 3\] and \[3, 4\]: j is 3 in one and 4 in the other"),
     (lambda: ops.einsum(a, b, letters="i j l, j k -> i k"), "i?jl has 3 letters for 2 axes"),
     (lambda: ops.einsum(a, b, letters="i, j k -> i k"), "i has 1 letters for 2 axes"),
-    (lambda: ops.einsum(a, b, letters="... j, j k -> k"), r"the axes of '...' stay"),
+    (lambda: ops.einsum(a, b, letters="... j, j k -> k"), r"the axes of '...' are not summed"),
     (lambda: ops.einsum(a, b, letters="... , ... -> ..."), r"'...' is \[2, 3\] in one and \[3, 4\] in the other"),
     (lambda: ops.bilinear(a, b, jnp.ones((3, 4, 2))), r"x is \[2, 3\], z is \[3, 4\] and w is \[3, 4, 2\]"),
     (lambda: ops.bilinear(a, a, jnp.ones((3, 3, 2)), jnp.ones(3)), r"a bias b \[2\] for w \[3, 3, 2\]: b is \[3\]"),

@@ -224,11 +224,11 @@ LSTM = inputs("lstm")
     (lambda: ops.lstm(**LSTM | {"x": LSTM["x"][:, :0]}), ValueError, r"at least one step: x is \[3, 0, 2\]"),
     (lambda: ops.lstm(**LSTM | {"wx": LSTM["wx"].reshape(2, 12)}), ValueError, r"wx \[d 4 k\].* wx is \[2, 12\]"),
     (lambda: ops.lstm(**LSTM, c0=jnp.zeros(3)), ValueError, r"c0 \[n k\].* c0 is \[3\]"),
-    (lambda: ops.lstm(**LSTM, h0=jnp.zeros((3, 3), jnp.float32)), TypeError, "one dtype, cast them alike: .* h0 is float32"),
-    (lambda: ops.lstm(**LSTM, lengths=jnp.ones(3)), ValueError, r"lengths of lstm are whole numbers, .* \[3\]: they are float64\[3\]"),
-    (lambda: ops.gru(**inputs("gru"), lengths=jnp.ones(2, int)), ValueError, r"they are int64\[2\]"),
-    (lambda: ops.gru(**inputs("gru"), reset="never"), ValueError, "'after' or 'before' .* was put 'never'"),
-    (lambda: ops.rnn(**inputs("rnn"), activation="gelu"), ValueError, "'gelu' is no activation of rnn: write one of relu, tanh"),
+    (lambda: ops.lstm(**LSTM, h0=jnp.zeros((3, 3), jnp.float32)), TypeError, "one dtype; cast them to the same one: .* h0 is float32"),
+    (lambda: ops.lstm(**LSTM, lengths=jnp.ones(3)), ValueError, r"lengths of lstm must be integers \[.*; got float64\[3\]"),
+    (lambda: ops.gru(**inputs("gru"), lengths=jnp.ones(2, int)), ValueError, r"got int64\[2\]"),
+    (lambda: ops.gru(**inputs("gru"), reset="never"), ValueError, "'after' or 'before' .* got 'never'"),
+    (lambda: ops.rnn(**inputs("rnn"), activation="gelu"), ValueError, "the activation of rnn must be one of relu, tanh, .*; got 'gelu'"),
 ])
 def test_what_is_refused(call, error, sentence):
     with pytest.raises(error, match=sentence):

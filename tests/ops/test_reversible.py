@@ -121,7 +121,7 @@ def test_memory_does_not_grow_with_the_depth():
 
 @pytest.mark.parametrize("change, sentence", [
     (lambda x1, x2, v, w: (x1, x2[:2], v, w), r"two halves of one shape and dtype: x1 is float64\[4, 5\] and x2 is float64\[2, 5\]"),
-    (lambda x1, x2, v, w: (x1, x2, v[:2], w), r"one entry for each block, .* shapes \[2, 5, 5\], \[3, 5, 5\]"),
+    (lambda x1, x2, v, w: (x1, x2, v[:2], w), r"one entry for each block; .* shapes \[2, 5, 5\], \[3, 5, 5\]"),
 ])
 def test_what_is_refused(change, sentence):
     with pytest.raises(ValueError, match=sentence):

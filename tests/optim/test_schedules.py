@@ -103,9 +103,9 @@ def test_a_schedule_of_arrays_is_equal_to_itself_only():
     (lambda: optim.linear(1.0, 0.0, steps=0), "steps of linear must be a number > 0; got 0"),
     (lambda: optim.one_cycle(1.0, steps=10, rise=1.0), "rise of one_cycle must be a fraction of the steps"),
     (lambda: optim.cosine_restarts(1.0, steps=10, grow=0.5), "grow of cosine_restarts must be a number ≥ 1; got 0.5"),
-    (lambda: optim.piecewise([1.0, 0.1], steps=[1, 2]), "piecewise must have a step between each two rates"),
-    (lambda: optim.piecewise([1.0, 0.1, 0.01], steps=[2, 1]), "steps of piecewise must be numbers > 0 that grow"),
-    (lambda: optim.join([optim.constant(1.0)], steps=10), "join must have a step between each two schedules"),
+    (lambda: optim.piecewise([1.0, 0.1], steps=[1, 2]), "piecewise must have a step between any two rates"),
+    (lambda: optim.piecewise([1.0, 0.1, 0.01], steps=[2, 1]), "steps of piecewise must be increasing numbers > 0"),
+    (lambda: optim.join([optim.constant(1.0)], steps=10), "join must have a step between any two schedules"),
 ])
 def test_a_wrong_schedule_says_what_to_write(call, sentence):
     with pytest.raises(ValueError, match=sentence):

@@ -183,7 +183,7 @@ def test_nan_in_the_data_is_named_by_array_and_row():
 
 def test_a_label_that_is_no_class_is_named():
     run, _, _, epoch = setup()
-    with pytest.raises(ValueError, match="3 classes takes labels 0 to 2, and was given the label 7"):
+    with pytest.raises(ValueError, match="3 classes takes labels 0 to 2; got the label 7"):
         list(train.epochs(run, epoch, (X, Y.at[:50].set(7)), epochs=1))
 
 
@@ -211,7 +211,7 @@ WRONG = [
     (lambda: train.fit(run0, epoch0, (X, Y), patience=0), "patience, the number of epochs .* must be at least 1; got 0"),
     (lambda: train.init(NET, optim.adam(0.1), 0, X), r"key must be a random key; got 0; write jax.random.key\(0\)"),
     (lambda: train.init(NET, optim.adam, jax.random.key(0), X), r"must be an optimizer; got <function adam.*; write optim"),
-    (lambda: step0(run0, (X[:, :2], Y)), r"Dense\(8\) was initialised for 4 features"),
+    (lambda: step0(run0, (X[:, :2], Y)), r"Dense\(8\) was initialized for 4 features"),
     (lambda: step0(run0, (X, Y[:, None])), "softmax_cross_entropy with scores"),
 ]
 

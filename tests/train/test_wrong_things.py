@@ -61,10 +61,10 @@ WRONG = {
     "donated": (lambda: EPOCH(donated(), (X, Y)), "donated to a later step"),
     "donated evaluated": (lambda: train.make_evaluate(OBJECTIVE, (X, Y))(donated()), "donated to a later step"),
     "label past the end": (lambda: train.fit(RUN, EPOCH, (X, np.where(np.arange(16) == 13, 3, Y))), "takes labels 0 to 2, .* the label 3"),
-    "label past the end of a batch": (lambda: train.fit(RUN, EPOCH, [(X, Y + 1)]), "takes labels 0 to 2, and was given the label 3"),
+    "label past the end of a batch": (lambda: train.fit(RUN, EPOCH, [(X, Y + 1)]), "takes labels 0 to 2; got the label 3"),
     "label evaluated": (lambda: train.fit(RUN, EPOCH, (X, Y), evaluate=train.make_evaluate(OBJECTIVE, (X, Y + 1))), "takes labels 0 to 2"),
     "pixels as targets": (lambda: fit_one(ops.binary_cross_entropy_with_logits, 255.0 * (Y > 0)), "in .0, 1.; .* 255: write target / 255"),
-    "one class": (lambda: fit_one(ops.softmax_cross_entropy, 0 * Y), "two classes or more; got one.* write binary_cross_entropy"),
+    "one class": (lambda: fit_one(ops.softmax_cross_entropy, 0 * Y), "two or more classes; got one.* write binary_cross_entropy"),
     "probabilities in KL": (lambda: ops.kl_divergence(jnp.full((2, 4), 0.25), jnp.eye(4)[:2]), "write kl_divergence.jnp.log.p., target"),
     "logarithms as targets": (lambda: ops.kl_divergence(jnp.zeros((2, 1)), jnp.full((2, 1), -1.0)), "write jnp.exp.target"),
     "used up": (lambda: train.fit(RUN, EPOCH, iter([(X, Y)]), epochs=2), "exhausted after one: pass the function that makes it"),
@@ -96,7 +96,7 @@ def test_exchanged_arguments_of_binary_cross_entropy_warn():
     target, probability = jnp.array([0.0, 1.0]), jnp.array([0.2, 0.7])
     with pytest.warns(UserWarning, match=r"write binary_cross_entropy\(probability, target\)"):
         ops.binary_cross_entropy(target, probability)
-    with pytest.warns(UserWarning, match="if the arguments are exchanged"):
+    with pytest.warns(UserWarning, match="if the arguments are swapped"):
         fit_one(lambda scores, y: ops.binary_cross_entropy(y, ops.sigmoid(scores)), 1.0 * (Y > 0))
     ops.binary_cross_entropy(target, target)
 

@@ -1,6 +1,6 @@
-"""x times a gate between 0 and 1 that opens with x: silu, mish and gelu; and one array times a gate made of another.
+"""x times a gate between 0 and 1 that opens as x grows: silu, mish and gelu; and one array times a gate of another.
 
-Far below 0 both y and y′ are x·e^−(…), and right to the last number that is not subnormal (see exp_minus).
+Far below 0, both y and y′ behave like x·e^−(…) and are exact down to the smallest normal number (see exp_minus).
 """
 
 import math
@@ -16,18 +16,18 @@ from fnnet.sample import apart, normal
 
 __all__ = ["geglu", "gelu", "glu", "mish", "reglu", "silu", "swiglu"]
 
-FAR = 1000.0            # e^−1000 is 0 also in float64: beyond, ∞ is spared the product ∞·0
+FAR = 1000.0            # e^−1000 is 0 even in float64; clipping there avoids the product ∞·0
 
 
 @rule
 def silu(x) -> jax.Array:
     """y = x·σ(x),   y′ = σ(x)·(1 + x·σ(−x))   [Elfwing et al. 2018]
 
-    Also named swish [Ramachandran et al. 2017]. 0 at −∞. Near its zero, x = −1.278, y′ is a difference of terms
-    of size ¼.
+    Also known as swish [Ramachandran et al. 2017]. 0 at −∞. Near its zero, x = −1.278, y′ is a difference of terms of
+    size ¼.
 
-    Cost: 1.4 times the time alone, for a derivative exact to the last bits in both tails and nothing kept but x:
-    autodiff's is 0 from x = −88 on, and it keeps two arrays.
+    Cost: 1.4 times the time by itself, for a derivative exact to the last bits in both tails, with only x saved:
+    autodiff's is 0 from x = −88 on, and it saves two arrays.
     """
     return x * lax.logistic(x)
 
@@ -53,14 +53,14 @@ def silu_fwd(x):
 def gelu(x, *, approximate=True) -> jax.Array:
     """y = x·Φ(x),   y′ = Φ(x) + x·φ(x),   φ(x) = e^(−x²/2)/√2π = Φ′(x)   [Hendrycks & Gimpel 2016]
 
-    approximate, the default as in jax.nn (PyTorch's and Keras's is Φ itself, approximate=False): Φ(x) ≈ σ(z),   z =
-    √(8/π)(x + 0.044715x³), y′ = σ(z)(1 + x·z′·σ(−z)), where autodiff of the form with tanh is 0 from x = −5 on. Its z
-    is rounded, so that y and y′ err by up to 4 + 2|z| units in the last place: 40 at x = −5. Not approximate: within 5
-    units, Φ and φ of one exponential, whose argument is not rounded; erfc errs by 60 at x = −8. Near the zeros of y′, x
-    = −0.75, it is a difference of terms of size ¼.
+    approximate, the default as in jax.nn (the default of PyTorch and Keras is the exact Φ, approximate=False):
+    Φ(x) ≈ σ(z),   z = √(8/π)(x + 0.044715x³), y′ = σ(z)(1 + x·z′·σ(−z)), where autodiff of the form with tanh is 0 from
+    x = −5 on. z is rounded, so that y and y′ have errors of up to 4 + 2|z| units in the last place: 40 at x = −5.
+    approximate=False: within 5 units, with Φ and φ from one exponential whose argument is not rounded; erfc has an
+    error of 60 units at x = −8. Near the zero of y′, x = −0.75, y′ is a difference of terms of size ¼.
 
-    Cost: 1.5 times the time alone where approximate, for the tail and nothing kept but x, where autodiff
-    keeps four arrays.
+    Cost: 1.5 times the time by itself if approximate, for an exact tail and only x saved, where autodiff saves four
+    arrays.
     """
     if approximate:
         return x * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
@@ -98,19 +98,19 @@ def gelu_fwd(x, *, approximate):
     return gelu_value(x, approximate=approximate), (x,)
 
 
-# Mills' ratio Φ(−m)/φ(m) in float32, a quotient of polynomials in m, relatively 6e-9 off at most for m from 0 to 14
-# (a fit to 40 digits); all coefficients are positive, so that nothing cancels.
+# Mills' ratio Φ(−m)/φ(m) in float32, a quotient of polynomials in m with a relative error of at most 6e-9 for m from 0
+# to 14 (a fit to 40 digits); all coefficients are positive, so that nothing cancels.
 MILLS = ((0.01022106, 0.101199062, 0.457364248, 1.09602591, 1.25331414),
          (0.0102209313, 0.101205872, 0.467429375, 1.19929121, 1.67238711, 1.0))
 ROOT = math.sqrt(2 * math.pi)
 
 
 def _normal(m):
-    """Φ(−m) and Φ(−m) − m·φ(m), m ≥ 0, and the number both have yet to be multiplied by."""
+    """Φ(−m) and Φ(−m) − m·φ(m), m ≥ 0, and a number that both still have to be multiplied by."""
     if m.dtype != jnp.float32:
         tail = lax.erfc(m * math.sqrt(0.5)) / 2
         return tail, tail - m * jnp.exp(-m * m / 2) / ROOT, 1
-    # e^(−m²/2) with m² not rounded: of its first 12 bits the square is exact, and the rest of the exponent, at most
+    # e^(−m²/2) without rounding m²: the square of its first 12 bits is exact, and the rest of the exponent, at most
     # 0.02, goes into a polynomial.
     head = lax.stop_gradient(lax.reduce_precision(m, 8, 11))
     rest = (m - head) * (m + head) / 2
@@ -124,7 +124,7 @@ def _normal(m):
 def mish(x) -> jax.Array:
     """y = x·tanh(log(1 + eˣ)),   y′ = T + x(1 − T²)σ(x),   T = tanh(log(1 + eˣ))   [Misra 2019]
 
-    Computed from a = e^−|x| alone: T = a(a + 2)/(a(a + 2) + 2) below 0, (1 + 2a)/(1 + 2a + 2a²) above. Near its zero,
+    Computed only from a = e^−|x|: T = a(a + 2)/(a(a + 2) + 2) below 0, (1 + 2a)/(1 + 2a + 2a²) above. Near its zero,
     x = −1.192, y′ is a difference of terms of size ½.
     """
     return x * jnp.tanh(jnp.logaddexp(x, jnp.zeros_like(x)))
@@ -156,7 +156,7 @@ def mish_slope(x):
 
 
 def _mish_gate(x, a):
-    """T, over a where x < 0, as a fraction."""
+    """T, divided by a where x < 0, as a fraction."""
     return jnp.where(x < 0, a + 2, 1 + 2 * a), jnp.where(x < 0, a * (a + 2) + 2, 1 + 2 * a + 2 * a * a)
 
 
@@ -168,7 +168,7 @@ def _gated(x, z):
 
 
 def _gated_slope(x, z, bend):
-    """The derivative of the same, where bend is |x|·z′."""
+    """The derivative of _gated, where bend is |x|·z′."""
     a, unit = exp_minus(z)
     p = 1 / (1 + a * unit)
     return jnp.where(x < 0, p * (1 - bend * p) * a * unit, p * (1 + bend * (p * a * unit)))
@@ -180,8 +180,8 @@ def glu(x, *, axis=-1) -> jax.Array:
 
     x [... 2d ...] → y [... d ...]; the second half is the gate, as in jax.nn and PyTorch.
 
-    Cost: 1.6 times the time alone, for dv exact to the last bits, where that of autodiff is 0 from v = 17 on, and
-    nothing kept but x.
+    Cost: 1.6 times the time by itself, for dv exact to the last bits, where autodiff's is 0 from v = 17 on, with only x
+    saved.
     """
     u, v = jnp.split(x, 2, axis)
     return u * lax.logistic(v)
@@ -199,16 +199,16 @@ def glu_bwd(dy, x, *, axis):
 def glu_check(x, *, axis):
     shape = jnp.shape(x)
     if not -len(shape) <= axis < len(shape) or shape[axis] % 2:
-        raise ValueError(f"glu halves x along axis={axis}: x is {list(shape)}, give an axis of even size")
+        raise ValueError(f"the axis of glu must be an axis of x of even size; got axis={axis!r} for x {list(shape)}")
 
 
 @rule
 def swiglu(x, gate) -> jax.Array:
     """y = x·s(g),   dx = dy·s(g),   dg = dy·x·s′(g),   s = silu   [Shazeer 2020]
 
-    x and gate of one shape → y of the same. The gate is the second argument, as it is the second half in glu.
+    x and gate of the same shape → y of that shape. The gate is the second argument, as it is the second half in glu.
 
-    Cost: 1.3 times the time alone, for the tails of silu′ and nothing kept but the arguments, where autodiff keeps
+    Cost: 1.3 times the time by itself, for exact tails of silu′ and only the arguments saved, where autodiff saves
     three arrays.
     """
     return x * silu.reference(gate)
@@ -228,9 +228,9 @@ def swiglu_bwd(dy, x, gate):
 def geglu(x, gate, *, approximate=True) -> jax.Array:
     """y = x·s(g),   dx = dy·s(g),   dg = dy·x·s′(g),   s = gelu   [Shazeer 2020]
 
-    x and gate of one shape → y of the same; approximate as in gelu.
+    x and gate of the same shape → y of that shape; approximate as in gelu.
 
-    Cost: 1.4 times the time alone where approximate, for the tail of gelu′ and nothing kept but the arguments.
+    Cost: 1.4 times the time by itself if approximate, for an exact tail of gelu′ and only the arguments saved.
     """
     return x * gelu.reference(gate, approximate=approximate)
 
@@ -250,7 +250,7 @@ def geglu_bwd(dy, x, gate, *, approximate):
 def reglu(x, gate) -> jax.Array:
     """y = x·s(g),   dx = dy·s(g),   dg = dy·x·s′(g),   s = relu   [Shazeer 2020]
 
-    x and gate of one shape → y of the same. s′(0) = 0.
+    x and gate of the same shape → y of that shape. s′(0) = 0.
     """
     return x * jnp.where(gate <= 0, 0, gate)
 
@@ -276,8 +276,8 @@ def _product_back(dy, x, gate, s, slope):
 @reglu.check
 def product_check(x, gate):
     if jnp.shape(x) != jnp.shape(gate):
-        raise ValueError(f"x and its gate are of one shape: x is {list(jnp.shape(x))} and the gate "
-                         f"{list(jnp.shape(gate))}, write glu(x) where they are the halves of one array")
+        raise ValueError(f"x and its gate must have the same shape; got x {list(jnp.shape(x))} and gate "
+                         f"{list(jnp.shape(gate))}: write glu(x) if they are the halves of one array")
 
 
 for inexact in (silu, gelu, mish, glu, swiglu, geglu):

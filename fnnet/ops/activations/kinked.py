@@ -1,7 +1,7 @@
-"""Activations made of pieces, with a corner where they meet: the conventions there are those of jax.nn. PyTorch's
-derivatives at 0 of leaky_relu and prelu are α and a, and that of hard_tanh at ±1 is 0.
+"""Piecewise activations. Where the pieces meet, the conventions are those of jax.nn. In PyTorch, the derivatives of
+leaky_relu and prelu at 0 are α and a, and that of hard_tanh at ±1 is 0.
 
-x and y are of any shape, but for prelu and maxout.
+x and y have any shape, except in prelu and maxout.
 """
 
 import jax
@@ -21,9 +21,9 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772848, 1.0507009873554804934       # me
 def relu(x) -> jax.Array:
     """y = max(0, x),   y′ = 1 if x > 0 else 0
 
-    y′(0) = 0, as in jax.nn and PyTorch (some lectures take 1). NaN stays NaN.
+    y′(0) = 0, as in jax.nn and PyTorch (some lectures use 1). NaN stays NaN.
 
-    Cost: y is kept, which the next layer keeps anyway, where autodiff keeps a mask beside it.
+    Cost: y is saved, which the next layer saves anyway, where autodiff also saves a mask.
     """
     return jnp.where(x <= 0, 0, x)
 
@@ -37,8 +37,8 @@ def relu_bwd(dy, y):
 def leaky_relu(x, *, alpha=0.01) -> jax.Array:
     """y = x if x ≥ 0 else αx,   y′ = 1 or α
 
-    y′(0) = 1, as in jax.nn; PyTorch's is α. α is 0.01 in some lectures and 0.1 in others; any number is right, also
-    below 0 or above 1.
+    y′(0) = 1, as in jax.nn; PyTorch's is α. α is 0.01 in some lectures and 0.1 in others; any number works, even below 0
+    or above 1.
     """
     return jnp.where(x < 0, alpha * x, x)
 
@@ -66,15 +66,16 @@ def prelu_bwd(dy, x, a):
 @prelu.check
 def prelu_check(x, a):
     if jnp.shape(a) not in ((), jnp.shape(x)[-1:]):
-        raise ValueError(f"prelu takes one slope, or one for each channel: x is {list(jnp.shape(x))} and a is "
-                         f"{list(jnp.shape(a))}, give a of shape [] or {list(jnp.shape(x)[-1:])}")
+        raise ValueError("the slope a of prelu must be one number, or one for each channel; got a "
+                         f"{list(jnp.shape(a))} for x {list(jnp.shape(x))}: pass a of shape [] or "
+                         f"{list(jnp.shape(x)[-1:])}")
 
 
 @rule
 def relu6(x) -> jax.Array:
     """y = min(max(0, x), 6),   y′ = 1 if 0 < x < 6 else 0   [Krizhevsky 2010]
 
-    y′ = 0 at 0 and at 6. y is kept, which the next layer keeps anyway.
+    y′ = 0 at 0 and at 6. Saved: y, which the next layer saves anyway.
     """
     return jnp.where(x <= 0, 0, jnp.where(x >= 6, 6, x))
 
@@ -99,10 +100,10 @@ def relu_squared_bwd(dy, x):
 def elu(x, *, alpha=1.0) -> jax.Array:
     """y = x if x > 0 else α(eˣ − 1),   y′ = 1 or αeˣ   [Clevert et al. 2016]
 
-    y′ from x, not as y + α, which cancels for large negative x. At 0 the derivative is α. y is as exact as the
-    compiler's eˣ − 1, which in JAX 0.10 errs by up to 6 units in the last place near 0.
+    y′ is computed from x, not as y + α, which cancels for large negative x. At 0 the derivative is α. y is as accurate
+    as the compiler's eˣ − 1, which in JAX 0.10 has an error of up to 6 units in the last place near 0.
 
-    Cost: an exponential in the backward pass, 1.3 times the time alone, 1 % of a 784-512-10 step, for a derivative
+    Cost: an exponential in the backward pass, 1.3 times the time by itself, 1 % of a 784-512-10 step, for a derivative
     exact to the last bits.
     """
     return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x)))
@@ -117,10 +118,10 @@ def elu_slope(x, *, alpha):
 def celu(x, *, alpha=1.0) -> jax.Array:
     """y = x if x > 0 else α(e^(x/α) − 1),   y′ = 1 or e^(x/α)   [Barron 2017]
 
-    The derivative is continuous for every α > 0, 1 at 0. y is as exact as the compiler's eˣ − 1 (see elu).
+    The derivative is continuous for every α > 0, and 1 at 0. y is as accurate as the compiler's eˣ − 1 (see elu).
 
-    Cost: an exponential in the backward pass, 1.2 times the time alone, for a derivative exact to the last bits, where
-    JAX 0.10's autodiff takes it as y/α + 1.
+    Cost: an exponential in the backward pass, 1.2 times the time by itself, for a derivative exact to the last bits,
+    where JAX 0.10's autodiff computes it as y/α + 1.
     """
     return jnp.where(x > 0, x, alpha * jnp.expm1(jnp.where(x > 0, 0, x) / alpha))
 
@@ -133,17 +134,17 @@ def celu_slope(x, *, alpha):
 @celu.check
 def celu_check(x, *, alpha):
     if not alpha > 0:
-        raise ValueError(f"celu goes down to −α, α > 0, and was given alpha={alpha!r}: write elu for other forms")
+        raise ValueError(f"the alpha of celu must be above 0; got {alpha!r}: use elu for other forms")
 
 
 @rule
 def selu(x) -> jax.Array:
     """y = λx if x > 0 else λα(eˣ − 1),   y′ = λ or λαeˣ   [Klambauer et al. 2017]
 
-    λ = 1.0507…, α = 1.6733…, for which activations of mean 0 and variance 1 stay so. At 0 the derivative is λα; in
-    float32 it is 0 from x = −87.3 on, where it is 2·10⁻³⁸. y is as exact as the compiler's eˣ − 1 (see elu).
+    λ = 1.0507…, α = 1.6733…, for which activations keep mean 0 and variance 1. At 0 the derivative is λα; in float32 it
+    is 0 from x = −87.3 on, where it is 2·10⁻³⁸. y is as accurate as the compiler's eˣ − 1 (see elu).
 
-    Cost: an exponential in the backward pass, 1.3 times the time alone, for a derivative exact to the last bits.
+    Cost: an exponential in the backward pass, 1.3 times the time by itself, for a derivative exact to the last bits.
     """
     return SELU_SCALE * jnp.where(x > 0, x, SELU_ALPHA * jnp.expm1(jnp.where(x > 0, 0, x)))
 
@@ -183,7 +184,7 @@ def hard_silu(x) -> jax.Array:
     """y = x·hard_sigmoid(x) = 0, x(x + 3)/6 or x,   y′ = 0, (2x + 3)/6 or 1   for x ≤ −3, between, x ≥ 3
     [Howard et al. 2019]
 
-    Also named hard_swish.
+    Also known as hard_swish.
     """
     return jnp.where(x <= -3, 0, jnp.where(x >= 3, x, x * ((x + 3) / 6)))
 
@@ -197,7 +198,7 @@ def hard_silu_slope(x):
 def sparse_plus(x) -> jax.Array:
     """y = 0, (x + 1)²/4 or x,   y′ = 0, (x + 1)/2 or 1   for x ≤ −1, between, x ≥ 1   [Liu et al. 2023]
 
-    softplus with both its tails cut off; the derivative has no jump.
+    softplus with both tails cut off; the derivative is continuous.
     """
     return jnp.where(x <= -1, 0, jnp.where(x >= 1, x, (x + 1) ** 2 / 4))
 
@@ -211,7 +212,7 @@ def sparse_plus_slope(x):
 def sparse_sigmoid(x) -> jax.Array:
     """y = min(max(0, (x + 1)/2), 1),   y′ = ½ if −1 < x < 1 else 0   [Liu et al. 2023]
 
-    The derivative of sparse_plus. At ±1 its own is ¼, the mean of both sides, as in jax.nn.
+    The derivative of sparse_plus. At ±1, y′ is ¼, the mean of both sides, as in jax.nn.
     """
     return jnp.clip((x + 1) / 2, 0, 1)
 
@@ -225,8 +226,8 @@ def sparse_sigmoid_slope(x):
 def maxout(x, *, axis=-1) -> jax.Array:
     """y = maxᵢ xᵢ over the pieces,   ∂y/∂xᵢ = 1 for the piece that wins, else 0   [Goodfellow et al. 2013]
 
-    x [... p ...] → y without the axis of pieces. Of equal pieces the first wins, as in arg max.
-    Kept: the index of the winner, one byte for each output.
+    x [... p ...] → y without the axis of pieces. Of equal pieces the first wins, as in argmax.
+    Saved: the index of the winner, one byte for each output.
     """
     return jnp.max(x, axis)
 
@@ -235,7 +236,7 @@ def maxout(x, *, axis=-1) -> jax.Array:
 def maxout_fwd(x, *, axis):
     pieces = x.shape[axis]
     winner = jnp.argmax(x, axis).astype(jnp.uint8 if pieces <= 256 else jnp.int32)
-    # the number of pieces, as a shape: it weighs nothing
+    # the number of pieces, saved as a shape, which takes no memory
     return jnp.max(x, axis), (winner, jnp.zeros((pieces, 0), bool))
 
 
@@ -250,8 +251,8 @@ def maxout_bwd(dy, winner, pieces, *, axis):
 def maxout_check(x, *, axis):
     shape = jnp.shape(x)
     if not -len(shape) <= axis < len(shape) or not shape[axis]:
-        raise ValueError(f"maxout takes the largest of the pieces along axis={axis}: x is {list(shape)}, "
-                         "give an axis of at least one piece")
+        raise ValueError(f"the axis of maxout must be an axis of x with at least one piece; got axis={axis!r} for x "
+                         f"{list(shape)}")
 
 
 for compared in (relu, relu6, relu_squared, hard_tanh, maxout):

@@ -1,7 +1,7 @@
-"""Activations that pull numbers towards 0 or set small ones to it. The corners are those of PyTorch: at the threshold
-the derivative is 0.
+"""Activations that shrink numbers towards 0 or set small ones to 0. At the threshold the derivative is 0, as in
+PyTorch.
 
-x and y are of any shape; NaN stays NaN.
+x and y have any shape; NaN stays NaN.
 """
 
 import math
@@ -15,7 +15,7 @@ from fnnet.sample import apart
 
 __all__ = ["hard_shrink", "soft_shrink", "tanh_shrink", "threshold"]
 
-SERIES = 2.0                                            # up to here x − tanh x is a series; 12 terms of it are float64
+SERIES = 2.0                                            # below this |x|, x − tanh x is a series; 12 terms for float64
 TERMS = [2 * k / math.factorial(2 * k + 1) for k in range(12, 0, -1)]
 
 
@@ -34,7 +34,7 @@ def hard_shrink_bwd(dy, x, *, threshold):
 def soft_shrink(x, *, threshold=0.5) -> jax.Array:
     """y = x − λ, 0 or x + λ,   y′ = 1, 0 or 1   for x > λ, between, x < −λ, of the threshold λ ≥ 0
 
-    The proximal operator of λ|x|: one step of it after each step of gradient descent is the lasso.
+    The proximal operator of λ|x|: applied after each step of gradient descent, it solves the lasso.
     """
     return jnp.where(jnp.abs(x) <= threshold, 0, x - jnp.sign(x) * threshold)
 
@@ -48,10 +48,10 @@ def soft_shrink_bwd(dy, x, *, threshold):
 def tanh_shrink(x) -> jax.Array:
     """y = x − tanh x,   y′ = tanh² x
 
-    For |x| < 2 computed as (x·cosh x − sinh x)/cosh x = x³(⅓ + x²/30 + …)/cosh x, all terms of one sign: near 0 the
-    difference itself has lost the digits of x³/3.
+    For |x| < 2 computed as (x·cosh x − sinh x)/cosh x = x³(⅓ + x²/30 + …)/cosh x, where all terms have the same sign:
+    near 0 the difference itself loses the digits of x³/3.
 
-    Cost: the series and a hyperbolic cosine beside the hyperbolic tangent, for a value exact to the last bits.
+    Cost: the series and a hyperbolic cosine in addition to the hyperbolic tangent, for a value exact to the last bits.
     """
     return x - jnp.tanh(x)
 
@@ -89,14 +89,14 @@ def threshold_bwd(dy, x, *, threshold):
 @soft_shrink.check
 def shrink_check(x, *, threshold):
     if not threshold >= 0:
-        raise ValueError(f"the threshold of a shrinkage must be 0 or more; got {threshold!r}")
+        raise ValueError(f"the threshold of a shrink activation must be ≥ 0; got {threshold!r}")
 
 
 for shrinking in (hard_shrink, soft_shrink, tanh_shrink, threshold):
     shrinking.takes = "floats"
     shrinking.example(x=apart("n d"))
     shrinking.example(x=apart("n t d"))
-    shrinking.example(x=apart("", gap=2.0))             # 1: nearer to 0 the reference of tanh_shrink loses digits
+    shrinking.example(x=apart("", gap=2.0))             # x = 1: closer to 0 the reference of tanh_shrink loses digits
 hard_shrink.example(x=apart("n d"), threshold=0.3)
 soft_shrink.example(x=apart("n d"), threshold=0.3)
 threshold.example(x=apart("n d"), threshold=-0.3, value=2.0)

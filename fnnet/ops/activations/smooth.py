@@ -1,7 +1,6 @@
-"""Activations without a kink that are no gate: sigmoid, tanh and their integrals, and the two made of a quotient and of
-a root.
+"""Smooth activations that are not gates: sigmoid, tanh and their integrals, and two made of a quotient and of a root.
 
-x and y are of any shape. A derivative is a function of x or of y, whichever is exact and cheap, in terms of a = e^−|x|,
+x and y have any shape. A derivative is a function of x or of y, whichever is exact and cheap, in terms of a = e^−|x|,
 which never overflows.
 """
 
@@ -32,11 +31,11 @@ def identity_bwd(dy):
 def sigmoid(x) -> jax.Array:
     """y = 1/(1 + e⁻ˣ),   y′ = y(1 − y) ≤ ¼
 
-    Computed as y′ = a/(1 + a)² with a = e^−|x|, which is right where y(1 − y) is not: in float32 that is 0 from x
-    = 17 on.
+    Computed as y′ = a/(1 + a)² with a = e^−|x|, which is accurate where y(1 − y) is not: in float32 the latter is 0
+    from x = 17 on.
 
-    Cost: an exponential on the way back, 1.5 times the time alone, 1 % of a 784-512-10 step, for a derivative exact to
-    the last bits.
+    Cost: an exponential in the backward pass, 1.5 times the time by itself, 1 % of a 784-512-10 step, for a derivative
+    exact to the last bits.
     """
     return 1 / (1 + jnp.exp(-x))
 
@@ -51,11 +50,11 @@ def sigmoid_slope(x):
 def tanh(x) -> jax.Array:
     """y = (eˣ − e⁻ˣ)/(eˣ + e⁻ˣ),   y′ = 1 − y²
 
-    Computed as y′ = 4a/(1 + a)² with a = e^−2|x|, which is right where 1 − y² is not: in float32 that is 0 from |x| = 9
-    on. The value is the compiler's own, which on a CPU errs by 5 units in the last place.
+    Computed as y′ = 4a/(1 + a)² with a = e^−2|x|, which is accurate where 1 − y² is not: in float32 the latter is 0
+    from |x| = 9 on. The value is the compiler's own, which on a CPU has an error of 5 units in the last place.
 
-    Cost: an exponential on the way back, 2 times the time alone, 2 % of a 784-512-10 step, for a derivative exact to
-    the last bits.
+    Cost: an exponential in the backward pass, 2 times the time by itself, 2 % of a 784-512-10 step, for a derivative
+    exact to the last bits.
     """
     return jnp.tanh(x)
 
@@ -70,7 +69,7 @@ def tanh_slope(x):
 def softplus(x) -> jax.Array:
     """y = log(1 + eˣ),   y′ = σ(x) = 1/(1 + e⁻ˣ)   [Dugas et al. 2001]
 
-    Computed as max(0, x) + log(1 + e^−|x|): nothing overflows, and y is eˣ far below 0 and x far above.
+    Computed as max(0, x) + log(1 + e^−|x|): nothing overflows, and y approaches eˣ far below 0 and x far above.
     """
     return jnp.logaddexp(x, jnp.zeros_like(x))
 
@@ -137,7 +136,7 @@ def soft_sign_slope(x):
 def squareplus(x, *, b=4.0) -> jax.Array:
     """y = (x + r)/2,   r = √(x² + b),   y′ = (1 + x/r)/2   [Barron 2021]
 
-    Below 0, where x + r is a difference, computed as y = b/(2(r − x)) and y′ = y/r. b > 0.
+    Below 0, where x + r cancels, computed as y = b/(2(r − x)) and y′ = y/r. b > 0.
     """
     return (x + jnp.sqrt(x * x + b)) / 2
 
@@ -162,7 +161,7 @@ def squareplus_slope(x, *, b):
 
 
 def _root(x, b):
-    """√(x² + b), which is |x| where x² would overflow."""
+    """√(x² + b), or |x| where x² would overflow."""
     large = 1e9 * max(1.0, math.sqrt(b))
     return jnp.where(jnp.abs(x) > large, jnp.abs(x), jnp.sqrt(jnp.minimum(jnp.abs(x), large) ** 2 + b))
 
@@ -170,16 +169,16 @@ def _root(x, b):
 @squareplus.check
 def squareplus_check(x, *, b):
     if not b > 0:
-        raise ValueError(f"squareplus rounds the corner of relu by b > 0, and was given b={b!r}: at b = 0 it is relu, "
-                         "write relu(x)")
+        raise ValueError(f"the b of squareplus must be above 0; got {b!r}: for b = 0 write relu(x)")
 
 
 @rule
 def log1mexp(x) -> jax.Array:
     """y = log(1 − e⁻ˣ),   y′ = 1/(eˣ − 1)   for x > 0   [Mächler 2012]
 
-    log(−(e⁻ˣ − 1)) below log 2 and log(1 − e⁻ˣ), as log1p, above: neither loses the difference to 1. −∞ at 0, NaN below
-    0. As exact as the compiler's eˣ − 1, which in JAX 0.10 errs by up to 6 units in the last place.
+    Computed as log(−(e⁻ˣ − 1)), with expm1, below log 2 and as log(1 − e⁻ˣ), with log1p, above: neither cancels. −∞ at
+    0, NaN below 0. As accurate as the compiler's eˣ − 1, which in JAX 0.10 has an error of up to 6 units in the last
+    place.
     """
     return jnp.where(x < math.log(2), jnp.log(-jnp.expm1(-x)), jnp.log1p(-jnp.exp(-x)))
 

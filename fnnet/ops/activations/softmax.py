@@ -1,4 +1,4 @@
-"""Exponentials over their sum, and the logarithm of the sum. Sums are in at least float32."""
+"""Exponentials over their sum, and the logarithm of the sum. Sums are computed in at least float32."""
 
 import math
 
@@ -17,10 +17,10 @@ __all__ = ["log_softmax", "logmeanexp", "logsumexp", "softmax"]
 def softmax(x, where=None, *, axis: int | tuple[int, ...] = -1) -> jax.Array:
     """yⱼ = eˣʲ/Σₖeˣᵏ,   ∂yⱼ/∂xₖ = yⱼ(δⱼₖ − yₖ),   so dx = y·(dy − Σ dy·y)
 
-    x of any shape → y of the same. −∞ among numbers gives 0; +∞, or a row of −∞, gives NaN as in jax.nn. where, True or
-    False of the shape of x (or with axes of 1), leaves out what is False, whatever it is: there y is 0, everywhere in a
-    row with nothing left. Where one y rounds to 1, its own dx is a difference of equal numbers: from scores to a loss,
-    softmax_cross_entropy is exact.
+    x of any shape → y of the same shape. −∞ among finite numbers gives 0; +∞, or a row of −∞, gives NaN, as in jax.nn.
+    where: a boolean array of the shape of x (or with axes of size 1); elements where it is False are left out, whatever
+    their value, and their y is 0, as is the whole row if all are left out. Where a y rounds to 1, its dx is a
+    difference of equal numbers; for a loss of scores, softmax_cross_entropy is exact.
     """
     e = jnp.exp(_shifted(x, where, axis))
     return (e / _left(e.sum(axis, keepdims=True), where)).astype(x.dtype)
@@ -36,12 +36,12 @@ def softmax_bwd(dy, y, where, *, axis):
 def log_softmax(x, where=None, *, axis: int | tuple[int, ...] = -1) -> jax.Array:
     """yⱼ = xⱼ − log Σₖeˣᵏ,   ∂yⱼ/∂xₖ = δⱼₖ − eʸᵏ,   so dx = dy − eʸ·Σ dy
 
-    x of any shape → y of the same, with the sums in at least float32, so that wide float16 rows stay finite. −∞ among
-    numbers stays −∞. where, True or False of the shape of x (or with axes of 1), leaves out what is False, whatever it
-    is: there y is −∞, and dx 0. Where one eʸ rounds to 1, its own dx is a difference of equal numbers:
-    softmax_cross_entropy is exact there too.
+    x of any shape → y of the same shape, with the sums in at least float32, so that wide float16 rows stay finite. −∞
+    among finite numbers stays −∞. where: a boolean array of the shape of x (or with axes of size 1); elements where it
+    is False are left out, whatever their value, and have y = −∞ and dx = 0. Where an eʸ rounds to 1, its dx is a
+    difference of equal numbers; softmax_cross_entropy is exact there too.
 
-    Cost: an exponential on the way back; what is kept is y itself, which its user has anyway, and not a second array.
+    Cost: an exponential in the backward pass; only y itself is saved, which the caller has anyway, not a second array.
     """
     shifted = _shifted(x, where, axis)
     total = _left(jnp.exp(shifted).sum(axis, keepdims=True), where)
@@ -55,7 +55,7 @@ def log_softmax_bwd(dy, y, where, *, axis):
 
 
 def _shifted(x, where, axis):
-    """x − max x, in at least float32; −∞ for what is left out."""
+    """x − max x, in at least float32; −∞ for elements that are left out."""
     x = _left_out(x.astype(wide(x.dtype)), where, -jnp.inf)
     top = lax.stop_gradient(x.max(axis, keepdims=True, initial=-jnp.inf))
     if where is None:
@@ -69,7 +69,7 @@ def _left_out(a, where, value):
 
 
 def _left(total, where):
-    """The sum to divide by, or 1 where everything is masked."""
+    """The sum to divide by, or 1 where all elements are left out."""
     return total if where is None else jnp.where(total == 0, 1, total)
 
 
@@ -77,10 +77,10 @@ def _left(total, where):
 def logsumexp(x, where=None, *, axis: int | tuple[int, ...] | None = None, keepdims=False) -> jax.Array:
     """y = log Σₖeˣᵏ,   ∂y/∂xₖ = softmax(x)ₖ
 
-    x of any shape → y without the axis, the axes or (None) all of them, as in jax.nn. where, True or False of the shape
-    of x (or with axes of 1), leaves out what is False, whatever it is. Kept beside x: the largest x and the sum, not y
-    alone, which has lost the digits of the sum where x is large. A row of −∞, or with nothing left, has y = −∞ and the
-    derivative 0.
+    x of any shape → y without the axis, the axes or, for None, all axes, as in jax.nn. where: a boolean array of the
+    shape of x (or with axes of size 1); elements where it is False are left out, whatever their value. Saved, in
+    addition to x: the largest x and the sum, since y alone has lost the digits of the sum if x is large. A row of −∞,
+    or with all elements left out, has y = −∞ and zero derivatives.
     """
     x = _left_out(x, where, -jnp.inf)
     top = _top(x, axis)
@@ -137,8 +137,8 @@ def _check_axes(x, axis):
     axes = range(jnp.ndim(x)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     shape = jnp.shape(x)
     if not all(map(is_whole, axes)) or any(not -len(shape) <= a < len(shape) or not shape[a] for a in axes):
-        raise ValueError(f"a logarithm of a sum along axis={axis}: x is {list(shape)}, give axes of x that have at "
-                         "least one element")
+        raise ValueError("the axis of a log-sum-exp must be an axis of x with at least one element, a tuple of such "
+                         f"axes, or None for all; got axis={axis!r} for x {list(shape)}")
 
 
 @softmax.check
@@ -147,7 +147,7 @@ def shares_check(x, where, *, axis):
     _check_where("softmax", x, where)
     axes, rank = axis if isinstance(axis, tuple) else (axis,), jnp.ndim(x)
     if not all(is_whole(a) and -rank <= a < rank for a in axes) or len({a % rank for a in axes}) < len(axes):
-        raise ValueError(f"the axis of a softmax must be one of x, {list(jnp.shape(x))}; got axis={axis!r}: "
+        raise ValueError(f"the axis of a softmax must be an axis of x, {list(jnp.shape(x))}; got axis={axis!r}: "
                          f"write a number from {-rank} to {rank - 1}, or a tuple of different ones")
 
 
@@ -156,14 +156,15 @@ def _check_where(name, x, where):
         return
     dtype, shape, wanted = jnp.result_type(where), jnp.shape(where), jnp.shape(x)
     if not jnp.issubdtype(dtype, jnp.bool_):
-        raise TypeError(f"where of {name} must be True or False; got {dtype}{list(shape)}: write where.astype(bool), "
+        raise TypeError(f"the where of {name} must be boolean; got {dtype}{list(shape)}: write where.astype(bool), "
                         "or axis=... for an axis")
     if len(shape) != len(wanted) or any(w not in (1, n) for w, n in zip(shape, wanted)):
-        raise ValueError(f"where of {name} must have the shape of x, {list(wanted)}, or axes of 1; got {list(shape)}")
+        raise ValueError(f"the where of {name} must have the shape of x, {list(wanted)}, or axes of size 1; got "
+                         f"{list(shape)}")
 
 
 def _log_count(x, axis, dtype):
-    """log n of the n elements along the axes."""
+    """log n, for n elements along the axes."""
     axes = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     count = math.prod(x.shape[a] for a in axes)
     return math.log(count) if is_whole(count) else jnp.log(jnp.asarray(count, dtype))
@@ -181,11 +182,11 @@ def _squeezed(y, axis, keepdims):
 
 for inexact in (softmax, log_softmax, logsumexp, logmeanexp):
     inexact.takes = "floats"
-for normalised in (softmax, log_softmax):
-    normalised.example(x="n k")
-    normalised.example(x="n t k")
-    normalised.example(x="n k", axis=0)
-    normalised.example(x="n k", where=booleans("n k"))
+for normalized in (softmax, log_softmax):
+    normalized.example(x="n k")
+    normalized.example(x="n t k")
+    normalized.example(x="n k", axis=0)
+    normalized.example(x="n k", where=booleans("n k"))
 for summed in (logsumexp, logmeanexp):
     summed.example(x="n k", axis=-1)
     summed.example(x="n t k", axis=(0, 2), keepdims=True)

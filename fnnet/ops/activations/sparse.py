@@ -1,5 +1,5 @@
-"""Probabilities of which most are exactly 0: the nearest distribution to the scores, and one between it and softmax.
-Sums are in at least float32."""
+"""Sparse probabilities, most of them exactly 0: the distribution nearest to the scores, and one between it and softmax.
+Sums are computed in at least float32."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from fnnet.rule import rule
 
 __all__ = ["entmax15", "sparsemax"]
 
-BELOW = -2.0            # the threshold is at most 1 below the largest number: what is further down takes no part
+BELOW = -2.0            # the threshold is at most 1 below the largest number: smaller ones have no effect
 
 
 @rule
@@ -18,8 +18,9 @@ def sparsemax(x, *, axis=-1) -> jax.Array:
     """y = max(0, x − τ) with Σ y = 1,   τ = maxₖ (Σ of the k largest x − 1)/k,
     dx = s·(dy − Σ s·dy/Σ s),   s = 1 where y > 0, else 0   [Martins & Astudillo 2016]
 
-    x of any shape → y of the same: the distribution nearest to x, ½‖y − x‖² least. −∞ among numbers gives 0; +∞, or a
-    row of −∞, gives NaN, as in softmax. The derivative jumps where an x meets τ; there it is that of y = 0.
+    x of any shape → y of the same shape: the distribution nearest to x, which minimizes ½‖y − x‖². −∞ among finite
+    numbers gives 0; +∞, or a row of −∞, gives NaN, as in softmax. The derivative jumps where an x equals τ; there it is
+    that of y = 0.
     """
     z = _below_the_largest(x, axis)
     ranked, k = _ranked(z, axis)
@@ -36,9 +37,9 @@ def sparsemax_bwd(dy, y, *, axis):
 def entmax15(x, *, axis=-1) -> jax.Array:
     """y = max(0, x/2 − τ)² with Σ y = 1,   dx = s·(dy − Σ s·dy/Σ s),   s = √y   [Peters et al. 2019]
 
-    x of any shape → y of the same: 1.5-entmax, between softmax and sparsemax; its derivative has no jump. Of the k
-    largest x/2 with mean m and variance v, τ = m − √(1/k − v), for the k whose k-th largest is above it. −∞ among
-    numbers gives 0; +∞, or a row of −∞, gives NaN, as in softmax.
+    x of any shape → y of the same shape: 1.5-entmax, between softmax and sparsemax; its derivative is continuous. With
+    the mean m and the variance v of the k largest x/2, τ = m − √(1/k − v), for the largest k whose k-th largest x/2 is
+    above τ. −∞ among finite numbers gives 0; +∞, or a row of −∞, gives NaN, as in softmax.
     """
     z = _below_the_largest(x, axis, 0.5)
     ranked, k = _ranked(z, axis)
@@ -64,7 +65,7 @@ def _of_support(dy, s, y, axis):
 
 
 def _below_the_largest(x, axis, scale=1.0):
-    """How far scale·x is below the largest, which adds the same to τ; no further than counts."""
+    """scale·x minus its maximum, which shifts τ by the same amount; cut off where smaller numbers have no effect."""
     x = x.astype(wide(x.dtype))
     z = (x - lax.stop_gradient(x.max(axis, keepdims=True, initial=-jnp.inf))) * scale
     return jnp.where(z < BELOW, BELOW, z)
@@ -81,7 +82,7 @@ def _ranked(z, axis):
 def sparse_check(x, *, axis):
     rank = jnp.ndim(x)
     if not is_whole(axis) or not -rank <= axis < rank:
-        raise ValueError(f"the axis of a sparse softmax must be one of x, {list(jnp.shape(x))}; got axis={axis!r}: "
+        raise ValueError(f"the axis of a sparse softmax must be an axis of x, {list(jnp.shape(x))}; got axis={axis!r}: "
                          f"write a number from {-rank} to {rank - 1}")
 
 

@@ -1,4 +1,4 @@
-"""Attention, and where tokens stand."""
+"""Attention and the positions of tokens."""
 
 # Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.
 from fnnet.ops.attention.dot_product import attention

@@ -1,9 +1,9 @@
 """The bookkeeping of attention by blocks: which blocks there are, and how they are cut out of arrays and put back.
 
-Whole arrays stay as they were given, and only blocks are transposed, to [m x d] and [m j d]. m stands for n g, examples
-and heads of keys, or for g alone where there is one example; x for the r heads of queries that share one of keys, and
-the i rows of each. A block of scores is [m x j], of the same shape as the product that it is made by: so XLA computes
-what follows in its place.
+Whole arrays keep their layout, and only blocks are transposed, to [m x d] and [m j d]. m stands for n g, examples and
+heads of keys, or for g alone if there is one example; x for the r heads of queries that share one head of keys, and the
+i rows of each. A block of scores is [m x j], the shape of the product it comes from, so that XLA computes what follows
+in place.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Plan(NamedTuple):
     s: int                  # keys
     heads: tuple            # n, g, r
     sizes: tuple            # rows and columns of a block
-    pairs: tuple            # the blocks in which there is something to see: (row, column), row by row
+    pairs: tuple            # the blocks in which some query sees some key: (row, column), row by row
     causal: bool
     window: int | None
 
@@ -31,13 +31,13 @@ class Plan(NamedTuple):
 
 def plan(q, k, causal, window, block):
     (n, t, h, _), (s, g) = q.shape, k.shape[1:3]
-    if not is_whole(t) or not is_whole(s):              # lengths that jax.export does not know: all at once
+    if not is_whole(t) or not is_whole(s):              # symbolic lengths of jax.export: all at once
         return Plan(t, s, (n, g, h // g), (t, s), ((0, 0),), causal, window)
     rows, columns = block_sizes(n * h, t, s) if block is None else (block, block)
     rows, columns = _even(t, rows), _even(s, columns)
 
     def needed(i, j):
-        """Whether the queries of block row i, which stand at first … last, may see any key of block column j."""
+        """Whether the queries of block row i, at the positions first … last, may see any key of block column j."""
         first, last = i * rows + s - t, min((i + 1) * rows, t) - 1 + s - t
         left, right = j * columns, min((j + 1) * columns, s) - 1
         return (not causal or left <= last) and (window is None or (left - last < window and first - right < window))
@@ -45,17 +45,17 @@ def plan(q, k, causal, window, block):
     return Plan(t, s, (n, g, h // g), (rows, columns), pairs, causal, window)
 
 
-HEADS = 64              # of all examples together, where a symbolic size of jax.export does not say how many
+HEADS = 64              # of all examples together, if the batch size is a symbolic size of jax.export
 
 
 def block_sizes(heads, t, s):
-    """The most rows and columns of a block, by the number of heads (of all examples) and the lengths.
+    """The maximum number of rows and columns of a block, for a number of heads (of all examples) and the lengths.
 
-    Measured on x86, lengths 32 to 4096, 1 to 1024 heads: fastest are blocks whose scores take a megabyte in float32, as
-    long as they have 64 columns, and 256 are enough; as many rows or twice as many; two megabytes are computed at once.
-    On one core causal attention of 8 heads takes 0.15 of the time of the plain form at 4096 places, 0.23 at 2048, 0.41
-    at 1024 and 0.69 at 512 (192 heads: 0.65); of 64 heads 0.7 at 256 places and 1.2 at 128, where it buys memory alone.
-    On two cores 0.34 at 2048: products of this size are made on one.
+    Measured on x86 for lengths 32 to 4096 and 1 to 1024 heads: blocks whose scores take a megabyte in float32 are
+    fastest, with at least 64 columns (256 are enough) and as many rows or twice as many; up to two megabytes are
+    computed at once. On one core, causal attention of 8 heads takes 0.15 of the time of the plain form at 4096
+    positions, 0.23 at 2048, 0.41 at 1024 and 0.69 at 512 (192 heads: 0.65); with 64 heads 0.7 at 256 positions and 1.2
+    at 128, where it only saves memory. On two cores it takes 0.34 at 2048, as products of this size run on one core.
     """
     most = max(1, 2**18 // max(1, heads if is_whole(heads) else HEADS))
     if t * s <= 2 * most:
@@ -66,14 +66,14 @@ def block_sizes(heads, t, s):
 
 
 def _even(length, most):
-    """The size of equal blocks of at most `most`, in whole lines of 16 where that matters little."""
+    """The size of equal blocks of at most `most`, rounded up to a multiple of 16 if it is 64 or more."""
     count = max(1, -(-length // max(1, most)))
     size = -(-length // count)
     return max(1, size if count == 1 or size < 64 else -(-size // 16) * 16)
 
 
 def over_pairs(plan, step, carry):
-    """carry = step(carry, i, j) for every pair of blocks: as it stands where there is at most one, else in a loop."""
+    """carry = step(carry, i, j) for every pair of blocks: directly if there is at most one, otherwise in a loop."""
     if len(plan.pairs) <= 1:
         return step(carry, *plan.pairs[0]) if plan.pairs else carry
     pairs = jnp.array(plan.pairs, jnp.int32)
@@ -81,12 +81,12 @@ def over_pairs(plan, step, carry):
 
 
 def queries(plan, a):
-    """[n t h d], filled up to whole blocks."""
+    """[n t h d], padded to whole blocks."""
     return _filled(a, 1, plan.sizes[0])
 
 
 def keys(plan, a):
-    """[n s g d], filled up to whole blocks."""
+    """[n s g d], padded to whole blocks."""
     return _filled(a, 1, plan.sizes[1])
 
 
@@ -114,8 +114,8 @@ def bias_as_given(a, like):
 
 
 def rows(plan, a, i):
-    """Block i of the queries, [m x d]. Grouped is the block alone: a whole array of five axes would be copied before a
-    loop."""
+    """Block i of the queries, [m x d]. Heads are grouped only within the block, as a whole array of five axes would be
+    copied before a loop."""
     (n, g, r), size, d = plan.heads, plan.sizes[0], a.shape[-1]
     return _cut(a, 1, i, size).reshape(n, size, g, r, d).transpose(0, 2, 3, 1, 4).reshape(*plan.lead, r * size, d)
 
@@ -127,7 +127,7 @@ def columns(plan, a, j):
 
 
 def part(plan, a, i, j):
-    """Of a bias or a mask, as a block of scores, axes of 1 left as they are."""
+    """The part of a bias or a mask for a block of scores; axes of size 1 stay as they are."""
     return as_scores(plan, _part(plan, a, i, j))
 
 
@@ -154,7 +154,7 @@ def add_columns(plan, a, part, j):
 
 
 def add_bias(plan, a, ds, i, j):
-    """A block of dS, summed over the axes that the bias was the same along."""
+    """Adds a block of dS to the gradient of the bias, summed over the axes along which the bias is broadcast."""
     if a is None:
         return None
     block, ds = _part(plan, a, i, j), ds.reshape(*plan.heads, *plan.sizes)
@@ -163,7 +163,7 @@ def add_bias(plan, a, ds, i, j):
 
 
 def seen(plan, mask, i, j):
-    """True where a query of block row i sees a key of block column j, as a block of scores; None where all see all."""
+    """True where a query of block row i sees a key of block column j, as a block of scores; None if all see all."""
     ones, (rows, columns) = (1,) * len(plan.lead), plan.sizes
     place = i * rows + plan.s - plan.t + lax.broadcasted_iota(jnp.int32, (plan.heads[2], rows), 1).reshape(*ones, -1, 1)
     other = j * columns + lax.broadcasted_iota(jnp.int32, (*ones, 1, columns), len(ones) + 1)
@@ -176,7 +176,7 @@ def seen(plan, mask, i, j):
 
 
 def indices(plan, i, j):
-    """Strides and start of a block's elements in row-major [n h t s], for the random bits that belong to them."""
+    """Strides and start of a block's elements in row-major [n h t s], which determine their random bits."""
     _, g, r = plan.heads
     size = plan.t * plan.s
     i, j = jnp.asarray(i).astype(jnp.uint32), jnp.asarray(j).astype(jnp.uint32)
@@ -189,13 +189,13 @@ def _part(plan, a, i, j):
 
 
 def _filled(a, axis, size):
-    """With zeros (or False) up to whole blocks."""
+    """Padded with zeros (or False) to whole blocks."""
     short = 0 if a.shape[axis] == size else -a.shape[axis] % size
     return a if not short else jnp.pad(a, [(0, short if i == axis else 0) for i in range(a.ndim)])
 
 
 def _cut(a, axis, i, size):
-    """The i-th piece along an axis; all of it where it is the same for all pieces, or the only one."""
+    """The i-th piece along an axis; the whole array if it is the same for all pieces, or the only one."""
     return a if a.shape[axis] in (1, size) else lax.dynamic_slice_in_dim(a, i * size, size, axis)
 
 

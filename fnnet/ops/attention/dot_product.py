@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, by blocks of queries and keys: no matrix of all scores is ever held."""
+"""Scaled dot-product attention by blocks of queries and keys: the matrix of all scores is never stored."""
 
 import math
 from numbers import Number
@@ -22,22 +22,22 @@ def attention(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=No
     """O = P·V,   P = softmax(S),   S = c·Q·Kᵀ + B,   dV = Pᵀ·dO,   dS = P∘(dO·Vᵀ − Σ dO∘O),   dQ = c·dS·K,
     dK = c·dSᵀ·Q,   dB = dS
 
-    q [n t h d], k [n s g d], v [n s g e] → o [n t h e]: n examples, t queries, s keys, h heads, of which h/g neighbours
-    share one head of k and v [Ainslie et al. 2023]. bias and mask have up to four axes, each that of [n h t s] or 1:
-    the bias is added to the scores, and True in the mask lets a query see a key. Padding is a mask,
-    `(jnp.arange(s)[None, :] < lengths[:, None])[:, None, None, :]`. A query that sees nothing has o = 0
-    and gradients 0.
+    q [n t h d], k [n s g d], v [n s g e] → o [n t h e]: n examples, t queries, s keys, h heads; each group of h/g
+    adjacent heads shares one head of k and v [Ainslie et al. 2023]. bias and mask have up to four axes, each of the
+    size in [n h t s] or 1: the bias is added to the scores, and True in the mask lets a query see a key. For padding,
+    write the mask `(jnp.arange(s)[None, :] < lengths[:, None])[:, None, None, :]`. A query that sees no key has o = 0
+    and zero gradients.
 
-    scale is c, 1/√d unless given [Vaswani et al. 2017]. Query i stands at the place of key i + s − t: the ends are
-    aligned, as decoding needs, where PyTorch's is_causal aligns the beginnings; for t = s they are the same. causal:
-    only keys up to that place are seen; window=w: only those less than w places away from it. softcap=a makes c·Q·Kᵀ
-    a·tanh(c·Q·Kᵀ/a), before the bias. rate: the share of P that is dropped, by a mask drawn from `key` and drawn again
-    in the backward pass, as in dropout: past 2³² scores it repeats.
+    scale is c, by default 1/√d [Vaswani et al. 2017]. Query i is at the position of key i + s − t: the ends are
+    aligned, as decoding needs, where PyTorch's is_causal aligns the beginnings; for t = s the two are the same. causal:
+    only keys up to that position are seen; window=w: only keys less than w positions away from it. softcap=a replaces
+    c·Q·Kᵀ by a·tanh(c·Q·Kᵀ/a), before the bias. rate: the fraction of P that is dropped, with a mask drawn from `key`
+    and drawn again in the backward pass, as in dropout; beyond 2³² scores it repeats.
 
-    Only blocks of scores in which there is something to see are computed, with a running maximum
-    [Milakov & Gimelshein 2018], and once more in the backward pass [Dao et al. 2022]: o and two numbers for each query
-    are kept, so memory is linear in the length. block: the most rows and columns of a block, chosen by `block_sizes`
-    unless given. Products are of the dtype given, sums of at least float32.
+    Only blocks of scores in which some query sees some key are computed, with a running maximum
+    [Milakov & Gimelshein 2018], and computed again in the backward pass [Dao et al. 2022]: o and two numbers per query
+    are saved, so memory is linear in the length. block: the maximum number of rows and columns of a block, by default
+    chosen by `block_sizes`. Products are computed in the dtype of the arguments, sums in at least float32.
     """
     (n, t, h, d), (s, g) = q.shape, k.shape[1:3]
     scores = jnp.einsum("ntgrd,nsgd->ngrts", q.reshape(n, t, g, h // g, d), k).reshape(n, h, t, s) * _scale(scale, d)
@@ -70,7 +70,7 @@ def attention_fwd(q, k, v, bias, mask, key, *, causal, scale, window, softcap, r
     biases, seen = blocks.pairwise(plan, bias), blocks.pairwise(plan, mask)
 
     def pair(carry, i, j):
-        """One block of scores, added to what its queries have seen so far."""
+        """Adds one block of scores to what its queries have seen so far."""
         old, total, out = (blocks.rows(plan, a, i) for a in carry)
         qi, c = _scaled(blocks.rows(plan, qs, i), scale)
         scores, _ = _scores(plan, qi, blocks.columns(plan, ks, j), biases, seen, i, j, c, softcap)
@@ -94,19 +94,19 @@ def attention_bwd(do, q, k, v, bias, mask, key, o, tops, totals, *, causal, scal
     qs, ks, vs = blocks.queries(plan, q), blocks.keys(plan, k), blocks.keys(plan, v)
     biases, seen = blocks.pairwise(plan, bias), blocks.pairwise(plan, mask)
     dos, os = (blocks.queries(plan, a) for a in (do, o))
-    # P = e/total. The division goes to dO, which is smaller, but where that would round dO to few digits once more
+    # P = e/total. dO is divided instead, as it is smaller, unless that would round dO to few digits once more
     whole, per_total = dos.dtype == totals.dtype, 1 / _not_0(totals)
     along = ((dos * per_total if whole else dos.astype(totals.dtype)) * os.astype(totals.dtype)).sum(-1, keepdims=True)
 
     def pair(carry, i, j):
-        """Here scores are [m j x], and numbers of a query [m 1 x]: dK and dV, two products of three, then take P and dS
-        as they lie."""
+        """Here scores are [m j x], and numbers per query [m 1 x]: dK and dV, two of the three products, then need no
+        transposes of P and dS."""
         dqs, dks, dvs, dbias = carry
         (qi, c), doi = _scaled(blocks.rows(plan, qs, i), scale), blocks.rows(plan, dos, i)
         kj, vj = blocks.columns(plan, ks, j), blocks.columns(plan, vs, j)
         top, per, around = (_turned(blocks.rows(plan, a, i)) for a in (tops, per_total, along))
         scores, slope = _scores(plan, qi, kj, biases, seen, i, j, c, softcap, turned=True)
-        # a turned product may round to more than the maximum: of scores of 10⁸, by more than float32 has exponents
+        # a transposed product may round to more than the maximum, for scores of 10⁸ by more than exp can take
         p = jnp.exp(scores - jnp.maximum(top, lax.stop_gradient(scores))) * (1 if whole else per)
         doi = doi * _turned(per) if whole else doi
         dp = _dropped(plan, _product("...je,...xe->...jx", vj, doi), key, rate, i, j, turned=True)
@@ -125,9 +125,9 @@ def attention_bwd(do, q, k, v, bias, mask, key, o, tops, totals, *, causal, scal
 
 
 def _scores(plan, q, k, bias, mask, i, j, scale, softcap, turned=False):
-    """A block of S, −∞ where nothing is seen, and the slope of the soft cap; [m j x] if turned."""
+    """A block of S, −∞ where a key is not seen, and the slope of the soft cap; [m j x] if turned."""
     scores = _product("...jd,...xd->...jx", k, q) if turned else _product("...xd,...jd->...xj", q, k)
-    # rounded to a bit less than float32 has, and so at once: see _scaled
+    # rounded to one bit less than float32, so that it is rounded right here: see _scaled
     if scale != 1:
         scores = lax.reduce_precision(scores * scale, exponent_bits=8, mantissa_bits=22)
     slope = 1
@@ -142,7 +142,7 @@ def _scores(plan, q, k, bias, mask, i, j, scale, softcap, turned=False):
 
 
 def _product(formula, a, b):
-    """In the dtype of b, summed in at least float32."""
+    """A product in the dtype of b, summed in at least float32."""
     return jnp.einsum(formula, a.astype(b.dtype), b, preferred_element_type=wide(b.dtype))
 
 
@@ -162,19 +162,19 @@ def _scale(scale, d):
 
 
 def _scaled(q, scale):
-    """c·Q and 1, or Q and c where c·Q would be rounded to few digits once more. c times a product less its maximum is
-    one instruction (FMA), which does not round c times the product as the maximum was: of scores of 10¹⁰ it
-    is 2000 off."""
+    """c·Q and 1, or Q and c if c·Q would be rounded to few digits once more. Then c times a product minus its maximum
+    would be one instruction (FMA), which does not round c times the product as it was rounded in the maximum: for
+    scores of 10¹⁰ the difference is off by 2000."""
     return (q * scale, 1) if q.dtype == wide(q.dtype) else (q, scale)
 
 
 def _finite(top):
-    """The maximum of nothing is −∞, from which nothing can be subtracted."""
+    """The maximum, or 0 where no key is seen: it is −∞ there, and −∞ − −∞ is NaN."""
     return jnp.where(top == -jnp.inf, 0, top)
 
 
 def _not_0(total):
-    """The sum of nothing is 0, by which nothing can be divided."""
+    """The sum, or 1 where no key is seen: it is 0 there, and 0/0 is NaN."""
     return jnp.where(total == 0, 1, total)
 
 
@@ -191,32 +191,31 @@ def attention_check(q, k, v, bias, mask, key, *, scale, window, softcap, rate, b
     (n, t, h, _), (_, s, _, _) = shapes[:2]
     dtypes = [jnp.result_type(a) for a in (q, k, v)]
     if len(set(dtypes)) > 1 or not jnp.issubdtype(dtypes[0], jnp.floating):
-        raise TypeError(f"attention takes real q, k and v of one dtype, and was given {', '.join(map(str, dtypes))}: "
-                        "cast them alike")
+        raise TypeError(f"attention takes real q, k and v of one dtype; got {', '.join(map(str, dtypes))}: "
+                        "cast them to the same one")
     for name, a in ("bias", bias), ("mask", mask):
         if a is not None and not (jnp.ndim(a) <= 4
                                   and all(size in (1, full) for size, full in zip(jnp.shape(a)[::-1], (s, t, h, n)))):
-            raise ValueError(f"the axes of a {name} are those of [n h t s] = {[n, h, t, s]} or 1, and it was given as "
+            raise ValueError(f"each axis of the {name} must be that of [n h t s] = {[n, h, t, s]} or 1; got "
                              f"{list(jnp.shape(a))}")
     if mask is not None and not jnp.issubdtype(jnp.result_type(mask), jnp.bool_):
-        raise TypeError(f"a mask is True where a query may look, and was given as {jnp.result_type(mask)}: "
-                        "write mask.astype(bool), or give numbers that are to be added as the bias")
+        raise TypeError("the mask must be boolean, True where a query may see a key; got "
+                        f"{jnp.result_type(mask)}: write mask.astype(bool), or pass numbers to add as the bias")
     if bias is not None and not jnp.issubdtype(jnp.result_type(bias), jnp.floating):
-        raise TypeError(f"a bias is added to the scores, and was given as {jnp.result_type(bias)}: write "
-                        "bias.astype(q.dtype), or give what is True where a query may look as the mask")
+        raise TypeError(f"the bias is added to the scores and must be real; got {jnp.result_type(bias)}: write "
+                        "bias.astype(q.dtype), or pass a boolean array as the mask")
     if not 0 <= rate < 1:
-        raise ValueError("the rate of attention is the share that is dropped, from 0 to less than 1, and was given as "
-                         f"{rate}")
+        raise ValueError(f"the rate of attention must be the fraction to drop, 0 ≤ rate < 1; got {rate}")
     if rate:
         check_key(f"attention with rate={rate}", key)
     for name, value, otherwise in ("scale", scale, "None for 1/√d"), ("softcap", softcap, "None"):
         if value is not None and (isinstance(value, bool) or not isinstance(value, Number)):
             raise TypeError(f"{name} of attention must be a number, or {otherwise}; got {value!r}")
     if softcap is not None and not softcap > 0:
-        raise ValueError(f"the softcap of attention is above 0 or None, and was given as {softcap}")
+        raise ValueError(f"the softcap of attention must be above 0, or None; got {softcap}")
     for name, value in ("window", window), ("block", block):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ValueError(f"the {name} of attention is a whole number above 0 or None, and was given as {value!r}")
+            raise ValueError(f"the {name} of attention must be a whole number ≥ 1, or None; got {value!r}")
 
 
 def _fit(q, k, v):

@@ -1,4 +1,4 @@
-"""Where a token stands, told to a network that otherwise sees a set."""
+"""Encodings of the positions of tokens, for networks that would otherwise see a set."""
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +13,17 @@ __all__ = ["rope", "sinusoidal"]
 
 @rule
 def rope(x, positions, *, base=10000.0, interleaved=False, features=None) -> jax.Array:
-    """y = R(pθ)·x, each pair (xᵢ, xᵢ₊ₖ) turned by the angle pθᵢ,   dx = R(−pθ)·dy, turned back   [Su et al. 2021]
+    """y = R(pθ)·x, each pair (xᵢ, xᵢ₊ₖ) rotated by the angle pθᵢ,   dx = R(−pθ)·dy, rotated back   [Su et al. 2021]
 
     x [n t h d] with d = 2k even, positions p integers [t] or [n t] → y [n t h d]; θᵢ = base^(−i/k) for i = 0 … k − 1.
-    Queries and keys that are turned so have products that depend on the distance of their places alone. A pair is made
-    of the i-th features of the two halves, as in GPT-NeoX and Llama; interleaved=True makes it of neighbors,
-    (x₂ᵢ, x₂ᵢ₊₁), as in GPT-J and the paper. features=f turns the first f only. Real positions [t k] or [n t k] are the
-    angles themselves, for speeds of your own; dα = Σₕ (dy″·y′ − dy′·y″) for the pairs (y′, y″). Angles are of at least
-    float32, where those of position 100 000 are known to 0.007. Kept: the positions, and y where they are angles.
+    The dot products of queries and keys rotated in this way depend only on the distance of their positions. A pair
+    consists of the i-th features of the two halves, as in GPT-NeoX and Llama, or with interleaved=True of adjacent
+    features (x₂ᵢ, x₂ᵢ₊₁), as in GPT-J and the paper. features=f rotates only the first f. Real positions [t k] or
+    [n t k] are the angles themselves, for user-defined frequencies; dα = Σₕ (dy″·y′ − dy′·y″) for the pairs (y′, y″).
+    Angles are computed in at least float32, where those of position 100 000 are accurate to 0.007. Saved: the
+    positions, and y if they are angles.
 
-    Cost: 1.2 to 1.3 times the time alone on a CPU, for nothing kept but the positions.
+    Cost: 1.2 to 1.3 times the time by itself on a CPU, as only the positions are saved.
     """
     return _turned(x, positions, base, interleaved, features)
 
@@ -44,7 +45,7 @@ def rope_bwd(dy, positions, y, *, base, interleaved, features):
 
 
 def _turned(x, positions, base, interleaved, features, back=False):
-    """The backward pass is through the same angles, so that a program with both computes their sines once."""
+    """The backward pass uses the same angles, so that a program with both passes computes their sines once."""
     dtype, d = wide(x.dtype), features or x.shape[-1]
     if _are_angles(positions):
         angles = (positions if positions.ndim == 3 else positions[None]).astype(dtype)[:, :, None]
@@ -61,7 +62,7 @@ def _turned(x, positions, base, interleaved, features, back=False):
 
 
 def _pairs(x, interleaved, features):
-    """The first and the second of each pair, and what is not turned."""
+    """The first and the second of each pair, and the features that are not rotated."""
     d = features or x.shape[-1]
     if interleaved:
         return x[..., 0:d:2], x[..., 1:d:2], x[..., d:]
@@ -77,35 +78,34 @@ def rope_check(x, positions, *, base, features):
     check_real("rope", "numbers", x)
     shape, places = jnp.shape(x), jnp.shape(positions)
     if features is not None and (not is_whole(features) or features < 2 or features % 2 or features > shape[-1]):
-        raise ValueError("the features of rope must be an even number, at most the d of x; x is "
-                         f"{list(shape)}, features={features!r}")
+        raise ValueError("the features of rope must be an even number from 2 to the d of x; got "
+                         f"features={features!r} for x {list(shape)}")
     if len(shape) != 4 or shape[-1] % 2 * (features is None) or not shape[-1]:
         raise ValueError(f"rope takes x [n t h d] with d even: x is {list(shape)}")
     if _are_angles(positions) and len(places) > 1:
         k = (features or shape[-1]) // 2
         if places not in ((shape[1], k), (*shape[:2], k)):
-            raise ValueError(f"rope takes angles [t k] or [n t k], k = {k} for the pairs of x {list(shape)}, or places "
-                             f"as integers; got {jnp.result_type(positions)}{list(places)}")
+            raise ValueError(f"rope takes angles [t k] or [n t k], with k = {k} pairs for x {list(shape)}, or integer "
+                             f"positions; got {jnp.result_type(positions)}{list(places)}")
         return
     if places not in (shape[1:2], shape[:2]):
-        raise ValueError(f"rope takes positions [t] or [n t] for x [n t h d]: x is {list(shape)}, positions are "
+        raise ValueError(f"rope takes positions [t] or [n t] for x [n t h d]: x is {list(shape)} and positions are "
                          f"{list(places)}")
     if not jnp.issubdtype(jnp.result_type(positions), jnp.signedinteger):
-        raise TypeError(f"positions are signed integers, and were given as {jnp.result_type(positions)}: write "
+        raise TypeError(f"the positions of rope must be signed integers; got {jnp.result_type(positions)}: write "
                         "jnp.arange(t)")
     if not base > 1:
-        raise ValueError(f"the base of rope is above 1, 10000.0 for instance, and was given as {base!r}")
+        raise ValueError(f"the base of rope must be above 1; got {base!r}: write base=10000.0")
 
 
 def sinusoidal(positions: ArrayLike, d: int, *, base: float = 10000.0, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """sin(pθᵢ) and cos(pθᵢ) for i = 0 … d/2 − 1, θᵢ = base^(−2i/d), side by side   [Vaswani et al. 2017]
 
-    positions p of any shape, d even → [... d], to be added to the embeddings of tokens. A function, not a rule: it has
-    no gradient.
+    positions p of any shape, d even → [... d], to be added to token embeddings. A function, not a rule: it has no
+    gradient.
     """
     if d < 2 or d % 2:
-        raise ValueError(f"sinusoidal gives a sine and a cosine for each of d/2 angles: d is {d}, make it even and "
-                         "above 0")
+        raise ValueError(f"the d of sinusoidal must be even and above 0, for d/2 sines and d/2 cosines; got {d}")
     speeds = base ** (jnp.arange(d // 2, dtype=wide(dtype)) * (-2 / d))
     angles = jnp.asarray(positions)[..., None].astype(speeds.dtype) * speeds.reshape((1,) * jnp.ndim(positions) + (-1,))
     return jnp.stack([jnp.sin(angles), jnp.cos(angles)], -1).reshape(*angles.shape[:-1], d).astype(dtype)

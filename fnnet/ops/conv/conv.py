@@ -1,5 +1,5 @@
-"""Convolution, channels last, over any number of spatial axes: its value and both gradients are products that `forms`
-knows how to compute fast."""
+"""Convolution, channels last, over any number of spatial axes. The value and both gradients are products that `forms`
+computes."""
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +19,15 @@ def conv(x, w, b=None, *, strides: int | tuple = 1, padding: str | int | tuple =
     db = Σ dy
 
     x [n *spatial c], w [*kernel c/groups k], b [k] or None → y [n *places k], for any number of spatial axes. o runs
-    over the places of the output and u over the taps of the kernel; strides s and dilation r are numbers, or tuples of
-    one for each axis; padding is "SAME" (places = spatial/strides, rounded up), "VALID" (none), a number, or a tuple of
-    one number or (before, after) for each axis. The kernel is not flipped (a cross-correlation, as everywhere in
-    machine learning). With groups, the channels are that many convolutions side by side; groups = c is depthwise. Sums
-    are made in at least float32.
+    over the places of the output and u over the taps of the kernel; strides s and dilation r are numbers, or tuples
+    with one number for each axis; padding is "SAME" (places = spatial/strides, rounded up), "VALID" (none), a number,
+    or a tuple with a number or a pair (before, after) for each axis. The kernel is not flipped (a cross-correlation, as
+    everywhere in machine learning). With groups, there are that many convolutions side by side, each on its share of
+    the channels; groups = c is depthwise. Sums are computed in at least float32.
 
-    On a CPU dw is the plain convolution of x and dy with examples and channels exchanged: as autodiff writes it, it is
-    13 to 60 times slower inside a loop. Kernels of one element, three axes, groups, single channels and dw over many
-    places have forms of their own.
+    On a CPU, dw is the plain convolution of x and dy with examples and channels exchanged; in the form autodiff gives
+    it, it is 13 to 60 times slower inside a loop. Kernels of one element, three axes, groups, single channels and dw
+    over many places have their own forms.
     """
     y = convolution(x, w, _window("conv", x, w, strides, padding, dilation), groups)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)
@@ -53,10 +53,10 @@ def conv_transpose(x, w, b=None, *, strides: int | tuple = 1, padding: str | int
     """y[i] = Σ x[o]·w[u] + b over so + ru = i,   dx[o] = Σᵤ dy[so + ru]·w[u]ᵀ,   dw[u] = Σₒ x[o]ᵀ·dy[so + ru],
     db = Σ dy
 
-    The way back of conv as an operation: x [n *places c], w [*kernel c/groups k], b [k] or None → y [n *spatial k],
-    larger than x by the strides. Padding says what is cut off: "SAME" leaves spatial = places·strides, "VALID"
-    everything, and numbers as in conv and PyTorch; a negative one adds zeros (PyTorch's output_padding p is a padding
-    (…, … − p)). Keras and PyTorch write the kernel this way round; Flax's is flipped, jnp.flip(w, spatial axes).
+    The transpose of conv: x [n *places c], w [*kernel c/groups k], b [k] or None → y [n *spatial k], larger than x by
+    the strides. The padding is what is cut off: "SAME" leaves spatial = places·strides, "VALID" leaves everything, and
+    numbers are as in conv and PyTorch; a negative number adds zeros (PyTorch's output_padding p is a padding of
+    (…, … − p)). Keras and PyTorch have the kernel this way round; Flax's is flipped, jnp.flip(w, spatial axes).
     """
     y = transposed_convolution(x, w, *_transposed_window(x, w, strides, padding, dilation), groups)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)
@@ -82,9 +82,9 @@ def _window(op, x, w, strides, padding, dilation):
 
 
 def _transposed_window(x, w, strides, padding, dilation):
-    """The window of the convolution whose way back this is, and the lengths of the image it slides over."""
+    """The window of the convolution whose transpose this is, and the lengths of the image it slides over."""
     places, kernel = jnp.shape(x)[1:-1], jnp.shape(w)[:-2]
-    # for the settings alone
+    # only to parse and check the settings
     free = window_of("conv_transpose", tuple(10**6 for _ in places), kernel, strides, padding, dilation)
     reach, strides = free.reach, free.strides
     whole = [(o - 1) * s + e for o, s, e in zip(places, strides, reach)]
@@ -95,7 +95,7 @@ def _transposed_window(x, w, strides, padding, dilation):
         pads = free.padding
     spatial = tuple(h - lo - hi for h, (lo, hi) in zip(whole, pads))
     if any(is_whole(h) and h < 1 for h in spatial):
-        raise ValueError(f"conv_transpose with the padding {list(pads)} cuts all of {whole} off: give less padding")
+        raise ValueError(f"conv_transpose with padding {list(pads)} cuts off all of {whole}: use less padding")
     return Window(free.size, strides, pads, free.dilation), spatial
 
 
@@ -104,15 +104,15 @@ def _check(op, x, w, b, groups):
     if len(xs) < 3 or len(ws) != len(xs):
         raise ValueError(f"{op} takes x [n *spatial c] and a kernel w [*kernel c/groups k] over as many spatial axes: "
                          f"x is {list(xs)} and w is "
-                         f"{list(ws)}" + (": a single image goes in as x[None]" if len(ws) == len(xs) + 1 else ""))
+                         f"{list(ws)}" + (": write x[None] for a single image" if len(ws) == len(xs) + 1 else ""))
     if not is_whole(groups) or groups < 1 or xs[-1] % groups or ws[-1] % groups:
-        raise ValueError(f"the groups of {op} divide the channels of x and of the output, {xs[-1]} and {ws[-1]}, "
-                         f"and were given as {groups!r}")
+        raise ValueError(f"the groups of {op} must divide the channels of x and of the output, {xs[-1]} and {ws[-1]}; "
+                         f"got {groups!r}")
     if 0 in (xs[-1], ws[-1]):
         raise ValueError(f"{op} takes at least one channel in and one out: x is {list(xs)} and w is {list(ws)}")
     if ws[-2] * groups != xs[-1]:
-        raise ValueError(f"{op} takes a kernel w [*kernel c/groups k]: x is {list(xs)} and groups={groups}, so w "
-                         f"should be {[*ws[:-2], xs[-1] // groups, ws[-1]]}, and is {list(ws)}")
+        raise ValueError(f"{op} takes a kernel w [*kernel c/groups k]: for x {list(xs)} and groups={groups}, w must be "
+                         f"{[*ws[:-2], xs[-1] // groups, ws[-1]]}; got {list(ws)}")
     if b is not None and jnp.shape(b) != ws[-1:]:
         raise ValueError(f"{op} takes a bias b {list(ws[-1:])} for w {list(ws)}: b is {list(jnp.shape(b))}")
 

@@ -1,10 +1,10 @@
 """The three products of an image x [n *spatial c], a kernel w [*kernel c/groups k] and an output y [n *places k],
-joined wherever an element of the image, a tap of the kernel and a place of the output meet, i = s·o + r·u − p:
+summed over all elements of the image, taps of the kernel and places of the output with i = s·o + r·u − p:
 
     to_output(x, w)  [n *places k]       to_input(y, w)  [n *spatial c]       to_kernel(x, y)  [*kernel c/groups k]
 
-Each is the derivative of the others. How it is computed on a CPU is a row of FORMS; elsewhere it is one convolution,
-which the compilers for GPUs and TPUs know best.
+Each is a derivative of the others. On a CPU, a row of FORMS decides how it is computed; elsewhere it is one
+convolution, which the compilers for GPUs and TPUs handle best.
 """
 
 import functools
@@ -45,12 +45,12 @@ def exchanged(w, groups):
 
 
 TWO_LIBRARIES = jax.__version_info__ < (0, 11)          # for convolutions on CPUs
-FITS = 10_000_000            # numbers read for one kernel's gradient, channel by channel: beyond, image by image
-AT_ONCE = 800_000            # numbers of several images' windows, row by row: about what a cache holds
+FITS = 10_000_000            # numbers read for one kernel's gradient, channel by channel; above this, image by image
+AT_ONCE = 800_000            # numbers in the windows of several images, row by row: about what a cache holds
 
 
 def form(shape, groups, places=()):
-    """The row of FORMS that is fastest on a CPU, for a kernel of a shape, and for dw the places [n *places]."""
+    """The row of FORMS that is fastest on a CPU, for a kernel of this shape and, for dw, the places [n *places]."""
     *kernel, c, k = shape
     return choose(FORMS, axes=len(kernel), taps=math.prod(kernel), c=c, k=k, groups=groups, places=math.prod(places),
                   of_one=math.prod(places[1:]))
@@ -65,7 +65,8 @@ def convolution(x, w, window, groups, padding=None, apart=None):
 
 
 def _slid(x, w, strides, padding, lhs_dilation=None, **settings):
-    """lax's convolution, which takes no padding that follows from a symbolic size: such a one is made before."""
+    """lax's convolution. It does not take padding that depends on a symbolic size, so such padding is applied
+    before."""
     if all(map(is_whole, sum(map(tuple, padding), ()))):
         return lax.conv_general_dilated(x, w, strides, padding, lhs_dilation=lhs_dilation, **settings)
     image = settings["dimension_numbers"].lhs_spec[2:]
@@ -76,16 +77,15 @@ def _slid(x, w, strides, padding, lhs_dilation=None, **settings):
 
 
 def transposed_convolution(y, w, window, spatial, groups):
-    """w already has its inputs and outputs exchanged. One convolution: zeros between the elements of y, and the kernel
-    flipped."""
+    """One convolution, with zeros between the elements of y and a flipped kernel. w already has its inputs and outputs
+    exchanged."""
     rank, padding = y.ndim - 2, _back(window, spatial, y.shape[1:-1])
     flipped = jnp.flip(w, tuple(range(rank)))
     return convolution(y, flipped, window._replace(strides=(1,) * rank), groups, padding, window.strides)
 
 
 def _back(window, spatial, places):
-    """The padding around y, its elements s places apart, over which the flipped kernel slides to give the image back.
-    """
+    """The padding of y, its elements s places apart, with which the flipped kernel recovers the image."""
     before = [e - 1 - lo for e, (lo, _) in zip(window.reach, window.padding)]
     return tuple((a, h + e - 1 - ((o - 1) * s + 1) - a)
                  for a, h, e, o, s in zip(before, spatial, window.reach, places, window.strides))
@@ -96,7 +96,7 @@ def _output_by_convolution(x, w, *, window, groups):
 
 
 def _output_by_padded_convolution(x, w, *, window, groups):
-    """The convolution with the padding that is fastest, of which what is wanted is cut out."""
+    """The convolution with the fastest padding, cut to the size wanted."""
     spatial, (c, k) = window.places(x.shape[1:-1]), w.shape[-2:]
     padded = choose(PADDED, axes=len(spatial), c=c, k=k, rows=spatial[0], columns=spatial[-1],
                     stride=max(window.strides),
@@ -116,18 +116,18 @@ def _with_one_more_column(x, w, window, groups):
     return y[:, :, :window.places(x.shape[1:-1])[1]]
 
 
-# JAX 0.10 has two libraries for its CPUs, and the padding decides between them over two axes. With as many rows of it
-# as the kernel has it takes one that uses every core; with fewer, one that is 1 to 1.4 times as fast on one core, and
-# stays there but for large products.
+# JAX 0.10 has two CPU libraries for convolutions over two axes, and chooses between them by the padding. With as many
+# rows of padding as the kernel has rows, it uses one that runs on every core; with fewer, one that is 1 to 1.4 times as
+# fast on one core and runs on one core except for large products.
 PADDED = (
     Form("as it stands", lambda axes, c: not TWO_LIBRARIES or axes != 2 or c < 3, convolution,
-         "JAX 0.11 has one library; for one or two channels more padding gains nothing"),
+         "JAX 0.11 has one library; for one or two channels, more padding gains nothing"),
     Form("more rows", lambda cores, c, k, rows, more, stride: (
             cores > 1 and stride == 1 and 0 < 4 * more <= rows and k >= 32 and (c == 3 or c >= 8)
             and c * k <= (8192 if cores == 2 else 32768)),
          _with_more_rows, "0.55 to 0.85 of the time on two cores, 0.35 to 0.8 on four, and more for 4 to 7 channels"),
     Form("one more column", lambda margin, columns: not margin and columns >= 8, _with_one_more_column,
-         "without padding, one column more makes the second library 1 to 5 times as fast, but for few places"),
+         "without padding, one more column makes the second library 1 to 5 times as fast, except for few places"),
     Form("as given", always, convolution, "the general form"),
 )
 
@@ -145,8 +145,8 @@ def _input_by_padded_convolution(y, w, *, spatial, window, groups):
 
 
 def _kernel_by_convolution(x, y, *, window, groups, plainly=False):
-    """x with its channels as examples, slid over by y as a kernel. `plainly`: with the axes where every convolution has
-    them."""
+    """The convolution of x, its channels as examples, with y as the kernel. `plainly`: with the axes in their usual
+    order."""
     rank, axes = x.ndim - 2, tuple(range(1, x.ndim - 1))
     padding = [(lo, (o - 1) * s + e - h - lo)
                for (lo, _), o, s, e, h in zip(window.padding, y.shape[1:-1], window.strides, window.reach,
@@ -176,7 +176,7 @@ def _kernel_by_taps(x, y, *, window, groups):
 
 
 def _kernel_by_rows(x, y, *, window, groups):
-    """Some images at a time: what the taps of a row of the kernel see side by side, and a product for each row."""
+    """Some images at a time: what the taps of a kernel row see is put side by side, with one product for each row."""
     (down, along), (n, *places, k), c = axis_by_axis(window), y.shape, x.shape[-1]
     most = max(1, AT_ONCE // (math.prod(places) * math.prod(window.size) * c))
     some = max(m for m in range(1, n + 1) if n % m == 0 and m <= most)
@@ -200,7 +200,7 @@ def _kernel_by_groups(x, y, *, window, groups):
 
 
 def _output_by_channels(x, w, *, window, groups):
-    """One input and one output of each group at a time: numbers instead of matrices, so products without sums."""
+    """One input and one output of each group at a time: numbers instead of matrices, so elementwise products."""
     def one(x, w):
         taps = w.reshape(-1, groups)
         return sum(part * jnp.broadcast_to(taps[i], part.shape) for i, part in enumerate(seen(x, window)))
@@ -223,7 +223,7 @@ def _kernel_by_channels(x, y, *, window, groups):
         numbers = math.prod(x.shape) * math.prod(window.size)
         if is_whole(numbers) and numbers < FITS:
             return sums(x, y)
-        # Larger images than the cache holds: one after the other, all taps of each
+        # Images too large for the cache: one after the other, all taps of each
         return lax.map(lambda each: sums(each[0][None], each[1][None]), (x, y)).sum(0)
     c, k = x.shape[-1] // groups, y.shape[-1] // groups
     rows = [_interleaved([one(x[..., j::c], y[..., i::k]) for i in range(k)]) for j in range(c)]
@@ -244,7 +244,8 @@ class Products(NamedTuple):
 ELSEWHERE = Products(_output_by_convolution, _input_by_convolution, _kernel_by_convolution)
 _BY_CONVOLUTION = Products(_output_by_padded_convolution, _input_by_padded_convolution,
                            functools.partial(_kernel_by_convolution, plainly=True))
-# Measured on x86 CPUs of 1 to 3 cores, JAX 0.10 and 0.12, alone and inside a scan. c is that of the kernel: of a group.
+# Measured on x86 CPUs of 1 to 3 cores, JAX 0.10 and 0.12, alone and inside a scan. c is the kernel's: that of one
+# group.
 FORMS = (
     Form("channel by channel", lambda groups, c, k: groups > 1 and c * (k // groups) <= 4,
          Products(_output_by_channels, _input_by_channels, _kernel_by_channels),
@@ -261,14 +262,14 @@ FORMS = (
             places * k > 2_000_000 and of_one * taps * c <= 5 * AT_ONCE and axes == 2 and taps <= 9 and c >= 32
             and k >= 64),
          _BY_CONVOLUTION._replace(to_kernel=_kernel_by_rows),
-         "dw over many places of two axes is 1 to 5 times as fast, but for few channels, large kernels or images"),
+         "dw over many places of two axes is 1 to 5 times as fast, except for few channels, large kernels or images"),
     Form("convolution", always, _BY_CONVOLUTION, "the general form"),
 )
 
 
 def _computed(product, form, *arrays, **geometry):
-    """One of the three products, in the form for the device it is compiled for. CPUs add up in the dtype they are
-    given."""
+    """One of the three products, in the form for the device it is compiled for. On a CPU, sums have the dtype of the
+    arguments, which are therefore widened."""
     dtype = jnp.result_type(*arrays)
     arrays = [a.astype(dtype) for a in arrays]
     here, elsewhere = getattr(form.run, product), getattr(ELSEWHERE, product)

@@ -1,4 +1,4 @@
-"""Losses, a rule each. What they share is in `reduction`."""
+"""Losses, each a rule. What they share is in `reduction`."""
 
 # Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.
 from fnnet.ops.losses.binary import binary_cross_entropy, binary_cross_entropy_with_logits, binary_focal, binary_hinge

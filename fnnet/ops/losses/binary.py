@@ -1,4 +1,4 @@
-"""Losses for yes or no."""
+"""Losses for binary classification."""
 
 import math
 import warnings
@@ -15,21 +15,21 @@ from fnnet.sample import apart, positive, uniform
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "binary_focal", "binary_hinge"]
 
-WHITE = (255, 65535)        # the brightest pixel of images whose pixels are whole numbers
-FOCAL = {"gamma": (lambda gamma: gamma >= 0, "a number from 0 on"),
+WHITE = (255, 65535)        # white, in images with integer pixels
+FOCAL = {"gamma": (lambda gamma: gamma >= 0, "a number ≥ 0"),
          "alpha": (lambda alpha: 0 <= alpha <= 1, "a number from 0 to 1")}
-SHARE = 16                  # elements: their product is at most 2¹⁶
+SHARE = 16                  # elements that share a logarithm: their product is at most 2¹⁶
 
 
 @rule
 def binary_cross_entropy(probability, target, weights=None, *, features="mean", reduction="mean") -> jax.Array:
     """ℓ = −⟨t log p + (1 − t) log(1 − p)⟩,   ∂ℓ/∂p = −t/p + (1 − t)/(1 − p),   ∂ℓ/∂t = log(1 − p) − log p
 
-    probability, target [n ...] in [0, 1]. Of less than the smallest normal number (10⁻³⁸ in float32) no logarithm is
-    taken and by less nothing is divided: a certain and wrong prediction costs 87 and not infinity, and its gradient is
-    as large as numbers go (that of the clamped logarithm would be 0, and nothing learned). Certain and right costs 0,
-    with gradient ±1. From scores use binary_cross_entropy_with_logits, whose gradient p − t is exact where p has
-    rounded to 0 or 1. With weights the mean is divided by Σw; PyTorch's by n.
+    probability, target [n ...] in [0, 1]. Logarithms and divisors are clamped to the smallest normal number (10⁻³⁸ in
+    float32): a certain but wrong prediction costs 87 instead of infinity, and its gradient is as large as float32
+    allows (the gradient of a clamped logarithm would be 0, and nothing would be learned). A certain and correct
+    prediction costs 0, with gradient ±1. For scores use binary_cross_entropy_with_logits, whose gradient p − t is exact
+    where p has been rounded to 0 or 1. With weights the mean is divided by Σw; PyTorch's is divided by n.
     """
     p, q = at_least_tiny(probability), at_least_tiny(1 - probability)
     return reduce(-over_features(target * jnp.log(p) + (1 - target) * jnp.log(q), features), weights, reduction)
@@ -46,11 +46,12 @@ def binary_cross_entropy_with_logits(logits, target, weights=None, *, pos_weight
                                      reduction="mean") -> jax.Array:
     """ℓ = ⟨log(1 + eᶻ) − tz⟩,   ∂ℓ/∂z = σ(z) − t,   ∂ℓ/∂t = −z
 
-    logits, target [n ...]. σ − t is computed as (1 − t)σ(z) − tσ(−z), which does not cancel where σ has rounded to t.
-    With weights the mean is divided by Σw; PyTorch's by n.
+    logits, target [n ...]. σ − t is computed as (1 − t)σ(z) − tσ(−z), which does not cancel where σ has been rounded to
+    t. With weights the mean is divided by Σw; PyTorch's is divided by n.
 
-    pos_weight α        ℓ = ⟨(1 − t) log(1 + eᶻ) + αt log(1 + e⁻ᶻ)⟩,   ∂ℓ/∂z = (1 − t)σ(z) − αtσ(−z): what a yes counts
-                        where a no counts 1, a number or a tuple of one for each of the last axis, as in PyTorch
+    pos_weight α        ℓ = ⟨(1 − t) log(1 + eᶻ) + αt log(1 + e⁻ᶻ)⟩,   ∂ℓ/∂z = (1 − t)σ(z) − αtσ(−z): the weight of a
+                        positive target relative to a negative one, a number or a tuple with one number for each element
+                        of the last axis, as in PyTorch
     """
     if pos_weight == 1:
         return reduce(over_features(jnp.logaddexp(logits, 0) - target * logits, features), weights, reduction)
@@ -60,11 +61,11 @@ def binary_cross_entropy_with_logits(logits, target, weights=None, *, pos_weight
 
 
 def _cross_entropies(z, t, *, pos_weight):
-    """Of each example. From 64 features on 16 of them share one logarithm, that of the product of their 1 + a,
-    a = e^−|z|; a and b are joined to (1 + a)(1 + b) − 1 = a + b + ab, in which small ones are not lost. With the
-    gradient 0.6 to 0.9 of the time on a CPU.
+    """The sum for each example. With 64 features or more, groups of 16 share one logarithm, that of the product of
+    their 1 + a, a = e^−|z|; a and b are combined to (1 + a)(1 + b) − 1 = a + b + ab, in which small ones are not lost.
+    With the gradient, this takes 0.6 to 0.9 of the time on a CPU.
     """
-    # Two terms, none negative: log(1 + eᶻ) − tz would lose the small loss of a confident and right prediction.
+    # Two nonnegative terms: log(1 + eᶻ) − tz would lose the small loss of a confident and correct prediction.
     if pos_weight != 1:
         yes = _of_yes(pos_weight, z) * t
         return over_features((1 - t + yes) * jnp.log1p(_small(z)) + jnp.where(z >= 0, (1 - t) * z, -yes * z), "sum")
@@ -90,7 +91,7 @@ def binary_cross_entropy_with_logits_slopes(z, t, *, pos_weight):
 
 
 def _of_yes(pos_weight, z):
-    """The weight of a yes, of one dtype and as many axes as z."""
+    """The weight of a positive target, with the dtype and the number of axes of z."""
     weight = jnp.asarray(pos_weight, z.dtype)
     return weight.reshape((1,) * (z.ndim - weight.ndim) + weight.shape)
 
@@ -100,9 +101,9 @@ def binary_focal(logits, target, weights=None, *, gamma=2.0, alpha=0.5, features
     """ℓ = ⟨αt·f(z) + (1 − α)(1 − t)·f(−z)⟩,   f(z) = −σ(−z)ᵞ log σ(z),   f′ = −σ(−z)ᵞ(σ(−z) − γσ(z) log σ(z))
     [Lin et al. 2017]
 
-    logits, target [n ...] in [0, 1]. ∂ℓ/∂t = αf(z) − (1 − α)f(−z). γ turns from what is right already, α weighs yes
-    against no: γ = 0 and α = ½ is half the binary cross-entropy. The loss and its derivatives are sums of terms of one
-    sign, exact in the tails.
+    logits, target [n ...] in [0, 1]. ∂ℓ/∂t = αf(z) − (1 − α)f(−z). γ reduces the weight of examples that are already
+    classified well, α is the weight of positives against negatives: γ = 0 and α = ½ give half the binary cross-entropy.
+    The loss and its derivatives are sums of terms of the same sign, exact in the tails.
     """
     def f(z):
         return -jnp.exp(gamma * jax.nn.log_sigmoid(-z)) * jax.nn.log_sigmoid(z)
@@ -116,7 +117,7 @@ def _focal(z, gamma):
     log1p = jnp.log1p(a)
     loss = log1p - rest                                     # −log σ(z)
     right, wrong = jnp.where(z >= 0, 1, a) / (1 + a), jnp.where(z >= 0, a, 1) / (1 + a)
-    power = jnp.exp(-gamma * (z - rest)) * jnp.exp(-gamma * log1p)      # the exact exponent apart from the rounded one
+    power = jnp.exp(-gamma * (z - rest)) * jnp.exp(-gamma * log1p)      # the exact part of the exponent separately
     return power * loss, -power * (wrong + gamma * right * loss)
 
 
@@ -135,7 +136,7 @@ def binary_hinge(scores, target, weights=None, *, margin=1.0, features="mean", r
     """ℓ = ⟨max(0, Δ − (2t − 1)s)⟩,   ∂ℓ/∂s = 1 − 2t and ∂ℓ/∂t = −2s where the margin Δ is violated
     [Cortes & Vapnik 1995]
 
-    scores, target [n ...]: 0 for no, 1 for yes. At the margin exactly the derivative is 0.
+    scores, target [n ...]: 0 for the negative, 1 for the positive class. Exactly at the margin the derivative is 0.
     """
     return reduce(over_features(jnp.maximum(margin - (2 * target - 1) * scores, 0), features), weights, reduction)
 
@@ -148,8 +149,7 @@ def binary_hinge_slopes(scores, target, *, margin):
 
 
 def _small(z):
-    """e to the −|z|, by a choice of sign and not by |z|: either branch can be differentiated at 0, as often as one
-    likes."""
+    """e^−|z|, with a conditional sign instead of |z|: both branches can be differentiated at 0, any number of times."""
     return jnp.exp(jnp.where(z >= 0, -z, z))
 
 
@@ -158,12 +158,12 @@ def binary_cross_entropy_check(probability, target, weights, *, features, reduct
     check_alike("binary_cross_entropy", {"probability": probability, "target": target}, weights, features, reduction)
     low, high = extremes(probability)
     if low < 0 or high > 1:
-        raise ValueError(f"binary_cross_entropy takes probabilities in [0, 1], and was given numbers from {low:g} to "
-                         f"{high:g}: for scores write binary_cross_entropy_with_logits")
+        raise ValueError(f"binary_cross_entropy takes probabilities in [0, 1]; got numbers from {low:g} to "
+                         f"{high:g}: for scores use binary_cross_entropy_with_logits")
     check_targets("binary_cross_entropy", target)
     if _certain(probability) and not _certain(target):
-        warnings.warn("every probability of binary_cross_entropy is exactly 0 or 1, and the targets are not: if the "
-                      "arguments are exchanged, write binary_cross_entropy(probability, target)", stacklevel=4)
+        warnings.warn("every probability of binary_cross_entropy is exactly 0 or 1, but the targets are not: if the "
+                      "arguments are swapped, write binary_cross_entropy(probability, target)", stacklevel=4)
 
 
 @binary_cross_entropy_with_logits.check
@@ -172,10 +172,10 @@ def binary_cross_entropy_with_logits_check(logits, target, weights, *, pos_weigh
     check_targets("binary_cross_entropy_with_logits", target, ": the order is (logits, target)")
     several = isinstance(pos_weight, tuple)
     if several and len(pos_weight) != (jnp.shape(logits) or (1,))[-1]:
-        raise ValueError("binary_cross_entropy_with_logits takes as pos_weight one number for each of the last axis of "
-                         f"{list(jnp.shape(logits))}; got {len(pos_weight)}")
+        raise ValueError("a tuple pos_weight of binary_cross_entropy_with_logits must have one number for each element "
+                         f"of the last axis of {list(jnp.shape(logits))}; got {len(pos_weight)}")
     if not all(weight >= 0 for weight in (pos_weight if several else (pos_weight,))):
-        raise ValueError(f"binary_cross_entropy_with_logits takes as pos_weight numbers ≥ 0; got {pos_weight!r}")
+        raise ValueError(f"the pos_weight of binary_cross_entropy_with_logits must be ≥ 0; got {pos_weight!r}")
 
 
 @binary_focal.check
@@ -192,7 +192,7 @@ def binary_hinge_check(scores, target, weights, *, features, reduction):
 
 
 def check_targets(name, target, remedy=""):
-    """Targets that are probabilities, where their values are known."""
+    """Rejects targets that are not probabilities, if their values are known."""
     low, high = extremes(target)
     if low < 0 or high > 1:
         remedy = f": write target / {high:g}" if low >= 0 and high in WHITE else remedy
@@ -200,7 +200,7 @@ def check_targets(name, target, remedy=""):
 
 
 def _certain(probability):
-    """Whether all are known to be exactly 0 or 1."""
+    """Whether all probabilities are known to be exactly 0 or 1."""
     if isinstance(probability, Tracer) or not jnp.size(probability):
         return False
     with jax.ensure_compile_time_eval():

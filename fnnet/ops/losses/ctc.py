@@ -1,4 +1,4 @@
-"""The loss of a sequence whose labels are known but not where they lie."""
+"""The loss for a sequence whose labels are known, but not their alignment."""
 
 import jax
 import jax.numpy as jnp
@@ -19,20 +19,20 @@ def ctc(logits, labels, weights=None, lengths=None, label_lengths=None, *, blank
     ∂ℓ/∂zₜₖ = softmax(zₜ)ₖ − Σ γₜ(s) over the s that write k   [Graves 2006]
 
     logits [n t k], labels [n l] integers, lengths and label_lengths [n] integers or None (all t, all l) → ℓ [n]. A path
-    writes a class or the blank in each step; equal classes beside each other are one, then blanks are dropped. Between
-    equal labels stands a blank, so that l labels take at least l + their repetitions steps: with fewer ℓ is ∞, and its
-    derivative 0; infeasible="zero" gives such an example ℓ = 0 and leaves its weight in the mean, as PyTorch's
-    zero_infinity. No labels in no steps cost 0. What lies behind the lengths has no part, whatever it is. ℓ is not
-    divided by the number of labels. PyTorch's "mean" divides each ℓ by it, then takes the mean over the examples:
+    emits a class or the blank at each step; equal adjacent classes are merged, then blanks are dropped. Equal labels in
+    succession need a blank between them, so that l labels take at least l steps plus one for each repetition: with
+    fewer, ℓ is ∞ and its derivative 0; infeasible="zero" gives such an example ℓ = 0 and still counts its weight in the
+    mean, like PyTorch's zero_infinity. No labels in no steps cost 0. Whatever is beyond the lengths has no effect. ℓ is
+    not divided by the number of labels. PyTorch's "mean" divides each ℓ by it, then takes the mean over the examples:
     (ctc(logits, labels, None, lengths, label_lengths, reduction="none") / label_lengths).mean().
 
-    With b the labels between blanks [2l + 1], αₜ(s) of the paths up to step t that are at bₛ, and βₜ(s) of their ends:
-    αₜ₊₁(s) = p(bₛ)(αₜ(s) + αₜ(s − 1) + αₜ(s − 2)), the last where bₛ is neither the blank nor bₛ₋₂;
-    γₜ(s) = αₜ(s)βₜ(s)/Σᵣ αₜ(r)βₜ(r). All are logarithms, of which every step takes off the largest, so that no step
-    adds to the rounding of the next. Kept: α.
+    Let b [2l + 1] be the labels with blanks around them, αₜ(s) the probability of the paths up to step t that are at
+    bₛ, and βₜ(s) that of their continuations: αₜ₊₁(s) = p(bₛ)(αₜ(s) + αₜ(s − 1) + αₜ(s − 2)), the last term only if bₛ
+    is neither the blank nor bₛ₋₂; γₜ(s) = αₜ(s)βₜ(s)/Σᵣ αₜ(r)βₜ(r). All are computed as logarithms, from which every
+    step subtracts the largest, so that rounding errors do not accumulate. Saved: α.
     """
     blanks, skip, inside, lengths = _paths(labels, lengths, label_lengths, blank, logits)
-    # Nothing is −10⁹ here: of −∞ autodiff would make NaN.
+    # Here −10⁹ stands for log 0: with −∞, autodiff would give NaN.
     log_p = jax.nn.log_softmax(logits.astype(wide(logits.dtype)), axis=-1)
     log_p = jnp.where(inside[:, None], _at(log_p, blanks), -1e9)
 
@@ -100,8 +100,8 @@ def ctc_bwd(dy, logits, labels, lengths, label_lengths, alphas, loss, weights, *
 
 
 def _paths(labels, lengths, label_lengths, blank, logits):
-    """The labels between blanks [n 2l + 1], where a path may skip the blank before, which of them are inside the
-    example, and how many steps it has."""
+    """The labels with blanks around them [n 2l + 1], where a path may skip the preceding blank, which of them are
+    inside the example, and how many steps it has."""
     n, l = labels.shape
     labels = labels.astype(jnp.int32)
     blanks = jnp.stack([jnp.full_like(labels, blank), labels], -1).reshape(n, 2 * l)
@@ -115,12 +115,12 @@ def _paths(labels, lengths, label_lengths, blank, logits):
 
 
 def _last(inside):
-    """The two places where a path may end: the last label and the blank behind it."""
+    """The two places where a path may end: the last label and the blank after it."""
     return inside & ~_shift(inside, -2, False)
 
 
 def _scores(logits, blanks, inside):
-    """log p of what is written at every place [t n 2l + 1], −∞ outside, and p [n t k]."""
+    """log p of the class at every place [t n 2l + 1], −∞ outside the example, and p [n t k]."""
     z = logits.astype(wide(logits.dtype))
     shifted = z - lax.stop_gradient(z.max(-1, keepdims=True))
     e = jnp.exp(shifted)
@@ -135,7 +135,7 @@ def _at(a, places):
 
 
 def _shift(a, by, nothing=-jnp.inf):
-    """a(s − by), nothing where there is none."""
+    """a(s − by), filled with `nothing`."""
     size = a.shape[1]
     if by > 0:
         return jnp.pad(a, ((0, 0), (by, 0)), constant_values=nothing)[:, :size]
@@ -143,7 +143,7 @@ def _shift(a, by, nothing=-jnp.inf):
 
 
 def _sum3(a, b, c):
-    """log(eᵃ + eᵇ + eᶜ), differentiable where all are −∞."""
+    """log(eᵃ + eᵇ + eᶜ), differentiable even where all are −∞."""
     return _log_sum(jnp.stack([a, b, c], -1))
 
 
@@ -173,24 +173,23 @@ def ctc_check(logits, labels, weights, lengths, label_lengths, *, blank, infeasi
         raise ValueError(f"ctc takes logits [n t k] and integer labels [n l]: logits are {list(shape)} and labels "
                          f"{jnp.result_type(labels)}{list(lshape)}")
     if not shape[1]:
-        raise ValueError(f"ctc takes logits [n t k] of one step or more; got {list(shape)}: give texts of length 0 the "
-                         "lengths 0")
+        raise ValueError(f"ctc takes logits [n t k] of at least one step; got {list(shape)}: for empty sequences, set "
+                         "their lengths to 0")
     if not 0 <= blank < shape[2]:
-        raise ValueError(f"the blank of ctc is one of {shape[2]} classes, 0 to {shape[2] - 1}, and was given as "
-                         f"{blank!r}")
+        raise ValueError(f"the blank of ctc must be one of the {shape[2]} classes, 0 to {shape[2] - 1}; got {blank!r}")
     for name, given, most in ("lengths", lengths, shape[1]), ("label_lengths", label_lengths, lshape[1]):
         if given is None:
             continue
         if jnp.shape(given) != shape[:1] or not jnp.issubdtype(jnp.result_type(given), jnp.integer):
-            raise ValueError(f"ctc takes as {name} {shape[0]} integers: given were "
+            raise ValueError(f"the {name} of ctc must be integers [{shape[0]}]; got "
                              f"{jnp.result_type(given)}{list(jnp.shape(given))}")
         low, high = extremes(given)
         if low < 0 or high > most:
-            raise ValueError(f"ctc takes {name} from 0 to {most}, and was given {low if low < 0 else high}")
+            raise ValueError(f"the {name} of ctc must be from 0 to {most}; got {low if low < 0 else high}")
     check_reduction("ctc", weights, shape[:1], reduction)
 
 
-_INFEASIBLE = {"inf": jnp.inf, "zero": 0.0}         # the loss of labels that no path of so many steps can spell
+_INFEASIBLE = {"inf": jnp.inf, "zero": 0.0}         # the loss if no path of that many steps can spell the labels
 
 
 def words(spec):

@@ -1,4 +1,4 @@
-"""Losses for how far apart things are."""
+"""Losses for the distance of vectors."""
 
 from typing import Any
 
@@ -21,12 +21,12 @@ def triplet(anchor, positive, negative, weights=None, *, margin=1.0, swap=False,
     """ℓ = max(0, ‖a − p‖² − ‖a − n‖² + α),   da = 2(n − p),   dp = 2(p − a),   dn = 2(a − n) where ℓ > 0
     [Schroff et al. 2015]
 
-    anchor, positive, negative [... d] → ℓ [...]. α is the margin. Of squares, as in the paper; PyTorch takes the
-    distances themselves: given d⁺ and d⁻ [n], of any kind, that is margin_ranking(d⁻, d⁺, ones, margin=α), and with
-    swap d⁻ is jnp.minimum of both distances to the negative.
+    anchor, positive, negative [... d] → ℓ [...]. α is the margin. Distances are squared, as in the paper; PyTorch uses
+    the distances themselves: for given d⁺ and d⁻ [n], of any kind, that is margin_ranking(d⁻, d⁺, ones, margin=α), and
+    with swap d⁻ is the jnp.minimum of the two distances to the negative.
 
-    swap=True takes the negative's distance from the anchor or the positive, whichever is less: there ‖p − n‖² is in the
-    place of ‖a − n‖², and of its derivatives p in that of a   [Balntas et al. 2016]
+    swap=True uses the negative's distance from the anchor or from the positive, whichever is smaller: then ‖p − n‖²
+    replaces ‖a − n‖², and p replaces a in its derivatives   [Balntas et al. 2016]
     """
     return reduce(jnp.maximum(_closeness(anchor, positive, negative, margin, swap)[0], 0), weights, reduction)
 
@@ -43,7 +43,7 @@ def triplet_bwd(dy, anchor, positive, negative, loss, weights, *, margin, swap, 
     a, p, n = widen(anchor, positive, negative)
     dloss, dweights = spread(dy, loss, weights, reduction)
     d = 2 * jnp.where(loss > 0, dloss, 0)[..., None]
-    # the differences of the forward: read once
+    # the same differences as in the forward pass, so that the arrays are read once
     dp, dn = -d * (a - p), d * (a - n)
     if swap:
         swapped = _closeness(a, p, n, margin, swap)[1][..., None]
@@ -54,7 +54,7 @@ def triplet_bwd(dy, anchor, positive, negative, loss, weights, *, margin, swap, 
 
 
 def _closeness(a, p, n, margin, swap):
-    """By how much the positive is not closer, and where the negative is closer to the positive than to the anchor."""
+    """By how much the margin is violated, and where the negative is closer to the positive than to the anchor."""
     away = ((a - n) ** 2).sum(-1)
     between = ((p - n) ** 2).sum(-1) if swap else away
     swapped = between < away
@@ -66,7 +66,7 @@ def cosine_distance(prediction, target, weights=None, *, reduction="mean") -> ja
     """ℓ = 1 − cos θ = 1 − â·b̂,   â = a/‖a‖,   da = (cos θ·â − b̂)/‖a‖,   db = (cos θ·b̂ − â)/‖b‖
 
     prediction a, target b [... d] → ℓ [...], from 0 to 2; the cosine similarity is 1 − ℓ. Computed as ½‖â − b̂‖², which
-    does not cancel for small angles. A vector of zeros has no direction: ℓ = 1 there, and its derivatives 0.
+    does not cancel for small angles. A zero vector has no direction: there ℓ = 1, and its derivatives are 0.
     """
     a, b = widen(prediction, target)
     norms = jnp.sqrt((a * a).sum(-1) * (b * b).sum(-1))
@@ -87,7 +87,7 @@ def cosine_distance_bwd(dy, prediction, target, ra, rb, loss, weights, *, reduct
     a, b = widen(prediction, target)
     dloss, dweights = spread(dy, loss, weights, reduction)
     a, b, d, away = a * ra, b * rb, dloss[..., None], loss[..., None]
-    gap = a - b                                 # cos θ·â − b̂ without its cancellation where they are close
+    gap = a - b                                 # for cos θ·â − b̂ without cancellation where the two are close
     da, db = (counted(of, weights) for of in ((gap - away * a) * (d * ra), (-gap - away * b) * (d * rb)))
     return like((da, prediction), (db, target), (dweights, weights))
 
@@ -97,10 +97,10 @@ def nt_xent(a, b, weights=None, *, temperature=0.5, reduction="mean") -> jax.Arr
     """ℓᵢ = ½(ℓ(aᵢ) + ℓ(bᵢ)),   ℓ(z) = log Σ_{u≠z} e^(cos(z,u)/τ) − cos(z,z⁺)/τ,   ẑ = z/‖z‖,   dẐ = (G + Gᵀ)·Ẑ/τ
     [Chen et al. 2020]
 
-    a, b [n d], two views of each of n examples → ℓ [n]. The sum is over all views but z itself, z⁺ is the other view of
-    the same example, and G = dℓ·½(P − T) with P the softmax of a row, so dz = (dẑ − ẑ(ẑ·dẑ))/‖z‖. τ > 0 is the
-    temperature. Inside shard_map the others are those of the same device. Kept: four numbers a view, from which P is
-    computed again.
+    a, b [n d], two views of each of n examples → ℓ [n]. The sum is over all views except z itself, z⁺ is the other view
+    of the same example, and G = dℓ·½(P − T), where P is the softmax of each row and T is 1 at z⁺;
+    dz = (dẑ − ẑ(ẑ·dẑ))/‖z‖. τ > 0 is the temperature. Inside shard_map, the other views are those on the same device.
+    Saved: four numbers per view, from which P is recomputed.
     """
     z = jnp.concatenate([a, b]).astype(wide(a.dtype))
     z = z / jnp.sqrt((z * z).sum(-1, keepdims=True))
@@ -122,7 +122,7 @@ def nt_xent_fwd(a, b, weights, *, temperature, reduction):
         return (each[:a.shape[0]] + each[a.shape[0]:]) / 2, r[:, 0], top, others, about
     run: Any = forward
     if explicit(a):
-        # Every view meets every other, so that the partitioner has to choose who sends what.
+        # Every view is compared with every other, so let the partitioner choose the communication.
         of_a = jax.typeof(a).sharding
         run = jax.sharding.auto_axes(forward, out_sharding=(jax.NamedSharding(of_a.mesh, jax.P(of_a.spec[0])),) * 5)
     loss, r, top, others, about = run(a, b)
@@ -142,14 +142,14 @@ def nt_xent_bwd(dy, a, b, r, top, others, about, loss, weights, *, temperature, 
 
 
 def _directions(a, b, r=None):
-    """All views, of length 1 each, and what each was multiplied with."""
+    """All views, normalized to length 1, and the factor of each."""
     z = jnp.concatenate(widen(a, b))
     r = inverse(length(z, -1)) if r is None else r
     return z * r, r
 
 
 def _similarities(z, temperature):
-    """cos/τ of every view with every other, −∞ with itself; and where the other view of the same example stands."""
+    """cos/τ of every view with every other, −∞ with itself; and a mask for the other view of the same example."""
     views = z.shape[0]
     i, j = (lax.broadcasted_iota(jnp.int32, (views, views), axis) for axis in (0, 1))
     apart = jnp.asarray(views // 2, jnp.int32)
@@ -170,13 +170,12 @@ def cosine_distance_check(prediction, target, weights, *, reduction):
 def nt_xent_check(a, b, weights, *, temperature, reduction):
     check_rows("nt_xent", {"a": a, "b": b}, weights, reduction)
     if jnp.ndim(a) != 2:
-        raise ValueError(f"nt_xent takes two views [n d] of each example, and was given {list(jnp.shape(a))}: reshape "
-                         "them to [n d]")
+        raise ValueError(f"nt_xent takes two arrays of views [n d]; got {list(jnp.shape(a))}: reshape them to [n d]")
     check_limits("nt_xent", {"temperature": (lambda tau: tau > 0, "a positive number")}, {"temperature": temperature})
 
 
 def directions(spec):
-    """Normal numbers, but none of the corners that may stand for those: near 0 the derivative is any number."""
+    """Normal numbers that must not be replaced by corner cases: near 0 the derivative may be any number."""
     make = normal(spec)
     return lambda key, dtype, large: make(key, dtype, large)
 

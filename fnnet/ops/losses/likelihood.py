@@ -1,4 +1,4 @@
-"""The negative logarithm of a probability, and cross-entropy with one more term of its series."""
+"""Negative log-likelihood, and cross-entropy with a different first term of its series."""
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +29,11 @@ __all__ = ["multiclass_poly", "nll"]
 def nll(log_probability, labels, weights=None, *, ignore_index=None, reduction="mean") -> jax.Array:
     """ℓ = −qₖ for the true class k,   q the logarithms of the probabilities,   ∂ℓ/∂qₖ = −1, 0 for the others
 
-    log_probability [... k], labels [...] integers → ℓ [...]. nll(log_softmax(z), labels) is softmax_cross_entropy(z,
-    labels), whose gradient is exact where a probability rounds to 1. Rows of the label ignore_index have no part in the
-    loss, nor in its mean, which is 0 where all are ignored, and PyTorch's NaN; weights=of_class[labels] weighs classes,
-    as in PyTorch. A label outside 0 … k − 1 gives NaN where it cannot be refused. Kept: the labels.
+    log_probability [... k], labels [...] integers → ℓ [...]. nll(log_softmax(z), labels) equals
+    softmax_cross_entropy(z, labels), whose gradient is exact where a probability is rounded to 1. Rows with the label
+    ignore_index count neither in the loss nor in its mean, which is 0 if all are ignored (NaN in PyTorch);
+    weights=of_class[labels] weights the classes, as in PyTorch. A label outside 0 … k − 1 raises an error or, if its
+    value is not known, gives NaN. Saved: the labels.
     """
     k = log_probability.shape[-1]
     labels, weights, _ = kept_labels(labels, weights, ignore_index, log_probability.dtype)
@@ -46,7 +47,7 @@ def nll_fwd(log_probability, labels, weights, *, ignore_index, reduction):
     classes, weighing, _ = kept_labels(labels, weights, ignore_index, wide(log_probability.dtype))
     true, = widen(at_label(log_probability, classes))
     loss = jnp.where(valid(classes, k), -true, jnp.nan)
-    # the number of classes, as a shape: it weighs nothing
+    # the number of classes, saved as a shape, which takes no memory
     saved = jnp.zeros((k, 0), log_probability.dtype), labels, loss if weighing is not None else None, weights
     return reduced(loss, weighing, reduction, log_probability), saved
 
@@ -67,9 +68,10 @@ def multiclass_poly(logits, labels, weights=None, *, epsilon=1.0, reduction="mea
     """ℓ = −log pₖ + ε(1 − pₖ) for the true class k,   p = softmax(z),   ∂ℓ/∂z = (1 + εpₖ)(p − onehot(k))
     [Leng et al. 2022]
 
-    logits z [... k], labels [...] integers → ℓ [...]. The first term of −log p = Σⱼ (1 − p)ʲ/j counts 1 + ε: with
-    ε > 0 what is right already is drawn further, ε = 0 is softmax_cross_entropy. p − 1 is computed as minus the sum of
-    the other probabilities. Kept beside the arguments: three numbers a row.
+    logits z [... k], labels [...] integers → ℓ [...]. The first term of −log p = Σⱼ (1 − p)ʲ/j gets the weight 1 + ε:
+    ε > 0 gives larger gradients to examples that are already classified correctly, ε = 0 is softmax_cross_entropy. p −
+    1 is computed as minus the sum of the other probabilities. Saved, in addition to the arguments: three numbers per
+    row.
     """
     p = jnp.exp(logits - lax.stop_gradient(logits.max(-1, keepdims=True)))
     p = jnp.where(one_hot(labels, p.shape[-1]), p / p.sum(-1, keepdims=True), 0).sum(-1)
@@ -100,14 +102,14 @@ def multiclass_poly_bwd(dy, logits, labels, top, others, about, loss, weights, *
 def nll_check(log_probability, labels, weights, *, ignore_index, reduction):
     check_labels("nll", log_probability, labels, weights, reduction, ignore_index=ignore_index)
     if are_distributions(log_probability):
-        raise ValueError("nll takes the logarithms of probabilities; got probabilities: write nll(jnp.log(p), labels), "
-                         "or softmax_cross_entropy(logits, labels)")
+        raise ValueError("nll takes log-probabilities; got probabilities: write nll(jnp.log(p), labels), or "
+                         "softmax_cross_entropy(logits, labels)")
 
 
 @multiclass_poly.check
 def multiclass_poly_check(logits, labels, weights, *, epsilon, reduction):
     check_labels("multiclass_poly", logits, labels, weights, reduction)
-    check_limits("multiclass_poly", {"epsilon": (lambda epsilon: epsilon >= -1, "a number from −1 on")},
+    check_limits("multiclass_poly", {"epsilon": (lambda epsilon: epsilon >= -1, "a number ≥ −1")},
                  {"epsilon": epsilon})
 
 

@@ -1,4 +1,4 @@
-"""Softmax cross-entropy of a linear map, without its scores."""
+"""Softmax cross-entropy of a linear map, without storing the scores."""
 
 import math
 from functools import partial
@@ -36,23 +36,23 @@ def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=
     """ℓ = log Σⱼeᶻʲ − zₖ,   z = x·W + b,   ∂ℓ/∂z = softmax(z) − t,   dx = dz·Wᵀ,   dW = xᵀ·dz,   db = Σ dz
     [Wijmans et al. 2025]
 
-    x [... d], w [d k] (as in dense, or with classes_first=True [k d], as in an embedding), labels [...] integers, or
-    [... k] distributions t, b [k] → ℓ [...]. The scores z [... k] never exist as a whole: forward and backward go
-    through the classes `chunk` at a time, and the backward computes them again. Kept beside the arguments: three
-    numbers a row. The true class's p − 1 is minus the other probabilities. Of distributions ℓ = Σⱼ tⱼ(log Σₖeᶻᵏ − zⱼ)
-    and ∂ℓ/∂t = log Σⱼeᶻʲ − z, as in softmax_cross_entropy.
+    x [... d], w [d k] (as in dense; with classes_first=True [k d], as in an embedding), labels [...] integers, or
+    [... k] distributions t, b [k] → ℓ [...]. The scores z [... k] never exist as a whole: both passes process the
+    classes in chunks of `chunk`, and the backward pass recomputes the scores. Saved, in addition to the arguments:
+    three numbers per row. p − 1 of the true class is computed as minus the sum of the other probabilities. For
+    distributions ℓ = Σⱼ tⱼ(log Σₖeᶻᵏ − zⱼ) and ∂ℓ/∂t = log Σⱼeᶻʲ − z, as in softmax_cross_entropy.
 
-    label_smoothing ε   the target t is (1 − ε) for the true class and ε/k for every class   [Szegedy et al. 2016]
+    label_smoothing ε   the target t is (1 − ε) for the true class plus ε/k for every class   [Szegedy et al. 2016]
     z_loss ζ            adds ζ·(log Σⱼeᶻʲ)², which keeps the scores near 0   [Chowdhery et al. 2022]
     softcap c           z = c·tanh((x·W + b)/c), between −c and c
-    ignore_index        rows of this label have no part in the loss, nor in its mean, which is 0 where all are ignored
+    ignore_index        rows with this label count neither in the loss nor in its mean, which is 0 if all are ignored
 
-    Products and sums are in at least float32, dx, dW and db in the dtypes of x, W and b. A bias of −∞ masks a class. A
-    label outside 0 … k − 1 gives NaN where it cannot be refused. Of several outputs, w [m d k] and labels [... m], the
-    losses are jax.vmap(linear_cross_entropy, (None, 0, -1))(x, w, labels).
+    Products and sums are computed in at least float32; dx, dW and db have the dtypes of x, W and b. A bias of −∞ masks
+    a class. A label outside 0 … k − 1 raises an error or, if its value is not known, gives NaN. For several outputs,
+    w [m d k] and labels [... m], the losses are jax.vmap(linear_cross_entropy, (None, 0, -1))(x, w, labels).
 
-    Cost: where the scores are more than 16 MB, a fourth product of their size beside autodiff's three, at most 1.1
-    times the time, for 2 % of the scratch at 32768 classes; from 512 MB on the time is less too.
+    Cost: if the scores take more than 16 MB, a fourth product of their size in addition to autodiff's three, at most
+    1.1 times the time, for 2 % of the temporary memory at 32768 classes; from 512 MB on it takes less time, too.
     """
     z = x @ (w.T if classes_first else w)
     if b is not None:
@@ -82,7 +82,7 @@ def linear_cross_entropy_fwd(x, w, labels, b, weights, *, label_smoothing, z_los
 
     def step(so_far, start, size):
         z, _ = _scores(x, _part(w, start, size, classes_first), b, start, softcap)
-        # Which number is subtracted changes nothing, differentiated neither. A row of −∞ alone would be −∞ − −∞.
+        # The result does not depend on the number subtracted, nor do its derivatives. In a row of −∞ it must be finite.
         top = lax.stop_gradient(jnp.maximum(z.max(-1), jnp.finfo(z.dtype).min))
         if not whole:
             t = _smoothed(_some(true, start, size), classes, label_smoothing).astype(z.dtype)
@@ -102,7 +102,7 @@ def linear_cross_entropy_fwd(x, w, labels, b, weights, *, label_smoothing, z_los
     top, others, about, below = _over_chunks(step, None, *chunks)
     if whole:
         about = about - top
-        # log Σ eᶻ − top: the true class apart, so that a tiny rest is not lost
+        # log Σ eᶻ − top, with the true class kept separate, so that a tiny rest is not lost
         rest = jnp.log1p(others + jnp.expm1(about))
         loss = rest - about
         if label_smoothing:
@@ -182,7 +182,7 @@ def linear_cross_entropy_bwd(dy, x, w, labels, b, top, others, about, loss, weig
 
 
 def _slopes_of_labels(dloss, true, top, others, about, classes, label_smoothing, z_loss):
-    """For a chunk of scores ∂ℓ/∂zⱼ = pⱼ(1 + 2ζ·log Σ eᶻ) − tⱼ, of which everything but eᶻ is a number a row."""
+    """For a chunk of scores ∂ℓ/∂zⱼ = pⱼ(1 + 2ζ·log Σ eᶻ) − tⱼ, where everything but eᶻ is one number per row."""
     total = others + jnp.exp(about)
     of_z = 2 * z_loss * (top + jnp.log1p(others + jnp.expm1(about)))
     scale = dloss * (1 + of_z) / total
@@ -227,7 +227,7 @@ def _smoothed(t, classes, label_smoothing):
 
 
 def _scores(x, part, b, start, softcap):
-    """The scores of some classes in the dtype of computing; and the slope of the soft cap, 1 − tanh² without its
+    """The scores of some classes in the dtype of computation, and the slope of the soft cap, 1 − tanh² without
     cancellation."""
     z = jnp.matmul(x, part, preferred_element_type=wide(x.dtype))
     if b is not None:
@@ -241,7 +241,8 @@ def _scores(x, part, b, start, softcap):
 
 
 def _dw(x, dz, apart=lambda a: a):
-    """xᵀ·dz. On a CPU the compiler folds the transpose into the product, which is then slower: `apart` hinders it."""
+    """xᵀ·dz. On a CPU the compiler folds the transpose into the product, which makes it slower; `apart` prevents
+    that."""
     return jnp.matmul(apart(x.T), dz, preferred_element_type=wide(x.dtype))
 
 
@@ -255,7 +256,7 @@ def _part(w, start, size, classes_first):
 
 
 def _chunks(x, w, classes_first, chunk):
-    """The number of classes, how many the first chunk has, where the others start, and how many each of them has."""
+    """The number of classes, the size of the first chunk, where the others start, and their size."""
     classes = w.shape[0 if classes_first else 1]
     size = min(classes, chunk or chunk_of(math.prod(x.shape[:-1]), classes))
     first = (classes - 1) % size + 1
@@ -263,12 +264,13 @@ def _chunks(x, w, classes_first, chunk):
 
 
 def chunk_of(rows, classes):
-    """How many classes at a time. Two arrays [rows chunk] are all the scratch there is; a smaller chunk costs time.
+    """How many classes to process at a time. Two arrays [rows chunk] are all the temporary memory; a smaller chunk
+    costs time.
 
-    Measured on a CPU core. All of them while the scores are at most 16 MB: computed once, as the compiler sees that the
-    backward asks for the same; 256 and 128 rows, 1024 and 32768 classes: 0.75 of the time of chunks. Else 512 classes
-    and more: with 2048 rows 3 % faster than 2048 classes, with a quarter of the scratch; with 512 rows 512 and 2048
-    classes differ by 1 %.
+    Measured on a CPU core. All classes as long as the scores take at most 16 MB, since they are then computed only
+    once, as the compiler sees that the backward pass needs the same ones: 0.75 of the time of chunks for 256 and 128
+    rows, 1024 and 32768 classes. Otherwise at least 512 classes: with 2048 rows this is 3 % faster than 2048 classes,
+    with a quarter of the temporary memory; with 512 rows, 512 and 2048 classes differ by 1 %.
     """
     if not is_whole(rows):                  # a symbolic size of jax.export
         return 512
@@ -283,7 +285,7 @@ def linear_cross_entropy_check(x, w, labels, b, weights, *, label_smoothing, z_l
         other = not classes_first and len(shapes[1]) == 2 and shapes[0][-1:] == shapes[1][1:]
         raise ValueError(f"{name} takes x [... d] and w {'[k d]' if classes_first else '[d k]'}: x is {shapes[0]} and "
                          f"w is {shapes[1]}"
-                         + (", for a w [k d] write classes_first=True" if other else ""))
+                         + ("; for w [k d] write classes_first=True" if other else ""))
     classes = shapes[1][1 - classes_first]
     if b is not None and jnp.shape(b) != (classes,):
         raise ValueError(f"{name} takes a bias b [{classes}] for {classes} classes: b is {list(jnp.shape(b))}")
@@ -298,7 +300,7 @@ def linear_cross_entropy_check(x, w, labels, b, weights, *, label_smoothing, z_l
 
 LIMITS = SOFTENED | {
     "softcap": (lambda cap: cap is None or cap > 0, "None or a positive number"),
-    "chunk": (lambda chunk: chunk is None or chunk >= 1, "None or a number of classes"),
+    "chunk": (lambda chunk: chunk is None or chunk >= 1, "None or a number of classes ≥ 1"),
 }
 
 for settings in ({}, {"b": "k", "weights": sample.positive("n"), "chunk": 3, "label_smoothing": 0.1, "z_loss": 0.01},

@@ -1,4 +1,4 @@
-"""Losses for one class of several."""
+"""Losses for classification into several classes."""
 
 import jax
 import jax.numpy as jnp
@@ -33,16 +33,17 @@ def softmax_cross_entropy(logits, labels, weights=None, *, label_smoothing=0.0, 
     """ℓ = −log softmax(z)ₖ for the true class k, or −Σⱼ tⱼ log softmax(z)ⱼ,   ∂ℓ/∂z = softmax(z) − t,
     ∂ℓ/∂t = −log softmax(z)
 
-    logits [... k], labels [...] integers, or [... k] distributions → ℓ [...]. For the true class p − 1 is computed as
-    minus the sum of the other probabilities, which does not cancel when p rounds to 1. Distributions need not sum to 1:
-    ∂ℓ/∂z = softmax(z)·Σt − t. 0·log 0 is 0, so that classes may be masked by scores of −∞. Kept beside the arguments:
-    three numbers a row. A label outside 0 … k − 1 gives NaN where it cannot be refused.
+    logits [... k], labels [...] integers, or [... k] distributions → ℓ [...]. For the true class, p − 1 is computed as
+    minus the sum of the other probabilities, which does not cancel when p is rounded to 1. Distributions need not sum
+    to 1: ∂ℓ/∂z = softmax(z)·Σt − t. 0·log 0 is 0, so that classes may be masked with scores of −∞. Saved, in addition
+    to the arguments: three numbers per row. A label outside 0 … k − 1 raises an error or, if its value is not known,
+    gives NaN.
 
     label_smoothing ε   the target is (1 − ε)·t + ε/k   [Szegedy et al. 2016]
     z_loss ζ            adds ζ·(log Σⱼeᶻʲ)², which keeps the scores near 0   [Chowdhery et al. 2022]
-    ignore_index        rows of this label, an integer, have no part in the loss, nor in its mean; where all are
-                        ignored the mean is 0, and PyTorch's NaN
-    weights of classes  weights=of_class[labels], whose mean is over the sum of the weights, as in PyTorch
+    ignore_index        rows with this label, an integer, count neither in the loss nor in its mean; if all rows are
+                        ignored the mean is 0 (NaN in PyTorch)
+    class weights       weights=of_class[labels]; the mean divides by the sum of the weights, as in PyTorch
     """
     k = logits.shape[-1]
     z = logits.astype(wide(logits.dtype))
@@ -65,10 +66,10 @@ def softmax_cross_entropy(logits, labels, weights=None, *, label_smoothing=0.0, 
 @softmax_cross_entropy.fwd
 def softmax_cross_entropy_fwd(logits, labels, weights, *, label_smoothing, z_loss, ignore_index, reduction):
     z, k = logits.astype(wide(logits.dtype)), logits.shape[-1]
-    # which number is subtracted changes nothing, differentiated twice neither
+    # the result does not depend on the number subtracted, nor do its derivatives
     top = lax.stop_gradient(z.max(-1))
     shifted = z - top[..., None]
-    # Σ eᶻ over all classes but one is kept beside that one: 1 + tiny would lose the tiny.
+    # Σ eᶻ over all classes but one is saved separately from that one: 1 + tiny would lose the tiny.
     if integers(labels):
         classes, weighing, _ = kept_labels(labels, weights, ignore_index, logits.dtype)
         true = one_hot(classes, k)
@@ -80,7 +81,8 @@ def softmax_cross_entropy_fwd(logits, labels, weights, *, label_smoothing, z_los
         loss = jnp.where(valid(classes, k), loss, jnp.nan)
         given = (logits,)
     else:
-        # Of several greatest classes only one is left out; but then the sum is 2 or more, and less one is exact enough.
+        # Of several largest classes only one should be left out; but then the sum is ≥ 2, and sum − 1 is accurate
+        # enough.
         e = jnp.exp(shifted)
         total, t, weighing = e.sum(-1), _smoothed(labels.astype(z.dtype), label_smoothing), weights
         others = jnp.where(total < 1.5, jnp.where(shifted == 0, e - 1, e).sum(-1), total - 1)
@@ -104,9 +106,9 @@ def softmax_cross_entropy_bwd(dy, logits, labels, top, others, about, loss, weig
     dloss, dweights = spread(dy, jnp.zeros_like(top) if loss is None else loss, weighing, reduction)
     dweights = None if weights is None else dweights if keep is None else dweights * keep
     shifted = logits.astype(top.dtype) - top[..., None]
-    if whole:                                   # about: the score of the true class, less the greatest
+    if whole:                                   # about: the score of the true class minus the largest
         true, dloss = one_hot(classes, k), jnp.where(valid(classes, k), dloss, jnp.nan)
-        share = dloss / (others + jnp.exp(about))                           # one division a row
+        share = dloss / (others + jnp.exp(about))                           # one division per row
         at_true, scale = -others * share, share
         if z_loss:
             of_z = 2 * z_loss * (top + jnp.log1p(others + jnp.expm1(about))) * share
@@ -115,7 +117,7 @@ def softmax_cross_entropy_bwd(dy, logits, labels, top, others, about, loss, weig
         if label_smoothing:
             dz = dz + jnp.where(true, label_smoothing - label_smoothing / k, -label_smoothing / k) * dloss[..., None]
         return like((counted(dz, weighing), logits), (None, labels), (dweights, weights))
-    # about: Σ t. For the greatest class e is 1, and e·Σt − t exact.
+    # about: Σ t. For the largest class e is 1, and e·Σt − t is exact.
     scale, t = dloss / (1 + others), _smoothed(labels.astype(top.dtype), label_smoothing)
     of_z = 2 * z_loss * (top + jnp.log1p(others)) if z_loss else 0
     dz = (jnp.exp(shifted) * (about + of_z)[..., None] - t - t * others[..., None]) * scale[..., None]
@@ -124,8 +126,8 @@ def softmax_cross_entropy_bwd(dy, logits, labels, top, others, about, loss, weig
 
 
 def but_true(shifted, true):
-    """eᶻ, 0 for the true class. Masked before the exponential, so that forward and backward are seen to want one and
-    the same array, which then is made where dz will be; two arrays of this size were 1.7 times the time."""
+    """eᶻ, 0 for the true class. Masked before the exponential, so that the compiler sees that the forward and the
+    backward pass need the same array and computes it where dz will be; two such arrays took 1.7 times the time."""
     return jnp.exp(jnp.where(true, -jnp.inf, shifted))
 
 
@@ -137,7 +139,7 @@ def around_label(z, labels):
 
 
 def of_true_class(share, others, logits, labels, top):
-    """dz of a function of the true class's probability: −share·Σeᶻ of the others there, share·eᶻ elsewhere."""
+    """dz for a function of the true class's probability: −share·Σeᶻ of the others there, share·eᶻ elsewhere."""
     true = one_hot(labels, logits.shape[-1])
     rest = but_true(logits.astype(top.dtype) - top[..., None], true)
     return jnp.where(true, -(others * share)[..., None], rest * share[..., None])
@@ -152,7 +154,7 @@ def multiclass_hinge(scores, labels, weights=None, *, margin=1.0, reduction="mea
     """ℓ = Σ_{j≠k} max(0, sⱼ − sₖ + Δ),   ∂ℓ/∂sⱼ = 1 where the margin Δ is violated,   ∂ℓ/∂sₖ = −(how many are)
 
     scores [... k], labels [...] integers → ℓ [...], a sum over the classes: PyTorch's multi_margin_loss divides it by
-    k. At the margin exactly the derivative is 0.
+    k. Exactly at the margin the derivative is 0.
     """
     return reduce(_hinge(scores, labels, margin), weights, reduction)
 
@@ -180,7 +182,7 @@ def _hinge(scores, labels, margin):
 
 
 def _excess(scores, labels, margin):
-    """sⱼ − sₖ + Δ; NaN where the label is no class."""
+    """sⱼ − sₖ + Δ; NaN where the label is out of range."""
     true = jnp.where(one_hot(labels, scores.shape[-1]), scores, 0).sum(-1)
     return scores - jnp.where(valid(labels, scores.shape[-1]), true, jnp.nan)[..., None] + margin
 
@@ -190,9 +192,9 @@ def multiclass_focal(logits, labels, weights=None, *, gamma=2.0, reduction="mean
     """ℓ = −(1 − p)ᵞ log p,   p = softmax(z)ₖ,   ∂ℓ/∂z = (1 − p)ᵞ(1 − γ·p log p/(1 − p))·(softmax(z) − t)
     [Lin et al. 2017]
 
-    logits [... k], labels [...] integers, the true class k → ℓ [...]. γ turns from what is right already; 0 is the
-    cross-entropy. The paper's α is weights=of_class[labels]. 1 − p is the sum of the other probabilities, so that both
-    tails are exact. Kept: three numbers a row.
+    logits [... k], labels [...] integers, the true class k → ℓ [...]. γ reduces the weight of examples that are already
+    classified well; γ = 0 gives the cross-entropy. The paper's α is weights=of_class[labels]. 1 − p is computed as the
+    sum of the other probabilities, so that both tails are exact. Saved: three numbers per row.
     """
     log_p = jax.nn.log_softmax(logits.astype(wide(logits.dtype)), axis=-1)
     true = one_hot(labels, logits.shape[-1])
@@ -218,7 +220,7 @@ def multiclass_focal_bwd(dy, logits, labels, top, others, about, loss, weights, 
     total = others + jnp.exp(about)
     p, wrong = jnp.exp(about) / total, others / total
     surprise = jnp.where(p == 0, 0, p * (jnp.log1p(others + jnp.expm1(about)) - about))     # −p log p
-    # there it is 1 − wrong/2, and a further derivative divides by wrong²
+    # there `turned` is 1 − wrong/2, and a further derivative would divide by wrong²
     sure = wrong < jnp.finfo(wrong.dtype).eps
     turned = jnp.where(sure, 1, surprise / jnp.where(sure, 1, wrong))
     share = dloss * power(wrong, gamma) * (1 + gamma * turned) / total
@@ -231,9 +233,9 @@ def kl_divergence(log_probability, target, weights=None, *, reduction="mean") ->
     """ℓ = Σⱼ tⱼ(log tⱼ − qⱼ),   q the logarithms of the probabilities,   ∂ℓ/∂q = −t,   ∂ℓ/∂t = log t − q + 1
     [Kullback & Leibler 1951]
 
-    log_probability, target [... k] → ℓ [...]: kl_divergence(log_softmax(z), t). The mean is over the rows, as PyTorch's
-    "batchmean". 0·log 0 is 0, also where q is −∞, and ∂ℓ/∂t is taken as 0 at t = 0, where it is −∞. ℓ is a sum of terms
-    of both signs: close to t it is rounding alone; its derivatives are exact there too.
+    log_probability, target [... k] → ℓ [...]: kl_divergence(log_softmax(z), t). The mean is over the rows, like
+    PyTorch's "batchmean". 0·log 0 is 0, even where q is −∞, and ∂ℓ/∂t is defined as 0 at t = 0, where it would be −∞. ℓ
+    is a sum of terms of both signs: close to t it consists of rounding errors, while its derivatives are still exact.
     """
     return reduce((target * _gap(log_probability, target)).sum(-1), weights, reduction)
 
@@ -256,13 +258,13 @@ def kl_divergence_bwd(dy, log_probability, target, loss, weights, *, reduction):
 
 
 def _gap(q, t):
-    """log t − q, 0 where t is."""
+    """log t − q, 0 where t is 0."""
     return jnp.where(t == 0, 0, jnp.log(jnp.where(t == 0, 1, t)) - jnp.where(t == 0, 0, q))
 
 
 SOFTENED = {
-    "label_smoothing": (lambda epsilon: 0 <= epsilon < 1, "a number from 0 to 1"),
-    "z_loss": (lambda zeta: zeta >= 0, "a number from 0 on"),
+    "label_smoothing": (lambda epsilon: 0 <= epsilon < 1, "a number ≥ 0 and < 1"),
+    "z_loss": (lambda zeta: zeta >= 0, "a number ≥ 0"),
 }
 
 
@@ -272,8 +274,8 @@ def softmax_cross_entropy_check(logits, labels, weights, *, label_smoothing, z_l
     check_labels(name, logits, labels, weights, reduction, distributions=True, ignore_index=ignore_index)
     check_limits(name, SOFTENED, {"label_smoothing": label_smoothing, "z_loss": z_loss})
     if ignore_index is not None and not integers(labels):
-        raise ValueError(f"{name} ignores rows by an integer label, and was given distributions "
-                         f"{list(jnp.shape(labels))}: give such rows a weight of 0, weights=...")
+        raise ValueError(f"the ignore_index of {name} needs integer labels; got distributions "
+                         f"{list(jnp.shape(labels))}: give the rows to ignore a weight of 0, weights=...")
 
 
 @multiclass_hinge.check
@@ -284,19 +286,19 @@ def multiclass_hinge_check(scores, labels, weights, *, reduction):
 @multiclass_focal.check
 def multiclass_focal_check(logits, labels, weights, *, gamma, reduction):
     check_labels("multiclass_focal", logits, labels, weights, reduction)
-    check_limits("multiclass_focal", {"gamma": (lambda gamma: gamma >= 0, "a number from 0 on")}, {"gamma": gamma})
+    check_limits("multiclass_focal", {"gamma": (lambda gamma: gamma >= 0, "a number ≥ 0")}, {"gamma": gamma})
 
 
 @kl_divergence.check
 def kl_divergence_check(log_probability, target, weights, *, reduction):
     check_rows("kl_divergence", {"log_probability": log_probability, "target": target}, weights, reduction)
     if are_distributions(log_probability):
-        raise ValueError("kl_divergence takes the logarithms of probabilities; got probabilities: write "
+        raise ValueError("kl_divergence takes log-probabilities; got probabilities: write "
                          "kl_divergence(jnp.log(p), target), or kl_divergence(log_softmax(logits), target)")
     low, _ = extremes(target)
     if low < 0:
-        raise ValueError(f"the targets of kl_divergence must be probabilities ≥ 0; got {low:g}: of logarithms write "
-                         "jnp.exp(target)")
+        raise ValueError(f"the targets of kl_divergence must be probabilities ≥ 0; got {low:g}: for log-probabilities "
+                         "write jnp.exp(target)")
 
 
 softmax_cross_entropy.example(logits="n k", labels=sample.integers("n", below="k"))

@@ -1,4 +1,4 @@
-"""How little what is predicted and what is there overlap."""
+"""Losses for the overlap of a predicted and a true region."""
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,11 @@ def dice(probability, target, weights=None, *, smooth=1.0, reduction="mean") -> 
     """ℓ = 1 − (2Σpt + ε)/S,   S = Σp + Σt + ε,   ∂ℓ/∂p = (1 − 2t − ℓ)/S,   ∂ℓ/∂t = (1 − 2p − ℓ)/S
     [Dice 1945, Milletari et al. 2016]
 
-    probability p, target t [n ...] in [0, 1] → ℓ [n]: the sums are over all of an example, its pixels and classes. ε,
-    the setting smooth, is above 0, so that to predict nothing where nothing is costs nothing. Computed as
-    Σ(p(1 − t) + t(1 − p))/S, all terms of one sign: small losses are not lost.
+    probability p, target t [n ...] in [0, 1] → ℓ [n]: the sums are over a whole example, its pixels and classes. ε, the
+    setting smooth, is above 0, so that predicting an empty region correctly costs nothing. Computed as
+    Σ(p(1 − t) + t(1 − p))/S, where all terms have the same sign, so that small losses are accurate.
 
-    Cost: 1.5 times the time alone, for the digits of small losses.
+    Cost: 1.5 times the time by itself, for the digits of small losses.
     """
     p, t = probability, target
     total = over_features(p, "sum") + over_features(t, "sum") + smooth
@@ -50,7 +50,7 @@ def dice_check(probability, target, weights, *, smooth, reduction):
     check_alike("dice", {"probability": probability, "target": target}, weights, "sum", reduction)
     low, high = extremes(probability)
     if low < 0 or high > 1:
-        raise ValueError(f"dice takes probabilities in [0, 1]; got numbers from {low:g} to {high:g}: of scores write "
+        raise ValueError(f"dice takes probabilities in [0, 1]; got numbers from {low:g} to {high:g}: for scores write "
                          "dice(sigmoid(scores), target)")
     check_targets("dice", target, ": the order is (probability, target)")
     check_limits("dice", {"smooth": (lambda smooth: smooth > 0, "a number above 0")}, {"smooth": smooth})

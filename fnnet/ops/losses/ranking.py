@@ -15,8 +15,8 @@ __all__ = ["margin_ranking"]
 def margin_ranking(first, second, target, weights=None, *, margin=0.0, features="mean", reduction="mean") -> jax.Array:
     """ℓ = ⟨max(0, Δ − t(a − b))⟩,   ∂ℓ/∂a = −t,   ∂ℓ/∂b = t,   ∂ℓ/∂t = b − a where the margin Δ is violated, else 0
 
-    scores a and b, first and second, and target t [n ...]: 1 where the first is to be the higher one, −1 where the
-    second is, as in PyTorch. At the margin exactly the derivative is 0.
+    first a, second b and target t [n ...], where t = 1 if the score a should be higher and −1 if b should be, as in
+    PyTorch. Exactly at the margin the derivative is 0.
     """
     return reduce(over_features(jnp.maximum(margin - target * (first - second), 0), features), weights, reduction)
 

@@ -1,13 +1,13 @@
-"""Losses. ℓ is one number for each example; then comes the reduction.
+"""Losses. ℓ is one number for each example, to which the reduction is applied.
 
-    reduction   "mean" (default) Σ wℓ / Σ w,  "sum" Σ wℓ,  "none" wℓ     w = 1 where no weights are given
+    reduction   "mean" (default) Σ wℓ / Σ w,  "sum" Σ wℓ,  "none" wℓ     w = 1 if no weights are given
     weights     [n] or None, one for each example. Weights that are all 0 give a mean of 0. An example of weight 0 adds
-                exactly 0 to the value and to the gradients, even where its loss is infinite or NaN
+                exactly 0 to the value and to the gradients, even if its loss is infinite or NaN
 
-PyTorch's mean of weighted examples (weight= of binary_cross_entropy) and Keras's divide by n instead, as
-reduction="sum" and / n do; with weights of classes its cross_entropy divides by Σw, too.
+The mean of weighted examples in Keras, and in PyTorch (weight= of binary_cross_entropy), divides by n instead: write
+reduction="sum" and / n. With class weights, PyTorch's cross_entropy divides by Σw, too.
 
-Rules compute in at least float32 and answer in the dtypes they were given.
+Rules compute in at least float32 and return the dtypes of their arguments.
 """
 
 import math
@@ -20,12 +20,12 @@ from jax.core import Tracer
 from fnnet.form import by_device
 from fnnet.numeric import check_not_complex, check_real, explicit, extremes, is_whole, like, wide, widen
 
-SUMS_TO_1 = 1e-2            # by how much sums of probabilities in bfloat16 are off
+SUMS_TO_1 = 1e-2            # the error of sums of probabilities in bfloat16
 REDUCTIONS = ("mean", "sum", "none")
 
 
 def reduce(loss, weights, reduction):
-    """The loss of the whole from the losses of the examples."""
+    """The loss of a batch from the losses of its examples."""
     if weights is not None:
         loss = counted(loss * weights, weights)
     if reduction == "none":
@@ -36,15 +36,15 @@ def reduce(loss, weights, reduction):
 
 
 def reduced(loss, weights, reduction, *arrays):
-    """`reduce` for a forward: of losses in the dtype of computing, to the dtype the reference would give."""
+    """`reduce` for a forward pass: from losses in the dtype of computation to the dtype of the reference's result."""
     given = arrays if weights is None else (*arrays, weights)
     return reduce(loss, None if weights is None else weights.astype(loss.dtype),
                   reduction).astype(jnp.result_type(*given))
 
 
 def spread(dy, loss, weights, reduction):
-    """The way back through `reduce`: dℓ for each example, and dweights, in the dtype of the losses.
-    Of these only the shape is used where there are no weights."""
+    """The backward pass of `reduce`: dℓ for each example, and dweights, in the dtype of the losses.
+    Without weights, only the shape and the dtype of the losses are used."""
     dy = dy.astype(loss.dtype)
     if weights is None:
         return jnp.broadcast_to(dy / loss.size if reduction == "mean" else dy, loss.shape), None
@@ -57,8 +57,8 @@ def spread(dy, loss, weights, reduction):
 
 
 def counted(a, weights):
-    """`a`, whose leading axes are those of the weights, with 0 for every example of weight 0, where 0·∞ would be NaN.
-    """
+    """`a`, whose leading axes are those of the weights, with 0 for every example of weight 0, where 0·∞ could be
+    NaN."""
     if weights is None:
         return a
     return jnp.where(jnp.expand_dims(weights == 0, tuple(range(weights.ndim, a.ndim))), jnp.zeros((), a.dtype), a)
@@ -70,8 +70,8 @@ def _nonzero(total):
 
 def by_element(loss, *, value=None, total=None, limits=None):
     """Decorates `slopes(*arrays, *, settings)`, the derivatives of a loss with respect to each of its arrays, for a
-    loss that is one number for each element, joined over the features. `value` computes it where the reference's way
-    loses digits, or `total` its sums over the features of each example."""
+    loss that is one number for each element, reduced over the features. If the formula of the reference loses digits,
+    `value` computes the loss, or `total` its sums over the features of each example."""
     def decorator(slopes):
         def forward(*given, features, reduction, **settings):
             *arrays, weights = given
@@ -88,7 +88,7 @@ def by_element(loss, *, value=None, total=None, limits=None):
             first, *_ = wide_arrays = widen(*arrays)
             each = example_like(first) if each is None else each
             _, dweights = spread(dy, each, weights, reduction)
-            # one number first, then for each example
+            # one division of dy first, rather than one for each example
             dloss, _ = spread(dy / elements(first, features), each, weights, reduction)
             d = jnp.expand_dims(dloss, tuple(range(1, first.ndim)))
             slopes_of_all = zip(slopes(*wide_arrays, **settings), arrays)
@@ -111,12 +111,12 @@ def over_features(a, features):
 
 
 def example_like(prediction):
-    """Zeros for losses that were not kept, one for each example."""
+    """Zeros for losses that were not saved, one for each example."""
     return jnp.zeros(prediction.shape[:1], wide(prediction.dtype))
 
 
 def elements(a, features):
-    """By what the sum over the features of an example is divided."""
+    """What the sum over the features of an example is divided by."""
     return max(1, math.prod(a.shape[1:])) if features == "mean" else 1
 
 
@@ -125,17 +125,18 @@ def at_least_tiny(p):
 
 
 def one_hot(labels, classes, start=0):
-    """True at the label, among so many classes from `start` on: compared, never gathered, so that it may be sharded,
-    and never a matrix of numbers."""
+    """True at the label, among this many classes from `start` on: computed by comparison, so that it may be sharded,
+    and boolean, never a matrix of numbers."""
     labels = _index(labels)
     here = lax.broadcasted_iota(labels.dtype, (1,) * labels.ndim + (classes,), labels.ndim)
     return here + jnp.asarray(start, labels.dtype) == labels[..., None]
 
 
 def at_label(scores, labels):
-    """The score of the true class, any of them where the label is none. On a CPU gathered: comparing is a pass over an
-    array of masked scores that has to be made, 1.1 times the time of a cross-entropy and its gradient. Elsewhere it is
-    part of a pass made anyway, and on a mesh with Explicit axes the classes may be on several devices."""
+    """The score of the true class, or of any class if the label is out of range. Gathered on a CPU, where comparing
+    would need an array of masked scores, 1.1 times the time of a cross-entropy with its gradient. Elsewhere compared,
+    as that is fused into a pass over the scores, and on a mesh with Explicit axes the classes may be on several
+    devices."""
     labels = _index(labels)
 
     def compared(scores, labels):
@@ -154,8 +155,8 @@ def valid(labels, classes):
 
 
 def kept_labels(labels, weights, ignore_index, dtype):
-    """Labels that are classes, the weights with 0 where a label is ignored, and 1 where it is not: None where
-    none may be."""
+    """Labels with ignored ones replaced by 0, weights that are 0 for ignored labels, and an array that is 1 for labels
+    that count and 0 for others (None without an ignore_index)."""
     labels = _index(labels)
     if ignore_index is None:
         return labels, weights, None
@@ -169,40 +170,42 @@ def integers(labels):
 
 
 def _index(labels):
-    """Labels kept in a byte could not be compared with the 300th class."""
+    """Labels in at least 32 bits: a byte could not be compared with the 300th class."""
     return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
 
 
 def check_reduction(name, weights, shape, reduction):
     if reduction not in REDUCTIONS:
-        raise ValueError(f"{reduction!r} is no reduction of {name}: write one of {', '.join(map(repr, REDUCTIONS))}")
+        raise ValueError(f"the reduction of {name} must be one of {', '.join(map(repr, REDUCTIONS))}; got "
+                         f"{reduction!r}")
     check_not_complex(name, weights=weights)
     if weights is not None and jnp.shape(weights) != shape:
-        raise ValueError(f"{name} takes one weight for each example, {list(shape)}, and was given weights "
+        raise ValueError(f"{name} takes one weight for each example, {list(shape)}; got weights "
                          f"{list(jnp.shape(weights))}")
 
 
 def check_alike(name, arrays, weights, features, reduction):
-    """Arrays given by name: of one shape, the first of them real."""
+    """Checks arrays given by name: they must have one shape, and the first must be real."""
     shapes = {what: list(jnp.shape(a)) for what, a in arrays.items()}
     check_real(name, *next(iter(arrays.items())))
     check_not_complex(name, **arrays)
     if any(shape != shapes[what] for what in shapes for shape in shapes.values()):
-        raise ValueError(f"{name} takes {_and(shapes)} of one shape, and was given {_and(map(str, shapes.values()))}: "
-                         "reshape one, nothing is broadcast")
+        raise ValueError(f"{name} takes {_and(shapes)} of one shape; got {_and(map(str, shapes.values()))}: "
+                         "reshape one, as losses do not broadcast")
     if features not in ("mean", "sum"):
-        raise ValueError(f"{features!r} is no way to join features in {name}: write 'mean' or 'sum'")
+        raise ValueError(f"the features of {name} must be 'mean' or 'sum'; got {features!r}")
     check_reduction(name, weights, tuple(next(iter(shapes.values()))[:1]), reduction)
 
 
 def check_rows(name, arrays, weights, reduction):
-    """Arrays given by name: of one shape [... d], the first of them real, a loss for each row."""
+    """Checks arrays given by name: they must have one shape [... d], with a loss for each row, and the first must be
+    real."""
     shapes = {what: list(jnp.shape(a)) for what, a in arrays.items()}
     what, first = next(iter(arrays.items()))
     check_real(name, what, first)
     check_not_complex(name, **arrays)
     if not shapes[what] or any(shape != shapes[what] for shape in shapes.values()):
-        raise ValueError(f"{name} takes {_and(shapes)} of one shape [... d], and was given "
+        raise ValueError(f"{name} takes {_and(shapes)} of one shape [... d]; got "
                          f"{_and(map(str, shapes.values()))}")
     check_reduction(name, weights, jnp.shape(first)[:-1], reduction)
 
@@ -213,7 +216,7 @@ def _and(words):
 
 
 def are_distributions(a):
-    """Whether the rows of an array are known to be probabilities: in [0, 1], with sums of 1."""
+    """Whether the rows of an array are known to be probabilities: in [0, 1] and summing to 1."""
     low, high = extremes(a)
     if isinstance(a, Tracer) or not jnp.size(a) or low < 0 or not 0 < high <= 1:
         return False
@@ -223,14 +226,14 @@ def are_distributions(a):
 
 
 def check_limits(name, limits, settings):
-    """limits: {setting: (whether a value is right, what is wanted)}."""
+    """limits: {setting: (predicate, description of the allowed values)}."""
     for setting, (right, wanted) in limits.items():
         try:
             fine = right(settings[setting])
         except TypeError:                       # a string, which cannot be compared
             fine = False
         if not fine:
-            raise ValueError(f"{name} takes as {setting} {wanted}, and was given {settings[setting]!r}")
+            raise ValueError(f"the {setting} of {name} must be {wanted}; got {settings[setting]!r}")
 
 
 def check_labels(name, scores, labels, weights, reduction, distributions=False, ignore_index=None):
@@ -239,10 +242,10 @@ def check_labels(name, scores, labels, weights, reduction, distributions=False, 
 
 
 def check_classes(name, what, given, scores_shape, labels, distributions=False, ignore_index=None):
-    """Labels for scores of a shape: what is given is the scores, or what they are made of."""
+    """Checks labels for scores of a shape; `given` is the scores, or the array they are computed from."""
     check_real(name, what, given)
     if ignore_index is not None and not is_whole(ignore_index):
-        raise TypeError(f"the ignore_index of {name} must be a whole number, or None; got {ignore_index!r}")
+        raise TypeError(f"the ignore_index of {name} must be a whole number or None; got {ignore_index!r}")
     shape = jnp.shape(labels)
     wanted = f"integer labels {list(scores_shape[:-1])}"
     wanted += f" or distributions {list(scores_shape)}" if distributions else ""
@@ -250,16 +253,16 @@ def check_classes(name, what, given, scores_shape, labels, distributions=False, 
     real = jnp.issubdtype(jnp.result_type(labels), jnp.floating)
     right = shape == (scores_shape[:-1] if whole else scores_shape) and (whole or (real and distributions))
     if not scores_shape or not right:
-        raise ValueError(f"{name} with {what} {list(jnp.shape(given))} takes {wanted}, and was given "
+        raise ValueError(f"{name} with {what} {list(jnp.shape(given))} takes {wanted}; got "
                          f"{jnp.result_type(labels)}{list(shape)}")
     if scores_shape[-1] == 1:
-        raise ValueError(f"{name} needs scores of two classes or more; got one, whose loss is 0 whatever it is: for "
-                         "one score of yes or no write binary_cross_entropy_with_logits(scores, target), with a target "
-                         "[n 1] in [0, 1]")
+        raise ValueError(f"{name} needs scores of two or more classes; got one, whose loss is always 0: for binary "
+                         "classification write binary_cross_entropy_with_logits(scores, target), with targets [n 1] in "
+                         "[0, 1]")
     low, high = extremes(labels, ignore_index) if whole else (0, 0)
     if low < 0 or high >= scores_shape[-1]:
         remedy = "count from 0, or give the last layer more features"
         if ignore_index is None and low < 0:
             remedy = f"for rows without a label write ignore_index={low}" if distributions or what == "x" else remedy
-        raise ValueError(f"{name} with {scores_shape[-1]} classes takes labels 0 to {scores_shape[-1] - 1}, and was "
-                         f"given the label {low if low < 0 else high}: {remedy}")
+        raise ValueError(f"{name} with {scores_shape[-1]} classes takes labels 0 to {scores_shape[-1] - 1}; got the "
+                         f"label {low if low < 0 else high}: {remedy}")

@@ -1,4 +1,4 @@
-"""Losses for numbers."""
+"""Losses for regression."""
 
 import math
 
@@ -17,7 +17,7 @@ def squared_error(prediction, target, weights=None, *, scale=1.0, features="mean
     """ℓ = s·⟨(ŷ − y)²⟩,   ∂ℓ/∂ŷ = 2s(ŷ − y),   ∂ℓ/∂y = −∂ℓ/∂ŷ
 
     prediction, target [n ...]: ⟨·⟩ is the mean (or, features="sum", the sum) over all axes but the first.
-    The normalisations in use: (ŷ − y)² is scale=1; ½Σₖ(yₖ − tₖ)² of an example is scale=0.5, features="sum";
+    Common normalizations: (ŷ − y)² is scale=1; ½Σₖ(yₖ − tₖ)² of an example is scale=0.5, features="sum";
     1/(2m)·Σ over m examples is scale=0.5, features="sum" with reduction="mean".
     """
     return reduce(scale * over_features((prediction - target) ** 2, features), weights, reduction)
@@ -49,12 +49,13 @@ def huber(prediction, target, weights=None, *, delta=1.0, features="mean", reduc
     """ℓ = ⟨½r² if |r| ≤ δ, else δ(|r| − ½δ)⟩,   r = ŷ − y,   ∂ℓ/∂ŷ = r, at most δ and at least −δ,   ∂ℓ/∂y = −∂ℓ/∂ŷ
     [Huber 1964]
 
-    prediction, target [n ...]. The smooth L1 loss of parameter β is this with delta=β, divided by β.
+    prediction, target [n ...]. The smooth L1 loss with parameter β is this with delta=β, divided by β.
 
-    Cost: 1.2 times the time alone, as the difference is taken again on the way back, where autodiff keeps three arrays.
+    Cost: 1.2 times the time by itself, as the backward pass computes the difference again, where autodiff saves three
+    arrays.
     """
     r = prediction - target
-    # The square of the smaller of two, so that of a large difference no square is taken.
+    # The square of the smaller of the two, so that a large difference is not squared.
     inner = jnp.minimum(jnp.abs(r), delta)
     return reduce(over_features(inner * (jnp.abs(r) - inner / 2), features), weights, reduction)
 
@@ -69,11 +70,11 @@ def huber_slopes(prediction, target, *, delta):
 def log_cosh(prediction, target, weights=None, *, features="mean", reduction="mean") -> jax.Array:
     """ℓ = ⟨log cosh(ŷ − y)⟩,   ∂ℓ/∂ŷ = tanh(ŷ − y),   ∂ℓ/∂y = −∂ℓ/∂ŷ
 
-    prediction, target [n ...]. About ½r² for small differences r, |r| − log 2 for large ones. Small ones as log(1 + 2
-    sinh²(r/2)), since r + log(1 + e⁻²ʳ) − log 2 is rounding alone where r is: in float32 at 10⁻⁴ wrong by more
-    than its size.
+    prediction, target [n ...]. About ½r² for small differences r and |r| − log 2 for large ones. Small differences are
+    computed as log(1 + 2 sinh²(r/2)), since r + log(1 + e⁻²ʳ) − log 2 consists of rounding errors there: in float32 at
+    10⁻⁴ the error exceeds the value.
 
-    Cost: a hyperbolic sine beside the logarithm, for a loss exact to the last bits also where it is small.
+    Cost: a hyperbolic sine in addition to the logarithm, for a loss exact to the last bits even where it is small.
     """
     r = prediction - target
     return reduce(over_features(jnp.logaddexp(r, -r) - math.log(2), features), weights, reduction)
@@ -98,8 +99,8 @@ def pinball(prediction, target, weights=None, *, quantile=0.5, features="mean", 
     """ℓ = ⟨q(y − ŷ) if y > ŷ, else (1 − q)(ŷ − y)⟩,   ∂ℓ/∂ŷ = −q or 1 − q, 0 at ŷ = y,   ∂ℓ/∂y = −∂ℓ/∂ŷ
     [Koenker & Bassett 1978]
 
-    prediction, target [n ...]. Least where ŷ is the quantile q of the targets, below it in q of all cases. q = ½: half
-    |ŷ − y|.
+    prediction, target [n ...]. Minimal if ŷ is the q-quantile of the targets, which a fraction q of them are below. q =
+    ½ gives half of |ŷ − y|.
     """
     r = target - prediction
     return reduce(over_features(jnp.where(r > 0, quantile * r, (quantile - 1) * r), features), weights, reduction)
@@ -116,8 +117,8 @@ def pinball_slopes(prediction, target, *, quantile):
 def poisson_nll(log_rate, target, weights=None, *, features="mean", reduction="mean") -> jax.Array:
     """ℓ = ⟨eᶻ − tz⟩,   z = log λ,   ∂ℓ/∂z = eᶻ − t,   ∂ℓ/∂t = −z
 
-    log_rate [n ...], target [n ...] counts. The negative log-likelihood of counts t at the rate λ, but for log t!,
-    which no parameter changes. A net that gives rates and not their logarithms: poisson_nll(jnp.log(rate), target).
+    log_rate [n ...], target [n ...] counts. The negative log-likelihood of counts t for the rate λ, without the term
+    log t!, which does not depend on parameters. If a network returns rates, write poisson_nll(jnp.log(rate), target).
     """
     return reduce(over_features(jnp.exp(log_rate) - target * log_rate, features), weights, reduction)
 
@@ -132,9 +133,8 @@ def gaussian_nll(prediction, log_variance, target, weights=None, *, features="me
     """ℓ = ½⟨s + (μ − y)²e⁻ˢ⟩,   s = log σ²,   ∂ℓ/∂μ = (μ − y)e⁻ˢ,   ∂ℓ/∂s = ½ − ½(μ − y)²e⁻ˢ,   ∂ℓ/∂y = −∂ℓ/∂μ
     [Nix & Weigend 1994]
 
-    prediction μ, log_variance s, target y [n ...]. The negative log-likelihood of y under N(μ, σ²), but for ½ log 2π.
-    Any number may stand for the logarithm of a variance, so that nothing need be kept positive. For a variance v write
-    jnp.log(v).
+    prediction μ, log_variance s, target y [n ...]. The negative log-likelihood of y under N(μ, σ²), without ½ log 2π.
+    The logarithm of a variance may be any number, so that no constraint is needed. For a variance v write jnp.log(v).
     """
     return reduce(over_features((log_variance + (prediction - target) ** 2 * jnp.exp(-log_variance)) / 2, features),
                   weights, reduction)

@@ -1,4 +1,4 @@
-"""Normalisation. Rules compute in at least float32 and answer in the dtypes they were given."""
+"""Normalization. Rules compute in at least float32 and return the dtypes of their arguments."""
 
 # Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.
 from fnnet.ops.norm.batch import batch_norm, batch_norm_inference, batch_norm_relu

@@ -1,4 +1,4 @@
-"""Batch normalisation: each channel over the examples."""
+"""Batch normalization: each channel over the examples."""
 
 import math
 
@@ -23,8 +23,8 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
 
     x [... d], gamma, beta [d] or None → y [... d], μ [d], v [d] over all axes but the last; v is the biased variance
     (÷ n), and both are at least float32, for running statistics. A channel that does not vary has z = 0 and
-    dx = γ/√ε·(dy − ⟨dy⟩). The way back is affine in dy and x, with three numbers for each channel, and three are what
-    is kept beside the arguments.
+    dx = γ/√ε·(dy − ⟨dy⟩). The backward pass is affine in dy and x, with three numbers for each channel. Saved, in
+    addition to the arguments: three numbers for each channel.
     """
     wider, g, b = widen(x, gamma, beta)
     mean = wider.mean(front(x))
@@ -35,7 +35,7 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
 
 @batch_norm.fwd
 def batch_norm_fwd(x, gamma, beta, *, eps):
-    y, mean, var, kept = _normalised(x, gamma, beta, eps)
+    y, mean, var, kept = _normalized(x, gamma, beta, eps)
     return (y.astype(x.dtype), mean, var), (x, gamma, beta, *kept)
 
 
@@ -49,9 +49,9 @@ def batch_norm_bwd(dy, x, gamma, beta, near, off, rstd):
 def batch_norm_relu(x, gamma=None, beta=None, *, eps=1e-5):
     """y = max(0, γ·z + β),   z = (x − μ)/σ,   dx as in batch_norm, with dy where y > 0 and 0 elsewhere
 
-    x [... d], gamma, beta [d] or None → y [... d], μ [d], v [d]: batch_norm and relu as one rule. Which units are
-    active is found again on the way back, from x and four numbers for each channel, so nothing of the size of x is
-    kept. y′(0) = 0, as in relu.
+    x [... d], gamma, beta [d] or None → y [... d], μ [d], v [d]: batch_norm and relu as one rule. The backward pass
+    finds the active units again from x and four numbers for each channel, so that no further array of the size of x is
+    saved. y′(0) = 0, as in relu.
     """
     y, mean, var = batch_norm.reference(x, gamma, beta, eps=eps)
     return jnp.where(y <= 0, 0, y), mean, var
@@ -59,7 +59,7 @@ def batch_norm_relu(x, gamma=None, beta=None, *, eps=1e-5):
 
 @batch_norm_relu.fwd
 def batch_norm_relu_fwd(x, gamma, beta, *, eps):
-    y, mean, var, kept = _normalised(x, gamma, beta, eps)
+    y, mean, var, kept = _normalized(x, gamma, beta, eps)
     return (jnp.where(y <= 0, 0, y).astype(x.dtype), mean, var), (x, gamma, beta, *kept)
 
 
@@ -70,8 +70,8 @@ def batch_norm_relu_bwd(dy, x, gamma, beta, near, off, rstd):
     return _back(jnp.where(y <= 0, 0, dy), dmean, dvar, x, gamma, beta, near, off, rstd)
 
 
-def _normalised(x, gamma, beta, eps):
-    """y wide, μ, v, and what the way back needs of them."""
+def _normalized(x, gamma, beta, eps):
+    """y wide, μ, v, and what the backward pass needs of them."""
     wider, = widen(x)
     near, off, var = moments(wider, front(x))
     var, rstd = inverse_deviation(wider, near, off, var, front(x), eps)
@@ -100,8 +100,8 @@ def batch_norm_inference(x, gamma, beta, mean, var, *, eps=1e-5) -> jax.Array:
     """y = γ(x − μ)/√(v + ε) + β,   dx = γ/σ·dy,   dγ = Σ dy·z,   dβ = Σ dy,   dμ = −γ/σ·Σ dy,
     dv = −γ/(2σ³)·Σ dy(x − μ)
 
-    x [... d], gamma, beta [d] or None, mean, var [d] → y [... d]: with running statistics, when testing. They may be of
-    a wider dtype than x: the answer is in that of x, gamma and beta.
+    x [... d], gamma, beta [d] or None, mean, var [d] → y [... d]: with running statistics, at test time. These may have
+    a wider dtype than x; y has the dtype of x.
     """
     wider, g, b, m, v = widen(x, gamma, beta, mean, var)
     return shifted(scaled((wider - along(m, x)) / jnp.sqrt(along(v, x) + eps), g), b).astype(x.dtype)
@@ -129,8 +129,9 @@ def _check(eps, x, *channels):
     check_real("batch norm", "numbers", x, *channels)
     shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
     if len(shape) < 2 or math.prod(shape) == 0 or any(c != shape[-1:] for c in given):
-        raise ValueError("batch norm takes x [... d] with at least one example, and one number for each channel: x is "
-                         f"{list(shape)}, the others are {', '.join(str(list(c)) for c in given) or 'not given'}")
+        raise ValueError("batch norm takes x [... d] with at least one example, and parameters and statistics with one "
+                         f"number for each channel: x is {list(shape)}, the others are "
+                         f"{', '.join(str(list(c)) for c in given) or 'not given'}")
 
 
 for training in (batch_norm, batch_norm_relu):

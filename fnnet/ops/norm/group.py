@@ -1,4 +1,4 @@
-"""Normalisation of each example over its positions: groups of channels together, or every channel by itself."""
+"""Normalization of each example over its positions: groups of channels together, or every channel by itself."""
 
 import math
 
@@ -17,10 +17,10 @@ def group_norm(x, gamma=None, beta=None, *, groups, eps=1e-5) -> jax.Array:
     """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy
     [Wu & He 2018]
 
-    x [n ... c], gamma, beta [c] or None → y [n ... c]. μ and σ² = v + ε are of each example and each group of c/groups
-    channels that follow one another, over all positions. groups=1 is layer norm over positions and channels. Kept,
-    beside the arguments: μ in two parts and 1/σ, [n groups] each. Sums run over the positions first, for all channels
-    side by side.
+    x [n ... c], gamma, beta [c] or None → y [n ... c]. μ and σ² = v + ε are those of each example and each group of
+    c/groups consecutive channels, over all positions. groups=1 is layer norm over positions and channels. Saved, in
+    addition to the arguments: μ in two parts and 1/σ, [n groups] each. Sums run over the positions first, for all
+    channels side by side.
     """
     return _plain(x, gamma, beta, groups, eps)
 
@@ -40,8 +40,8 @@ def instance_norm(x, gamma=None, beta=None, *, eps=1e-5) -> jax.Array:
     """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy
     [Ulyanov et al. 2016]
 
-    x [n ... c] with at least one axis of positions, gamma, beta [c] or None → y [n ... c]. μ and σ² = v + ε are of each
-    example and each channel, over the positions.
+    x [n ... c] with at least one axis of positions, gamma, beta [c] or None → y [n ... c]. μ and σ² = v + ε are those
+    of each example and each channel, over the positions.
     """
     return _plain(x, gamma, beta, x.shape[-1], eps)
 
@@ -103,7 +103,7 @@ def _pooled(a, groups):
 
 
 def _spread(a, x):
-    """A number of each group for each of its channels, a [n groups] → [n 1 c], against x [n s c]."""
+    """The number of each group repeated for each of its channels, a [n groups] → [n 1 c], for x [n s c]."""
     n, groups = a.shape
     return jnp.broadcast_to(a[:, :, None], (n, groups, x.shape[-1] // groups)).reshape(n, x.shape[-1])[:, None]
 
@@ -113,8 +113,8 @@ def _check(name, eps, x, channels, positions=0):
     check_real(name, "numbers", x, *channels)
     shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
     if len(shape) < 2 + positions or math.prod(shape[1:]) == 0 or any(c != shape[-1:] for c in given):
-        raise ValueError(f"{name} takes x [n ... c]{' with positions between' * positions}, and one number for each "
-                         f"channel: x is {list(shape)}, the others are "
+        raise ValueError(f"{name} takes x [n ... c]{' with positions between' * positions}, and parameters with one "
+                         f"number for each channel: x is {list(shape)}, the others are "
                          f"{', '.join(str(list(c)) for c in given) or 'not given'}")
 
 
@@ -122,8 +122,8 @@ def _check(name, eps, x, channels, positions=0):
 def group_norm_check(x, gamma, beta, *, groups, eps):
     _check("group_norm", eps, x, (gamma, beta))
     if not is_whole(groups) or groups < 1 or jnp.shape(x)[-1] % groups:
-        raise ValueError(f"group_norm divides the channels into groups of equal size: x is {list(jnp.shape(x))} and "
-                         f"groups={groups!r}, give a divisor of {jnp.shape(x)[-1]}")
+        raise ValueError("group_norm divides the channels into groups of equal size, so groups must divide "
+                         f"{jnp.shape(x)[-1]}; got groups={groups!r} for x {list(jnp.shape(x))}")
 
 
 @instance_norm.check

@@ -1,4 +1,4 @@
-"""Normalisation of each example by itself: layer norm and RMS norm."""
+"""Normalization of each example by itself: layer norm and RMS norm."""
 
 import math
 
@@ -17,9 +17,9 @@ def layer_norm(x, gamma=None, beta=None, *, eps=1e-5) -> jax.Array:
     """y = γ·z + β,   z = (x − μ)/σ,   dx = (dz − ⟨dz⟩ − z⟨dz·z⟩)/σ,   dz = γ·dy,   dγ = Σ dy·z,   dβ = Σ dy
     [Ba et al. 2016]
 
-    x [... d], gamma, beta [d] or None → y [... d]. μ = ⟨x⟩ and σ² = ⟨(x − μ)²⟩ + ε are of each example, over its last
-    axis. Kept, beside the arguments: μ in two parts, and 1/σ. Right however far from 0 the numbers are: a variance as
-    ⟨x²⟩ − μ² is not.
+    x [... d], gamma, beta [d] or None → y [... d]. μ = ⟨x⟩ and σ² = ⟨(x − μ)²⟩ + ε are those of each example, over its
+    last axis. Saved, in addition to the arguments: μ in two parts, and 1/σ. Accurate however far from 0 the numbers
+    are, unlike a variance computed as ⟨x²⟩ − μ².
     """
     wider, g, b = widen(x, gamma, beta)
     mean = wider.mean(-1, keepdims=True)
@@ -50,7 +50,8 @@ def layer_norm_bwd(dy, x, gamma, beta, near, off, rstd):
 def rms_norm(x, gamma=None, *, eps=1e-6) -> jax.Array:
     """y = γ·x/ρ,   ρ² = ⟨x²⟩ + ε,   dx = (dz − x⟨dz·x⟩/ρ²)/ρ,   dz = γ·dy,   dγ = Σ dy·x/ρ   [Zhang & Sennrich 2019]
 
-    x [... d], gamma [d] or None → y [... d], ρ of each example over its last axis. Kept, beside the arguments: 1/ρ.
+    x [... d], gamma [d] or None → y [... d], with ρ of each example over its last axis. Saved, in addition to the
+    arguments: 1/ρ.
     """
     wider, g = widen(x, gamma)
     return scaled(wider / jnp.sqrt((wider * wider).mean(-1, keepdims=True) + eps), g).astype(x.dtype)
@@ -79,8 +80,9 @@ def _check(name, eps, x, *channels):
     check_real(name, "numbers", x, *channels)
     shape, given = jnp.shape(x), [jnp.shape(c) for c in channels if c is not None]
     if not shape or math.prod(shape[-1:]) == 0 or any(c != shape[-1:] for c in given):
-        raise ValueError(f"{name} takes x [... d] with at least one feature, and one number for each: x is "
-                         f"{list(shape)}, the others are {', '.join(str(list(c)) for c in given) or 'not given'}")
+        raise ValueError(f"{name} takes x [... d] with at least one feature, and parameters with one number for each "
+                         f"feature: x is {list(shape)}, the others are "
+                         f"{', '.join(str(list(c)) for c in given) or 'not given'}")
 
 
 @layer_norm.check

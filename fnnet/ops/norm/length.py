@@ -1,5 +1,5 @@
-"""The length of a vector, and vectors of length 1: right at 0, and for numbers whose squares are too large or too
-small."""
+"""The length of a vector, and normalization to length 1: correct at 0, and for numbers whose squares overflow or
+underflow."""
 
 
 import jax
@@ -17,8 +17,8 @@ __all__ = ["l2_norm", "l2_normalize", "lp_normalize"]
 def l2_norm(x, *, axis: int | tuple[int, ...] | None = -1, keepdims=False) -> jax.Array:
     """y = ‖x‖ = √Σ x²,   dx = x/‖x‖·dy, 0 at x = 0
 
-    x of any shape → y without the axis (None: over all), or with an axis of 1 for keepdims. √Σ x² itself has the
-    derivative NaN at 0, and is ∞ or 0 where the squares are: from 2·10¹⁹ on and up to 10⁻²³ in float32.
+    x of any shape → y without the axis (None: over all axes), or with an axis of size 1 for keepdims. The plain √Σ x²
+    has the derivative NaN at 0, and is ∞ or 0 where the squares are: in float32 from 2·10¹⁹ on and up to 10⁻²³.
     """
     wider, = widen(x)
     return jnp.sqrt((wider * wider).sum(axis, keepdims=keepdims)).astype(x.dtype)
@@ -33,15 +33,15 @@ def l2_norm_fwd(x, *, axis, keepdims):
 @l2_norm.bwd
 def l2_norm_bwd(dy, x, r):
     wider, dy = widen(x, dy)
-    return like((wider * r * dy.reshape(r.shape), x))           # in this order no product leaves the range of numbers
+    return like((wider * r * dy.reshape(r.shape), x))           # in this order no product overflows or underflows
 
 
 @rule
 def l2_normalize(x, *, axis: int | tuple[int, ...] | None = -1) -> jax.Array:
     """y = x/‖x‖,   dx = (dy − y·Σ dy·y)/‖x‖, both 0 at x = 0
 
-    x of any shape → y of the same, of length 1 along the axis (None: over all). Right for lengths from 2·10⁻³⁸ to
-    8·10³⁷ in float32, beyond which 1/‖x‖ is no number.
+    x of any shape → y of the same shape, of length 1 along the axis (None: over all axes). Correct for lengths from
+    2·10⁻³⁸ to 8·10³⁷ in float32, beyond which 1/‖x‖ overflows or underflows.
     """
     wider, = widen(x)
     return (wider / jnp.sqrt((wider * wider).sum(axis, keepdims=True))).astype(x.dtype)
@@ -58,18 +58,18 @@ def l2_normalize_fwd(x, *, axis):
 def l2_normalize_bwd(dy, x, r, *, axis):
     wider, dy = widen(x, dy)
     cosine = (dy * wider).sum(axis, keepdims=True) * r
-    return like(((dy - wider * r * cosine) * r, x))             # again: cosine·r would leave it
+    return like(((dy - wider * r * cosine) * r, x))             # in this order: cosine·r might overflow
 
 
 @rule
 def lp_normalize(x, *, p, axis: int | tuple[int, ...] | None = -1) -> jax.Array:
     """y = x/‖x‖ₚ,   ‖x‖ₚ = (Σ|x|ᵖ)^(1/p),   dx = (dy − s·Σ dy·y)/‖x‖ₚ,   s = sign(y)·|y|ᵖ⁻¹, all 0 at x = 0
 
-    x of any shape → y of the same (axis None: over all), for p ≥ 1; p = ∞, written float("inf"), is the largest |x|,
-    and s then 1/m at each of the m that are as large. PyTorch's normalize divides by 10⁻¹² at least. For p = 2 write
-    l2_normalize, which is faster.
+    x of any shape → y of the same shape (axis None: over all axes), for p ≥ 1; for p = ∞, written float("inf"), ‖x‖ₚ is
+    the largest |x|, and s is 1/m at each of the m elements that are as large. PyTorch's normalize divides by at least
+    10⁻¹². For p = 2 use l2_normalize, which is faster.
 
-    Cost: 1.6 times the time alone, for powers that neither overflow nor vanish.
+    Cost: 1.6 times the time by itself, for powers that neither overflow nor underflow.
     """
     wider, = widen(x)
     if p == float("inf"):
@@ -83,12 +83,12 @@ def lp_normalize_fwd(x, *, p, axis):
     largest = jnp.abs(wider).max(axis, keepdims=True, initial=0)
     if p != float("inf"):
         largest = lax.stop_gradient(largest)
-    y = wider * inverse(largest)                                # whose powers neither overflow nor all vanish
+    y = wider * inverse(largest)                                # its powers do not overflow, nor all underflow
     if p != float("inf"):
         norm = jnp.where(largest == 0, 0, power(jnp.abs(y), p).sum(axis, keepdims=True) ** (1 / p))
         y, largest = y * inverse(norm), largest * norm
     y = y.astype(x.dtype)
-    # Of p = ∞ x itself is kept: in y what is nearly the largest may be 1 too.
+    # For p = ∞, x itself is saved: in y, an element that is nearly the largest may be 1 too.
     return y, (x if p == float("inf") else y, inverse(largest))
 
 
@@ -105,15 +105,15 @@ def lp_normalize_bwd(dy, kept, r, *, p, axis):
 
 
 def length(x, axis):
-    """‖x‖ with axes of 1. Where a square leaves the range of numbers, all is divided by the largest first."""
+    """‖x‖ with axes of size 1. If a square overflows or underflows, all numbers are first divided by the largest."""
     def careful(x, square):
         largest = lax.stop_gradient(jnp.abs(x).max(axis, keepdims=True, initial=0))
-        # 1/largest is a number
+        # so that 1/largest is finite
         largest = jnp.where((largest > 0) & (largest < jnp.inf), jnp.minimum(largest, 1 / limits.tiny), 1)
         square = ((x / largest) ** 2).sum(axis, keepdims=True)
         return largest * jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
     square, limits = (x * x).sum(axis, keepdims=True), jnp.finfo(x.dtype)
-    few = float(limits.tiny) / float(limits.eps)                # below, a square that counts may have been rounded to 0
+    few = float(limits.tiny) / float(limits.eps)                # below, a relevant square may have been rounded to 0
     return lax.cond(((square > few) & (square < jnp.inf)).all(), lambda x, square: jnp.sqrt(square), careful, x, square)
 
 
@@ -123,7 +123,7 @@ def inverse(norm):
 
 
 def axes_of(ndim, axis):
-    """What axis stands for: one axis, a tuple of them, or None for all."""
+    """The axes that `axis` stands for: one axis, a tuple of axes, or all for None."""
     return range(ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
 
 
@@ -132,8 +132,8 @@ def check_axis(name, x, axis):
     shape = jnp.shape(x)
     axes = axes_of(len(shape), axis)
     if not all(is_whole(a) and -len(shape) <= a < len(shape) for a in axes) or 0 in (shape[a] for a in axes):
-        raise ValueError(f"{name} is of the numbers along axis={axis}: x is {list(shape)}, give an axis of at least "
-                         "one number, a tuple of axes, or None for all")
+        raise ValueError(f"the axis of {name} must be an axis of x with at least one number, a tuple of such axes, or "
+                         f"None for all; got axis={axis!r} for x {list(shape)}")
 
 
 @l2_norm.check
@@ -150,7 +150,7 @@ def l2_normalize_check(x, *, axis):
 def lp_normalize_check(x, *, p, axis):
     check_axis("lp_normalize", x, axis)
     if isinstance(p, bool) or not is_real(p) or not p >= 1:
-        raise ValueError(f"the p of lp_normalize must be a number from 1 on; got {p!r}")
+        raise ValueError(f"the p of lp_normalize must be a number ≥ 1; got {p!r}")
 
 
 l2_norm.example(x="n d")
@@ -161,4 +161,4 @@ l2_normalize.example(x="n t d", axis=1)
 l2_normalize.example(x="n d", axis=None)
 lp_normalize.example(x=apart("n d"), p=1.0)
 lp_normalize.example(x=apart("n d"), p=3.0, axis=0)
-lp_normalize.example(x="n d", p=float("inf"))         # apart has pairs ±x, of one size
+lp_normalize.example(x="n d", p=float("inf"))         # apart has pairs ±x, of the same size

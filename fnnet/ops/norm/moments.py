@@ -1,4 +1,4 @@
-"""Mean and variance, right however far from 0 the numbers are, and what every normalisation of channels shares."""
+"""Mean and variance, accurate however far from 0 the numbers are, and helpers shared by all normalizations."""
 
 import math
 
@@ -9,10 +9,10 @@ from fnnet.form import by_device
 
 
 def moments(x, axes):
-    """x [...] wide → near, off, v, with axes of 1: the mean is near + off, and the variance is v.
+    """x [...] wide → near, off, v, with axes of size 1: the mean is near + off, and the variance is v.
 
-    ⟨x²⟩ − ⟨x⟩² would lose the variance of anything far from 0. The mean rounds too, at 3000 by 10⁻⁴: what the
-    differences to it sum to is its error, kept beside it.
+    ⟨x²⟩ − ⟨x⟩² would lose the variance of numbers far from 0. The mean is rounded too, at 3000 by 10⁻⁴: the mean of the
+    differences from it is its error, off.
     """
     near = x.mean(axes, keepdims=True)
     d = x - near
@@ -21,15 +21,14 @@ def moments(x, axes):
 
 
 def check_eps(name, eps):
-    """ε added to a variance: below 0 its root is NaN, and at ∞ everything is 0."""
+    """Rejects an ε, which is added to a variance, below 0, where the square root is NaN, or of ∞, where all is 0."""
     if isinstance(eps, int | float) and not 0 <= eps < math.inf:
-        raise ValueError(f"the eps of {name} must be a number of 0 or more, below infinity; got {eps!r}: "
-                         "write eps=1e-5")
+        raise ValueError(f"the eps of {name} must be ≥ 0 and finite; got {eps!r}: write eps=1e-5")
 
 
 def inverse_deviation(x, near, off, var, axes, eps, shape=None):
-    """var, 1/√(var + ε). Where (x − μ)² overflows, or is 0 as ε is, though 1/σ is a number, 1/σ is computed of
-    (x − μ)/m, m the largest |x − μ|. `shape` is that of x where its axes are to be divided."""
+    """var, 1/√(var + ε). Where (x − μ)² overflows, or underflows while ε is 0, although 1/σ is in range, 1/σ is
+    computed from (x − μ)/m, m the largest |x − μ|. `shape`: the shape to give x first, if its axes have to be split."""
     var = jnp.where(jnp.isnan(var) & jnp.isfinite(near), jnp.inf, var)          # ∞ − ∞
     mean, lost = near + off, jnp.isinf(var) | (var + eps == 0)
 
@@ -37,23 +36,23 @@ def inverse_deviation(x, near, off, var, axes, eps, shape=None):
         d = (x if shape is None else x.reshape(shape)) - mean
         m = jnp.where(lost, lax.stop_gradient(jnp.abs(d).max(axes, keepdims=True)), 1)
         m = jnp.where(m == 0, 1, m)
-        rest = 0 if isinstance(eps, int | float) and eps == 0 else eps / m / m       # 0/m², as XLA has it, may be 0/0
+        rest = 0 if isinstance(eps, int | float) and eps == 0 else eps / m / m       # XLA makes it 0/m², maybe 0/0
         return lax.rsqrt(((d / m) ** 2).mean(axes, keepdims=True) + rest) / m
     return var, lax.cond(lost.any(), of_large, lambda x: lax.rsqrt(var + eps), x)
 
 
 def scaled(a, gamma):
-    """γ·a along the last axis, a itself where there is no γ."""
+    """γ·a along the last axis, or a itself if there is no γ."""
     return a if gamma is None else along(gamma, a) * a
 
 
 def shifted(a, beta):
-    """a + β along the last axis, a itself where there is no β."""
+    """a + β along the last axis, or a itself if there is no β."""
     return a if beta is None else a + along(beta, a)
 
 
 def along(a, x):
-    """a [d], against x [... d]."""
+    """a [d], with the number of axes of x [... d]."""
     return a.reshape((1,) * (x.ndim - 1) + a.shape)
 
 
@@ -63,8 +62,8 @@ def front(x):
 
 
 def weighted_sum(a, gamma):
-    """Σ γ·a over the last axis, a [... d] → [... 1]. On a CPU the sum is fastest as a product of matrix and vector;
-    elsewhere it is part of the loop that makes a, and a product would be rounded to the precision of matrix products.
+    """Σ γ·a over the last axis, a [... d] → [... 1]. On a CPU the sum is fastest as a matrix-vector product; elsewhere
+    it is fused into the loop that computes a, and a product would be rounded to the precision of matrix products.
     """
     if gamma is None:
         return a.sum(-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""How far numbers lie from their mean: right however far that is from 0."""
+"""Variance and standard deviation, accurate however far the mean is from 0."""
 
 import math
 
@@ -17,9 +17,9 @@ __all__ = ["standard_deviation", "variance"]
 def variance(x, *, axis: int | tuple[int, ...] | None = -1, ddof=0, keepdims=False) -> jax.Array:
     """v = Σ (x − μ)²/(n − ddof),   μ = ⟨x⟩,   dx = 2(x − μ)/(n − ddof)·dv
 
-    x of any shape → v without the axis (None: over all), or with an axis of 1 for keepdims. Two passes, the second
-    corrected by the mean of the differences: ⟨x²⟩ − μ² has no correct digit where μ² is 10⁷ times the variance, in
-    float32.
+    x of any shape → v without the axis (None: over all axes), or with an axis of size 1 for keepdims. Two passes, the
+    second corrected by the mean of the differences: in float32, ⟨x²⟩ − μ² has no correct digit if μ² is 10⁷ times the
+    variance.
     """
     wider, = widen(x)
     squares = (wider - wider.mean(axis, keepdims=True)) ** 2
@@ -42,11 +42,10 @@ def variance_bwd(dv, x, near, off, *, axis, ddof):
 def standard_deviation(x, *, axis: int | tuple[int, ...] | None = -1, ddof=0, keepdims=False) -> jax.Array:
     """s = √(Σ (x − μ)²/(n − ddof)),   μ = ⟨x⟩,   dx = (x − μ)/((n − ddof)·s)·ds, 0 where s = 0
 
-    x of any shape → s without the axis (None: over all), or with an axis of 1 for keepdims. Of equal numbers it is
-    exactly 0, and so is its gradient, which by the formula is NaN.
+    x of any shape → s without the axis (None: over all axes), or with an axis of size 1 for keepdims. For equal numbers
+    s is exactly 0, and so is its gradient, which by the formula is NaN.
 
-    Cost: the least and the greatest number are found too, so that equal numbers are known for such however
-    their mean rounds.
+    Cost: the minimum and the maximum, which tell that numbers are equal however their mean is rounded.
     """
     return jnp.sqrt(variance.reference(x, axis=axis, ddof=ddof, keepdims=keepdims))
 
@@ -80,8 +79,8 @@ def _count(shape, axis):
 def _check(name, x, axis, ddof):
     check_axis(name, x, axis)
     if not 0 <= ddof < _count(jnp.shape(x), axis):
-        raise ValueError(f"{name} divides by n − ddof, the numbers along axis={axis} without ddof={ddof}: x is "
-                         f"{list(jnp.shape(x))}, give 0 or 1")
+        raise ValueError(f"{name} divides by n − ddof, so ddof must be ≥ 0 and less than n, the count of numbers along "
+                         f"axis={axis}; got ddof={ddof!r} for x {list(jnp.shape(x))}: write ddof=0 or ddof=1")
 
 
 @variance.check

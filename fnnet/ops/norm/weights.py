@@ -1,4 +1,4 @@
-"""Normalisation of weights: each column to mean 0 and variance 1, or the whole to spectral norm 1."""
+"""Normalization of weights: each column to mean 0 and variance 1, or the whole matrix to spectral norm 1."""
 
 import math
 
@@ -18,12 +18,11 @@ __all__ = ["power_iteration", "spectral_normalize", "weight_standardize"]
 def weight_standardize(w, *, eps=1e-5) -> jax.Array:
     """ŵ = (w − μ)/σ,   dw = (dŵ − ⟨dŵ⟩ − ŵ⟨dŵ·ŵ⟩)/σ   [Qiao et al. 2019]
 
-    w [... k] → ŵ [... k]: μ = ⟨w⟩ and σ² = ⟨(w − μ)²⟩ + ε of each output k over all it is made of, the axes
-    before the last.
+    w [... k] → ŵ [... k]: μ = ⟨w⟩ and σ² = ⟨(w − μ)²⟩ + ε for each output k, over all axes but the last.
     """
     wider, = widen(w)
-    centred = wider - along(wider.mean(front(w)), w)
-    return (centred / jnp.sqrt(along((centred**2).mean(front(w)), w) + eps)).astype(w.dtype)
+    centered = wider - along(wider.mean(front(w)), w)
+    return (centered / jnp.sqrt(along((centered**2).mean(front(w)), w) + eps)).astype(w.dtype)
 
 
 @weight_standardize.fwd
@@ -47,8 +46,8 @@ def spectral_normalize(w, u, v) -> jax.Array:
     """ŵ = W/σ,   σ = vᵀ·W·u,   dW = (dŵ − s·v·uᵀ)/σ,   du = −s·Wᵀ·v/σ,   dv = −s·W·u/σ,   s = ⟨dŵ, ŵ⟩
     [Miyato et al. 2018]
 
-    w [... k], read as a matrix W [d k], u [k] and v [d] → ŵ [... k]. With W's leading singular vectors, as
-    power_iteration finds them, σ is its largest singular value. Where σ = 0 the weights are left as they are.
+    w [... k], read as a matrix W [d k], u [k] and v [d] → ŵ [... k]. If u and v are W's leading singular vectors, as
+    found by power_iteration, σ is its largest singular value. If σ = 0 the weights are returned unchanged.
     """
     wider, u, v = widen(w, u, v)
     sigma = v @ (wider.reshape(v.shape[0], -1) @ u)
@@ -72,8 +71,8 @@ def spectral_normalize_bwd(dy, w, u, v, sigma):
 
 
 def power_iteration(w: jax.Array, u: jax.Array, *, steps: int = 1) -> tuple[jax.Array, jax.Array]:
-    """A better guess of the leading singular vectors of w [... k] as a matrix: u [k] → u [k], v [d], both of length 1
-    (0 where W·u is). No gradient passes."""
+    """A better estimate of the leading singular vectors of w [... k] as a matrix: u [k] → u [k], v [d], both of length
+    1 (or 0 if W·u is). No gradient flows through it."""
     check_real("power_iteration", "weights and a vector", w, u)
     if jnp.ndim(w) < 2 or jnp.shape(u) != jnp.shape(w)[-1:]:
         raise ValueError(f"power_iteration takes weights [... k] and u [k]: w is {list(jnp.shape(w))} and u is "
@@ -93,8 +92,8 @@ def weight_standardize_check(w, *, eps):
     check_real("weight_standardize", "weights", w)
     shape = jnp.shape(w)
     if len(shape) < 2 or math.prod(shape) == 0:
-        raise ValueError("weight_standardize takes weights [... k] of at least one number for each output k, and was "
-                         f"given {list(shape)}")
+        raise ValueError("weight_standardize takes weights [... k] with at least one number for each output k; got "
+                         f"{list(shape)}")
 
 
 @spectral_normalize.check

@@ -1,15 +1,14 @@
-"""Recurrent networks: one rule for a whole sequence, back-propagation through time written out [Werbos 1990].
+"""Recurrent networks: one rule for a whole sequence, backpropagation through time written out [Werbos 1990].
 
-On the way back the steps are taken in chunks, the last first. What is kept is the output of every step and the state
-before every chunk; the gates of all steps of a chunk follow from them by one product, as nothing in it depends on a
-step before. What remains one after another is a recursion linear in the cotangents, with one product δ·Wʰᵀ a step,
-where autodiff has that and adds to every weight gradient besides. The gradients of the weights are one product for each
-chunk.
+The backward pass processes the steps in chunks, the last chunk first. Saved are the output of every step and the state
+before every chunk; the gates of all steps of a chunk follow from these by one product, as no step depends on another
+there. What remains sequential is a recursion linear in the cotangents, with one product δ·Wʰᵀ per step, where autodiff
+has the same product and also adds to every weight gradient. The weight gradients are one product per chunk.
 
-Gates are made by tanh, σ(z) = ½ + ½·tanh(z/2), and their slopes from the gates: in float32 a slope is 0 from |z| = 17
-on.
+Gates are computed with tanh, σ(z) = ½ + ½·tanh(z/2), and their slopes from the gates: in float32 a slope is 0 from
+|z| = 17 on.
 
-+ and − in the formulas are the step after and the step before.
++ and − in the formulas stand for the next and the previous step.
 """
 
 # Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.

@@ -27,21 +27,21 @@ def gru(x, wx, wh, b, bh=None, h0=None, lengths=None, *, reset="after", reverse=
     """h = (1 − u)·n + u·h₋,   dh = dy + u₊·dh₊ + δʰ₊·Wʰᵀ   [Cho et al. 2014]
 
     r, u = σ(zᵣ, zᵤ),   z = x·Wˣ + h₋·Wʰ + b,   n = tanh(x·Wˣₙ + bₙ + r·s),
-    s = h₋·Wʰₙ + bʰ   and δ = ∂/∂z, δʰ the same with ∂/∂s:
+    s = h₋·Wʰₙ + bʰ   and δ = ∂/∂z, δʰ the same with ∂/∂s in place of δₙ:
     δₙ = dh·(1 − u)(1 − n²),   δᵤ = dh·(h₋ − n)·u(1 − u),   δᵣ = δₙ·s·r(1 − r),   ∂/∂s = δₙ·r,
     dx = δ·Wˣᵀ,   dWˣ = Σ xᵀ·δ,   dWʰ = Σ h₋ᵀ·δʰ,   db = Σ δ,   dbʰ = Σ δₙ·r over all steps.
 
     x [n t d], wx [d 3 k], wh [k 3 k], b [3 k] in PyTorch's order r u n (its z is u here; its weight_ih [3·k d] is
-    wx.reshape(d, 3·k).T, and b the sum of its two biases, but for n, where bh is the second), bh [k] and h0 [n k] or
-    None for zeros → y [n t k], the h of every step, and h [n k] after the last. The reset gate r stands after the
-    product, as in PyTorch and cuDNN; reset="before" is the first version of the paper, s = (r·h₋)·Wʰₙ + bʰ and n =
-    tanh(x·Wˣₙ + bₙ + s), with a second product in every step. lengths [n]: after so many steps an example's state is
-    held and its y is 0. reverse: from the last step (of each example's own length) to the first.
+    wx.reshape(d, 3·k).T, and b is the sum of its two biases, except for n, where bh is the second), bh [k] and h0 [n k]
+    or None for zeros → y [n t k], the h of every step, and h [n k] after the last. The reset gate r is applied after
+    the product, as in PyTorch and cuDNN; reset="before" is the first version of the paper, s = (r·h₋)·Wʰₙ + bʰ and n =
+    tanh(x·Wˣₙ + bₙ + s), with a second product in every step. lengths [n]: after that many steps an example keeps its
+    state and its y is 0. reverse: from the last step (of each example's own length) to the first.
 
-    Kept: y, and h before every chunk of steps, from which the gates of a chunk are computed again, all at once, by one
-    product. recompute=False keeps the gates too, which is faster for larger batches: see `recomputed`.
+    Saved: y, and h before every chunk of steps, from which the gates of a whole chunk are recomputed by one product.
+    recompute=False saves the gates too, which is faster for larger batches: see `recomputed`.
 
-    Cost: with a handful of features, where products are nothing, up to 1.15 times the time of autodiff.
+    Cost: up to 1.15 times the time of autodiff for a handful of features, where products take almost no time.
     """
     k = wh.shape[0]
     wx, wh, b = wx.reshape(-1, 3 * k), wh.reshape(k, 3 * k), b.reshape(3 * k)
@@ -76,7 +76,7 @@ def gru_bwd(dy, x, wx, wh, b, bh, h0, lengths, y, gates, starts, *, reset, rever
         r, u, n, s = _gates(x, h, wx, wh, b, bh, reset) if gates is None else (a.astype(dy.dtype) for a in gates)
         h_wide = h.astype(dy.dtype)
 
-        # A step back is linear in dh. Its coefficients, for all steps of the chunk:
+        # A backward step is linear in dh. Its coefficients, for all steps of the chunk:
         to_n, to_u = (1 - u) * (1 - n) * (1 + n), (h_wide - n) * u * (1 - u)
         if reset == "after":
             to_s, to_r = to_n * r, to_n * s * r * (1 - r)
@@ -106,7 +106,7 @@ def gru_bwd(dy, x, wx, wh, b, bh, h0, lengths, y, gates, starts, *, reset, rever
 
 
 def _gates(x, h, wx, wh, b, bh, reset):
-    """r, u, n and s of x [... d] and the h before [... k]."""
+    """r, u, n and s for x [... d] and the previous h [... k]."""
     a = plus(product(x, wx), b)
     ar, au, an = (a[..., gate, :] for gate in range(3))
     z = product(h, wh if reset == "after" else wh[:, :2])
@@ -119,7 +119,7 @@ def _gates(x, h, wx, wh, b, bh, reset):
 @gru.check
 def gru_check(x, wx, wh, b, bh, h0, lengths, *, reset):
     if reset not in ("after", "before"):
-        raise ValueError(f"the reset gate of gru stands 'after' or 'before' the product with h, and was put {reset!r}")
+        raise ValueError(f"the reset of gru must be 'after' or 'before' (the product with h); got {reset!r}")
     check("gru", 3, x, wx, wh, b, lengths, bh=bh, h0=h0)
 
 

@@ -34,13 +34,13 @@ def lstm(x, wx, wh, b, h0=None, c0=None, p=None, lengths=None, *, reverse=False,
     dx = δ·Wˣᵀ,   dWˣ = Σ xᵀ·δ,   dWʰ = Σ h₋ᵀ·δ,   db = Σ δ over all steps.
 
     x [n t d], wx [d 4 k], wh [k 4 k], b [4 k] with the gates in PyTorch's order i f g o (its weight_ih [4·k d] is
-    wx.reshape(d, 4·k).T, and b the sum of its two biases), h0, c0 [n k] or None for
-    zeros → y [n t k], the h of every step, and h, c [n k] after the last. p [3 k] are peepholes: p₀·c₋ is added to zᵢ,
-    p₁·c₋ to z_f and p₂·c to zₒ [Gers & Schmidhuber 2000]. lengths [n]: after so many steps an example's state is held
-    and its y is 0. reverse: from the last step (of each example's own length) to the first.
+    wx.reshape(d, 4·k).T, and b is the sum of its two biases), h0, c0 [n k] or None for zeros → y [n t k], the h of
+    every step, and h, c [n k] after the last. p [3 k] are peepholes: p₀·c₋ is added to zᵢ, p₁·c₋ to z_f and p₂·c to zₒ
+    [Gers & Schmidhuber 2000]. lengths [n]: after that many steps an example keeps its state and its y is 0. reverse:
+    from the last step (of each example's own length) to the first.
 
-    Kept: y, and h and c before every chunk of steps, from which the gates of a chunk are computed again, all at once,
-    by one product. recompute=False keeps the gates too, which is faster for larger batches: see `recomputed`.
+    Saved: y, and h and c before every chunk of steps, from which the gates of a whole chunk are recomputed by one
+    product. recompute=False saves the gates too, which is faster for larger batches: see `recomputed`.
     """
     k = wh.shape[0]
     wx, wh, b = wx.reshape(-1, 4 * k), wh.reshape(k, 4 * k), b.reshape(4 * k)
@@ -59,7 +59,7 @@ def lstm(x, wx, wh, b, h0=None, c0=None, p=None, lengths=None, *, reverse=False,
 @lstm.fwd
 def lstm_fwd(x, wx, wh, b, h0, c0, p, lengths, *, reverse, recompute):
     again = recomputed(x.shape[0]) if recompute is None else recompute
-    w = jnp.concatenate([wx, wh])               # of x and h side by side: one product a step instead of two
+    w = jnp.concatenate([wx, wh])               # for x and h side by side: one product per step instead of two
 
     def step(x, h, c):
         xh = jnp.concatenate([x, h.astype(x.dtype)], -1)
@@ -76,11 +76,11 @@ def lstm_bwd(dy, x, wx, wh, b, h0, c0, p, lengths, y, gates, starts, *, reverse)
     dy, *dstates = dy
     w, d = jnp.concatenate([wx, wh]), x.shape[-1]
     wxt, wht = wx.transpose(1, 2, 0), wh.transpose(1, 2, 0)
-    peeping = gates is None and p is not None           # the gates are not known before c, which comes step by step
+    peeping = gates is None and p is not None           # the gates need c, which is known only step by step
 
     def chunk(dstates, x, h, y, dy, gates, counts, starts):
         def cell(c, now) -> tuple[Any, Any]:
-            """The gates of a step where they were not known, and c before and after it."""
+            """The gates of a step if they were not known, and c before and after it."""
             gates, counts = now
             i, f, g, _ = gates = _gates(gates, c, p) if peeping else gates
             new = where(counts, f * c + i * g, c)
@@ -94,7 +94,7 @@ def lstm_bwd(dy, x, wx, wh, b, h0, c0, p, lengths, y, gates, starts, *, reverse)
         _, (found, c, after) = lax.scan(cell, starts[1], (gates, counts), reverse=reverse)
         i, f, g, o = found if peeping else gates
 
-        # A step back is linear in dh and dc. Its coefficients, for all steps of the chunk:
+        # A backward step is linear in dh and dc. Its coefficients, for all steps of the chunk:
         tanh = jnp.tanh(after)
         to_i, to_f, to_g, to_o = g * i * (1 - i), c * f * (1 - f), i * (1 - g) * (1 + g), tanh * o * (1 - o)
         through, keep = o * (1 - tanh) * (1 + tanh), f
@@ -121,7 +121,7 @@ def lstm_bwd(dy, x, wx, wh, b, h0, c0, p, lengths, y, gates, starts, *, reverse)
 
 
 def _gates(z, c, p):
-    """i, f, g, o of z [... 4 k]; with peepholes of the c before."""
+    """i, f, g, o for z [... 4 k] and, with peepholes, the previous c."""
     i, f, g, o = (z[..., gate, :] for gate in range(4))
     if p is not None:
         p = p.astype(z.dtype)

@@ -16,11 +16,11 @@ def rnn(x, wx, wh, b, h0=None, lengths=None, *, activation="tanh", reverse=False
     db = Σ δ   [Elman 1990]
 
     x [n t d], wx [d k], wh [k k], b [k], h0 [n k] or None for zeros → y [n t k], the h of every step, and h [n k] after
-    the last. g is "tanh", "relu", "sigmoid" or "identity"; its slope is a function of y. lengths [n]: after so many
-    steps an example's state is held and its y is 0. reverse: from the last step (of each example's own length)
-    to the first.
+    the last. g is "tanh", "relu", "sigmoid" or "identity"; its slope is a function of y. lengths [n]: after that many
+    steps an example keeps its state and its y is 0. reverse: from the last step (of each example's own length) to the
+    first.
 
-    Kept: y, and h before every chunk of steps.
+    Saved: y, and h before every chunk of steps.
     """
     act, _ = ACTIVATIONS[activation]
     return textbook(lambda x, h: (act(x @ wx + h @ wh + b[None]),), (initial(h0, x, wx),), x, lengths, reverse)
@@ -56,7 +56,7 @@ def rnn_bwd(dy, x, wx, wh, b, h0, lengths, y, starts, *, activation, reverse):
 @rnn.check
 def rnn_check(x, wx, wh, b, h0, lengths, *, activation):
     if activation not in ACTIVATIONS:
-        raise ValueError(f"{activation!r} is no activation of rnn: write one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"the activation of rnn must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
     check("rnn", 0, x, wx, wh, b, lengths, h0=h0)
 
 

@@ -1,10 +1,10 @@
-"""What the recurrent rules share: time in chunks of steps, sequences that end early, products with sums in at least
+"""Shared by the recurrent rules: time in chunks of steps, sequences that end early, products with sums in at least
 float32.
 
-Inside, time comes first and is cut into m chunks of s steps: [m s n ...]. A sequence that ends early, in a batch padded
-to one length, and a last chunk that is not full are the same thing: steps that do not count. There the state is held,
-so that the state after the last step is that at each example's own end, and the output is 0; what x holds there, be it
-NaN, does not matter.
+Internally, time comes first and is cut into m chunks of s steps: [m s n ...]. A sequence that ends early, in a batch
+padded to one length, and a last chunk that is not full are treated alike: their extra steps do not count. There the
+state stays the same, so that the state after the last step is that at each example's own end, and the output is 0; what
+x has there, even NaN, does not matter.
 """
 
 import jax
@@ -31,8 +31,8 @@ def textbook(step, states, x, lengths, reverse):
 
 
 def forward(step, states, x, lengths, reverse):
-    """The same in chunks: step(x, *states) -> states, kept. → y [n t k], the last states, what every step kept
-    [m s n ...], and the states before every chunk [m n k]."""
+    """The same in chunks: step(x, *states) -> states, kept. → y [n t k], the last states, what every step returned to
+    keep [m s n ...], and the states before every chunk [m n k]."""
     def one(states, now):
         x, counts = now
         new, kept = step(x, *states)
@@ -51,7 +51,7 @@ def forward(step, states, x, lengths, reverse):
 
 def backward(chunk, dstates, weights, x, y, dy, kept, starts, lengths, reverse):
     """All chunks, the last first: chunk(dstates, x, h, y, dy, kept, counts, starts) -> dstates, dweights, dx, where h
-    is that before every step. → dx [n t d], the sums of dweights, and the cotangents of the states before the first
+    is the one before every step. → dx [n t d], the sums of dweights, and the cotangents of the states before the first
     step."""
     dtype = starts[0].dtype
 
@@ -70,20 +70,20 @@ def backward(chunk, dstates, weights, x, y, dy, kept, starts, lengths, reverse):
 
 
 def over_chunks(f, carry, chunks, reverse):
-    """lax.scan, or f as it stands where there is but one chunk."""
+    """lax.scan, or a direct call of f if there is only one chunk."""
     if jax.tree.leaves(chunks)[0].shape[0] > 1:
         return lax.scan(f, carry, chunks, reverse=reverse)
     carry, kept = f(carry, jax.tree.map(lambda a: a[0], chunks))
     return carry, jax.tree.map(lambda a: a[None], kept)
 
 
-EXAMPLES = 32           # where a symbolic size of jax.export does not say how many
+EXAMPLES = 32           # if their number is a symbolic size of jax.export
 
 
 def chunk_size(n, t, k):
-    """The steps of a chunk: few enough that its dozen arrays [s n k] stay in the cache, enough that its products are
-    large. Of the sizes near that, the one that leaves the fewest steps over."""
-    if not is_whole(t):                     # of a length that is not known: all steps at once
+    """The number of steps per chunk: few enough that its dozen arrays [s n k] stay in the cache, and enough that its
+    products are large. Of the sizes near that, the one with the least padding."""
+    if not is_whole(t):                     # a symbolic length: all steps at once
         return t
     n = n if is_whole(n) else EXAMPLES
     most = min(64, max(8, 2**16 // max(1, n * k)))
@@ -91,7 +91,7 @@ def chunk_size(n, t, k):
 
 
 def split(a, size):
-    """[n t ...] → [m s n ...], filled with zeros."""
+    """[n t ...] → [m s n ...], padded with zeros."""
     t, *rest = jnp.moveaxis(a, 1, 0).shape
     if not is_whole(t):
         return jnp.moveaxis(a, 1, 0)[None]
@@ -106,8 +106,7 @@ def join(a, t):
 
 
 def counting(x, lengths, size):
-    """Which steps count, [m s n 1], or [m s 1 1] where it is only that the last chunk is not full; None where all do.
-    """
+    """Which steps count, [m s n 1], or [m s 1 1] if only the last chunk is not full; None if all steps count."""
     t = x.shape[1]
     if lengths is None and (size is t or t % size == 0):
         return None
@@ -122,8 +121,8 @@ def where(counts, a, b):
 
 
 def before(y, start, counts, reverse):
-    """The h before every step of a chunk, from its outputs y [s n k] and the h before the chunk. Backwards in time the
-    padding comes first, and what is before an example's last step is still the h from before the chunk."""
+    """The h before every step of a chunk, from its outputs y [s n k] and the h before the chunk. In reverse the padding
+    comes first, and before an example's last step h is still the one from before the chunk."""
     start = start[None].astype(y.dtype)
     if reverse:
         return jnp.concatenate([where(counts, y, start)[1:], start])
@@ -142,25 +141,26 @@ def plus(z, b):
 
 
 def outer(a, delta):
-    """Σ aᵀ·δ over steps and examples, a [s n ...], delta [s n ...]: what a chunk adds to a weight's gradient."""
+    """Σ aᵀ·δ over steps and examples, a [s n ...], delta [s n ...]: the contribution of a chunk to a weight
+    gradient."""
     return lax.dot_general(a, delta.astype(a.dtype), (((0, 1), (0, 1)), ((), ())), preferred_element_type=wide(a.dtype))
 
 
 def initial(state, x, w):
-    """The state before the first step, zeros where none is given: made from x·w, w [d k], so that it lies where that
-    lies."""
+    """The state before the first step, by default zeros: made from x·w, w [d k], so that it has the same sharding."""
     return jnp.zeros_like(x[:, 0] @ w) if state is None else state
 
 
 def recomputed(n):
-    """Whether the gates of n examples are computed again on the way back rather than kept. On one core of a CPU that
-    takes 1.3 times as long as keeping them, and for small n less than autodiff, which adds up the weight gradients step
+    """Whether the gates of n examples are recomputed in the backward pass rather than saved. On one CPU core that takes
+    1.3 times as long as saving them, and for small n less time than autodiff, which adds up the weight gradients step
     by step."""
     return is_whole(n) and n < 16
 
 
 def check(rule, gates, x, wx, wh, b, lengths, **states):
-    """x [n t d] against weights [d k], [k k] and a bias [k], with an axis of gates before the k where there are any."""
+    """Checks x [n t d] against weights [d k], [k k] and a bias [k], with an axis of gates before the k if there are
+    any."""
     shapes = {"x": x, "wx": wx, "wh": wh, "b": b, **{name: a for name, a in states.items() if a is not None}}
     n, t, d = jnp.shape(x) if jnp.ndim(x) == 3 else ("n", 0, "d")
     k = jnp.shape(b)[-1] if jnp.ndim(b) else "k"
@@ -174,9 +174,9 @@ def check(rule, gates, x, wx, wh, b, lengths, **states):
                          + ", ".join(f"{name} is {list(jnp.shape(a))}" for name, a in shapes.items()))
     dtypes = {name: jnp.result_type(a) for name, a in shapes.items()}
     if len(set(dtypes.values())) > 1:
-        raise TypeError(f"{rule} takes arrays of one dtype, cast them alike: "
+        raise TypeError(f"{rule} takes arrays of one dtype; cast them to the same one: "
                         + ", ".join(f"{name} is {t}" for name, t in dtypes.items()))
     if lengths is not None and (
             jnp.shape(lengths) != (n,) or not jnp.issubdtype(jnp.result_type(lengths), jnp.integer)):
-        raise ValueError(f"the lengths of {rule} are whole numbers, one for each example, [{n}]: they are "
+        raise ValueError(f"the lengths of {rule} must be integers [{n}], one for each example; got "
                          f"{jnp.result_type(lengths)}{list(jnp.shape(lengths))}")

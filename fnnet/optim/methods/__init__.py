@@ -1,4 +1,4 @@
-"""Methods of descent, each about one weight array."""
+"""Optimization methods, each written for one weight array."""
 
 # Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.
 from fnnet.optim.methods.adam import adabelief, adam, adamax, adamw, amsgrad, nadam, radam

@@ -1,4 +1,4 @@
-"""Adam and its relatives. V̂ = V/(1 − β₁ᵗ) and Ŝ = S/(1 − β₂ᵗ) throughout, t counted from 1."""
+"""Adam and its variants. V̂ = V/(1 − β₁ᵗ) and Ŝ = S/(1 − β₂ᵗ) throughout, with t counted from 1."""
 
 from typing import Any
 
@@ -31,10 +31,10 @@ def _adam(g, v, s, *, rate, beta1, beta2, eps, eps_root):
 @settings
 def adamw(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Number = 1e-8, eps_root: Number = 0.0,
           decay: Number = 1e-4, mask: Any = None) -> Chain:
-    """Adam, and θ ← θ − αλθ beside it, not through the moments   [Loshchilov & Hutter 2019]
+    """Adam with decoupled weight decay, θ ← θ − αλθ, which does not enter the moments   [Loshchilov & Hutter 2019]
 
-    λ is `decay`; `mask` (a tree of booleans, or a function of the parameters) says which arrays decay, by default not
-    the biases (weights and tables do).
+    λ is `decay`; `mask` (a tree of booleans, or a function of the parameters) says which arrays decay: by default
+    weights and tables, but not biases and scales.
     """
     numbers = _numbers(rate, beta1, beta2, eps, eps_root, decay=decay)
     return lift("adamw", _adamw, numbers, [zeros, squares], shared=_corrected_and_rate, params=True, decays=True,
@@ -51,7 +51,7 @@ def amsgrad(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Nu
             eps_root: Number = 0.0) -> Chain:
     """Adam's V and S,   M ← max(M, Ŝ),   θ ← θ − αV̂/(√(M + ε_root) + ε)   [Reddi et al. 2018]
 
-    M is the largest Ŝ so far, as in Optax; PyTorch keeps the largest S and corrects that.
+    M is the largest Ŝ so far, as in Optax; PyTorch uses the largest S and corrects that.
     """
     numbers = _numbers(rate, beta1, beta2, eps, eps_root)
     return lift("amsgrad", _amsgrad, numbers, [zeros, squares, squares], shared=_corrections)
@@ -82,7 +82,7 @@ def nadam(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Numb
           eps_root: Number = 0.0) -> Chain:
     """Adam's V and S,   θ ← θ − α(β₁V/(1 − β₁ᵗ⁺¹) + (1 − β₁)g/(1 − β₁ᵗ))/(√(Ŝ + ε_root) + ε)   [Dozat 2016]
 
-    β₁ is constant, as in Optax; PyTorch lets it grow with t.
+    β₁ is constant, as in Optax; in PyTorch it grows with t.
     """
     return lift("nadam", _nadam, _numbers(rate, beta1, beta2, eps, eps_root), [zeros, squares], shared=_corrections)
 
@@ -98,13 +98,13 @@ def radam(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Numb
           eps_root: Number = 0.0) -> Chain:
     """Adam's V and S,   ρ∞ = 2/(1 − β₂) − 1,   ρ = ρ∞ − 2tβ₂ᵗ/(1 − β₂ᵗ)   [Liu et al. 2020]
 
-    θ ← θ − α·r·V̂/(√(Ŝ + ε_root) + ε) where ρ ≥ 5, with r² = (ρ − 4)(ρ − 2)ρ∞/((ρ∞ − 4)(ρ∞ − 2)ρ), and θ ← θ − αV̂
-    before. As in Optax; PyTorch adds ε to √S, before its correction.
+    θ ← θ − α·r·V̂/(√(Ŝ + ε_root) + ε) if ρ ≥ 5, with r² = (ρ − 4)(ρ − 2)ρ∞/((ρ∞ − 4)(ρ∞ − 2)ρ), otherwise θ ← θ − αV̂.
+    As in Optax; PyTorch adds ε to √S, before its correction.
     """
     return lift("radam", _radam, _numbers(rate, beta1, beta2, eps, eps_root), [zeros, squares], shared=_rectified)
 
 
-RECTIFIED_FROM = 5.0        # below, the variance of 1/√Ŝ is not finite, or nearly so
+RECTIFIED_FROM = 5.0        # below this, the variance of 1/√Ŝ is infinite or very large
 
 
 def _rectified(step, *, beta2, **numbers):
@@ -141,7 +141,7 @@ def _numbers(rate, beta1, beta2, eps, eps_root, **more):
 
 
 def _corrected(step, *, rate, beta1, beta2, eps, eps_root):
-    """The corrections are numbers and are kept out of the arrays' arithmetic: with c₁ = 1 − β₁ᵗ and c₂ = √(1 − β₂ᵗ),
+    """The corrections are applied to the numbers rather than to the arrays: with c₁ = 1 − β₁ᵗ and c₂ = √(1 − β₂ᵗ),
     V̂/(√(Ŝ + ε_root) + ε) = (c₂/c₁)·V/(√(S + ε_root·c₂²) + ε·c₂)."""
     c1, c2 = one_minus_power(beta1, real(step) + 1), jnp.sqrt(one_minus_power(beta2, real(step) + 1))
     return {"rate": rate * c2 / c1, "beta1": beta1, "beta2": beta2, "eps_root": eps_root * c2 * c2, "eps": eps * c2}

@@ -1,4 +1,4 @@
-"""Methods that divide by the size of past gradients, element by element."""
+"""Methods that divide by the magnitude of past gradients, element by element."""
 
 import jax.numpy as jnp
 
@@ -15,7 +15,7 @@ def rmsprop(rate: Number, beta: Number = 0.9, *, eps: Number = 1e-8, eps_root: N
             momentum: Number = 0.0) -> Chain:
     """S ← βS + (1 − β)|g|²,   θ ← θ − αg/(√(S + ε_root) + ε)   [Hinton 2012]
 
-    centered=True divides by the standard deviation: M ← βM + (1 − β)g, and S − |M|² in the place of S   [Graves 2013].
+    centered=True divides by the standard deviation: M ← βM + (1 − β)g, and S − |M|² instead of S   [Graves 2013].
     With a momentum μ: B ← μB + g/(√(S + ε_root) + ε), θ ← θ − αB.
 
     Some lectures write g/√(S + ε) with β = 0.999: that is eps=0, eps_root=1e-8, beta=0.999.
@@ -34,7 +34,7 @@ def _rmsprop(g, s, *more, rate, beta, eps_root, eps, centered, momentum=None):
         mean, *more = more
         mean = beta * mean + (1 - beta) * g
         kept.append(mean)
-        below = jnp.maximum(s - square(mean), 0)        # rounding may leave less than 0
+        below = jnp.maximum(s - square(mean), 0)        # may be negative because of rounding
     if momentum is None:
         return -rate * g / (jnp.sqrt(below + eps_root) + eps), *kept
     b = momentum * more[0] + g / (jnp.sqrt(below + eps_root) + eps)
@@ -45,7 +45,7 @@ def _rmsprop(g, s, *more, rate, beta, eps_root, eps, centered, momentum=None):
 def adagrad(rate: Number, *, initial: float = 0.0, eps: Number = 1e-10, eps_root: Number = 0.0) -> Chain:
     """S ← S + |g|²,   θ ← θ − αg/(√(S + ε_root) + ε)   [Duchi, Hazan & Singer 2011]
 
-    S starts as `initial`. Optax's is initial=0.1, eps=0, eps_root=1e-7; the defaults are PyTorch's.
+    S starts at `initial`. The defaults are PyTorch's; Optax's are initial=0.1, eps=0, eps_root=1e-7.
     """
     check("adagrad", {"initial": initial}, initial=NOT_NEGATIVE)
     return lift("adagrad", _adagrad, {"rate": rate, "eps": eps, "eps_root": eps_root}, [_filled], initial=initial)

@@ -1,8 +1,8 @@
 """Gradient descent, with and without momentum, and methods that use the sign of the gradient.
 
-Each method is written about ONE weight array and reads as its paper: g is the gradient, what is returned is the
-update and what is remembered; new θ = θ + update. A rate, and every other number, may be a schedule (a function of
-the step) or a traced array, so that a sweep is a vmap.
+Each method is written for ONE weight array and reads like its paper: g is the gradient, and the update and the memories
+are returned; new θ = θ + update. A rate, like every other number, may be a schedule (a function of the step) or a
+traced array, so that a sweep can be a vmap.
 """
 
 from typing import Any
@@ -30,8 +30,7 @@ def _descent(g, *, rate):
 def momentum(rate: Number, beta: Number = 0.9, *, average: bool = False) -> Chain:
     """V ← βV + g,   θ ← θ − αV   [Polyak 1964]
 
-    average=True is the moving average of some lectures, V ← βV + (1 − β)g: the same path with a rate 1 − β times as
-    large.
+    average=True is the moving average of some lectures, V ← βV + (1 − β)g: the same as a rate 1 − β times as large.
     """
     return lift("momentum", _momentum, {"rate": rate, "beta": beta}, [zeros], ranges={"beta": FRACTION},
                 average=average)
@@ -57,8 +56,8 @@ def _nesterov(g, v, *, rate, beta):
 def lion(rate: Number, beta1: Number = 0.9, beta2: Number = 0.99, *, decay: Number = 1e-3, mask: Any = None) -> Chain:
     """θ ← θ − α(sign(β₁V + (1 − β₁)g) + λθ),   V ← β₂V + (1 − β₂)g   [Chen et al. 2023]
 
-    λ is `decay`, for the arrays of `mask` (by default weights and tables, by `decays`). Every element moves by α:
-    take a rate 3 to 10 times smaller than for AdamW. The sign of a complex g is g/|g|.
+    λ is `decay`, for the arrays of `mask` (by default weights and tables, see `decays`). Every element moves by α: use
+    a rate 3 to 10 times smaller than for AdamW. The sign of a complex g is g/|g|.
     """
     numbers = {"rate": rate, "beta1": beta1, "beta2": beta2, "decay": decay}
     return lift("lion", _lion, numbers, [zeros], params=True, decays=True, mask=mask)
@@ -74,9 +73,9 @@ def rprop(rate: float = 1e-3, *, shrink: Number = 0.5, grow: Number = 1.2, small
           largest: Number = 50.0) -> Chain:
     """Δ ← Δ·(grow where g·G > 0, shrink where g·G < 0),   θ ← θ − Δ·sign(g),   G ← g   [Riedmiller & Braun 1993]
 
-    Each element has a step size Δ of its own, `rate` at first and kept between `smallest` and `largest`; only the
-    signs of the gradient count, so this is for full batches. Where the sign has turned, the element waits for a step,
-    and G ← 0 there.
+    Each element has its own step size Δ, initially `rate` and limited to the range from `smallest` to `largest`; only
+    the signs of the gradient count, so this is for full batches. Where the sign has changed, the element is not updated
+    in this step, and G ← 0 there.
     """
     numbers = {"shrink": shrink, "grow": grow, "smallest": smallest, "largest": largest}
     return lift("rprop", _rprop, numbers, [_first_step, zeros], ranges={"rate": POSITIVE}, rate=rate)
@@ -84,8 +83,8 @@ def rprop(rate: float = 1e-3, *, shrink: Number = 0.5, grow: Number = 1.2, small
 
 def _first_step(p, *, rate):
     if jnp.iscomplexobj(p):
-        raise TypeError("rprop must be given real parameters, for it compares signs; got complex ones: train their "
-                        "real and imaginary parts")
+        raise TypeError("rprop compares signs, so the parameters must be real; got complex ones: train their real and "
+                        "imaginary parts")
     return jnp.full_like(zeros(p), rate)
 
 

@@ -1,4 +1,4 @@
-"""Methods with a scale of their own for each array, and those that keep less than a number for each weight."""
+"""Methods with a separate scale for each array, and methods that store less than one number per weight."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def lamb(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Numbe
          decay: Number = 0.0, mask: Any = None) -> Chain:
     """D = V̂/(√(Ŝ + ε_root) + ε) + λθ with Adam's V̂ and Ŝ,   θ ← θ − α·(‖θ‖/‖D‖)·D   [You et al. 2020]
 
-    The ratio is 1 where either norm is 0. λ is `decay`, for the arrays of `mask` (by default weights and tables, by
+    The ratio is 1 if either norm is 0. λ is `decay`, for the arrays of `mask` (by default weights and tables, see
     `decays`).
     """
     numbers = {"rate": rate, "beta1": beta1, "beta2": beta2, "eps": eps, "eps_root": eps_root, "decay": decay}
@@ -51,8 +51,8 @@ def lars(rate: Number, *, momentum: Number = 0.9, decay: Number = 0.0, mask: Any
          eps: Number = 0.0) -> Chain:
     """D = g + λθ,   V ← μV + α·η·(‖θ‖/(‖D‖ + ε))·D,   θ ← θ − V   [You, Gitman & Ginsburg 2017]
 
-    η is `trust`; the whole ratio is 1 where either norm is 0. λ is `decay`, for the arrays of `mask` (by default
-    weights and tables, by `decays`).
+    η is `trust`; the factor η·(…) is 1 if either norm is 0. λ is `decay`, for the arrays of `mask` (by default weights
+    and tables, see `decays`).
     """
     numbers = {"rate": rate, "momentum": momentum, "decay": decay, "trust": trust, "eps": eps}
     return lift("lars", _lars, numbers, [zeros], params=True, decays=True, mask=mask)
@@ -67,10 +67,11 @@ def _lars(g, p, v, *, rate, momentum, decay, trust, eps):
 @settings
 def novograd(rate: Number, beta1: Number = 0.9, beta2: Number = 0.25, *, eps: Number = 1e-6, eps_root: Number = 0.0,
              decay: Number = 0.0, mask: Any = None) -> Chain:
-    """S ← β₂S + (1 − β₂)‖g‖² (‖g‖² at first),   V ← β₁V + g/(√(S + ε_root) + ε) + λθ,   θ ← θ − αV   [Ginsburg et al.
-    2019]
+    """S ← β₂S + (1 − β₂)‖g‖² (initially ‖g‖²),   V ← β₁V + g/(√(S + ε_root) + ε) + λθ,   θ ← θ − αV
+    [Ginsburg et al. 2019]
 
-    S is one number for each array. λ is `decay`, for the arrays of `mask` (by default weights and tables, by `decays`).
+    S is one number for each array. λ is `decay`, for the arrays of `mask` (by default weights and tables, see
+    `decays`).
     """
     numbers = {"rate": rate, "beta1": beta1, "beta2": beta2, "eps": eps, "eps_root": eps_root, "decay": decay}
     return lift("novograd", _novograd, numbers, [zeros, scalar], shared=_first, params=True, decays=True, mask=mask)
@@ -91,16 +92,16 @@ def _novograd(g, p, v, s, *, rate, beta1, beta2, eps, eps_root, decay, first):
 def adafactor(rate: Number, *, power: Number = 0.8, momentum: Number = 0.0, limit: Number = 1.0, decay: Number = 0.0,
               mask: Any = None, eps: Number = 1e-30, smallest: Number = 1e-3, relative: bool = True,
               factor_from: int = 128) -> Chain:
-    """S = R·C/mean(R) from row and column means of |g|²: a memory of n + k numbers for an array of n·k   [Shazeer &
-    Stern 2018]
+    """S = R·C/mean(R) from row and column means of |g|²: a memory of n + k numbers for an array of n·k
+    [Shazeer & Stern 2018]
 
         β = 1 − t^−power,   R ← βR + (1 − β)·mean over columns of (|g|² + ε),   C likewise over rows
         U = g/√S,   U ← U/max(1, rms(U)/d),   θ ← θ − α·max(smallest, rms(θ))·U − λθ
 
-    d is `limit`. The two longest axes are factored where both have at least `factor_from` elements, else S is kept
-    whole. relative=False leaves out the factor rms(θ). With a momentum μ, what is subtracted is M ← μM + (1 −
-    μ)·α(…)U. λ is `decay`, for the arrays of `mask` (by default weights and tables, by `decays`); it is not
-    multiplied by α.
+    d is `limit`. The two longest axes are factored if both have at least `factor_from` elements, otherwise S is stored
+    in full. relative=False leaves out the factor max(smallest, rms(θ)). With a momentum μ, M ← μM + (1 − μ)·α(…)U is
+    subtracted instead of α(…)U. λ is `decay`, for the arrays of `mask` (by default weights and tables, see `decays`);
+    it is not multiplied by α.
     """
     numbers = {"rate": rate, "power": power, "limit": limit, "decay": decay, "eps": eps, "smallest": smallest}
     still = isinstance(momentum, int | float) and momentum == 0
@@ -114,7 +115,7 @@ def adafactor(rate: Number, *, power: Number = 0.8, momentum: Number = 0.0, limi
 
 
 def _axes(shape, factor_from):
-    """The two longest axes, (second longest, longest), where both are long enough."""
+    """The two longest axes, (second longest, longest), if both are long enough, otherwise None."""
     if len(shape) < 2:
         return None
     *_, shorter, longest = sorted(range(len(shape)), key=shape.__getitem__)
@@ -162,7 +163,7 @@ def sm3(rate: Number, beta: Number = 0.9, *, eps: Number = 1e-8) -> Chain:
     """S = min over axes of μᵢ + |g|²,   V ← βV + (1 − β)g/√(S + ε),   θ ← θ − αV,   μᵢ ← max of S over the other axes
     [Anil et al. 2019]
 
-    The memory beside V is one vector for each axis of an array. Where S is 0 so is the step.
+    The memory in addition to V is one vector for each axis of an array. Where S is 0, the step is 0.
     """
     check("sm3", {"eps": eps})
     return lift("sm3", _sm3, {"rate": rate, "beta": beta, "eps": eps}, [_covers, zeros])

@@ -1,4 +1,4 @@
-"""L-BFGS: Newton's direction from the last few steps, and a search along it."""
+"""L-BFGS: an approximate Newton direction from the last few steps, and a line search along it."""
 
 from typing import Any, NamedTuple
 
@@ -13,28 +13,29 @@ from fnnet.optim.optimizer import Chain, need_value_fn, stage
 
 __all__ = ["lbfgs"]
 
-SUFFICIENT = 1e-4       # of the decrease that the slope promises   [Nocedal & Wright 2006, §3.1]
-CURVATURE = 0.9         # of the slope may be left
+SUFFICIENT = 1e-4       # required fraction of the decrease predicted by the slope   [Nocedal & Wright 2006, §3.1]
+CURVATURE = 0.9         # largest allowed fraction of the slope that remains
 
 
 class Memory(NamedTuple):
     steps: jax.Array        # s, the newest last   [memory n]
     changes: jax.Array      # y = change of the gradient over s
     count: jax.Array
-    theta: jax.Array        # before the last update
+    theta: jax.Array        # the parameters before the last update
     gradient: jax.Array
 
 
 @settings
 def lbfgs(*, memory: int = 10, search_steps: int = 20) -> Chain:
-    """θ ← θ − t·H·g, H the inverse Hessian from the last `memory` pairs s = Δθ, y = Δg   [Liu & Nocedal 1989]
+    """θ ← θ − t·H·g, with an inverse Hessian H from the last `memory` pairs s = Δθ, y = Δg   [Liu & Nocedal 1989]
 
-    H·g by the two loops, from H₀ = (sᵀy/yᵀy)·I of the newest pair; a pair enters where sᵀy > 0. t by bisection and
-    doubling from 1 (from 1/‖g‖ in the first step) until f falls by at least 10⁻⁴ of what the slope promises and at
-    most 0.9 of the slope is left: the weak Wolfe conditions [Lewis & Overton 2013], which keep sᵀy > 0.
+    H·g is computed by the two-loop recursion, from H₀ = (sᵀy/yᵀy)·I of the newest pair; a pair is used if sᵀy > 0. t is
+    found by bisection and doubling from 1 (from min(1, 1/‖g‖) in the first step) until f falls by at least 10⁻⁴ of the
+    decrease predicted by the slope and at most 0.9 of the slope remains: the weak Wolfe conditions
+    [Lewis & Overton 2013], which ensure sᵀy > 0.
 
     For full batches: the loss must be the same function each time. Needs value_fn: update(grads, state, params,
-    value_fn=loss), and takes value=loss(params) where it is known.
+    value_fn=loss), and uses value=loss(params) if it is passed.
     """
     for what, count in (("memory", memory), ("search_steps", search_steps)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -83,7 +84,7 @@ def _update(grads, state, call, *, memory, search_steps):
     steps, changes, count = _remember(state, theta, g)
     direction = -_inverse_hessian(steps, changes, count, g)
     slope = g @ direction
-    downhill = slope < 0                                    # rounding may have spoiled it
+    downhill = slope < 0                                    # may be False because of rounding
     direction, slope = jnp.where(downhill, direction, -g), jnp.where(downhill, slope, -(g @ g))
     first = jnp.where(count == 0, jnp.minimum(1, 1 / jnp.maximum(jnp.linalg.norm(g), jnp.finfo(g.dtype).tiny)), 1)
     value = call.extra.get("value")
@@ -95,7 +96,7 @@ def _update(grads, state, call, *, memory, search_steps):
 
 
 def _remember(state, theta, g):
-    """The pairs with the last step among them, where it curves upwards."""
+    """The pairs, including the last step if the curvature along it is positive."""
     s, y = theta - state.theta, g - state.gradient
     good = s @ y > 0
     steps = jnp.where(good, jnp.concatenate([state.steps[1:], s[None]]), state.steps)
@@ -104,7 +105,7 @@ def _remember(state, theta, g):
 
 
 def _inverse_hessian(steps, changes, count, g):
-    """The two loops. Empty places are pairs of zeros, which change nothing."""
+    """The two-loop recursion. Empty places are pairs of zeros, which have no effect."""
     products = jnp.sum(steps * changes, 1)
     rho = jnp.where(products > 0, 1 / jnp.where(products > 0, products, 1), 0)
 
@@ -124,14 +125,14 @@ def _inverse_hessian(steps, changes, count, g):
 
 class Search(NamedTuple):
     t: Any
-    low: Any                # falls enough there, and is still steep
-    high: Any               # does not fall enough there
+    low: Any                # f falls enough there, but is still steep
+    high: Any               # f does not fall enough there
     done: Any
     tries: Any
 
 
 def _search(f, value, slope, first, tries):
-    """A step that fulfils both conditions; the longest that fell enough where none was found; else 0."""
+    """A step that meets both conditions; if none was found, the longest for which f fell enough, or 0."""
     def go_on(search):
         return ~search.done & (search.tries < tries)
 

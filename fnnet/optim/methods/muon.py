@@ -18,8 +18,8 @@ from fnnet.roles import by_name
 
 __all__ = ["muon"]
 
-# Of x ← ax + b(xxᵀ)x + c(xxᵀ)²x: chosen by Jordan so that the least singular values grow fastest; they end within 0.3
-# of 1.
+# a, b, c of x ← ax + b(xxᵀ)x + c(xxᵀ)²x: chosen by Jordan so that the smallest singular values grow fastest; all end
+# within 0.3 of 1.
 NEWTON_SCHULZ = 3.4445, -4.7750, 2.0315
 
 
@@ -28,13 +28,13 @@ def muon(rate: Number, beta: Number = 0.95, *, nesterov: bool = True, steps: int
          rms: float | None = 0.2, eps: Number = 1e-8, mask: Any = None, rest: Any = None) -> Chain:
     """V ← βV + (1 − β)g,   D = βV + (1 − β)g,   θ ← θ − α(c·orthogonal(D) + λθ) for matrices   [Jordan et al. 2024]
 
-    orthogonal(D) is nearly UWᵀ of D = UΣWᵀ, by `steps` iterations of Newton-Schulz; nesterov=False takes D = V. c =
-    rms·√max(n, k) gives an update with the rms of AdamW's, so that one rate serves both [Liu et al. 2025]; rms=None
-    is Jordan's √max(1, k/n) for w [n k]. λ is `decay`, for the matrices.
+    orthogonal(D) is approximately UWᵀ for D = UΣWᵀ, by `steps` Newton-Schulz iterations; nesterov=False uses D = V. c =
+    rms·√max(n, k) gives updates with the rms of AdamW's, so that one rate serves both [Liu et al. 2025]; rms=None is
+    Jordan's √max(1, k/n) for w [n k]. λ is `decay`, for the matrices.
 
-    `mask` says which arrays are matrices, by default the weights of at least two axes, by their roles (a kernel
-    [h w c k] is one of h·w·c rows), and not tables of embeddings; the last layer does better among the rest, too.
-    `rest` is the optimizer of the rest, by default adamw(rate).
+    `mask` says which arrays are matrices: by default, weights (by their role) with at least two axes, where a kernel
+    [h w c k] is a matrix of h·w·c rows, but not embedding tables; the last layer, too, does better among the rest.
+    `rest` is the optimizer for all other arrays, by default adamw(rate).
     """
     numbers = {"rate": rate, "beta": beta, "decay": decay, "eps": eps}
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
@@ -73,7 +73,7 @@ class _Labels(Frozen):
         which = flags("muon", _weights if self.mask is None else self.mask, params, treedef)
         for leaf, yes in zip(leaves, which, strict=True):
             if yes and jnp.ndim(leaf) < 2:
-                raise ValueError(f"the mask of muon must name arrays of at least two axes; got one of "
+                raise ValueError("the mask of muon must select arrays with at least two axes; got one of shape "
                                  f"{list(jnp.shape(leaf))}")
         return treedef.unflatten(["matrices" if yes else "rest" for yes in which])
 

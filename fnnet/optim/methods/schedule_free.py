@@ -1,5 +1,5 @@
-"""Schedule-free methods: an average of the iterates in the place of a falling rate. What is trained is y; what is
-evaluated is x.
+"""Schedule-free methods: an average of the iterates instead of a decaying rate. The network is trained at y and
+evaluated at x.
 """
 
 from typing import Any, NamedTuple
@@ -31,12 +31,12 @@ class ScheduleFree(NamedTuple):
 
 @settings
 def schedule_free_sgd(rate: Number, beta: Number = 0.9, *, decay: Number = 0.0, mask: Any = None) -> Chain:
-    """z ← z − α(g + λy),   x ← (1 − c)x + cz,   y ← (1 − β)z + βx,   c = w/Σw, w = (largest α so far)²   [Defazio et
-    al. 2024]
+    """z ← z − α(g + λy),   x ← (1 − c)x + cz,   y ← (1 − β)z + βx,   c = w/Σw, w = (largest α so far)²
+    [Defazio et al. 2024]
 
-    The gradient is taken at y, which are the parameters; x is what to evaluate, `optim.evaluation_params(opt_state,
-    params)`. Take a constant rate, with a warm-up: optim.warmup(1.0, steps=100). λ is `decay`, for the arrays of
-    `mask` (by default weights and tables, by `decays`).
+    The gradient is taken at y, the parameters; evaluate at x, `optim.evaluation_params(opt_state, params)`. Use a
+    constant rate with a warmup: optim.warmup(1.0, steps=100). λ is `decay`, for the arrays of `mask` (by default
+    weights and tables, see `decays`).
     """
     direction = lift("direction", _descent, {"decay": decay}, params=True, decays=True, mask=mask)
     return _schedule_free("schedule_free_sgd", rate, beta, direction)
@@ -45,8 +45,7 @@ def schedule_free_sgd(rate: Number, beta: Number = 0.9, *, decay: Number = 0.0, 
 @settings
 def schedule_free_adamw(rate: Number, beta: Number = 0.9, beta2: Number = 0.999, *, eps: Number = 1e-8,
                         decay: Number = 0.0, mask: Any = None) -> Chain:
-    """schedule_free_sgd with g/(√Ŝ + ε) in the place of g: S ← β₂S + (1 − β₂)|g|², Ŝ = S/(1 − β₂ᵗ)   [Defazio et al.
-    2024]
+    """schedule_free_sgd with g/(√Ŝ + ε) instead of g: S ← β₂S + (1 − β₂)|g|², Ŝ = S/(1 − β₂ᵗ)   [Defazio et al. 2024]
     """
     direction = lift("direction", _scaled, {"beta2": beta2, "eps": eps, "decay": decay}, [squares], shared=_correction,
                      params=True,

@@ -1,4 +1,4 @@
-"""What is done to gradients before, and to updates after, a method; and optimizers around an optimizer."""
+"""Transformations of gradients before a method, and of updates after it, and optimizers that wrap another optimizer."""
 
 # Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases.
 from fnnet.optim.transforms.clip import adaptive_clip, clip_by_block_rms, clip_by_global_norm, clip_by_value

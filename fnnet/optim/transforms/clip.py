@@ -1,4 +1,4 @@
-"""Limits on the size of a gradient. Each is an optimizer, for a chain."""
+"""Gradient clipping. Each is an optimizer, for use in a chain."""
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,8 @@ def _clip_value(g, *, limit):
 def clip_by_global_norm(limit: Number) -> Chain:
     """g ← g·min(1, c/‖g‖), ‖g‖² = Σ|g|² over all arrays together   [Pascanu et al. 2013]
 
-    Right for every finite gradient, also where the squares overflow or vanish; a gradient of norm at most c stays as
-    it is, to the bit. A gradient that is not finite becomes NaN throughout: clipping must not hide it.
+    Correct for every finite gradient, even where the squares overflow or underflow; a gradient of norm at most c is
+    returned unchanged, bit for bit. If a gradient is not finite, all become NaN, as clipping must not hide it.
     """
     check("clip_by_global_norm", {"limit": limit})
     return stage("clip_by_global_norm", _clip_norm, {"limit": limit})
@@ -44,7 +44,7 @@ def _clip_norm(grads, inner, call, *, limit):
     within = length <= limit.astype(unit.dtype) / unit
     scale = jnp.where(jnp.isfinite(length), limit.astype(unit.dtype) / length, jnp.nan)
 
-    def clipped(g):                             # unit is a power of 2: dividing by it rounds nothing
+    def clipped(g):                             # unit is a power of 2, so dividing by it is exact
         return jnp.where(within, g, scaled(g, 1 / unit, scale).astype(g.dtype))
     return jax.tree.map(clipped, grads), inner
 
@@ -66,8 +66,8 @@ def _clip_rms(g, *, limit):
 def adaptive_clip(limit: Number = 0.01, *, eps: Number = 1e-3) -> Chain:
     """g ← g·min(1, c·max(‖θ‖, ε)/‖g‖), for each unit by itself   [Brock et al. 2021]
 
-    A unit is what belongs to one output: the norms are over all axes but the last, and of a vector each over the
-    whole. The last layer is better left out (`optim.partition`).
+    A unit is the weights of one output: norms are taken over all axes but the last, and for a vector over the whole. It
+    is better to leave out the last layer (`optim.partition`).
     """
     return lift("adaptive_clip", _adaptive, {"limit": limit, "eps": eps}, params=True)
 
@@ -78,7 +78,7 @@ def _adaptive(g, p, *, limit, eps):
 
 
 def _unit_norm(a):
-    """Over all axes but the last; divided by the largest element first, so that no square overflows."""
+    """The norm over all axes but the last; elements are first divided by the largest, so that no square overflows."""
     axes = tuple(range(a.ndim - 1)) if a.ndim > 1 else None
     largest = jnp.max(jnp.abs(a), axes, keepdims=True, initial=0)
     safe = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)

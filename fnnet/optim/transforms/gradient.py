@@ -1,4 +1,4 @@
-"""What is done to gradients before, and to updates after, a method. Each is an optimizer, for a chain."""
+"""Transformations of gradients before a method, and of updates after it. Each is an optimizer, for use in a chain."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ __all__ = ["add_noise", "centralize", "scale", "weight_decay"]
 
 @settings
 def weight_decay(decay: Number, mask: Any = None) -> Chain:
-    """g ← g + λθ for the arrays that the mask names (a tree of booleans, or a function of the parameters that gives
-    one; by default weights and tables, see `decays`).
+    """g ← g + λθ for the arrays where the mask is True (a tree of booleans, or a function of the parameters that
+    returns one; by default weights and tables, see `decays`).
 
-    Before gradient descent this is the gradient of ½λΣθ². For the decay apart from Adam's moments see adamw.
+    Before gradient descent this adds the gradient of ½λΣθ². For decay that does not enter Adam's moments, see adamw.
     """
     return lift("weight_decay", _decay, {"decay": decay}, params=True, decays=True, mask=mask)
 
@@ -52,8 +52,8 @@ def _centralize(g):
 def add_noise(scale: Number, *, power: Number = 0.55, seed: int = 0) -> Chain:
     """g ← g + n,   n ~ N(0, σ²) with σ² = c/(1 + s)^power at step s, counted from 0   [Neelakantan et al. 2015]
 
-    c is `scale`. The noise is a function of seed, step and the array's place in the tree: the same again where
-    training resumes.
+    c is `scale`. The noise is a function of the seed, the step and the array's place in the tree, so that it is the
+    same when training resumes.
     """
     check("add_noise", {"scale": scale, "power": power})
     return stage("add_noise", _noise, {"scale": scale, "power": power}, {"seed": seed})

@@ -1,4 +1,4 @@
-"""A rate that falls where the loss does not."""
+"""A rate that is reduced when the loss stops improving."""
 
 from typing import NamedTuple
 
@@ -13,11 +13,11 @@ __all__ = ["reduce_on_plateau"]
 
 
 class Plateau(NamedTuple):
-    hyperparams: dict[str, jax.Array]       # the scale, which `optim.with_hyperparams` may set
+    hyperparams: dict[str, jax.Array]       # the scale, which `optim.with_hyperparams` can set
     best: jax.Array
     waited: jax.Array
     cooling: jax.Array
-    total: jax.Array                        # of the values of this window
+    total: jax.Array                        # the sum of the losses in this window
     count: jax.Array
 
 
@@ -28,11 +28,11 @@ def reduce_on_plateau(factor: Number = 0.1, patience: int = 10, *, rtol: Number 
     """g ← cg, where c starts at 1 and is multiplied by `factor` whenever the loss has not improved for `patience`
     windows.
 
-    A window is the mean loss over `window` steps: window=steps_per_epoch judges by epochs. It improves on the best so
-    far where it is below best·(1 − rtol) − atol. After a reduction `cooldown` windows do not count, and c stays at
-    least `smallest`.
+    A window is the mean loss over `window` steps: window=steps_per_epoch compares epochs. It is an improvement if it is
+    below best·(1 − rtol) − atol, where best is the lowest so far. After a reduction, `cooldown` windows do not count; c
+    does not fall below `smallest`.
 
-    Last in a chain, after the method: chain(adam(1e-3), reduce_on_plateau(0.5, window=100)). Needs the loss:
+    Put it last in a chain, after the method: chain(adam(1e-3), reduce_on_plateau(0.5, window=100)). Needs the loss:
     update(grads, state, params, value=loss).
     """
     for what, count, least in (("patience", patience, 1), ("cooldown", cooldown, 0), ("window", window, 1)):

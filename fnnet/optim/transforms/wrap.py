@@ -1,4 +1,4 @@
-"""Optimizers around an optimizer: what it is given, and when."""
+"""Optimizers that wrap another optimizer and decide what gradients it gets, and when."""
 
 import re
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class Accumulated(NamedTuple):
 def accumulate(optimizer: Any, every: int) -> Chain:
     """ḡ = (g₁ + … + g_k)/k: the optimizer sees the mean of k = `every` gradients; in between the updates are 0.
 
-    With micro-batches of one size this is training on batches `every` times as large. Sums are kept in at least
+    With micro-batches of equal size this is training on batches `every` times as large. Sums are stored in at least
     float32.
     """
     check_optimizer("accumulate", optimizer)
@@ -53,15 +53,15 @@ def _accumulate(grads, state, call, *, optimizer, every):
 
 class Skipping(NamedTuple):
     optimizer: Any
-    skipped: jax.Array      # how many steps
+    skipped: jax.Array      # the number of skipped steps
 
 
 @settings
 def skip_nonfinite(optimizer: Any) -> Chain:
-    """θ ← θ where g is not finite throughout: such a step is left out, and the optimizer's state stays as it was.
+    """θ ← θ if any g is not finite: such a step is skipped, and the optimizer's state does not change.
 
-    The state counts them: `opt_state.inner[0].skipped`. Where all steps are skipped training stands still, so look at
-    it.
+    The state counts the skipped steps in `opt_state.inner[0].skipped`. Check it, since training stands still if all
+    steps are skipped.
     """
     check_optimizer("skip_nonfinite", optimizer)
     return stage("skip_nonfinite", _skip, {}, {"optimizer": optimizer}, _start_skipping)
@@ -79,7 +79,7 @@ def _skip(grads, state, call, *, optimizer):
 
 
 def _only_if(due, optimizer, grads, state, call):
-    """The optimizer's update where `due`, else updates of 0 and its state unchanged."""
+    """The optimizer's update if `due`, otherwise updates of 0 and an unchanged state."""
     extra = call.extra
 
     def yes(grads, state, params):
@@ -100,7 +100,7 @@ class Looking(NamedTuple):
 
 @settings
 def lookahead(optimizer: Any, every: int = 6, alpha: Number = 0.5) -> Chain:
-    """After each `every` updates of θ by the optimizer: φ ← φ + α(θ − φ), θ ← φ   [Zhang et al. 2019]"""
+    """After every k = `every` updates of θ by the optimizer: φ ← φ + α(θ − φ), θ ← φ   [Zhang et al. 2019]"""
     check_optimizer("lookahead", optimizer)
     _check_count("lookahead", every)
     check("lookahead", {"alpha": alpha})
@@ -128,9 +128,10 @@ def _lookahead(grads, state, call, *, alpha, optimizer, every):
 
 @settings
 def sam(optimizer: Any, rho: Number = 0.05) -> Chain:
-    """g ← ∇f(θ + ρg/‖g‖): the optimizer sees the gradient uphill   [Foret et al. 2021]: sharpness-aware minimization.
+    """g ← ∇f(θ + ρg/‖g‖): sharpness-aware minimization, where the optimizer gets the gradient a step uphill
+    [Foret et al. 2021]
 
-    Needs value_fn: update(grads, state, params, value_fn=loss_of_params). Each step takes two gradients.
+    Needs value_fn: update(grads, state, params, value_fn=loss_of_params). Each step computes two gradients.
     """
     check_optimizer("sam", optimizer)
     check("sam", {"rho": rho})
@@ -165,10 +166,10 @@ class Averaged(NamedTuple):
 
 @settings
 def moving_average(beta: Number = 0.999) -> Chain:
-    """θ̄ ← βθ̄ + (1 − β)θ, with θ̄ = θ at first; θ itself is not changed   [Polyak & Juditsky 1992]
+    """θ̄ ← βθ̄ + (1 − β)θ, with θ̄ = θ initially; θ itself is not changed   [Polyak & Juditsky 1992]
 
-    Last in a chain, where the updates are final: chain(adamw(1e-3), moving_average(0.999)). `optim.evaluation_params`
-    gives θ̄. With β = s/(s + 1), a function of the step, it is the mean of all θ.
+    Put it last in a chain, where the updates are final: chain(adamw(1e-3), moving_average(0.999)).
+    `optim.evaluation_params` returns θ̄. With β = s/(s + 1), a function of the step, θ̄ is the mean of all θ.
     """
     check("moving_average", {"beta": beta}, beta=FRACTION)
     return stage("moving_average", _average, {"beta": beta}, {}, _start_average)
@@ -188,7 +189,7 @@ def _average(updates, state, call, *, beta):
 
 
 def frozen() -> Chain:
-    """θ ← θ, whatever the gradient, and no memory: for the parameters in `partition` that are not trained."""
+    """θ ← θ, whatever the gradient, and without a state: for parameters in `partition` that are not trained."""
     return stage("frozen", _frozen)
 
 
@@ -198,8 +199,8 @@ def _frozen(grads, inner, call):
 
 @settings
 def freeze(optimizer: Any, mask: Any) -> Chain:
-    """θ ← θ for the arrays that the mask names (a tree of booleans, or a function of the parameters): no state is kept
-    for them. The optimizer updates the others.
+    """θ ← θ for the arrays where the mask is True (a tree of booleans, or a function of the parameters), without a
+    state for them. The optimizer updates the others.
     """
     return partition({"trained": optimizer, "frozen": frozen()}, _FrozenLabels(mask))
 
@@ -229,10 +230,10 @@ class ByPath(Frozen):
 
 @settings
 def by_path(patterns: Mapping[str, str], rest: str) -> ByPath:
-    r"""Labels for `partition`: that of the first pattern (a regular expression) found in a parameter's path, else
+    r"""Labels for `partition`: the label of the first pattern (a regular expression) found in a parameter's path, or
     `rest`.
 
-    A path is written as JAX writes it, "[0]['w']": by_path({r"\['b'\]$": "biases"}, rest="weights").
+    Paths are written as in JAX, "[0]['w']": by_path({r"\['b'\]$": "biases"}, rest="weights").
     """
     return ByPath(tuple(patterns.items()), rest)
 
@@ -242,9 +243,9 @@ def partition(optimizers: Mapping[str, Any], labels: Any) -> Chain:
     """θ_group ← θ_group + its optimizer's update: partition({"weights": adamw(1e-3), "biases": sgd(1e-2)},
     labels).
 
-    labels is a tree with a label for each array (or for each subtree), or a function of the parameters that gives
-    one: `by_path`, or the roles of a network's parameters. A norm taken inside (clip_by_global_norm) is one of the
-    group.
+    labels is a tree with a label for each array (or for each subtree), or a function of the parameters that returns
+    such a tree: `by_path`, or the roles of a network's parameters. A norm computed by an optimizer
+    (clip_by_global_norm) is that of its group.
     """
     for optimizer in optimizers.values():
         check_optimizer("partition", optimizer)
@@ -257,7 +258,7 @@ class _Groups(Frozen):
     labels: Any
 
     def of(self, params):
-        """The label of each leaf; that of a subtree is the label of all in it."""
+        """The label of each leaf; the label of a subtree applies to all its leaves."""
         labels = self.labels(params) if callable(self.labels) else self.labels
         names, found = dict(self.optimizers), []
 
@@ -285,7 +286,7 @@ def _partition(grads, state, call, *, groups):
     _need("partition", call.params)
     leaves, treedef = flatten(grads)
     theta, labels = treedef.flatten_up_to(call.params), groups.of(call.params)
-    if len(labels) != len(leaves):              # a gradient of None stands for a subtree
+    if len(labels) != len(leaves):              # a gradient of None in place of a subtree
         raise ValueError("partition needs gradients with the structure of the parameters")
     merged, after = [None] * len(leaves), {}
     for name, optimizer in groups.optimizers:
@@ -297,7 +298,7 @@ def _partition(grads, state, call, *, groups):
 
 
 def _part(leaves, labels, name, treedef):
-    """The tree with None for what is of other groups."""
+    """The tree with None for the leaves of other groups."""
     return treedef.unflatten([leaf if label == name else None for leaf, label in zip(leaves, labels, strict=True)])
 
 
@@ -312,12 +313,12 @@ def _check_count(name, every):
 
 
 def _map(f, tree, *rest):
-    """f over the leaves of a tree, None where it is None."""
+    """f over the leaves of a tree; None stays None."""
     return jax.tree.map(lambda a, *more: None if a is None else mixing(f)(a, *more), tree, *rest,
                         is_leaf=lambda leaf: leaf is None)
 
 
 def _map_or(f, tree, other):
-    """f over the leaves of both, the other's where the tree is None."""
+    """f over the leaves of both trees; the leaf of `other` where either is None."""
     return jax.tree.map(lambda a, b: b if a is None or b is None else mixing(f)(a, b), tree, other,
                         is_leaf=lambda leaf: leaf is None)
