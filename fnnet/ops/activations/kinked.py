@@ -37,8 +37,8 @@ def relu_bwd(dy, y):
 def leaky_relu(x, *, alpha=0.01) -> jax.Array:
     """y = x if x ≥ 0 else αx,   y′ = 1 or α
 
-    y′(0) = 1, as in jax.nn; PyTorch's is α. α is 0.01 in some lectures and 0.1 in others; any number works, even below 0
-    or above 1.
+    y′(0) = 1, as in jax.nn; PyTorch's is α. α is 0.01 in some lectures and 0.1 in others; any number works, even
+    below 0 or above 1.
     """
     return jnp.where(x < 0, alpha * x, x)
 
