@@ -43,7 +43,9 @@ def html(parts: Iterable[str | Grid]) -> str:
 
 
 def _lines(text):
-    return f'<pre style="margin:0.3em 0; white-space:pre-wrap">{_marked(text)}</pre>'
+    first, *more = text.split("\n", 1)
+    said = "\n".join([_marked(first), *map(escape, more)])
+    return f'<pre style="margin:0.3em 0; white-space:pre-wrap; font-family:monospace">{said}</pre>'
 
 
 def _table(header, rows):

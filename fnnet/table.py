@@ -46,4 +46,4 @@ def milliseconds(seconds):
 
 
 def _figure(cell):
-    return not cell or cell[0] in "0123456789.-<≤∞" or cell in ("nan", "inf")
+    return not cell or cell[0] in "0123456789.-<≤∞…" or cell in ("nan", "inf")

@@ -37,6 +37,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]], path: File = "learning_
     values = [log[name] for log in history for name in curves]
     if spread(values):
         axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="epoch", ylabel=metric.replace("_", " "), title=title or "Learning curve")
     axes.grid(alpha=0.3)
     axes.legend()
