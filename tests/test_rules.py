@@ -242,7 +242,7 @@ def test_what_is_lost_in_low_precision_alone_is_caught(dtype, lost):
 
 
 @pytest.mark.parametrize("given, message", [({"precisions": "float16"}, "float32, bfloat16 beside float64, .* and was given float16"),
-                                            ({"examples": 0}, "one example at least, and was given examples=0")])
+                                            ({"examples": 0}, "the examples of audit must be at least 1; got 0")])
 def test_an_audit_that_would_see_nothing_is_a_sentence(given, message):
     with pytest.raises(ValueError, match=message):
         verify.audit(ops.dense, **given)

@@ -1,4 +1,4 @@
-"""Is a gradient right, and what does it gain? Serves any rule, and any custom_vjp; knows none of fnnet's operations."""
+"""Is a gradient right, and what does it gain? For any rule and any custom_vjp; independent of fnnet's operations."""
 
 from fnnet import hints as _hints
 from fnnet.measure import Comparison, Scaling, compare, relative_error, saved_bytes, scaling

@@ -1,4 +1,4 @@
-"""Audit a rule: its value and its gradients, on its own examples, against everything that they must agree with."""
+"""Audit a rule: its values and gradients, on its own examples, against everything they must agree with."""
 
 import functools
 import itertools
@@ -23,17 +23,17 @@ from fnnet.verify.probes.findings import place, sentence
 from fnnet.verify.probes.nonfinite import smooth
 from fnnet.verify.report.report import Report
 
-# In float64. Autodiff of the reference is exact but for rounding; differences are not.
+# In float64. Autodiff of the reference is exact up to rounding; finite differences are not.
 LIMITS = {"value": 1e-13, "gradient": 1e-12, "differences": 1e-7, "second order": 1e-10, "eager": 1e-12, "vmap": 1e-12, "scan": 1e-12,
           "remat": 1e-12}
 PATIENCE = 10.0             # seconds to explain a failure
-DIFFERENCES = 100           # elements of an array, at random, that are held against differences; autodiff is held against all
-WORSE_THAN_AUTODIFF = {"float32": 40, "bfloat16": 4}    # how many times autodiff's own error a rule may err, element by element
+DIFFERENCES = 100           # random elements of an array checked against finite differences; autodiff checks all of them
+WORSE_THAN_AUTODIFF = {"float32": 40, "bfloat16": 4}    # the error allowed per element, as a multiple of autodiff's own error
 CORNERS = {"zeros": 0.0, "minus zeros": -0.0, "ones": 1.0, "large": 1e4, "large negative": -1e4, "saturated": 80.0, "tiny": 1e-30}
 
 
 class Check(NamedTuple):
-    """One thing looked at: the error found, the most it may be, and where."""
+    """One check: the error found, the error allowed, and where."""
     example: int
     name: str
     error: float
@@ -47,7 +47,7 @@ class Check(NamedTuple):
 
 @shown
 class Audit(NamedTuple):
-    """What an audit found; where it failed, what `check` says of the example."""
+    """The result of an audit; for a failure, also the report of `check` on the example."""
     rule: str
     checks: list
     report: Report | None = None
@@ -61,7 +61,7 @@ class Audit(NamedTuple):
         return not self.failures
 
     def worst(self, name):
-        """The largest error of the checks of that name, None where there was none."""
+        """The largest error among the checks with this name; None if there are none."""
         return max((check.error for check in self.checks if check.name == name), default=None)
 
     @property
@@ -87,20 +87,21 @@ class Audit(NamedTuple):
 
 def audit(rule: Any, *, seed: int = 0, precisions: str | Sequence[str] = (), examples: int | None = None,
           reference: Callable[..., Any] | None = None) -> Audit:
-    """Every example of a rule, in float64: value and gradient against the reference, autodiff and central differences, with random
-    cotangents. The first also: second derivatives; eager, vmap over every subset of arguments, scan and remat; float32; corners.
+    """Checks every example of a rule in float64: value and gradient against the reference, autodiff and central differences, with
+    random cotangents. The first example also: second derivatives; eager, vmap over every subset of arguments, scan and remat;
+    float32; corner cases.
 
-    precisions: of "float32" and "bfloat16", those in which every example is looked at too; examples: only the first so many;
-    reference: another than the function decorated, where the gradient is not that function's derivative on purpose
+    precisions: those of "float32" and "bfloat16" in which every example is checked too; examples: check only the first so many;
+    reference: used in place of the decorated function where the gradient is intentionally not that function's derivative
     """
     if not (hasattr(rule, "reference") and hasattr(rule, "examples")):
-        raise TypeError(f"audit takes a rule, made by @rule, and was given {rule!r}: for a function of your own use gradient_check")
+        raise TypeError(f"audit takes a rule made by @rule; got {rule!r}: for a plain function use gradient_check")
     precisions = (precisions,) if isinstance(precisions, str) else tuple(precisions)
     if examples is not None and examples < 1:
-        raise ValueError(f"audit looks at one example at least, and was given examples={examples}")
+        raise ValueError(f"the examples of audit must be at least 1; got {examples}")
     if unknown := set(precisions) - WORSE_THAN_AUTODIFF.keys():
-        raise ValueError(f"audit looks at the precisions {', '.join(WORSE_THAN_AUTODIFF)} beside float64, given as "
-                         f"(\"float32\", \"bfloat16\"), and was given {', '.join(map(str, unknown))}")
+        raise ValueError(f"the precisions of audit must be among {', '.join(WORSE_THAN_AUTODIFF)}, beside float64; got "
+                         f"{', '.join(map(str, unknown))}; write precisions=(\"float32\", \"bfloat16\")")
     if not rule.examples:
         raise ValueError(f"{rule!r} has no example to audit: write {rule.__name__}.example({rule.arrays[0]}='n d', ...)")
     given = session()
@@ -111,7 +112,7 @@ def audit(rule: Any, *, seed: int = 0, precisions: str | Sequence[str] = (), exa
             try:
                 for found in _example(rule, cases, example, seed, i == 0, precisions, given):
                     checks.append(Check(i, *found))
-            except Exception as error:                  # whatever a rule raises is a failed check
+            except Exception as error:                  # an exception from a rule is a failed check
                 if not _differentiable(cases[1]):
                     raise
                 checks.append(Check(i, "runs", float("inf"), 0.0, f"raises {type(error).__name__}: {sentence(error)}{place(error)}"))
@@ -123,16 +124,16 @@ def audit(rule: Any, *, seed: int = 0, precisions: str | Sequence[str] = (), exa
 
 
 def _explained(rule, reference, example, seed):
-    """What `check` finds at an example that failed: the argument, the likely cause, two lines that repeat it. None where it cannot say."""
+    """The findings of `check` at a failed example: the argument, the likely cause, a two-line reproduction. None if it raises."""
     try:
         arrays, settings = sample.inputs(rule, example, seed=seed)
         return check(rule, *arrays, settings=settings, reference=reference, thorough=False, seconds=PATIENCE)
-    except Exception:                                   # it explains a failure, and must not stand in its way
+    except Exception:                                   # an explanation must not hide the failure itself
         return None
 
 
 class _Case(NamedTuple):
-    """A function of its real arrays alone, and a scalar made of it by a random cotangent."""
+    """A function and its arguments, seen as a function of the real arrays only."""
     f: Callable[..., Any]
     arrays: list
     real: tuple             # the positions of the arrays with a gradient
@@ -180,7 +181,7 @@ def _example(rule, cases, example, seed, thorough, precisions, given):
             return _dot(gradients, directions), (y, gradients)
         further, found = jax.grad(along, (0, 1), has_aux=True)(*at)
         return *found, further
-    # Nearly all the time is compilation: rule and reference share what they have in common, and all that is to come shares them.
+    # Nearly all the time is compilation: rule and reference are compiled together, and everything below reuses this program.
     both = quick(lambda *at: [(twice if thorough else once)(case, *at) for case in cases])
 
     def right(floats, cotangents=cotangents):
@@ -189,7 +190,7 @@ def _example(rule, cases, example, seed, thorough, precisions, given):
     names = [rule.arrays[i] for i in hand.real]
     for name, a, b in zip(("value", "gradient", "second order"), got, want):
         yield _agree(name, a, b, names if name == "gradient" else ())
-    if plain.f.func is rule.reference:                  # another one says that the gradient is not the value's derivative, on purpose
+    if plain.f.func is rule.reference:                  # any other reference means the gradient is intentionally not the derivative
         numeric = numeric_gradient(lambda floats: _dot(_finite(plain.of(*floats)), cotangents), floats, samples=DIFFERENCES)
         chosen = [np.asarray(g).reshape(-1)[places] for g, (places, _) in zip(jax.tree.leaves(got[1]), numeric)]
         yield _agree("differences", chosen, [d for _, d in numeric])
@@ -205,7 +206,7 @@ def _example(rule, cases, example, seed, thorough, precisions, given):
 
 
 def _transforms(hand, right, cotangents):
-    """vmap over every subset of the arrays, scan, and remat of the rule against one evaluation after another."""
+    """vmap over every subset of the arrays, scan, and remat of the rule against separate evaluations."""
     n, floats, factors = len(hand.floats), tuple(jax.device_get(hand.floats)), (1.0, 0.5)
     sizes = range(1, n + 1) if n <= 3 else (1, n)
     subsets = [s for k in sizes for s in itertools.combinations(range(n), k)]
@@ -239,8 +240,8 @@ def _transforms(hand, right, cotangents):
 
 
 def _narrow(cases, right, cotangents, precision, session):
-    """In low precision, on the session's device, the rule may err as much as autodiff does there, some times over, and by the rounding
-    of what it is given, or of products in float32."""
+    """In low precision, on the session's device, the rule may err by a multiple of autodiff's error there, and by the rounding of its
+    arguments or of products in float32."""
     dtype = jnp.dtype(precision)
     narrow = [case._replace(arrays=_cast(case.arrays, dtype)) for case in cases]
     limit = float(WORSE_THAN_AUTODIFF[precision])
@@ -263,8 +264,8 @@ def _narrow(cases, right, cotangents, precision, session):
 
 
 def _corners(rule, hand, both, right, example, cotangents):
-    """Arrays that may be any real number, set to corners: nothing may be infinite or NaN that the reference's is not, and where
-    the gradients differ (kinks, ties) the rule's must lie among those found around the point."""
+    """Arrays that may hold any real number, set to corner values: nothing may be infinite or NaN where the reference is finite, and
+    where the gradients differ (kinks, ties) the rule's must lie within the range of gradients around the point."""
     free = [i for i in hand.real if _any_number(example.get(rule.arrays[i]))]
     if not free:
         return
@@ -290,7 +291,7 @@ def _corners(rule, hand, both, right, example, cotangents):
                 low, high = spread.min(0), spread.max(0)
                 slack = 1e-5 * (np.abs(a) + np.maximum(np.abs(low), np.abs(high))) + 1e-9
                 if ((a < low - slack) | (a > high + slack)).any():
-                    bad.append(f"{what} is none of those around it")
+                    bad.append(f"{what} is outside the range of gradients around it")
                 elif (np.isfinite(b) & (np.abs(a - b) > slack)).any():
                     differing.append(f"{what.replace('gradient ', '')}: the convention differs from autodiff's of the reference")
     more = f", and {len(bad) - 1} more" if len(bad) > 1 else ""
@@ -298,7 +299,7 @@ def _corners(rule, hand, both, right, example, cotangents):
 
 
 def _nan(rule, hand, both, right, example, cotangents):
-    """NaN at one element of each array that may be any real number comes out as NaN wherever it does for the reference."""
+    """NaN in one element of an array that may hold any real number must propagate wherever it does in the reference."""
     hidden, floats = [], jax.device_get(tuple(hand.floats))
     for k, i in enumerate(hand.real):
         if not _any_number(example.get(rule.arrays[i])) or not floats[k].size:
@@ -310,12 +311,12 @@ def _nan(rule, hand, both, right, example, cotangents):
             return (*floats[:k], x, *floats[k + 1:])
         (y, g, _), (y0, g0, _) = jax.device_get(both(put(np.nan), cotangents))
         if any((np.isnan(b) & np.isfinite(a)).any() for a, b in zip(y, y0)):
-            hidden.append(f"NaN in {rule.arrays[i]} comes out as a number in the value")
+            hidden.append(f"NaN in {rule.arrays[i]} does not propagate to the value")
         lost = [np.isnan(b) & np.isfinite(a).all() for a, b in zip(jax.tree.leaves(g), jax.tree.leaves(g0))]
         if any(a.any() for a in lost):
             follows = smooth(lambda value, put=put: jax.tree.leaves(right(put(value))), floats[k].reshape(-1)[floats[k].size // 2])
             if any((a & b).any() for a, b in zip(lost, follows or ())):
-                hidden.append(f"NaN in {rule.arrays[i]} comes out as a number in the gradient")
+                hidden.append(f"NaN in {rule.arrays[i]} does not propagate to the gradient")
     yield "NaN", float(len(hidden)), 0.0, "; ".join(hidden)
 
 
@@ -330,9 +331,9 @@ def _agree(name, a, b, names=()):
               for i, (path, _) in enumerate(jax.tree_util.tree_leaves_with_path(a))]
     for label, x, y in zip(labels, jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         x, y = np.asarray(x), np.asarray(y)
-        x, y = (np.where((x == y) & np.isinf(y), 0, a) for a in (x, y))         # log_softmax of what is left out is −∞
+        x, y = (np.where((x == y) & np.isinf(y), 0, a) for a in (x, y))         # log_softmax of excluded entries is −∞
         if np.abs(y).max(initial=0) < 1e-11 and np.abs(x).max(initial=0) < 1e-11:
-            continue                                    # both are rounding around 0: a sum that cancels
+            continue                                    # both are rounding errors around 0: a sum that cancels
         element, place = worst_element(x, y)
         error = max(relative_error(x, y), element)
         if not error <= worst:
@@ -341,7 +342,7 @@ def _agree(name, a, b, names=()):
 
 
 def _like(tree, seed):
-    """Random numbers in the shape of a tree, not those its arrays were drawn from."""
+    """Random numbers in the shape of a tree, from another stream than its arrays."""
     draw = np.random.default_rng(1000 + seed)
     return jax.tree.map(lambda leaf: draw.normal(size=leaf.shape).astype(leaf.dtype), tree)
 

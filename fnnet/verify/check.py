@@ -1,4 +1,4 @@
-"""Check any gradient rule: a custom_vjp, a custom_jvp, a rule of fnnet, a function or a layer with some of these inside."""
+"""Check any gradient rule: a custom_vjp, a custom_jvp, a rule of fnnet, a function or a layer that contains some of these."""
 
 import contextlib
 import functools
@@ -37,7 +37,7 @@ from fnnet.verify.probes.findings import Findings
 from fnnet.verify.report import shrink
 from fnnet.verify.report.report import Report
 
-STATIONARY = 1e-9       # times the gradient elsewhere: less is rounding
+STATIONARY = 1e-9       # relative to the gradient elsewhere: anything smaller is rounding
 PROBES = (
     Probe("state", state.run),
     Probe("differences", differences.run, differences.prepare),
@@ -58,24 +58,25 @@ PROBES = (
 def check(f: Any, *args: Any, reference: Callable[..., Any] | None = None, settings: Mapping[str, Any] | None = None,
           vary: Mapping[str, Any] | None = None, spec: Any = None, argnums: int | Sequence[int] | None = None, thorough: bool = True,
           budget: Mapping[str, float] | None = None, seed: int = 0, domains: Any = None, seconds: float | None = None) -> Report:
-    """Looks for any mistake in the gradient rule of f, near the arguments given and far from them, and says where it is.
+    """Searches for mistakes in the gradient rule of f, near the given arguments and far from them, and reports where they are.
 
-    f           anything with a gradient rule: fnnet rule, custom_vjp, custom_jvp, jitted, partial, a layer or a loss that has some inside
-    reference   the same function in plain JAX; None takes f with its rules left out (the function inside the custom_vjp)
+    f           anything with a gradient rule: a rule of fnnet, custom_vjp, custom_jvp, a jitted function, a partial, or a layer or loss
+                that contains some
+    reference   the same function in plain JAX; None uses f without its rules (the function inside the custom_vjp)
     settings    keyword arguments of the call; vary: other values that f promises to accept, {"axis": (-1, 0)}
-    spec        what inputs are allowed, "x: f[*B, D], w: f[D, O] | labels: i[B] < O | p: f(0,1) | key"; else it is read off the arguments;
-                without arguments they are drawn from the spec
+    spec        which inputs are allowed, "x: f[*B, D], w: f[D, O] | labels: i[B] < O | p: f(0,1) | key"; by default it is inferred from
+                the arguments; without arguments, they are drawn from the spec
     argnums     the positions to differentiate; None: every real array
-    thorough    False for the quick part: about a second from a cold start (without jit only what has few operations)
-    seconds     the most that the check may take; what was not looked at by then is said
-    budget      {"saved": bytes, "temp": bytes, "seconds": of value and gradient, "ulp": error at the dtype given}
+    thorough    False for the quick form: about a second from a cold start (without jit, only for functions of few operations)
+    seconds     a time limit; the report says what was left unchecked
+    budget      {"saved": bytes, "temp": bytes, "seconds": for value and gradient, "ulp": error at the given dtype}
 
-    Truth is autodiff of the reference in float64 on the CPU, whatever the session's precision and device; central differences stand
-    beside it. float32 and bfloat16 run on the session's device, and may err as much more as products are rounded there.
+    The truth is autodiff of the reference in float64 on the CPU, whatever the session's precision and device, confirmed by central
+    differences. float32 and bfloat16 run on the session's device, with an additional allowance for how products are rounded there.
     """
     started = time.perf_counter()
     if unknown := (budget or {}).keys() - {*memory.LIMITED}:
-        raise ValueError(f"a budget limits {', '.join(memory.LIMITED)}; got {', '.join(sorted(unknown))}")
+        raise ValueError(f"the keys of budget must be among {', '.join(memory.LIMITED)}; got {', '.join(sorted(unknown))}")
     args = args or (tuple(arguments(f, spec, seed)) if spec else ())
     given = {"thorough": thorough, "session": session(), "vary": vary or {}, "budget": budget or {},
              "until": started + (math.inf if seconds is None else seconds), "rng": np.random.default_rng(987_000 + seed)}
@@ -84,7 +85,7 @@ def check(f: Any, *args: Any, reference: Callable[..., Any] | None = None, setti
           np.errstate(all="ignore")):
         case = read(f, args, reference or reference_of(f), settings or {}, spec, argnums, domains)
         if types := _outputs(case, findings):
-            with _reported(findings, "runs", "value and gradient at the inputs given, in float64 under jit"):
+            with _reported(findings, "runs", "value and gradient at the given inputs, in float64 under jit"):
                 if evaluation := _evaluate(case, types, findings, given, derived=reference is None):
                     at, figures = evaluation.at, evaluation.figures
                     _probe(evaluation, findings)
@@ -95,7 +96,7 @@ def check(f: Any, *args: Any, reference: Callable[..., Any] | None = None, setti
 
 @contextlib.contextmanager
 def _reported(findings, check, when, late=None):
-    """Whatever a rule, its reference or JAX raises is a failed check, and the report is finished."""
+    """Turns an exception from a rule, its reference or JAX into a failed check, so that the report can be completed."""
     try:
         yield
     except Late:
@@ -105,42 +106,42 @@ def _reported(findings, check, when, late=None):
 
 
 def _probe(evaluation, findings):
-    """All programs are compiled beside one another, as the first of them are looked at."""
+    """Runs the probes; all programs compile in parallel while the first ones are examined."""
     case = evaluation.at.p
     chosen = [p for p in PROBES if (evaluation.right or not p.if_right) and (evaluation.thorough or not p.if_thorough)]
     ready, late = [], []
     for probe in chosen:
-        with _reported(findings, probe.name, "as its programs are prepared", late):
+        with _reported(findings, probe.name, "while its programs were prepared", late):
             evaluation.in_time()
             evaluation.jobs |= probe.prepare(case, evaluation)
             ready.append(probe)
     jobs = {name: job for name, job in evaluation.jobs.items() if name not in evaluation.programs}
     evaluation.programs |= build(jobs, evaluation.until)
     for probe in ready:
-        with _reported(findings, probe.name, "at an input tried", late):
+        with _reported(findings, probe.name, "at one of the inputs tried", late):
             evaluation.in_time()
             probe.run(case, evaluation, findings)
     for made in evaluation.programs.values():
         made.future.cancel()
     if late:
-        findings.note("seconds", f"the time allowed was over: {', '.join(dict.fromkeys(late))} not looked at, or not to the end")
+        findings.note("seconds", f"the time limit was reached: {', '.join(dict.fromkeys(late))} not checked, or not completely")
     if not evaluation.right:
-        findings.note("not looked at", "other shapes, settings, precisions and second derivatives: wrong at ordinary inputs already")
+        findings.note("not checked", "other shapes, settings, precisions, second derivatives: the rule is already wrong at ordinary inputs")
 
 
 def _outputs(p, findings):
-    """The types of the real outputs; None where the reference does not run."""
+    """The types of the real outputs; None if the reference does not run."""
     xs, others = p.split(p.leaves)
     types = None
-    with _reported(findings, "runs", "the reference, at the inputs given"):
+    with _reported(findings, "runs", "the reference, at the given inputs"):
         types = jax.eval_shape(lambda *xs: p.of_real(p.reference, others)(*xs)[0], *xs)
     if types == []:
-        raise ValueError(f"{p.title} returns no real number: there is nothing to differentiate")
+        raise ValueError(f"{p.title} must return a real array to differentiate; got none")
     return types
 
 
 def _evaluate(p, types, findings, given, derived):
-    """The Evaluation at the inputs given, with the truth settled; None where there is none."""
+    """The Evaluation at the given inputs, with the truth determined; None if the program does not run."""
     rng = given["rng"]
     xs, others = p.split(p.leaves)
     cts, more = ([rng.normal(size=t.shape) for t in types] for _ in range(2))
@@ -157,14 +158,14 @@ def _evaluate(p, types, findings, given, derived):
         if at is None:
             return None
     at = _of_usual_size(at, another, cts)
-    right = look(findings, "gradient", "the inputs given", at, at.p.leaves, cts)
+    right = look(findings, "gradient", "the given inputs", at, at.p.leaves, cts)
     right = look(findings, "inputs", "another draw", at, another, cts) and right
     return Evaluation(at, cts, another, more, right=right, formal=bool(kind), estimator=kind == oracle.ESTIMATOR, jobs=jobs,
                       programs=programs, **given)
 
 
 def _of_usual_size(at, another, cts):
-    """Where a gradient is 0 up to rounding at the inputs given, as at a minimum, rounding is told by its size at others."""
+    """Where a gradient is 0 up to rounding at the given inputs, as at a minimum, its size at other inputs decides what is rounding."""
     sizes = zip(at.gradients.typical, map(tolerance.largest, at.grads(another, cts, "reference")))
     return at._replace(gradients=at.gradients._replace(typical=[b if a < STATIONARY * b else a for a, b in sizes]))
 
@@ -174,22 +175,22 @@ def _draw(p, rng):
 
 
 def _first(findings, p, cts, rng):
-    """(the program of first order, with the domains of the arguments settled; the programs; their jobs)."""
+    """(the first-order program, with the domains of the arguments determined; the programs; their jobs)."""
     args = (*p.split(p.leaves), cts)
     jobs = {"first": (both(p), args)}
     programs = build(jobs)
     made = programs["first"]
     if made.error:
-        findings.raised("runs", made.error, f"value and gradient at the inputs given, in float64 under jit ({p.show()})")
+        findings.raised("runs", made.error, f"value and gradient at the given inputs, in float64 under jit ({p.show()})")
         return None, {}, {}
     p = p._replace(constants=tuple(constants(made.jaxpr)), endless=endless(made.jaxpr))
     if p.endless:
-        findings.note("inputs", "a loop ends when something has converged, and elsewhere might not: looked at where the arguments given "
-                                "are, and where a spec allows")
+        findings.note("inputs", "a loop runs until something has converged, and might not end at other inputs: checked only at the given "
+                                "arguments and where a spec allows")
         p = p._replace(domains=tuple(d._replace(word="fixed") if d.kind == "float" and not d.said else d for d in p.domains))
     at = evaluator(p, made, cts, oracle.precision(p, made.jaxpr), rng)
     if p.endless and (left := oracle.forgotten(at, cts)):
-        findings.note("gradient", f"only the loop's last error depends on {', '.join(p.names[i] for i in left)}: not judged")
+        findings.note("gradient", f"only the loop's final error depends on {', '.join(p.names[i] for i in left)}: not checked")
         return _first(findings, p._replace(real=tuple(i for i in p.real if i not in left)), cts, rng)
     return at._replace(p=oracle.bounds(at, made.jaxpr, cts, rng)), programs, jobs
 

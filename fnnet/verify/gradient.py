@@ -1,4 +1,4 @@
-"""Gradients from values alone, in float64, to hold a hand-derived one against."""
+"""Gradients from values alone, in float64, to check a hand-derived gradient against."""
 
 import functools
 from collections.abc import Callable
@@ -19,7 +19,7 @@ STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 @shown
 class GradientCheck(NamedTuple):
-    """A row (path, elements, checked, relative error, worst element, its place) for each array of the parameters."""
+    """A row (path, elements, checked, relative error, worst element, its index) for each array of the parameters."""
     rows: list
     limit: float
 
@@ -43,7 +43,7 @@ class GradientCheck(NamedTuple):
 
 
 def forward_difference(f: Callable[..., Any], w: ArrayLike, h: float = 1e-4) -> jax.Array:
-    """(f(w + h) − f(w))/h for every element of one array, as the first definition of a derivative has it."""
+    """(f(w + h) − f(w))/h for every element of one array, as in the definition of the derivative."""
     w = jnp.asarray(w)
     steps = h * jnp.eye(w.size, dtype=w.dtype).reshape(w.size, *w.shape)
     return jnp.stack([(f(w + step) - f(w)) / h for step in steps]).reshape(w.shape)
@@ -52,8 +52,8 @@ def forward_difference(f: Callable[..., Any], w: ArrayLike, h: float = 1e-4) -> 
 def difference(f: Callable[..., Any], x: Any, places: Any) -> Any:
     """Central differences (f(x + h) − f(x − h))/2h of a scalar f at some elements of one array, given by flat index.
 
-    Taken with several h; of these that which agrees best with its neighbour is kept, so that neither rounding (h too small) nor
-    curvature and kinks (h too large) decide.
+    Computed for several h; the one that agrees best with its neighbor is returned, so that neither rounding (h too small) nor
+    curvature and kinks (h too large) dominate.
     """
     hs = jnp.asarray(STEPS, x.dtype)
     flat = x.reshape(-1)
@@ -67,11 +67,11 @@ def difference(f: Callable[..., Any], x: Any, places: Any) -> Any:
     return jax.lax.map(at, places)
 
 
-SMALL = 4096            # numbers in all, of which one vector is made: then one program serves all arrays
+SMALL = 4096            # up to this many numbers in total are joined into one vector, so that one program serves all arrays
 
 
 def numeric_gradient(f: Callable[..., Any], tree: Tree, samples: int | None = None, seed: int = 0) -> list[tuple]:
-    """(flat places, differences) for each array of a tree: all elements, or `samples` of them at random where there are more."""
+    """(flat indices, differences) for each array of a tree: all elements, or `samples` random ones if there are more."""
     leaves, treedef = jax.tree.flatten(tree)
     draw, sizes = np.random.default_rng(seed), [leaf.size for leaf in leaves]
     places = [np.arange(n) if samples is None or n <= samples else np.sort(draw.choice(n, samples, replace=False)) for n in sizes]
@@ -94,27 +94,27 @@ def numeric_gradient(f: Callable[..., Any], tree: Tree, samples: int | None = No
 
 
 def gradient_check(f: Callable[..., Any], params: Tree, *, samples: int = 50, limit: float = 1e-7, seed: int = 0) -> GradientCheck:
-    """Holds jax.grad(f)(params) against central differences in float64, array by array: the lectures' gradient checking.
+    """Compares jax.grad(f)(params) with central differences in float64, array by array: gradient checking as taught in courses.
 
-    f is a function of the parameters alone that returns a scalar, or (scalar, anything): for a network
-    `gradient_check(lambda p: objective(p, state, batch, key=key), params)`. Of large arrays `samples` random elements are checked.
+    f is a function of only the parameters that returns a scalar, or (scalar, anything): for a network
+    `gradient_check(lambda p: objective(p, state, batch, key=key), params)`. In large arrays, `samples` random elements are checked.
     """
     with jax.enable_x64(True):
         params = jax.tree.map(_double, params)
         if not (leaves := jax.tree_util.tree_leaves_with_path(params)):
-            raise ValueError("gradient_check was given parameters without arrays")
+            raise ValueError("the params of gradient_check must contain arrays; got none")
         for path, leaf in leaves:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                raise TypeError(f"gradient_check differentiates real arrays, and params{jax.tree_util.keystr(path)} is {leaf.dtype}")
+                raise TypeError(f"the params of gradient_check must be real; got {leaf.dtype} at params{jax.tree_util.keystr(path)}")
 
         def value(p):
             out = f(p)
             out = out[0] if isinstance(out, tuple) else out
             if jnp.shape(out) != ():
-                raise ValueError(f"gradient_check takes a function with a scalar value, and f returned {list(jnp.shape(out))}: sum it")
+                raise ValueError(f"the f of gradient_check must return a scalar; got shape {list(jnp.shape(out))}; sum it")
             return out
         exact = jax.tree.leaves(quick(jax.grad(value))(params))
-        # What is so small beside the rest is 0 up to the rounding of f: the gradient of a bias before a batch norm, for instance.
+        # Anything so small relative to the rest is 0 up to the rounding of f: the gradient of a bias before a batch norm, for instance.
         nothing = 1e-9 * max(float(np.abs(g).max(initial=0)) for g in exact)
         rows = []
         for (path, _), g, (places, d) in zip(leaves, exact, numeric_gradient(value, params, samples, seed)):

@@ -1,1 +1,1 @@
-"""A function to check: its arguments, what they may hold, the programs that evaluate it, and the script that repeats a failure."""
+"""A function to check: its arguments, what they may hold, the programs that evaluate it, and the script that reproduces a failure."""

@@ -14,32 +14,32 @@ from fnnet.verify.case.inputs import exact
 from fnnet.verify.case.parts import apart, is_complex, together
 from fnnet.verify.case.spec import Domain, derive, parse
 
-SWALLOWED = 1e300       # stands for NaN where that is what is right
-MIXED = "as given"      # arguments of several precisions
+SWALLOWED = 1e300       # stands for NaN where NaN is correct
+MIXED = "as given"      # arguments of mixed precisions
 
 
 class Case(NamedTuple):
-    """f and its reference, functions of the same positional arguments; the arguments' leaves as numpy arrays, floats in float64."""
+    """f and its reference, functions of the same positional arguments; the leaves of the arguments as NumPy arrays, floats in float64."""
     f: Callable
     reference: Callable
     leaves: list
     treedef: Any
     names: tuple            # of the leaves: "x", "params['w']"
-    dtypes: tuple           # as given
+    dtypes: tuple           # as passed in
     domains: tuple
     real: tuple             # the leaves to differentiate
     settings: dict
-    constants: tuple = ()   # numbers written in the programs
-    forward: bool = False   # the reference has only forward mode (a while loop)
-    numeric: bool = False   # the reference's gradient is one of central differences
-    endless: bool = False   # it has a loop that goes on until something has converged: elsewhere it might never end
+    constants: tuple = ()   # constants that occur in the programs
+    forward: bool = False   # the reference supports only forward mode (a while loop)
+    numeric: bool = False   # the reference's gradient comes from central differences
+    endless: bool = False   # it loops until something has converged: at other inputs it might never end
     title: str = ""
-    complex: bool = False   # among the arguments are complex arrays, each two leaves
-    wanted: tuple = ()      # the leaves of the arguments that may be differentiated, integers too
+    complex: bool = False   # some arguments are complex arrays, stored as two leaves each
+    wanted: tuple = ()      # the leaves of the arguments that may be differentiated, including integers
 
     @property
     def fixed(self):
-        """Leaves that are no arrays: strings, functions, Python integers."""
+        """Leaves that are not arrays: strings, functions, Python integers."""
         return [i for i, d in enumerate(self.domains) if d.kind == "static"]
 
     def with_settings(self, settings):
@@ -83,7 +83,7 @@ class Case(NamedTuple):
         return full
 
     def of_real(self, f, others):
-        """f as a function of the leaves to differentiate: its real outputs as a list, the others aside."""
+        """f as a function of the leaves to differentiate; returns its real outputs and, separately, the others."""
         def g(*xs):
             outs = [jnp.asarray(o) for o in self.outputs(f, self.merge(xs, others))]
             return [o for o in outs if is_real(o)], [o for o in outs if not is_real(o)]
@@ -95,7 +95,7 @@ class Case(NamedTuple):
 
 
 def read(f, args, reference, settings, spec, argnums, domains=None):
-    """Reads the call, so that what follows knows nothing but arrays."""
+    """Converts a call into a Case, so that everything else deals only with arrays."""
     given = args
     args = apart(given)
     leaves, treedef = jax.tree.flatten(args)
@@ -110,7 +110,7 @@ def read(f, args, reference, settings, spec, argnums, domains=None):
         value, dtype, domain = _read(leaf, i in static)
         asked = domains[k] if domains else said.get(arguments[i])
         if asked and asked.kind not in (domain.kind, "key"):
-            raise ValueError(f"the spec says that {names[k]} is of kind {asked.kind}, and it was given as {dtype}")
+            raise ValueError(f"{names[k]} must be of kind {asked.kind}, by the spec; got {dtype}")
         if asked and asked.kind != "key":
             domain = asked._replace(high=domain.high) if asked.kind == "int" and asked.high == np.inf else asked
         values.append(value)
@@ -123,8 +123,8 @@ def read(f, args, reference, settings, spec, argnums, domains=None):
     wanted = range(len(args)) if argnums is None else {a % len(args) for a in ((argnums,) if isinstance(argnums, int) else argnums)}
     real = tuple(i for i, d in enumerate(found) if d.kind == "float" and paths[i][0].idx in wanted)
     if not real:
-        raise ValueError(f"check differentiates real and complex arrays, and found none among {', '.join(names) or 'no arguments'}: "
-                         "give an array of floats, or argnums")
+        raise ValueError(f"check needs a real or complex array to differentiate; got {', '.join(names) or 'no arguments'}: "
+                         "pass an array of floats, or argnums")
     title = getattr(f, "__name__", None) or getattr(getattr(f, "func", None), "__name__", None) or type(f).__name__
     allowed = tuple(i for i, path in enumerate(paths) if path[0].idx in wanted)
     return Case(f, reference, values, treedef, names, tuple(dtypes), tuple(found), real, dict(settings), title=title,
@@ -132,7 +132,7 @@ def read(f, args, reference, settings, spec, argnums, domains=None):
 
 
 def _read(leaf, static):
-    """(value, dtype, domain) of one leaf; anything that is no array is left as it is."""
+    """(value, dtype, domain) of one leaf; anything that is not an array is left unchanged."""
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return leaf, leaf.dtype, Domain("key")
     if static or not (isinstance(leaf, float) or (hasattr(leaf, "dtype") and hasattr(leaf, "shape"))):
@@ -141,18 +141,18 @@ def _read(leaf, static):
     value = np.asarray(leaf, np.float64) if jnp.issubdtype(dtype, jnp.floating) else np.asarray(leaf, dtype)
     domain = derive(value)
     if domain.kind == "int" and dtype == np.uint32 and value.shape == (2,):
-        domain = Domain("int", 0, 2**31 - 2)            # a PRNG key of the old kind
+        domain = Domain("int", 0, 2**31 - 2)            # an old-style PRNG key
     return value, dtype, domain
 
 
 def _any_number(rule, name):
-    """Whether an example of a rule lets an argument be any real number; where no example speaks of it, too."""
+    """Whether an example of a rule allows any real number for an argument; also true if no example mentions it."""
     makers = [example[name] for example in rule.examples if name in example]
     return not makers or any(isinstance(m, str) or not callable(m) or getattr(m, "any_number", False) for m in makers)
 
 
 def _inside(domain, x):
-    """The end or ends that the numbers of an example keep to."""
+    """The domain restricted by the bounds that the numbers of an example respect."""
     if domain.kind != "float" or not np.size(x) or np.min(x) < 0:
         return domain
     high = 1.0 if np.max(x) <= 1 else np.inf
@@ -160,13 +160,13 @@ def _inside(domain, x):
 
 
 def _below(domains, values):
-    """Integers declared to stay below the size of an axis: `i[N] < C`."""
+    """Resolves integers declared to be below the size of an axis: `i[N] < C`."""
     sizes = {name: size for d, v in zip(domains, values) if d.dims for name, size in zip(d.dims[::-1], np.shape(v)[::-1])}
     return [d._replace(high=sizes[d.below] - 1) if d.below in sizes else d for d in domains]
 
 
 def argument_names(f, count):
-    """The names of the positional arguments, arg0, arg1 … where there are none."""
+    """The names of the positional arguments; arg0, arg1, … if there are none."""
     try:
         params = [p.name for p in inspect.signature(f).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     except (TypeError, ValueError):
@@ -175,7 +175,7 @@ def argument_names(f, count):
 
 
 def nondiff(f):
-    """Positions that a custom_vjp declares to be no arrays."""
+    """The nondiff_argnums of a custom_vjp."""
     while not hasattr(f, "nondiff_argnums") and not isinstance(f, functools.partial | Rule) and hasattr(f, "__wrapped__"):
         f = f.__wrapped__
     return set(getattr(f, "nondiff_argnums", ()) or ()) if not isinstance(f, Rule) else set()

@@ -9,18 +9,18 @@ import numpy as np
 from fnnet.verify.case.inputs import draw
 from fnnet.verify.case.spec import Domain, parse
 
-SIZES = (5, 3, 4, 7, 6, 8, 9, 10)      # of the letters in the order they come; all differ, so that no axis passes for another
+SIZES = (5, 3, 4, 7, 6, 8, 9, 10)      # of the letters in order of appearance; all differ, so that no axis is mistaken for another
 
 
 def arguments(f, spec, seed=0, dtype=np.float32):
-    """The positional arguments that a spec describes, by the names of f's parameters, with small sizes for its letters.
+    """The positional arguments that a spec describes, matched to the names of f's parameters, with small sizes for its letters.
 
-    `*B` stands for any leading axes, here one.
+    `*B` stands for any leading axes; here it becomes one axis.
     """
     names = _parameters(f, spec)
     domains = parse(spec, names)
     if missing := [n for n in names if n not in domains]:
-        raise ValueError(f"the spec says nothing of {missing[0]!r}: describe every argument, {spec} | {missing[0]}: f[N]")
+        raise ValueError(f"the spec must describe every argument; got none for {missing[0]!r}; write {spec} | {missing[0]}: f[N]")
     letters = {}
     for dim in (d.lstrip("*") for domain in domains.values() for d in domain.dims or ()):
         if not dim.isdigit() and dim not in letters:
@@ -30,11 +30,11 @@ def arguments(f, spec, seed=0, dtype=np.float32):
 
 
 def _parameters(f, spec):
-    """The names of the arguments described: those of f that are named in the spec, or as many as it has items."""
+    """The names of the arguments to draw: those named in the spec, and those without a default."""
     try:
         offered = [p for p in inspect.signature(f).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     except (TypeError, ValueError):
-        raise ValueError("the arguments of a function without a signature cannot be made up: give an example of each") from None
+        raise ValueError("arguments cannot be drawn for a function without a signature: pass an example of each") from None
     everything = [p.name for p in offered]
     said = parse(spec, everything)
     needed = [p.name for p in offered if p.default is p.empty]
@@ -50,7 +50,7 @@ def _drawn(name, domain, letters, rng, dtype):
     if domain.kind == "int":
         high = size(domain.below) - 1 if domain.below in letters else domain.high
         if not np.isfinite(high):
-            raise ValueError(f"{name} holds integers without an upper end: write {name}: i[N] < C with C an axis, or i[N] < 10")
+            raise ValueError(f"the integers of {name} must have an upper bound: write {name}: i[N] < C with C an axis, or i[N] < 10")
         return jnp.asarray(draw(Domain("int", domain.low, high), shape, rng, np.zeros((), np.int32)))
     value = draw(domain, shape, rng)
     return jnp.asarray(value) if domain.kind == "bool" else jnp.asarray(value, dtype)

@@ -1,4 +1,4 @@
-"""Inputs that nobody thought of: other draws, ties, zeros, ends, extremes, rare classes, masks, constant rows."""
+"""Generated inputs: other draws, ties, zeros, ends of domains, extremes, rare classes, masks, constant rows."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import jax
 import numpy as np
 
 EXTREMES = (12.0, 30.0, 80.0, 1e2, 1e4)
-FAR = 520               # powers of 2 whose squares float64 cannot hold
+FAR = 520               # a power of 2 whose square float64 cannot represent
 TINY = (1e-5, 1e-10, 1e-30, 1e-310)
 
 
 def draw(domain, shape, rng, like: Any = None, scale=1.0):
-    """One array of a domain. `like` is the example given, a PRNG key for instance."""
+    """A random array from a domain. `like` is the example argument, a PRNG key for instance."""
     if domain.kind == "int":
         return rng.integers(int(domain.low), int(domain.high) + 1, size=shape).astype(like.dtype)
     if domain.kind == "bool":
@@ -26,7 +26,7 @@ def draw(domain, shape, rng, like: Any = None, scale=1.0):
 
 
 def exact(domain, x):
-    """An example in float32 of what holds exactly: sums of 1, symmetry."""
+    """A float32 example corrected to satisfy its property exactly: sums of 1, symmetry."""
     if domain.word == "distribution" and np.size(x):
         total = x.sum(-1, keepdims=True)
         return np.where(total > 0, x / np.where(total > 0, total, 1), 1 / x.shape[-1])
@@ -34,7 +34,7 @@ def exact(domain, x):
 
 
 def within(domain, x, rng=None):
-    """Any numbers, brought into a domain."""
+    """Maps any numbers into a domain."""
     rng = rng or np.random.default_rng(0)
     word = domain.word
     if word == "binary":
@@ -62,7 +62,7 @@ def within(domain, x, rng=None):
 
 
 def invented(problem, rng, settings=(), thorough=True):
-    """(check, label, leaves) of the inputs to try beside the example: each a list of arrays in the problem's order."""
+    """(check, label, leaves) for the inputs to try beside the example: each a list of arrays in the problem's order."""
     base, domains = problem.leaves, problem.domains
     floats = [i for i, d in enumerate(domains) if d.kind == "float" and d.word != "fixed"]
     free = [i for i in floats if domains[i].free]
@@ -71,7 +71,7 @@ def invented(problem, rng, settings=(), thorough=True):
         return [draw(d, np.shape(b), rng, b, scale) if d.kind != "static" else b for d, b in zip(domains, base)]
 
     def put(where, value):
-        """The example, or another draw of it, with some of its arrays replaced."""
+        """The example with some of its arrays replaced."""
         return [value(i) if i in where else b for i, b in enumerate(base)]
     rounds = 12 if thorough else 4
     for r in range(rounds):
@@ -110,25 +110,25 @@ def _one(x, c, rng):
 
 def _patterns(problem, free, put, rng):
     base, domains = problem.leaves, problem.domains
-    whole = ("fixed", "symmetric", "definite", "triangular", "sorted")      # words that say something of all rows together
+    whole = ("fixed", "symmetric", "definite", "triangular", "sorted")      # words about all rows together
     rows = [i for i, d in enumerate(domains) if d.kind == "float" and d.word not in whole and np.ndim(base[i])]
     yield "inputs", "equal rows", put([i for i in rows if base[i].ndim > 1], lambda i: np.repeat(base[i][:1], base[i].shape[0], 0))
-    yield "inputs", "arrays upside down", put(rows, lambda i: base[i][::-1])
+    yield "inputs", "rows in reverse order", put(rows, lambda i: base[i][::-1])
     if any(base[i].ndim for i in free):
         yield "inputs", "sorted rows", put([i for i in free if base[i].ndim], lambda i: np.sort(base[i], -1))
-        yield "inputs", "sorted rows, the largest first", put([i for i in free if base[i].ndim], lambda i: -np.sort(-base[i], -1))
+        yield "inputs", "sorted rows, largest first", put([i for i in free if base[i].ndim], lambda i: -np.sort(-base[i], -1))
     yield "inputs", "constant rows", put([i for i in free if base[i].ndim], lambda i: np.repeat(base[i][..., :1], base[i].shape[-1], -1))
     yield "inputs", "constant arrays", put(free, lambda i: np.full(base[i].shape, rng.normal()))
     yield "kinks", "one row of zeros", put([i for i in free if base[i].ndim], lambda i: np.concatenate([0 * base[i][:1], base[i][1:]]))
     for grid in (3.0, 10.0, 40.0):
-        yield "inputs", f"evenly from -{grid:g} to {grid:g}", put(free, lambda i, g=grid: (
+        yield "inputs", f"evenly spaced from -{grid:g} to {grid:g}", put(free, lambda i, g=grid: (
             rng.permutation(np.linspace(-g, g, base[i].size)).reshape(base[i].shape)))
-    yield "inputs", "evenly from 1e-8 to 1e3 in size", put(free, lambda i: (
+    yield "inputs", "evenly spaced magnitudes from 1e-8 to 1e3", put(free, lambda i: (
         rng.permutation(np.geomspace(1e-8, 1e3, base[i].size)) * rng.choice([-1, 1], base[i].size)).reshape(base[i].shape))
     alike = [(i, j) for i in free for j in free if i < j and base[i].shape == base[j].shape and base[i].size > 1]
     for i, j in alike[:3]:
         yield "kinks", f"{problem.names[j]} equal to {problem.names[i]}", put([j], lambda _, i=i: base[i])
-        yield "inputs", f"{problem.names[i]} and {problem.names[j]} exchanged", put([i, j], lambda k, i=i, j=j: base[i + j - k])
+        yield "inputs", f"{problem.names[i]} and {problem.names[j]} swapped", put([i, j], lambda k, i=i, j=j: base[i + j - k])
 
 
 def _kinks(problem, free, put, rng, settings, thorough):
@@ -152,7 +152,7 @@ def _kinks(problem, free, put, rng, settings, thorough):
 
 
 def _ends(problem, floats, put, rng):
-    """Bounds: near them, and on them where they belong to the domain."""
+    """Inputs near the bounds of a domain, and at them where they belong to it."""
     base, domains = problem.leaves, problem.domains
     bounded = [i for i in floats if not domains[i].free and (domains[i].low > -np.inf or domains[i].high < np.inf)]
     for gap in (1e-2, 1e-4, 1e-7):
@@ -175,7 +175,7 @@ def _ends(problem, floats, put, rng):
             def away(i, c=c):
                 far = c * (1 + rng.random(base[i].shape))
                 return domains[i].low + far if domains[i].low > -np.inf else domains[i].high - far
-            yield "extremes", f"arrays with one end, about {c:g} from it", put(large, away)
+            yield "extremes", f"arrays with one bound, about {c:g} from it", put(large, away)
     for i in [i for i in floats if domains[i].word == "distribution"]:
         yield "extremes", f"{problem.names[i]} one-hot", put([i], lambda i: (
             np.eye(base[i].shape[-1])[rng.integers(base[i].shape[-1], size=base[i].shape[:-1])]))
@@ -198,7 +198,7 @@ def _discrete(problem, rng):
             if base[i].ndim:
                 one = np.array(base[i])
                 one[0] = False
-                masks["false in its first row"] = one
+                masks["false in the first row"] = one
                 only = np.zeros(base[i].shape, bool)
                 only.reshape(-1)[:1] = True
                 masks["true in one place"], masks["false in one place"] = only, ~only
@@ -210,7 +210,7 @@ def _discrete(problem, rng):
 
 
 def cotangents(shapes, rng, thorough=True, far=True):
-    """(label, cotangent of each output, factor) to pull back: what is linear is so for all of them."""
+    """(label, cotangent of each output) to pull back: a pullback must be linear for all of them."""
     def each(make):
         return [np.asarray(make(s)) for s in shapes]
     yield "random", each(lambda s: rng.normal(size=s))
@@ -223,10 +223,10 @@ def cotangents(shapes, rng, thorough=True, far=True):
         yield f"random times {scale:g}", each(lambda s, scale=scale: scale * rng.normal(size=s))
     for k in (*((20, -20, 40, -40) if thorough else (40, -40)), *((FAR, -FAR) if far else ())):
         yield f"random times 2^{k}", each(lambda s, k=k: 2.0**k * rng.normal(size=s))
-    yield "random, one in two zero", each(lambda s: rng.normal(size=s) * (rng.random(s) > 0.5))
+    yield "random, half of them zero", each(lambda s: rng.normal(size=s) * (rng.random(s) > 0.5))
     for o, s in enumerate(shapes):
         if len(shapes) > 1:
-            yield f"random at output {o} alone", [rng.normal(size=s) if p == o else np.zeros(t) for p, t in enumerate(shapes)]
+            yield f"random at output {o} only", [rng.normal(size=s) if p == o else np.zeros(t) for p, t in enumerate(shapes)]
         size = int(np.prod(s))
         for place in sorted({0, size - 1, *rng.integers(max(size, 1), size=4 if thorough else 1)}) if size else ():
             for sign in (1.0, -1.0):

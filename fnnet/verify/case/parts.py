@@ -1,4 +1,4 @@
-"""Complex arrays as two real ones: what is differentiated is real, and JAX's convention for complex cotangents is kept by `lax.complex`."""
+"""Complex arrays as two real ones: only real arrays are differentiated; `lax.complex` follows JAX's convention for complex cotangents."""
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +26,12 @@ def _is_parts(a):
 
 
 def apart(tree):
-    """A tree whose complex arrays are Parts."""
+    """The tree with its complex arrays replaced by Parts."""
     return jax.tree.map(lambda a: Parts(np.real(a), np.imag(a)) if is_complex(a) else a, tree)
 
 
 def together(tree):
-    """The tree that `apart` was given; a part that is float16 is made float32, of which there are complex numbers."""
+    """The inverse of `apart`; float16 parts become float32, the smallest dtype with a complex counterpart."""
     def join(a):
         return jax.lax.complex(*map(_wide, jnp.broadcast_arrays(a.real, a.imag))) if _is_parts(a) else a
     return jax.tree.map(join, tree, is_leaf=_is_parts)

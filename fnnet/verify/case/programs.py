@@ -1,6 +1,6 @@
 """The programs that evaluate a function beside its reference, and how they are compiled.
 
-They run once or twice: nearly all their time is compilation, of which most goes into making them fast."""
+They run only once or twice: nearly all the time is compilation, most of it spent on optimization."""
 
 import math
 import os
@@ -16,24 +16,24 @@ import numpy as np
 from fnnet.verify.case.case import is_real
 from fnnet.verify.case.device import host, on_cpu, within
 
-# The algebraic simplifier of JAX 0.10 makes batched products that its own code generator aborts on; without it, empty ones do.
+# The algebraic simplifier of JAX 0.10 makes batched products on which its own code generator aborts; without it, empty ones abort.
 FIXED = tuple(map(int, jax.__version__.split(".")[:2])) > (0, 10)
 POOL = ThreadPoolExecutor(max(2, os.cpu_count() or 1))
 
-# JAX 0.10 emits fusions in another way by default, which takes half of what is left; later versions do not know that option. And its
-# library for sums and products (YNNPACK) reads memory it has freed where a program has broadcasts that the simplifier would take out:
-# with the simplifier off (below) a right rule then looked wrong under vmap now and then, or the process died.
+# JAX 0.10 emits fusions differently by default, which takes half of the remaining time; later versions lack that option. And its
+# library for sums and products (YNNPACK) reads freed memory in programs with broadcasts that the simplifier would remove: with the
+# simplifier off (below), a right rule then occasionally looked wrong under vmap, or the process died.
 JAX_0_10 = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_experimental_ynn_fusion_type": ""}
 OPTIONS = {"xla_backend_optimization_level": 0} | (JAX_0_10 if jax.__version__.startswith("0.10.") else {})
 
 
 def quick(f):
-    """jax.jit without the last optimisations of machine code: the same operations, compiled in a third of the time on a CPU."""
+    """jax.jit without machine-code optimization: the same operations, compiled in a third of the time on a CPU."""
     return jax.jit(f, compiler_options=OPTIONS if on_cpu() else None)
 
 
 class Pulled(NamedTuple):
-    """What value and gradient of a function at one point are: the real outputs, the other outputs, the cotangents of the arguments."""
+    """Value and gradient of a function at one point: the real outputs, the other outputs, the cotangents of the arguments."""
     values: list
     others: list
     grads: list
@@ -48,7 +48,7 @@ class FirstOrder(NamedTuple):
 
 
 def pullback(p, f, xs, others, cts, forward=False):
-    """Value and gradient of f, by forward mode where there is no other."""
+    """Value and gradient of f, by forward mode if reverse mode is not available."""
     g = p.of_real(f, others)
     if forward:
         y, aux = g(*xs)
@@ -60,7 +60,7 @@ def pullback(p, f, xs, others, cts, forward=False):
 
 
 def both(p):
-    """The program of everything of first order, which returns a FirstOrder."""
+    """The program that computes everything of first order; it returns a FirstOrder."""
     def run(xs, others, cts):
         plain = [jnp.asarray(o) for o in p.outputs(p.f, p.merge(xs, others))]
         return FirstOrder([o for o in plain if is_real(o)], [o for o in plain if not is_real(o)], pullback(p, p.f, xs, others, cts),
@@ -69,7 +69,7 @@ def both(p):
 
 
 def second(p):
-    """The derivative of the pullback, with respect to the arguments and to the cotangent, along given directions; f, then reference."""
+    """The derivative of the pullback with respect to the arguments and the cotangent, along given directions; for f and its reference."""
     def of(f):
         def run(xs, others, cts, directions):
             def first(xs, cts):
@@ -81,11 +81,11 @@ def second(p):
 
 
 class Late(Exception):
-    """The time that a check may take is over."""
+    """The time allowed for a check is over."""
 
 
 class Program(NamedTuple):
-    """A program that is being compiled; `error` waits for it, and says why it could not be made."""
+    """A program that is being compiled; `error` waits for it and is the exception if compilation failed."""
     jaxpr: Any
     future: Future
     until: float = math.inf
@@ -108,8 +108,8 @@ class Program(NamedTuple):
 
 
 def build(jobs, until=math.inf):
-    """Traces (function, arguments[, session]) by name one after the other, and compiles each beside the others meanwhile: on the CPU, or
-    where that session computes."""
+    """Traces each (function, arguments[, session]) in turn while compiling the earlier ones in parallel: for the CPU, or for that
+    session's device."""
     programs = {}
     for name, (function, args, *session) in jobs.items():
         try:
@@ -118,7 +118,7 @@ def build(jobs, until=math.inf):
             with within(session[0]) if session else host():
                 traced = jax.jit(function).trace(*args)
                 programs[name] = Program(traced.jaxpr, POOL.submit(_compile, traced.lower(), args, on_cpu()), until)
-        except Exception as error:                      # whatever the function under test raises is a finding
+        except Exception as error:                      # an exception from the function under test is a finding
             future = Future()
             future.set_exception(error)
             programs[name] = Program(None, future)

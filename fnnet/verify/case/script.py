@@ -1,4 +1,4 @@
-"""A failure written as a program of two lines: the arguments; and what the rule gives, with what is right beside it."""
+"""A failure as a two-line program: the arguments; and the rule's result, with the correct value in a comment."""
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +6,12 @@ import numpy as np
 
 from fnnet.verify.case.case import MIXED, SWALLOWED
 
-MOST = 300              # elements that anybody would want to read
+MOST = 300              # elements: a longer script would not be readable
 PULL = "jax.vjp(g, *args)[1](cts)"
 
 
 def script(finding):
-    """The two lines, "" where they would be too long or are not to be had; `f` is the function checked."""
+    """The two lines, in which `f` is the function checked; "" if they would be too long or cannot be written."""
     p, f = finding.case, finding.fault
     if f is None or any(np.size(v) > MOST for v in finding.leaves):
         return ""
@@ -24,7 +24,7 @@ def script(finding):
         return ""
     args = p.treedef.unflatten([_Text(_leaf(finding, i, v)) for i, v in enumerate(leaves)])
     given = "*a"
-    if p.fixed:                                         # written into the call: they are no arrays
+    if p.fixed:                                         # not arrays, so they are written into the call
         if p.treedef.num_leaves != len(args):
             return ""
         places = iter(range(len(args)))
@@ -36,11 +36,11 @@ def script(finding):
     right = f"{f.want:.8g}" if abs(f.want) < SWALLOWED else "nan"
     return (f"import jax, numpy as np, jax.numpy as jnp; {wide}g = lambda *a: [y for y in jax.tree.leaves(f({given})) "
             f"if jnp.issubdtype(y.dtype, jnp.floating)]; args = {args!r}; cts = [{', '.join(cts)}]\n"
-            f"{text}    # {array}{list(f.place)}: {f.got:.8g}, and {right} is right")
+            f"{text}    # {array}{list(f.place)}: {f.got:.8g}; should be {right}")
 
 
 def _second_line(finding):
-    """(the arguments' leaves, the cotangents as text, the second line)."""
+    """(the leaves of the arguments, the cotangents as text, the second line)."""
     p, check, label = finding.case, finding.check, finding.label
     kinds = _outputs(finding)
     plain = (finding.leaves, [_array(c, k) for c, k in zip(finding.cts, kinds)])
@@ -112,7 +112,7 @@ def _leaf(finding, i, v):
 
 
 def _outputs(finding):
-    """The types of the real outputs."""
+    """The dtypes of the real outputs."""
     p = finding.case
     with jax.enable_x64(not finding.dtype):
         leaves = [jnp.asarray(v, _kind(finding, i)) if p.domains[i].kind == "float" else v for i, v in enumerate(finding.leaves)]

@@ -1,4 +1,4 @@
-"""What inputs a function allows: said in a line, `x: f[*B, D], w: f[D, O] | labels: i[B] < O | p: f(0,1) | key`, or read off examples."""
+"""Which inputs a function allows: specified, `x: f[*B, D], w: f[D, O] | labels: i[B] < O | p: f(0,1) | key`, or inferred from examples."""
 
 import re
 from typing import NamedTuple
@@ -9,20 +9,20 @@ WORDS = ("distribution", "onehot", "binary", "symmetric", "definite", "sorted", 
 
 
 class Domain(NamedTuple):
-    """What one array may hold: kind (float, int, bool, key, static), bounds, whether they belong to it, a word, its axes' names, and
-    whether somebody said so or an example suggests it."""
+    """What one array may hold: kind (float, int, bool, key, static), bounds, whether these are included, a word, the names of its axes,
+    and whether this was specified rather than inferred from an example."""
     kind: str
     low: float = -np.inf
     high: float = np.inf
     closed: tuple = (False, False)
     word: str = ""
-    dims: tuple | None = None       # of letters, a number, or "*B" for any leading axes
+    dims: tuple | None = None       # letters, numbers, or "*B" for any leading axes
     below: str = ""                 # the axis whose size bounds an integer
     said: bool = False
 
     @property
     def free(self):
-        """Any real number is allowed."""
+        """Whether any real number is allowed."""
         return self.kind == "float" and not self.word and self.low == -np.inf and self.high == np.inf
 
 
@@ -36,7 +36,7 @@ ITEM = re.compile(r"""^(?:(?P<name>\w+)\s*:)?\s*
 
 
 def parse(spec, names):
-    """{name: Domain} of a spec's items, in the order of the arguments where they carry no names."""
+    """{name: Domain} from the items of a spec; unnamed items follow the order of the arguments."""
     found = {}
     items = [item.strip() for item in re.split(r"[|,;](?![^\[(]*[\])])", spec) if item.strip()]
     for place, item in enumerate(items):
@@ -45,11 +45,11 @@ def parse(spec, names):
             found[item] = Domain("any")
             continue
         if not match or (match["word"] and match["word"] not in WORDS):
-            raise ValueError(f"{item!r} of the spec is not understood: write name: f[N, D] or i[N] < D or f(0,1) or f>0 or key, "
-                             f"perhaps with one of the words {', '.join(WORDS)}")
+            raise ValueError(f"the spec item {item!r} cannot be parsed: write name: f[N, D] or i[N] < D or f(0,1) or f>0 or key, "
+                             f"optionally followed by one of {', '.join(WORDS)}")
         name = match["name"] or ("key" if match["kind"] == "key" and "key" in names else names[place] if place < len(names) else str(place))
         if name not in names:
-            raise ValueError(f"the spec says something about {name!r}, and the arguments are {', '.join(names)}")
+            raise ValueError(f"the spec must describe the arguments {', '.join(names)}; got {name!r}")
         found[name] = _domain(match)
     return {name: domain for name, domain in found.items() if domain.kind != "any"}
 
@@ -77,8 +77,8 @@ def _domain(match):
 
 
 def derive(value):
-    """What the numbers of an example suggest: integers from 0 to the largest, rows that sum to 1, symmetry. Bounds are found by
-    asking the function, see oracle.bounds."""
+    """The domain that the numbers of an example suggest: integers from 0 to the largest, rows that sum to 1, symmetry. Bounds are
+    found by probing the function, see oracle.bounds."""
     value = np.asarray(value)
     if value.dtype == bool:
         return Domain("bool")
@@ -94,7 +94,7 @@ def derive(value):
 def _word(value):
     square = value.ndim >= 2 and value.shape[-1] == value.shape[-2] and value.shape[-1] >= 2
     if value.size < 4 or np.ptp(value) == 0 or (square and (value == np.eye(value.shape[-1])).all()):
-        return ""                                       # too little to go by, or an initial value
+        return ""                                       # too little evidence, or an initial value
     if np.isin(value, (0, 1)).all():
         if value.ndim == 2 and square and value.size >= 9 and (value == np.tril(value)).all():
             return "fixed"

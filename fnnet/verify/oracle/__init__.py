@@ -1,1 +1,1 @@
-"""What is right: the reference, its autodiff in float64, finite differences, and the tolerance for rounding and kinks."""
+"""The ground truth: the reference, its autodiff in float64, finite differences, and the tolerance for rounding and kinks."""

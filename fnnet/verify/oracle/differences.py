@@ -1,5 +1,5 @@
-"""Central differences of a compiled program, with Richardson extrapolation and a step chosen by its own error; complex steps where a
-function takes complex numbers."""
+"""Central differences of a compiled program, with Richardson extrapolation and a step chosen by its error estimate; complex steps
+where a function accepts complex numbers."""
 
 import numpy as np
 
@@ -10,10 +10,10 @@ TINY = 1e-30            # a step in the imaginary direction cancels nothing
 
 
 def differences(value, xs, rng, most=40, eps=2e-16):
-    """[(flat places, differences, errors)] of a scalar `value(xs)` for each array, of at most `most` elements each.
+    """[(flat indices, differences, errors)] of a scalar `value(xs)` for each array, for at most `most` elements each.
 
-    With steps h and h/2 the curvature cancels: (4 D(h/2) − D(h))/3. Of several h that with the smallest difference between the
-    two counts, and that difference is its error, to which that of rounding the values is added, in a precision of eps.
+    With steps h and h/2 the curvature cancels: (4 D(h/2) − D(h))/3. Of several h, the one with the smallest difference between
+    successive estimates is used; its error is that difference plus the error of rounding the values with precision eps.
     """
     out, noise = [], 4 * eps * abs(value(xs))
     for i, x in enumerate(xs):
@@ -39,8 +39,8 @@ def differences(value, xs, rng, most=40, eps=2e-16):
 
 
 def complex_step(value, xs, found):
-    """The same derivatives as Im f(x + ih)/h, exact to the last digits, wherever these are what central differences come to: elsewhere
-    f is not analytic. `value` takes complex arrays."""
+    """The same derivatives as Im f(x + ih)/h, exact to the last digits, wherever this agrees with central differences: elsewhere f is
+    not analytic. `value` takes complex arrays."""
     out = []
     for i, (places, slopes, errors) in enumerate(found):
         slopes, errors = np.array(slopes), np.array(errors)
@@ -66,8 +66,8 @@ def _slope(value, xs, i, place, h):
 
 
 def against(grads, found, limit=1e-6, exact=1e-6):
-    """(the worst relative difference, [(array, place, gradient, difference)] of those that disagree). Elements whose differences are
-    themselves in doubt, at a kink, are left out; those that are known to the last digits are held to the limit `exact`."""
+    """(the worst relative difference, [(array, index, gradient, difference)] of those that disagree). Elements whose differences are
+    themselves unreliable, as at a kink, are skipped; those known to the last digits must meet the limit `exact`."""
     worst, wrong = 0.0, []
     for i, (g, (places, d, errors)) in enumerate(zip(numbers(grads), found)):
         top = max(largest(g), largest(d), 1e-300)

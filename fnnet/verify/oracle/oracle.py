@@ -1,4 +1,4 @@
-"""What the truth is: autodiff of the reference where it has one, and else forward mode, differences, or what the function itself says."""
+"""What the truth is: autodiff of the reference where available; otherwise forward mode, finite differences, or the function itself."""
 
 import jax
 import jax.numpy as jnp
@@ -12,40 +12,40 @@ from fnnet.verify.oracle import differences, tolerance
 from fnnet.verify.oracle.reference import plain_program, primitives
 
 F64, F32 = (float(np.finfo(t).eps) for t in (np.float64, np.float32))
-ITERATED, DIFFERENCED = 1e-9, 1e-10     # precision of what iterates a number of times, and of differences
-CONVERGED = 1e-7        # of autodiff through a loop that ends when it has converged: it, and not the implicit derivative, is cut off
-STEP = 1e-3                             # of differences, where these are the truth
-ASIDE, SAME = 0.3, 1e-9                 # of a matrix's largest element; relative difference of what is computed in another order
+ITERATED, DIFFERENCED = 1e-9, 1e-10     # precision of a fixed number of iterations, and of finite differences
+CONVERGED = 1e-7        # precision of autodiff through a loop that runs until convergence: it, not the implicit derivative, is truncated
+STEP = 1e-3                             # of finite differences, where these are the truth
+ASIDE, SAME = 0.3, 1e-9                 # relative to a matrix's largest element; relative difference between orders of computation
 DECOMPOSED = ("cholesky", "eigh", "triangular_solve")
-ESTIMATOR = ("the function is constant between its jumps and its rule is not 0: taken for a straight-through estimator, and looked at "
-             "for all but its formula; give the formula as reference=lambda x: x + stop_gradient(f(x) - x)")
-STOPPED = ("the rule agrees with central differences, and autodiff of the function inside it does not (a stop_gradient?): differences were "
-           "taken for the truth, near the inputs given; give a reference for a closer look")
+ESTIMATOR = ("the function is piecewise constant and its rule is not 0: treated as a straight-through estimator, of which all "
+             "but its formula is checked; to check that too, pass reference=lambda x: x + stop_gradient(f(x) - x)")
+STOPPED = ("the rule agrees with central differences, but autodiff of the underlying function does not (a stop_gradient?): differences "
+           "were used as the truth, near the given inputs; pass a reference for a closer check")
 
 
 def differentiable(p, xs, others, cts):
-    """The problem with the reference's reverse mode, or its forward mode, or differences."""
+    """The problem with the reference's reverse mode, else its forward mode, else finite differences."""
     for forward in (False, True):
         try:
             jax.eval_shape(lambda *args, forward=forward: pullback(p, p.reference, *args, forward=forward).grads, xs, others, cts)
             return p._replace(forward=forward)
-        except Exception:                               # whatever it says, there is no such mode
+        except Exception:                               # whatever the error, this mode is not available
             continue
     return by_differences(p)
 
 
 def by_differences(p):
-    """The reference with differences for its gradient."""
+    """The problem with finite differences as the reference's gradient."""
     return p._replace(reference=_with_pullback(p, p.reference, _differences), numeric=True, forward=False)
 
 
 def by_itself(p):
-    """f for its own reference, its pullback made linear: what remains to see is how it behaves, not what it computes."""
+    """f as its own reference, with its pullback made linear: this checks how the rule behaves, not what it computes."""
     return p._replace(reference=_with_pullback(p, p.f, _linear), forward=False)
 
 
 def perfect(p):
-    """The reference as a custom_vjp without fault: what goes wrong with that under a transformation is JAX's doing."""
+    """The reference as a faultless custom_vjp: if it fails under a transformation, the cause is JAX."""
     def backward(value, xs, cts):
         if not p.forward:
             return jax.vjp(value, xs)[1](cts)[0]
@@ -55,7 +55,7 @@ def perfect(p):
 
 
 def _with_pullback(p, f, backward):
-    """f with another pullback, `backward(real outputs as a function of the real leaves, these, cotangents)`."""
+    """f with another pullback, `backward(real outputs as a function of the real leaves, those leaves, cotangents)`."""
     def run(*args, **settings):
         xs, others = p.split(p.leaves_of(args))
 
@@ -86,7 +86,7 @@ def _differences(value, xs, cts):
 
 
 def _linear(value, xs, cts):
-    """The pullback of f at cotangents of size 1, as a difference of two: linear in the cotangent, whatever f's is."""
+    """The pullback of f at cotangents of size 1, as a difference of two: linear in the cotangent even if f's is not."""
     pull = jax.vjp(value, xs)[1]
     size = jnp.max(jnp.stack([jnp.max(jnp.abs(c), initial=0) for c in cts]))
     size = jnp.where((size > 0) & jnp.isfinite(size), 2.0 ** jnp.round(jnp.log2(jnp.where(size > 0, size, 1))), 1)
@@ -96,8 +96,8 @@ def _linear(value, xs, cts):
 
 
 def precision(p, jaxpr):
-    """The precision at work in float64 runs: float32 where a function for float32 computes in float32 inside, whatever it is given;
-    that of convergence where the reference iterates."""
+    """The effective precision of float64 runs: that of float32 if a function for float32 computes in float32 internally, whatever its
+    arguments; that of convergence if the reference iterates."""
     if p.numeric:
         return DIFFERENCED
     if p.endless:
@@ -110,7 +110,7 @@ def precision(p, jaxpr):
 
 
 def bounds(at, jaxpr, cts, rng):
-    """The domains of the arrays of which nobody said anything: any real number where the reference takes that, else narrower."""
+    """The domains of unspecified arrays: any real number if the reference accepts that, otherwise something narrower."""
     p, domains = at.p, list(at.p.domains)
     looks_up = any(e.params.get("name") == "searchsorted" for e in primitives(jaxpr))
     for i, (d, x) in enumerate(zip(domains, p.leaves)):
@@ -128,13 +128,13 @@ def bounds(at, jaxpr, cts, rng):
 
 
 def aside(x, rng):
-    """A matrix near x that is neither symmetric nor triangular: where x can be inverted it mostly can too."""
+    """A matrix near x that is neither symmetric nor triangular; if x is invertible, it usually is too."""
     return x + ASIDE * rng.normal(size=np.shape(x)) * tolerance.largest(x)
 
 
 def reads_part(at, i, x, cts):
-    """Whether the reference decomposes, and makes of the matrix x what it makes of its symmetric part, or of a triangle of it: then it is a
-    function of such matrices alone. x·A·x reads the symmetric part too, and is one of all matrices."""
+    """Whether the reference is a decomposition that returns the same for the matrix x as for its symmetric part or one of its triangles:
+    then it is a function of such matrices only. x·A·x also reads just the symmetric part, but is a function of all matrices."""
     def values(x):
         return at.run([x if j == i else v for j, v in enumerate(at.p.leaves)], cts).reference.values
     if not any(e.primitive.name in DECOMPOSED for e in primitives(plain_program(at.p))):
@@ -143,7 +143,7 @@ def reads_part(at, i, x, cts):
 
 
 def forgotten(at, cts):
-    """The arguments on which what a loop converges to does not depend: the rule says 0, and autodiff next to nothing."""
+    """The arguments on which the limit of a loop does not depend: the rule returns 0, and autodiff nearly 0."""
     g, g0 = at.grads(at.p.leaves, cts), at.grads(at.p.leaves, cts, "reference")
     most = max(map(tolerance.largest, g0))
     left = [i for i, a, b in zip(at.p.real, g, g0) if not a.any() and tolerance.largest(b) < tolerance.ROUNDINGS * CONVERGED * most]
@@ -151,8 +151,8 @@ def forgotten(at, cts):
 
 
 def _highest(at, i, domain, cts):
-    """The largest integer that the reference takes: one less than the size of an axis, where that is more than the example holds, and
-    it means something else than the next smaller one, and is not dropped. Beyond an axis all integers are the same, or none is a number."""
+    """The largest integer that the reference accepts: one less than the size of an axis, if the example contains no integer that large,
+    its result differs from that of the next smaller one, and it is not dropped. Beyond an axis, all integers are equivalent or give NaN."""
     p = at.p
     shapes = [*(np.shape(p.leaves[j]) for j in p.real), *at.shapes]
     for size in sorted({s for shape in shapes for s in shape if s - 1 > domain.high}, reverse=True):
@@ -164,13 +164,13 @@ def _highest(at, i, domain, cts):
 
 
 def _at_integer(at, i, value, cts):
-    """The reference's values and gradients where all of an integer argument is this value."""
+    """The reference's values and gradients with an integer argument filled with this value."""
     found = at.run([np.full_like(v, value) if j == i else v for j, v in enumerate(at.p.leaves)], cts).reference
     return tolerance.numbers(found.values), tolerance.numbers(found.grads)
 
 
 def _narrower(x):
-    """Domains that hold an example, the widest first."""
+    """Domains that contain the example, widest first."""
     for low, high in ((0.0, np.inf), (-np.inf, 0.0), (1.0, np.inf), (-1.0, 1.0), (0.0, 1.0)):
         if (x >= low).all() and (x <= high).all():
             yield Domain("float", low, high, ((x == low).any(), (x == high).any()))
@@ -179,7 +179,7 @@ def _narrower(x):
 
 
 def _spoilt(at, i, domain, cts, rng):
-    """Whether the reference is no number there, or clips away what lies outside [0, 1] where the example is inside."""
+    """Whether the reference gives NaN or infinity there, or clips to [0, 1] when the example lies inside."""
     p = at.p
     inside = (p.leaves[i] >= 0).all() and (p.leaves[i] <= 1).all() and domain.low < 0
     for scale in (1.0, 3.0, 0.3):
@@ -197,7 +197,7 @@ def _spoilt(at, i, domain, cts, rng):
 
 
 def whose_fault(at, others_drawn, cts, rng):
-    """Where the rule and autodiff of the function inside it disagree, a third is asked. "" (the rule is at fault), ESTIMATOR, STOPPED."""
+    """If the rule and autodiff of the underlying function disagree, differences decide: "" (the rule is wrong), ESTIMATOR, STOPPED."""
     p = at.p
     alike = constant = True
     for leaves in (p.leaves, others_drawn):
@@ -217,7 +217,7 @@ def whose_fault(at, others_drawn, cts, rng):
 
 
 def analytic(p):
-    """The program of the reference's values, pulled together by cotangents, at complex arrays."""
+    """The program of the reference's values, contracted with cotangents, at complex arrays."""
     def run(xs, others, cts):
         outs = [o for o in map(jnp.asarray, p.outputs(p.reference, p.merge(xs, others))) if jnp.issubdtype(o.dtype, jnp.inexact)]
         return sum(jnp.vdot(c, o) for c, o in zip(cts, outs))
@@ -225,5 +225,5 @@ def analytic(p):
 
 
 def scalar(at, others, cts):
-    """The plain value of f, pulled together by cotangents, as a function of the real leaves."""
+    """The plain value of f, contracted with cotangents, as a function of the real leaves."""
     return lambda xs: sum(float(np.vdot(np.asarray(y, np.float64), c)) for y, c in zip(at.program(xs, others, cts).values, cts))

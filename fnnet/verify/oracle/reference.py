@@ -1,4 +1,4 @@
-"""The plain function behind one with gradient rules: the same values, with every rule taken away."""
+"""The plain function behind one with gradient rules: the same values, with every rule removed."""
 
 import contextlib
 import os
@@ -17,10 +17,10 @@ WRAPPERS = ("f", "f_transformed", "transforms", "func", "fun", "jvp", "args", "k
 
 
 def reference_of(f):
-    """`f` as autodiff would see it had nobody written a rule: each custom_vjp and custom_jvp in it replaced by the function it decorates.
+    """`f` as autodiff would see it without rules: each custom_vjp and custom_jvp in it replaced by the function it decorates.
 
-    Works on fnnet rules, jitted and partial functions, and on whole layers or losses that use rules somewhere inside. The rules
-    that JAX itself has (of jax.nn.relu, logsumexp …) stay.
+    Works on fnnet rules, jitted and partial functions, and on whole layers or losses that use rules somewhere inside. JAX's own
+    rules (of jax.nn.relu, logsumexp, …) are kept.
     """
     if isinstance(f, Rule):
         return f.reference
@@ -46,18 +46,18 @@ def _traced(f, args, settings):
 
 
 def has_forward_rule(f, args, settings):
-    """Whether there is a user's custom_jvp in f, and no custom_vjp to forbid forward mode."""
+    """Whether f contains a user-defined custom_jvp, and no custom_vjp that would rule out forward mode."""
     names = [e.primitive.name for e in primitives(_traced(f, args, settings)[0]) if e.primitive.name in RULES and not _from_library(e)]
     return "custom_jvp_call" in names and "custom_vjp_call" not in names
 
 
 def tells_what_is_asked(p):
-    """Whether a rule in f is told which arguments are differentiated, and which cotangents are 0: it may err for some of them alone."""
+    """Whether a rule in f is told which arguments are differentiated and which cotangents are 0: it may be wrong for only some of them."""
     return any(bool(e.params.get("symbolic_zeros")) for e in primitives(_traced(p.f, p.arguments(p.leaves), p.settings)[0]))
 
 
 def constants(closed):
-    """The numbers written in a program: places where a function may change its mind."""
+    """The constants in a program: points where a function may branch."""
     found = set()
 
     def visit(jaxpr):
@@ -73,13 +73,13 @@ def constants(closed):
 
 
 def plain_program(p):
-    """The program of the reference's value alone: in that of its gradient, what a sum over segments drops is a gather that fills."""
+    """The program of only the reference's value: in that of its gradient, a segment sum that drops indices shows up as a filling gather."""
     return _traced(p.reference, p.arguments(p.leaves), p.settings)[0]
 
 
 def compared(closed):
-    """The integers that a program compares others with, and the next smaller ones of an order: padding, labels to ignore. Left out is
-    that each index is compared with 0, to be counted from the end where it is smaller."""
+    """The integers that a program compares others with, and for order comparisons also the next smaller ones: padding, labels to
+    ignore. The comparison of each index with 0, by which negative ones count from the end, is left out."""
     found = set()
     for eqn in primitives(closed):
         name = eqn.primitive.name
@@ -95,14 +95,14 @@ def compared(closed):
 
 
 def fills(closed):
-    """Whether a program says what an index beyond an axis means."""
+    """Whether a program defines what an out-of-bounds index means."""
     return any((e.primitive.name == "gather" and "CLIP" in str(e.params.get("mode"))) or
                e.params.get("fill_value") is not None for e in primitives(closed))
 
 
 def endless(closed):
-    """Whether a program has a loop that ends when something has converged, and perhaps never: one that counts nothing, or that compares
-    real numbers as well as a count with its cap."""
+    """Whether a program has a loop that runs until something has converged, and perhaps forever: one without a counter, or one that
+    compares real numbers in addition to a capped counter."""
     def kinds(cond):
         return [getattr(v.aval, "dtype", np.dtype(np.float64)) for e in primitives(cond) for v in e.invars]
 
@@ -113,7 +113,7 @@ def endless(closed):
 
 
 def primitives(closed):
-    """Every (primitive, equation) of a program, with those inside others."""
+    """Every equation of a program, including nested ones."""
     for eqn in _open(closed).eqns:
         yield eqn
         for sub in core.jaxprs_in_params(eqn.params):
@@ -125,7 +125,7 @@ def _open(jaxpr):
 
 
 def _run(closed, args):
-    """Runs a program anew, with the rules in it left out."""
+    """Re-runs a program with the rules in it removed."""
     jaxpr, env = _open(closed), {}
 
     def read(v):
@@ -152,7 +152,7 @@ def _run(closed, args):
 
 
 def _sharded(params):
-    """The body of a shard_map, mapped as it was."""
+    """The body of a shard_map without rules, mapped as before."""
     return jax.shard_map(lambda *args: tuple(_run(params["jaxpr"], args)), mesh=params["mesh"], in_specs=params["in_specs"],
                          out_specs=params["out_specs"], check_vma=params["check_vma"], axis_names=set(params["newly_manual_axes"]))
 
@@ -162,13 +162,13 @@ def _is_program(value: Any) -> bool:
 
 
 def _without_rules(closed):
-    """The body of a loop or a branch, traced anew."""
+    """The body of a loop or a branch, retraced without rules."""
     avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=getattr(v.aval, "weak_type", False)) for v in _open(closed).invars]
     return jax.make_jaxpr(lambda *args: _run(closed, args))(*avals)
 
 
 def _without_rules_inside(value: Any):
-    """The same of what a primitive was given: a program, some of them, perhaps by name, or anything else."""
+    """The same for a parameter of a primitive: a program, a tuple or named tuple of programs, or anything else."""
     if _is_program(value):
         return _without_rules(value)
     if isinstance(value, tuple) and value and all(_is_program(part) for part in value):
@@ -182,14 +182,14 @@ def _has_rule(eqn):
 
 
 def _from_library(eqn):
-    """Whether the rule of a call is one that comes with JAX, and not a user's, which may well decorate jnp.sin itself."""
+    """Whether the rule of a call comes with JAX rather than from a user, who may well decorate jnp.sin itself."""
     rules = [v for name, v in eqn.params.items() if name in ("bwd", "jvp_jaxpr_fun")]
     info = getattr(_open(eqn.params["call_jaxpr"]), "debug_info", None)
     return str(getattr(info, "func_filename", "") or "").startswith(LIBRARY) and all(map(_of_library, rules))
 
 
 def _of_library(thing, seen=None, depth=12):
-    """Whether all the functions that something is made of, through closures and wrappers, are JAX's."""
+    """Whether all the functions inside something, through closures and wrappers, are JAX's."""
     seen = seen if seen is not None else set()
     if id(thing) in seen or not depth:
         return True

@@ -1,23 +1,23 @@
-"""When is a number wrong? Rounding, conditioning and kinks, told from mistakes.
+"""When is a number wrong? Telling mistakes from rounding, conditioning and kinks.
 
-In float64 autodiff of the reference is the truth up to rounding. What differs by more is held against what the truth does when
-its inputs move by a unit in the last place (conditioning), and then against what it does around the point (kinks). In lower
-precision a rule may err as much as autodiff in the same precision, some times over.
+In float64, autodiff of the reference is the truth up to rounding. A larger deviation is compared with how the truth changes when
+its inputs move by a unit in the last place (conditioning), and then with how it varies around the point (kinks). In lower
+precision, a rule may err by a multiple of autodiff's error in the same precision.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-TIMES = 40              # how many times autodiff's own error a rule may err
+TIMES = 40              # the error allowed, as a multiple of autodiff's own error
 ROUNDINGS = 1e3         # in float64, relative to an array's largest element
-COARSE = {"float64": 2e-10, "": 5e-9}   # what nobody minds, by the widest argument: constants of ten digits, a tenth of float32's last
-JUMP = 1e-3             # relative to an array's largest element: more than rounding does
-STEP = 1e-9             # to look around a point: relative, so that what is near a kink but not on it is not excused
+COARSE = {"float64": 2e-10, "": 5e-9}   # harmless error, by the widest argument: ten-digit constants; a tenth of float32's last digit
+JUMP = 1e-3             # relative to an array's largest element: more than rounding can cause
+STEP = 1e-9             # for sampling around a point: relative, so that a point near a kink but not on it is not excused
 
 
 class Fault(NamedTuple):
-    """One array that is wrong: its worst element, what the rule gave, what is right, and how many elements are wrong."""
+    """One wrong array: its worst element, the rule's value there, the correct one, and how many elements are wrong."""
     array: int
     place: tuple
     got: float
@@ -25,7 +25,7 @@ class Fault(NamedTuple):
     error: float
     wrong: int
     size: int
-    given: np.ndarray   # the whole arrays, for the guess at the cause
+    given: np.ndarray   # the whole arrays, for guessing the cause
     right: np.ndarray
 
 
@@ -34,7 +34,7 @@ def numbers(arrays):
 
 
 def growth(given, now):
-    """How much larger the inputs are than those given: a rule's rounding errors grow with them, even where its result does not."""
+    """How much larger the inputs are than the given ones: a rule's rounding errors grow with them, even if its result does not."""
     ratios = [largest(b) / max(largest(a), 1e-3) for a, b in zip(given, now) if np.size(a)]
     return float(np.clip(max(ratios, default=1.0), 1.0, 1e4) ** 2)
 
@@ -45,8 +45,8 @@ def largest(a):
 
 
 class Scale(NamedTuple):
-    """What counts as rounding: the precision at work, the typical size of each array at the inputs given, and an error relative to an
-    array's largest element that nobody minds, as that of constants written to ten digits in a function for float32."""
+    """What counts as rounding: the effective precision, the typical size of each array at the given inputs, and a harmless error relative
+    to an array's largest element, such as that of constants written to ten digits in a function for float32."""
     eps: float
     typical: list
     coarse: float = 0.0
@@ -60,9 +60,10 @@ class Scale(NamedTuple):
 
 
 def assess(got, want, scale, factor, truth, xs, rng, around=None):
-    """(faults, conventions): arrays of `got` that are neither `want`, nor within conditioning, nor a subgradient of it.
+    """(faults, conventions): the arrays of `got` that are wrong, and those that are another subgradient at a kink. An array that equals
+    `want` up to rounding and conditioning is in neither.
 
-    truth(xs) evaluates the reference elsewhere; around(faults and conventions) replaces the test for kinks.
+    truth(xs) evaluates the reference at other inputs; around(conventions, faults) replaces the test for kinks.
     """
     got, want = numbers(got), numbers(want)
     allowed = [scale.allowance(w, i, factor) for i, w in enumerate(want)]
@@ -98,8 +99,8 @@ def assess(got, want, scale, factor, truth, xs, rng, around=None):
 
 
 def _bends(want, truth, xs, rng):
-    """Second differences at steps so small that those of a smooth function are nothing, and those at a kink left out: the rounding of
-    truth itself. Where it cancels, as (x cos x − sin x)/x² does at 10⁻⁵, it errs alike from one number to the next."""
+    """Second differences at steps so small that for a smooth function they vanish (those at a kink are left out): the rounding of the
+    truth itself. Where it cancels, as (x cos x − sin x)/x² does at 10⁻⁵, neighboring numbers have similar errors."""
     total = [np.zeros_like(w) for w in want]
     for h in (1e-7, 3e-7, 1e-6):
         signs = [h * rng.choice([-1.0, 1.0], size=x.shape) for x in xs]
@@ -111,8 +112,8 @@ def _bends(want, truth, xs, rng):
 
 
 def _jumps(want, moved, near):
-    """Elements that change as much when the inputs move by their last digit as when they move by a million of those: a kink lies there,
-    and what it does is no matter of rounding. What is badly conditioned changes a million times as much, or as little."""
+    """Elements that change as much when the inputs move by one unit in the last place as when they move by a million units: that is a
+    kink, not rounding. Badly conditioned elements change a million times as much, or as little."""
     little, much = (np.ptp([np.where(np.isfinite(a), a, 0) for a in arrays], 0) for arrays in (moved, near))
     return (little > JUMP * largest(want)) & (little < 3 * much) & (much < 3 * little)
 
@@ -127,12 +128,12 @@ def fault(i, got, want, bad):
 
 
 def alike(got, want, limit):
-    """Whether two lists of arrays are the same to a relative error."""
+    """Whether two lists of arrays agree within a relative error."""
     return all((np.abs(g - w) <= limit * max(largest(g), largest(w))).all() for g, w in zip(numbers(got), numbers(want)))
 
 
 def measure(got, want):
-    """The worst element of an array, relative to its largest; what is not a number in both is left out."""
+    """The worst element of an array, relative to its largest; elements that are not finite in both are skipped."""
     worst = 0.0
     for g, w in zip(numbers(got), numbers(want)):
         ok = np.isfinite(w) & np.isfinite(g)
@@ -142,7 +143,7 @@ def measure(got, want):
 
 
 def off(got, want, allowed):
-    """Elements that are off by more than allowed. Where the truth is no number, nothing is known."""
+    """Elements that are off by more than allowed. Where the truth is not finite, nothing is known."""
     with np.errstate(invalid="ignore", over="ignore"):
         return np.isfinite(want) & ~(np.abs(got - want) <= allowed)
 
@@ -159,12 +160,12 @@ def jitter(xs, eps, rng):
 
 
 def steps(xs):
-    """How far to go from each element to look around: so little that nothing but a kink can matter."""
+    """How far to move each element when sampling around a point: so little that only a kink can matter."""
     return [STEP * np.where(np.abs(x) > 1e-300, np.abs(x), max(largest(x), 1.0)) for x in xs]
 
 
 def surroundings(xs, rng, count=24):
-    """Points about xs: in random directions, and with all of an array moved one way."""
+    """Points around xs: in random directions, and with a whole array moved in one direction."""
     sizes = steps(xs)
     for k in range(count):
         if k % 3:
@@ -176,8 +177,8 @@ def surroundings(xs, rng, count=24):
 def is_subgradient(got, want, truth, xs, slack, rng):
     """Is `got`, all arrays as one vector, in the convex hull of the gradients around xs?
 
-    Asked along some directions: no gradient around may reach as far along any of them. The gradients that reach farthest along a
-    direction are found by going there. Counted twice at a tie, each element passes and their sum does not.
+    Tested along some directions: `got` must not reach farther along any of them than the gradients around xs. The gradients that reach
+    farthest along a direction are found by moving xs in it. If a tie is counted twice, each element passes but their sum does not.
     """
     flat, here = (np.concatenate([np.nan_to_num(a).ravel() for a in arrays]) for arrays in (got, want))
     apart = flat - here
@@ -195,7 +196,7 @@ def is_subgradient(got, want, truth, xs, slack, rng):
     found = np.stack([here, *(np.concatenate([a.ravel() for a in numbers(truth(x))]) for x in near)])
     finite = np.isfinite(found).all(1)
     found = np.nan_to_num(found[finite] if finite.any() else found)
-    moves = np.ptp(found, 0) > 0                        # elsewhere nothing is to be decided but whether they are equal
+    moves = np.ptp(found, 0) > 0                        # the other elements must simply be equal
     if (np.abs(apart) > slack)[~moves].any():
         return False
     for way in ways:

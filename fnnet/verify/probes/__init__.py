@@ -1,1 +1,1 @@
-"""The ways to look at a rule, one a file."""
+"""The probes that check a rule, one per file."""

@@ -13,8 +13,8 @@ def run(case, evaluation, findings):
     pull_back(findings, evaluation.at, case.leaves, evaluation.thorough)
 
 
-def pull_back(findings, at, leaves, thorough, label="the inputs given"):
-    """Many cotangents at one point. The pullback is linear: for each it must be what the reference's is, and for zero exactly 0."""
+def pull_back(findings, at, leaves, thorough, label="the given inputs"):
+    """Many cotangents at one point. The pullback is linear: for each it must equal the reference's, and for zero it must be exactly 0."""
     for name, cts in cotangents(at.shapes, at.rng, thorough, far=at.gradients.eps < 1e-15):
         if at.p.endless and "times" in name:
             continue
@@ -28,7 +28,7 @@ def pull_back(findings, at, leaves, thorough, label="the inputs given"):
 
 
 def _not_swallowed(findings, at, leaves, shapes, label):
-    """NaN comes in at one output: where the gradient depends on that output, NaN must come out, or trouble is hidden."""
+    """NaN in the cotangent of one output must propagate wherever the gradient depends on that output, lest it hide trouble."""
     for o, s in enumerate(shapes):
         size = int(np.prod(s))
         if not size:

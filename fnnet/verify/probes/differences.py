@@ -1,12 +1,12 @@
-"""The rule against central differences of the plain value, and complex steps where it takes complex numbers."""
+"""The rule against central differences of the plain value, and complex steps where it accepts complex numbers."""
 
 import numpy as np
 
 from fnnet.verify.oracle import differences, oracle, tolerance
 from fnnet.verify.probes.findings import Finding
 
-ELEMENTS = {True: 40, False: 12}        # of an array, in the thorough form and in the quick one
-SLOPES, EXACT = 1e-6, 1e-9              # relative limits, of central differences and of complex steps
+ELEMENTS = {True: 40, False: 12}        # per array, in the thorough form and in the quick one
+SLOPES, EXACT = 1e-6, 1e-9              # relative limits for central differences and for complex steps
 
 
 def prepare(p, evaluation):
@@ -17,7 +17,7 @@ def prepare(p, evaluation):
 
 
 def run(p, evaluation, findings):
-    """Where the rule agrees with autodiff of the reference, and differences with neither, autodiff is not a derivative, on purpose."""
+    """If the rule agrees with autodiff of the reference but not with differences, autodiff is intentionally not the derivative."""
     if evaluation.estimator:
         return
     at, cts, analytic = evaluation.at, evaluation.cts, evaluation.programs.get("complex step")
@@ -34,12 +34,12 @@ def run(p, evaluation, findings):
         return
     if tolerance.alike(g, g0, SLOPES):
         evaluation.formal = True
-        findings.note("differences", "the rule agrees with autodiff of the reference and not with central differences: the reference has a "
-                                     "stop_gradient or a kink here, and its autodiff was taken for the truth")
+        findings.note("differences", "the rule agrees with autodiff of the reference but not with central differences: the reference has a "
+                                     "stop_gradient or a kink here, and its autodiff was used as the truth")
         return
     i = wrong[0][0]
     want, bad = np.array(g[i]), np.zeros(g[i].shape, bool)
     for j, k, _, slope in wrong:
         if j == i:
             want.reshape(-1)[k], bad.reshape(-1)[k] = slope, True
-    findings.wrong(Finding("differences", "the inputs given", tolerance.fault(i, g[i], want, bad), p, p.leaves, cts))
+    findings.wrong(Finding("differences", "the given inputs", tolerance.fault(i, g[i], want, bad), p, p.leaves, cts))

@@ -1,4 +1,4 @@
-"""Writing down what is wrong, and how often each thing was looked at."""
+"""Recording what is wrong, and how many comparisons each check made."""
 
 import os
 import traceback
@@ -8,20 +8,20 @@ import jax
 
 
 class Finding(NamedTuple):
-    """One comparison that went wrong."""
+    """One failed comparison."""
     check: str
     label: str
-    fault: Any              # a tolerance.Fault, or None where a message says it all
+    fault: Any              # a tolerance.Fault, or None if the message says everything
     case: Any
     leaves: list
     cts: list
     dtype: str = ""
     message: str = ""
-    more: tuple = ()        # arrays that it takes to repeat it besides: directions, or the leaves and cotangents of another lane
+    more: tuple = ()        # further arrays needed to reproduce it: directions, or the leaves and cotangents of another lane
 
 
 class Findings(NamedTuple):
-    """By check: the number of comparisons, the worst error that passed, its limit, the first that went wrong; and notes."""
+    """For each check: the number of comparisons, the worst error that passed, its limit, the first failure; and notes."""
     tried: dict
     errors: dict
     limits: dict
@@ -45,7 +45,7 @@ class Findings(NamedTuple):
         self.wrong(Finding(check, label, None, None, [], [], message=f"raises {type(error).__name__}: {sentence(error)}{place(error)}"))
 
     def fails(self, check, message):
-        """A failure that is told in a sentence."""
+        """Records a failure described by a sentence."""
         self.wrong(Finding(check, "", None, None, [], [], message=message))
 
     def note(self, check, text):
@@ -56,13 +56,13 @@ class Findings(NamedTuple):
 
 NOISE = ("The error occurred", "This frame may be excluded", "-----", "See https:", "For simplicity", "The above exception",
          "CpuCallback error")
-AT_MOST = 300           # letters of an error
+AT_MOST = 300           # characters of an error message
 OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LIBRARY = os.path.dirname(os.path.abspath(jax.__file__))
 
 
 def sentence(error):
-    """What an error says, without what JAX adds on its own workings."""
+    """The message of an error, without what JAX adds about its internals."""
     text = " ".join(str(error).split())
     for words in NOISE:
         text = text.split(words)[0] or text
@@ -70,7 +70,7 @@ def sentence(error):
 
 
 def place(error):
-    """The line of the user's own code that raised an error: ", in dense_bwd: return dy @ w, …", "" where it is not to be had."""
+    """The line of user code that raised an error: "; in dense_bwd, line 7: return dy @ w, …"; "" if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [(f, f.line.strip()) for f in frames if f.line and not f.filename.startswith((OURS, LIBRARY, "<"))]
     return f"; in {own[-1][0].name}, line {own[-1][0].lineno}: {own[-1][1]}" if own else ""

@@ -1,4 +1,4 @@
-"""Integers that the reference takes and nobody gave: negative ones, those it makes an exception of, those beyond an axis."""
+"""Integers that the reference accepts but the arguments do not contain: negative ones, special cases, those beyond an axis."""
 
 import numpy as np
 
@@ -50,14 +50,14 @@ def _is_known(at, leaves, cts):
 
 
 def _named(at, program, i, domain, cts, findings):
-    """What a program makes an exception of it means: a padding index, a label that is ignored."""
+    """Integers that a program treats specially, such as a padding index or an ignored label, are intended."""
     for value in [v for v in compared(program) if not domain.low <= v <= domain.high][:MOST]:
         if np.iinfo(at.p.leaves[i].dtype).min <= value <= np.iinfo(at.p.leaves[i].dtype).max:
             _tried(at, i, value, cts, findings)
 
 
 def _negative(at, i, cts, findings):
-    """Wrapped by the forward pass and dropped by the backward pass: a fault. Otherwise wrong there: a limit, which is said."""
+    """A negative index wrapped by the forward pass but dropped by the backward pass is a fault; any other error is reported as a limit."""
     p, leaves = at.p, _all(at.p, i, -1)
     if not _is_known(at, leaves, cts):
         return
@@ -69,4 +69,4 @@ def _negative(at, i, cts, findings):
     if any(w.any() and not g.any() for g, w in zip(got, want)):
         findings.wrong(quiet.failed["inputs"])
     else:
-        findings.note("inputs", f"works only for {p.names[i]} ≥ 0: at -1, which the reference takes, the gradient is not the reference's")
+        findings.note("inputs", f"works only for {p.names[i]} ≥ 0: at -1, which the reference accepts, the gradient differs from its own")

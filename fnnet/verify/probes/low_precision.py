@@ -1,5 +1,5 @@
-"""float32, bfloat16 and float16 against float64: a rule may err as much as autodiff of the reference does in the same precision, some
-times over. What overflows, underflows or cancels in low precision alone is found here."""
+"""float32, bfloat16 and float16 against float64: a rule may err by a multiple of the error of autodiff of the reference in the same
+precision. Finds what overflows, underflows or cancels only in low precision."""
 
 from typing import NamedTuple
 
@@ -17,12 +17,12 @@ from fnnet.verify.probes.evaluation import Evaluation, Evaluator
 from fnnet.verify.probes.findings import Finding, Findings, sentence
 from fnnet.verify.probes.shapes import LARGE, LONG
 
-SPREAD = 12             # root-mean-square errors, which sum over many elements and so tell more, may be this many times autodiff's
-LOST = 0.3              # relative error of autodiff beyond which the precision has lost the result altogether
+SPREAD = 12             # the multiple of autodiff's error allowed for root-mean-square errors, which average over many elements
+LOST = 0.3              # relative error of autodiff beyond which the result is lost altogether in this precision
 
 
 def cast(p, leaves, name):
-    """The arrays in another precision, still inside their domains."""
+    """The arrays in another precision, clipped to their domains."""
     def one(v, d, given):
         if d.kind != "float":
             return v
@@ -38,19 +38,19 @@ def wide(p, leaves):
 
 
 def given_types(p):
-    """The precisions of the arguments as they were given, of which several make one more, mixed."""
+    """The precisions of the given arguments; if there are several, also MIXED."""
     given = {str(d) for d, m in zip(p.dtypes, p.domains) if m.kind == "float"}
     return given | {MIXED} if len(given) > 1 else given
 
 
 def prepare(p, evaluation):
-    """{(precision, label of the shapes): (function, arguments, x64)} of the programs in low precision, at the inputs' shapes and at large
+    """{(precision, label of the shapes): (function, arguments, session)}: the programs in low precision, at the given shapes and at large
     ones, where sums are long."""
     jobs, given = {}, given_types(p)
     resized = {name[1]: q for name, (q, _) in evaluation.variants.items() if name[0] == "shapes" and name not in evaluation.declined}
     mine = [name for name in (MIXED, "bfloat16", "float16", "float32") if name in given][:1] or ["float32"]
     for name in ("float32", "bfloat16", "float16", *given & {MIXED}) if evaluation.thorough and not (p.numeric or p.endless) else mine:
-        # What is written for float32 overflows in float16, and its sums may stall in bfloat16: of that nobody promised anything.
+        # A rule written for float32 may overflow in float16, and its sums may stall in bfloat16: it never promised otherwise.
         long = [LARGE, *(label for label in resized if LONG in label and name in given)][:3]
         narrow = name == "bfloat16" or (name in ("float16", MIXED) and name in given)
         large = {label: resized[label] for label in long if narrow and label in resized}
@@ -59,7 +59,7 @@ def prepare(p, evaluation):
             with within(evaluation.session):
                 try:
                     types = jax.eval_shape(lambda *xs, q=q, others=others: q.of_real(q.reference, others)(*xs)[0], *xs)
-                except Exception:                       # the reference itself is not made for this precision
+                except Exception:                       # the reference itself does not support this precision
                     continue
             cts = [evaluation.rng.normal(size=t.shape).astype(t.dtype) for t in types]
             jobs[name, label] = (both(q), (xs, others, cts), evaluation.session)
@@ -76,18 +76,18 @@ def run(p, evaluation, findings):
         program = evaluation.programs[name, label]
         if error := program.error:
             if name in given:
-                findings.raised(name, error, "value and gradient at the dtypes given")
+                findings.raised(name, error, "value and gradient at the given dtypes")
             else:
-                findings.note(name, f"refused, aloud: {type(error).__name__}, {sentence(error)[:120]}")
+                findings.note(name, f"rejected with an error: {type(error).__name__}, {sentence(error)[:120]}")
             continue
         with within(evaluation.session):
             rounded = rounding(primitives(program.jaxpr))
         one = Low(evaluation, findings, resized.get(label, at), program, name, [np.asarray(c).dtype for c in cts], [], rounded)
         usual = []                                      # errors at ordinary inputs
-        where = f"{label}: {one.p.show()}" if label else "the inputs given"
+        where = f"{label}: {one.p.show()}" if label else "the given inputs"
         sums = bool(label) and name in given
         usual += one.look(where, one.p.leaves, cts, summed=True, long=sums)
-        if sums:                                        # sums of one sign show roundings best
+        if sums:                                        # sums of terms of one sign show rounding best
             positive = [np.abs(v) if d.free else v for v, d in zip(one.p.leaves, one.p.domains)]
             one.look(where + ", absolute values", positive, [np.abs(c) for c in cts], summed=True, long=True)
         for text, leaves, more in [] if label else _cases(name, evaluation.tried, p, cts):
@@ -107,12 +107,12 @@ def _cases(name, tried, p, cts):
     chosen = [t for t in tried if t[0] in easy or (t[0] == "extremes" and "12" in t[1])][:: 1 if name == "float32" else 3]
     yield from (t[1:] for t in chosen)
     if name == "float32" and not p.endless:
-        for k in (40, -40, 70, -70):                    # the squares of the last are too much for float32
+        for k in (40, -40, 70, -70):                    # float32 cannot represent the squares of the last two
             yield f"cotangent times 2^{k}", p.leaves, [2.0**k * np.asarray(c, np.float64) for c in cts]
 
 
 class Kind(NamedTuple):
-    """A precision: the error of its results, its smallest and its largest number."""
+    """A precision: its rounding error, its smallest and its largest number."""
     eps: float
     tiny: float
     max: float
@@ -124,22 +124,22 @@ def _kind(dtype, rounding):
 
 
 class Low(NamedTuple):
-    """A program in low precision beside the one in float64."""
+    """A program in low precision together with the one in float64."""
     evaluation: Evaluation
     findings: Findings
     at: Evaluator
     program: Program
     name: str
     dtypes: list            # of the cotangents
-    typical: list           # size of each array at the inputs given
-    rounding: float         # of products in float32
+    typical: list           # the size of each array at the given inputs
+    rounding: float         # the rounding error of products in float32
 
     @property
     def p(self):
         return self.at.p
 
     def low(self, leaves, cts):
-        """(the rule's values and gradients, autodiff's, as they come; the number of values)."""
+        """(the rule's values and gradients, autodiff's, the rule's values under differentiation), unconverted."""
         with within(self.evaluation.session):
             plain, _, (y, _, g), (y0, _, g0) = self.program(*self.p.split(leaves), cts)
         return [*plain, *g], [*y0, *g0], y
@@ -150,7 +150,7 @@ class Low(NamedTuple):
         return numbers([*y, *g])
 
     def look(self, text, leaves, cts, summed, long=False):
-        """Returns [(the rule's error, autodiff's)] in units of the last place; [] where these inputs are not for this precision."""
+        """Returns [(the rule's error, autodiff's)] in units in the last place; [] if these inputs do not fit this precision."""
         low = cast(self.p, leaves, self.name)
         if not all(np.isfinite(v.astype(np.float64)).all() for v, d in zip(low, self.p.domains) if d.kind == "float"):
             return []
@@ -175,13 +175,13 @@ class Low(NamedTuple):
         return [ulps]
 
     def _value_lost(self, auto, want):
-        """The value itself overflowed or went under: the inputs are too much for this precision."""
+        """Whether the value itself overflowed or underflowed: the inputs are out of range for this precision."""
         return any(tolerance.measure([a], [w]) > LOST or not np.isfinite(a[np.isfinite(w)]).all() for a, w in zip(auto, want))
 
     def _sums(self, got, auto, want, floor, allowed, wrong, long, kinds):
         """Many small errors that add up."""
         for i, (g, a, w) in enumerate(zip(got, auto, want)):
-            least = float(kinds[i].eps) * (6 if g.size >= 8 else SPREAD)       # of a few numbers, autodiff's error may be small by chance
+            least = float(kinds[i].eps) * (6 if g.size >= 8 else SPREAD)       # for few numbers, autodiff's error may be small by chance
             if g.size and (g.size >= 8 or long) and all(np.isfinite(v).all() for v in (g, a, w)):
                 mine, other, whole = (float(np.sqrt(np.mean(v**2))) for v in (g - w, a - w, w))
                 if mine > SPREAD * other + least * whole and mine > SPREAD * floor[i]:
@@ -189,7 +189,7 @@ class Low(NamedTuple):
                     allowed[i] = np.minimum(allowed[i], least * whole)
 
     def _note(self, got, auto, want, wrong, kinds):
-        """Errors in units of the last place: the rule's, and autodiff's."""
+        """Errors in units in the last place: the rule's, and autodiff's."""
         def worst(found):
             ratios = [tolerance.largest(np.where(np.isfinite(a) & np.isfinite(w), f - w, 0)) / tolerance.largest(w) / float(k.eps)
                       for f, a, w, k in zip(found, auto, want, kinds) if tolerance.largest(w) > 0]
@@ -200,23 +200,24 @@ class Low(NamedTuple):
         return mine, worst(auto)
 
     def _types(self, got, y, low):
-        """At the precisions given a fault, elsewhere a limit: a constant in float32 makes a cotangent float32, and JAX takes it."""
+        """A wrong dtype is a fault at the given precisions, elsewhere a limit: a float32 constant makes a cotangent float32, and JAX
+        accepts it."""
         tell = self.findings.fails if self.name in given_types(self.p) else self.findings.note
         with jax.enable_x64(self.evaluation.session.x64):   # a Python number is float64 there, or not
             dtypes = [jax.dtypes.canonicalize_dtype(low[i].dtype) for i in self.p.real]
         for i, a, dtype in zip(self.p.real, got[len(y):], dtypes):
             if a.dtype != dtype:
-                tell("structure", f"the cotangent of {self.p.names[i]} is {a.dtype} where it is {dtype}")
+                tell("structure", f"the cotangent of {self.p.names[i]} must be {dtype}; got {a.dtype}")
         if [a.dtype for a in y] != [a.dtype for a in got[:len(y)]]:
-            tell("structure", f"the value is {got[0].dtype}, and {y[0].dtype} under differentiation, for {self.name}")
+            tell("structure", f"the value is {got[0].dtype}, but {y[0].dtype} under differentiation, for {self.name}")
 
     def _explained(self, text, low, cts, got, want, allowed, wrong, values, long, kinds):
-        """What conditioning, autodiff's own error nearby, or a kink does not explain is a fault."""
+        """Reports as faults what neither conditioning, nor autodiff's own error nearby, nor a kink explains."""
         p, rng = self.p, self.evaluation.rng
         free = [i for i, d in enumerate(p.domains) if d.kind == "float" and d.word not in ("binary", "onehot", "fixed")]
         times, excuse = SPREAD if long else TIMES, [np.zeros(())] * len(want)
         least = min((float(jnp.finfo(v.dtype).eps) for v, d in zip(low, p.domains) if d.kind == "float"), default=0.0)
-        for k in range(6):                              # of several precisions, first the inputs in the finest, for results in that
+        for k in range(6):                              # with mixed precisions, even rounds move only the finest inputs
             moved = [(v.astype(np.float64) * (1 + float(jnp.finfo(v.dtype).eps) * rng.choice([-1.0, 1.0], size=v.shape))).astype(v.dtype)
                      if i in free and (k % 2 or float(jnp.finfo(v.dtype).eps) == least) else v for i, v in enumerate(low)]
             there, auto = self.exact(moved, cts), numbers(self.low(moved, cts)[1])
@@ -235,19 +236,19 @@ class Low(NamedTuple):
         for i, (g, w, m, b) in enumerate(zip(got, want, allowed, wrong)):
             if b.any() and not tolerance.in_box(g, [w, *(n[i] for n in near)], m)[b].all():
                 fault = tolerance.fault(i - values, g, w, b)
-                message = "" if i >= values else f"the value is {fault.got:.8g} at {list(fault.place)}, and {fault.want:.8g} is right"
+                message = "" if i >= values else f"the value at {list(fault.place)} is {fault.got:.8g}; should be {fault.want:.8g}"
                 where = text + ("" if i >= values else ": the value")
                 self.findings.wrong(Finding(self.name, where, fault, p, wide(p, low), cts, dtype=self.name, message=message))
                 return
 
 
 def _product(given, now):
-    """How much larger the product of all arrays is, as that in attention: it sets the scale of what is rounded on the way."""
+    """How much larger the product of all arrays is, as in attention: it sets the scale of intermediate rounding errors."""
     return float(np.clip(np.prod([tolerance.growth([a], [b]) for a, b in zip(given, now)]), 1.0, 1e8))
 
 
 def _off(got, auto, want, allowed, kind):
-    """Elements further off than allowed, where autodiff manages and the result can be written in this precision."""
+    """Elements that are off by more than allowed, where autodiff succeeds and this precision can represent the result."""
     lost = np.abs(auto - want) > LOST * tolerance.largest(want)
     known = np.isfinite(auto) & np.isfinite(want) & (np.abs(want) < float(kind.max) / 16)
     return known & ~(np.abs(got - want) <= allowed) & (np.isfinite(got) | ~lost)

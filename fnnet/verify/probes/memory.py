@@ -1,4 +1,4 @@
-"""What a rule keeps for its backward pass, beside what autodiff would; and what a budget limits."""
+"""What a rule saves for its backward pass compared with autodiff; and the limits of a budget."""
 
 import time
 
@@ -14,20 +14,20 @@ LIMITED = ("saved", "temp", "seconds", "ulp")      # what a budget may limit
 
 
 def _kept(p, f):
-    """The bytes that f keeps for its backward pass, and those of them that are arguments."""
+    """The bytes that f saves for its backward pass, and the bytes of saved arguments."""
     leaves = [v if d.kind in ("static", "key") else jax.ShapeDtypeStruct(np.shape(v), t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
     xs, others = p.split(leaves)
     return kept(lambda *a: jax.vjp(lambda *xs: p.of_real(f, a[len(xs):])(*xs)[0], *a[:len(xs)])[1], *xs, *others)
 
 
 def run(p, evaluation, findings):
-    """Saved bytes, reported beside autodiff's; temporaries and time where a budget asks for them."""
+    """Saved bytes, reported beside autodiff's; temporaries and time if a budget limits them."""
     figures, budget = evaluation.figures, evaluation.budget
     try:
         mine, theirs = _kept(p, p.f), _kept(p, p.reference)
     except Exception:
         return
-    figures["saved bytes"] = f"{size(mine[0])} (autodiff {size(theirs[0])}), besides {size(mine[1])} of arguments"
+    figures["saved bytes"] = f"{size(mine[0])} (autodiff {size(theirs[0])}), plus {size(mine[1])} of arguments"
     found = {"saved": mine[0]}
     if "temp" in budget or "seconds" in budget or evaluation.thorough:
         made, args = _value_and_gradient(p, evaluation.session._replace(x64=True))
@@ -39,11 +39,11 @@ def run(p, evaluation, findings):
     for name in budget.keys() - {"ulp"}:
         findings.saw("budget")
         if found[name] > budget[name]:
-            findings.fails("budget", f"{name}: {found[name]:g}, more than the {budget[name]:g} allowed")
+            findings.fails("budget", f"{name} must be at most {budget[name]:g}; got {found[name]:g}")
 
 
 def _value_and_gradient(p, session):
-    """The program of f at the dtypes given, compiled as a user's would be."""
+    """The program of f at the given dtypes, compiled as a user's program would be."""
     leaves = [v if d.kind in ("static", "key") else jnp.asarray(v, t) for v, d, t in zip(p.leaves, p.domains, p.dtypes)]
     xs, others = p.split(leaves)
 

@@ -1,4 +1,4 @@
-"""On several devices: an Explicit mesh, and shard_map. What a rule refuses aloud is noted; what it gets wrong in silence fails."""
+"""Multiple devices: an Explicit mesh, and shard_map. A rule that raises an error gets a note; a silent wrong answer fails."""
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ def run(p, evaluation, findings):
     xs, others = q.split(q.leaves)
     try:
         out = jax.eval_shape(lambda *xs: q.of_real(q.reference, others)(*xs)[0], *xs)
-    except Exception:                                   # no function of other shapes
+    except Exception:                                   # the function does not accept other shapes
         return
     cts = [np.random.default_rng(5).normal(size=t.shape) for t in out]
     want = tolerance.numbers(_jit(lambda xs, others, cts: pullback(q, q.reference, xs, others, cts).grads)(xs, others, cts))
@@ -65,7 +65,7 @@ def run(p, evaluation, findings):
         try:
             got = on_devices(q.f)
         except Exception as error:
-            findings.note(name, f"refused, aloud: {sentence(error)[:120]}")
+            findings.note(name, f"rejected with an error: {sentence(error)[:120]}")
             continue
         findings.saw(name, tolerance.measure(got, truth), at.gradients.limit)
         for i, (g, w) in enumerate(zip(got, truth)):

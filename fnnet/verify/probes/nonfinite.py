@@ -1,4 +1,4 @@
-"""NaN and infinity among the inputs: what is NaN for the reference may not come out as a number, and what is a number not as NaN."""
+"""NaN and infinity in the inputs: where the reference gives NaN the rule must not give a number, and vice versa."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from fnnet.verify.probes.findings import Finding
 
 MOST = 4                # arguments
 DECOMPOSED = {"lu", "cholesky", "qr", "eigh", "eig", "svd", "householder_product", "triangular_solve", "custom_linear_solve"}
-ELSEWHERE = (0.7, -0.7, 2.5, -2.5, 4.0, -4.0)   # places on either side of most kinks, and before most functions saturate
-MOVED, VARIES = 1e-3, 1e-7              # a step, and how much of a gradient's largest element it must change
+ELSEWHERE = (0.7, -0.7, 2.5, -2.5, 4.0, -4.0)   # points on either side of most kinks, before most functions saturate
+MOVED, VARIES = 1e-3, 1e-7              # a step, and how much it must change a gradient, relative to its largest element
 
 
 def run(p, evaluation, findings):
@@ -23,7 +23,7 @@ def run(p, evaluation, findings):
     for i in [i for i in p.real if p.domains[i].free and np.size(p.leaves[i])][:MOST]:
         _nan(at, i, cts, findings)
         if any(e.primitive.name in DECOMPOSED for e in primitives(at.program.jaxpr)):
-            continue                                    # pivots chosen among infinities: what is a number then is so by chance
+            continue                                    # pivots are chosen among infinities: finite results are a matter of chance
         for label, x in _infinite(p.leaves[i]):
             _infinity(at, i, x, f"{p.names[i]} {label}", cts, findings)
 
@@ -51,14 +51,14 @@ def _nan(at, i, cts, findings):
                 hidden &= dependent(lambda value: numbers(at.run(_with(p, i, _put(p.leaves[i], value)), cts).reference.values)[k], base)
             if hidden.any():
                 findings.wrong(Finding("NaN", f"{label}: the value{how}", _swallowed(-1, got, hidden), p, leaves, cts,
-                                       message=f"NaN in {p.names[i]} comes out as a number in the value{how}"))
+                                       message=f"NaN in {p.names[i]} does not propagate to the value{how}"))
                 return
     got, want = numbers(found.rule.grads), numbers(found.reference.grads)
     if not any((np.isnan(w) & np.isfinite(g)).any() for g, w in zip(got, want)):
         return
     follows = smooth(lambda value: at.grads(_with(p, i, _put(p.leaves[i], value)), cts, "reference"), base)
     for k, (g, w, changes) in enumerate(zip(got, want, follows)):
-        if np.isfinite(g).all() and (hidden := np.isnan(w) & changes).any():       # what shows in one element is not hidden
+        if np.isfinite(g).all() and (hidden := np.isnan(w) & changes).any():       # NaN in a single element is enough to be noticed
             findings.wrong(Finding("NaN", f"{label}: it is swallowed", _swallowed(k, g, hidden), p, leaves, cts))
 
 
@@ -74,8 +74,8 @@ def dependent(value, base):
 
 
 def smooth(gradients, base):
-    """Elements of the reference's gradients that change with one element of an argument wherever that is: what computes them does not
-    merely compare it, as a maximum does, whose gradient may be a number where it is NaN."""
+    """Elements of the reference's gradients that change with one element of an argument at all of several points: they depend on its
+    value and not merely on a comparison, as for a maximum, whose gradient may be a number even if the element is NaN."""
     kept: list[Any] = []
     for value in (float(base), *ELSEWHERE):
         one, two = (gradients(value + step) for step in (0.0, MOVED))
@@ -88,13 +88,13 @@ def _infinite(x):
     for sign, word in ((-1, "−∞"), (1, "∞")):
         yield f"{word} at one element", _put(x, sign * np.inf)
     if x.ndim > 1:
-        yield "−∞ throughout its first row", np.concatenate([np.full(x[:1].shape, -np.inf), x[1:]])
+        yield "−∞ throughout the first row", np.concatenate([np.full(x[:1].shape, -np.inf), x[1:]])
     elif x.ndim:
         yield "−∞ throughout", np.full(x.shape, -np.inf)
 
 
 def _infinity(at, i, x, label, cts, findings):
-    """Where the reference and its gradient are numbers throughout, the rule's must be these."""
+    """Where the reference and its gradient are finite throughout, the rule must agree with them."""
     p, leaves = at.p, _with(at.p, i, x)
     found = at.run(leaves, cts)
     want = numbers([*found.reference.values, *found.reference.grads])
@@ -106,6 +106,6 @@ def _infinity(at, i, x, label, cts, findings):
         for k, (g, w) in enumerate(zip(numbers(got), numbers(right))):
             if (bad := tolerance.off(g, w, np.full(w.shape, 10 * scale.allowance(w, k)))).any():
                 fault = tolerance.fault(k if name == "gradient" else -1 - k, g, w, bad)
-                text = f"the value is {fault.got:.8g} at {list(fault.place)}, and {fault.want:.8g} is right"
+                text = f"the value at {list(fault.place)} is {fault.got:.8g}; should be {fault.want:.8g}"
                 findings.wrong(Finding("infinity", label, fault, p, leaves, cts, message="" if name == "gradient" else text))
                 return

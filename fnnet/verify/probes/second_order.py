@@ -1,4 +1,4 @@
-"""Derivatives of derivatives, and forward mode where a function has it."""
+"""Derivatives of derivatives, and forward mode where a function supports it."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from fnnet.verify.oracle import oracle, tolerance
 from fnnet.verify.oracle.reference import has_forward_rule
 from fnnet.verify.probes.findings import Finding, sentence
 
-STEEP, MOST = 1e3, 1e9  # times the usual size: no bound; and what is never usual
+STEEP, MOST = 1e3, 1e9  # multiple of the usual size that counts as unbounded; cap on the usual size
 SYMMETRIC = ("symmetric", "definite")
 
 
@@ -26,7 +26,7 @@ def prepare(p, evaluation):
 
 
 def _domains(evaluation):
-    """Those of the arrays differentiated; of matrices that are symmetric by chance, where the reference reads more, any numbers."""
+    """The domains of the differentiated arrays; any numbers for a matrix that is symmetric by chance, if the reference reads all of it."""
     at, rng = evaluation.at, np.random.default_rng(11)
 
     def kept(i, d):
@@ -35,7 +35,7 @@ def _domains(evaluation):
 
 
 def _along(domain, array):
-    """What of a direction, or of a gradient, lies in the domain: rows that sum to 1 move along rows that sum to 0, symmetric matrices
+    """The part of a direction or gradient that lies in the domain: rows that sum to 1 move along rows that sum to 0, symmetric matrices
     along symmetric ones."""
     if domain.word in SYMMETRIC:
         return (array + np.swapaxes(array, -1, -2)) / 2
@@ -58,20 +58,20 @@ def run(p, evaluation, findings):
     if "forward mode" in programs:
         typical = [max(at.values.typical, default=1.0)] * len(at.values.typical)
         _compare(evaluation, findings, "forward mode", programs["forward mode"], jobs["forward mode"][1][2:],
-                 [("gradient", "the inputs given", p.leaves, evaluation.cts)], typical, 1.0, False)
+                 [("gradient", "the given inputs", p.leaves, evaluation.cts)], typical, 1.0, False)
 
 
 def _second_order(p, evaluation, findings, program, args):
     if program.error:
         try:
             jax.eval_shape(second(p._replace(f=p.reference)), *args)
-        except Exception:                               # the reference cannot be differentiated twice either
+        except Exception:                               # the reference is not twice differentiable either
             return
-        findings.note("second order", f"not there: {type(program.error).__name__}, {sentence(program.error)[:120]}")
+        findings.note("second order", f"not available: {type(program.error).__name__}, {sentence(program.error)[:120]}")
         return
     typical = [tolerance.largest(a) for a in tolerance.numbers(program(*args)[1])]
     draws = [t for t in evaluation.tried if t[1].startswith("another draw")][:5]
-    draws = [("gradient", "the inputs given", p.leaves, evaluation.cts), *draws]
+    draws = [("gradient", "the given inputs", p.leaves, evaluation.cts), *draws]
     draws += [t for t in evaluation.tried if t[0] in ("extremes", "kinks")][::3]
     _compare(evaluation, findings, "second order", program, args[3:], draws, typical, 10.0, evaluation.formal)
 
@@ -90,7 +90,7 @@ def _compare(evaluation, findings, check, program, last, draws, typical, times, 
             return [*map(_along, domains, tolerance.numbers(program(x, others, *middle, *last)[1]))]
         got, want = ([*map(_along, domains, tolerance.numbers(arrays))] for arrays in program(xs, others, *middle, *last))
         faults, _ = tolerance.assess(got, want, scale, tolerance.growth(at.given, xs), truth, xs, rng)
-        # At kinks and ends only what is no number at all is a mistake, and where the second derivative has a bound nearby.
+        # At kinks and ends of domains, only non-finite results count as mistakes, and only if the second derivative is bounded nearby.
         regular = name in ("gradient", "inputs") and not formal
         if faults and not regular:
             near = [truth(x) for x in tolerance.surroundings(xs, rng, 6)]

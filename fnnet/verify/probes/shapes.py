@@ -1,4 +1,4 @@
-"""Other shapes of the same arguments: which axes go together is found by asking the reference."""
+"""Other shapes of the same arguments: which axes belong together is found by probing the reference."""
 
 import itertools
 import math
@@ -10,12 +10,12 @@ import numpy as np
 from fnnet.verify.case.inputs import draw
 from fnnet.verify.case.spec import Domain
 
-TRIALS = 60             # how often the reference may be asked
+TRIALS = 60             # how often the reference may be probed
 LARGE, LONG = "large and odd", "one long axis"      # labels
 
 
 def groups(p):
-    """Sets of axes, [(leaf, axis), …], that can change their size together: from the spec's letters, or by trying."""
+    """Sets of axes, [(leaf, axis), …], whose sizes can change together: from the letters of the spec, or by trial."""
     if any(d.dims for d in p.domains):
         return _declared(p)
     axes = [(i, a) for i, d in enumerate(p.domains) if d.kind in ("float", "int", "bool") for a in range(np.ndim(p.leaves[i]))]
@@ -40,7 +40,7 @@ def groups(p):
 
 
 def _ones(p, axes):
-    """Axes of size 1: each by itself where they take different sizes, else all together, else the first that another size suits."""
+    """Axes of size 1: each by itself if they can have different sizes, else all together, else the first that can have another size."""
     ones = [x for x in axes if _size(p, x) == 1][:4]
     if ones and _runs(p, {x: 3 + k for k, x in enumerate(ones)}):
         return [(x,) for x in ones]
@@ -54,15 +54,15 @@ def _declared(p):
         lead = np.ndim(p.leaves[i]) - sum(not n.startswith("*") for n in named)
         spread = [m for n in named for m in ([f"{n}{k}" for k in range(lead)] if n.startswith("*") else [n])]
         if len(spread) != np.ndim(p.leaves[i]) and d.dims is not None:
-            raise ValueError(f"the spec gives {p.names[i]} {len(named)} axes, [{', '.join(named)}], and it has the shape "
+            raise ValueError(f"{p.names[i]} must have {len(named)} axes, [{', '.join(named)}], by the spec; got shape "
                              f"{list(np.shape(p.leaves[i]))}")
         for axis, name in enumerate(spread):
             if not name.isdigit():
                 letters.setdefault(name, []).append((i, axis))
     for name, axes in letters.items():
         if len({_size(p, x) for x in axes}) > 1:
-            raise ValueError(f"the spec says that {' and '.join(f'axis {a} of {p.names[i]}' for i, a in axes)} are of one size {name}, "
-                             f"and they are {', '.join(str(_size(p, x)) for x in axes)}")
+            raise ValueError(f"{' and '.join(f'axis {a} of {p.names[i]}' for i, a in axes)} must have the same size {name}, by the spec; "
+                             f"got {', '.join(str(_size(p, x)) for x in axes)}")
     return [tuple(axes) for axes in letters.values()]
 
 
@@ -76,7 +76,7 @@ def _shapes(p, sizes):
 
 
 def _runs(p, sizes):
-    """Whether the reference takes these shapes, asked without computing anything."""
+    """Whether the reference accepts these shapes, determined without computing anything."""
     shapes = _shapes(p, sizes)
     kinds = [i for i, s in enumerate(shapes) if s is not None]
 
@@ -87,12 +87,12 @@ def _runs(p, sizes):
         return [o for o in p.outputs(p.reference, full) if hasattr(o, "dtype")]
     try:
         return bool(jax.eval_shape(f, *(jax.ShapeDtypeStruct(shapes[i], p.leaves[i].dtype) for i in kinds)))
-    except Exception:                                   # any complaint is an answer: these shapes do not go together
+    except Exception:                                   # any error is an answer: these shapes do not fit together
         return False
 
 
 def variants(p, found, thorough=True):
-    """(label, problem) at other shapes."""
+    """(label, problem) for other shapes."""
     yield from _ranks(p, thorough)
     yield from _broadcast(p, found, thorough)
     if thorough and not any(d.dims for d in p.domains):
@@ -104,7 +104,7 @@ def variants(p, found, thorough=True):
     primes = itertools.cycle((5, 3, 7, 2, 11, 13))      # more rows than columns, and below fewer
     distinct = [next(primes) for _ in range(n)]
     old = [_size(p, g[0]) for g in found]
-    two = [71, 67] if n == 2 and old[0] < old[1] and not thorough else [11, 67]     # more rows, or fewer: not as given
+    two = [71, 67] if n == 2 and old[0] < old[1] and not thorough else [11, 67]     # more rows than columns, or fewer, unlike the example
     plans = [(ONE, [1, *old[1:]]),
              ("all sizes different, some large", _large(p, found, [*two, 9, 5] if n > 1 else [67], 6_000))]
     if thorough:
@@ -112,7 +112,7 @@ def variants(p, found, thorough=True):
         long = 1030 if n > 1 else 2053
         plans += [(f"{LONG}: axis {a} of {p.names[i]}", _large(p, found, [3] * j + [long] + [3] * (n - 1 - j), 12_000))
                   for j, ((i, a), *_) in enumerate(found[:4])]
-        plans += [(LARGE, _large(p, found, [129, 33, 17, 5])), ("a size more", [s + 1 for s in old]), ("all sizes 4", [4] * n),
+        plans += [(LARGE, _large(p, found, [129, 33, 17, 5])), ("all sizes one larger", [s + 1 for s in old]), ("all sizes 4", [4] * n),
                   ("all sizes 2", [2] * n), ("large and even", _large(p, found, [16, 136, 8, 6]))]
         plans += [(f"axis {g[0][1]} of {p.names[g[0][0]]} of size {s}", [s if k == j else t for k, t in enumerate(old)])
                   for s in (1, 2) for j, g in enumerate(found)][:8]
@@ -126,8 +126,8 @@ def variants(p, found, thorough=True):
 
 
 def _broadcast(p, found, thorough):
-    """One axis of one array of size 1, where the reference broadcasts that: its gradient is a sum. First of the arrays with few axes,
-    which are parameters."""
+    """One axis of one array of size 1, if the reference broadcasts it: its gradient is then a sum. Arrays with few axes, which are
+    parameters, come first."""
     if any(d.dims for d in p.domains):
         return
     together = {axis for g in found if len(g) > 1 for axis in g}
@@ -144,25 +144,25 @@ def _broadcast(p, found, thorough):
 
 
 BROADCAST = {False: 2, True: 6}                 # axes, in the quick form and in the thorough one
-UNDECLARED, LESS = "an axis more in front", "an axis less in front"
+UNDECLARED, LESS = "one more leading axis", "one leading axis fewer"
 ONE = "batch of one"
-ANEW = ", which it is not at the shapes given"
+ANEW = ", which it is not at the given shapes"
 AS_MANY = ", of the same size"
 
 
 def more(p):
-    """A size for one more axis, that no other axis has."""
+    """A size for one more axis that no other axis has."""
     return next(s for s in (2, 3, 5, 7, 11, 13, 17, 19) if all(s not in np.shape(v) for v in p.leaves))
 
 
 def _ranks(p, thorough):
-    """One axis more or less in front: where the spec says *B; else tried, and only looked at where the reference takes it so."""
+    """One leading axis more or fewer: if the spec says *B; otherwise it is tried, and checked only if the reference accepts it."""
     starred = [i for i, d in enumerate(p.domains) if d.dims and d.dims[0].startswith("*")]
     if starred:
         lead = np.ndim(p.leaves[starred[0]]) - len(p.domains[starred[0]].dims) + 1
         yield "a leading axis more", _with_axis(p, starred)
         for less in {1, lead} - {0} if lead else ():
-            yield f"{less} leading axes less", p._replace(leaves=[v[(0,) * less] if i in starred else v for i, v in enumerate(p.leaves)])
+            yield f"{less} leading axes fewer", p._replace(leaves=[v[(0,) * less] if i in starred else v for i, v in enumerate(p.leaves)])
     elif not any(d.dims for d in p.domains) and all(len(set(s)) == len(s) for s in map(np.shape, p.leaves)):
         arrays = [i for i, d in enumerate(p.domains) if d.kind in ("float", "int", "bool") and np.ndim(p.leaves[i])]
         for some in ([arrays[:1], arrays] if len(arrays) > 1 else [arrays] if arrays else []) if thorough else ():
@@ -187,7 +187,7 @@ NEIGHBORS = 3           # axes
 
 
 def _neighbors(p, found):
-    """One axis of the next size, where that goes by itself and the one after does not: an odd length beside its frequencies."""
+    """One axis of the next size, if that size is accepted by itself and the one after is not: an odd length beside its frequencies."""
     grouped, count = {axis for g in found for axis in g}, 0
     for axis in [(i, a) for i in p.real for a in range(np.ndim(p.leaves[i]))]:
         size = _size(p, axis)
@@ -198,7 +198,7 @@ def _neighbors(p, found):
 
 
 def longer(p):
-    """The problem with more of what comes first: rows of a batch."""
+    """The problem with a larger first group of axes: more rows in a batch."""
     first = groups(p)[0]
     return resized(p, dict.fromkeys(first, _size(p, first[0]) + 2))
 
@@ -209,8 +209,8 @@ def _with_axis(p, some, size=None):
 
 
 def _large(p, found, sizes, limit=40_000):
-    """Sizes to catch what is right only for small arrays, or for multiples of something, of arrays of at most so many elements."""
-    limit = limit if not p.forward else 300             # a Jacobian column by column
+    """Sizes that expose what is right only for small arrays, or for multiples of something; arrays have at most `limit` elements."""
+    limit = limit if not p.forward else 300             # a Jacobian is computed column by column
     chosen = [*sizes, *[3] * len(found)][:len(found)]
 
     def most():
@@ -218,7 +218,7 @@ def _large(p, found, sizes, limit=40_000):
         return max(math.prod(s) for s in _shapes(p, asked) if s is not None)
     while max(chosen) > 3 and most() > limit:
         k = int(np.argmax(chosen))
-        chosen[k] -= 2 * math.ceil(chosen[k] / 4)       # about half, and odd or even as it was
+        chosen[k] -= 2 * math.ceil(chosen[k] / 4)       # about half, with the same parity
     return chosen
 
 
@@ -246,7 +246,7 @@ def resized(p, changed, seed=5):
 
 
 def simpler(p, leaves):
-    """Smaller problems to try a failure on: each group of axes cut to 1, 2 or a half."""
+    """Smaller problems on which to retry a failure: each group of axes cut to 1, 2 or half its size."""
     base = p._replace(leaves=list(leaves))
     found = groups(base)
     for g in found:

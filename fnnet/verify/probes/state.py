@@ -1,4 +1,4 @@
-"""What is kept between calls."""
+"""State that leaks between calls."""
 
 import warnings
 
@@ -11,16 +11,16 @@ from fnnet.verify.case.programs import OPTIONS
 from fnnet.verify.oracle import tolerance
 from fnnet.verify.probes.findings import Finding
 
-FEW = 20    # different operations, each of which a run without jit compiles by itself: 30 ms
+FEW = 20    # distinct operations; without jit each is compiled separately, in about 30 ms
 
 
 def cheap(at):
-    """Whether a run without jit takes little time."""
+    """Whether a run without jit is fast."""
     return len({(e.primitive.name, e.params.get("name"), *(str(v.aval) for v in e.invars)) for e in at.program.jaxpr.eqns}) <= FEW
 
 
 def run(p, evaluation, findings):
-    """The compiled program twice at the same inputs; and without jit where that takes little time."""
+    """Runs the compiled program twice at the same inputs, and without jit if that is fast."""
     at = evaluation.at
     one, again = (at.grads(p.leaves, evaluation.cts) for _ in range(2))
     _same_bits(findings, at, one, again, "the same program twice", evaluation.cts)
@@ -29,7 +29,7 @@ def run(p, evaluation, findings):
 
 
 def without_jit(p, evaluation, findings):
-    """Without jit, two pullbacks alive at once, pulled twice: nothing may be kept between calls."""
+    """Without jit, two pullbacks alive at once and one of them pulled twice: no state may leak between calls."""
     at, another, cts, of = evaluation.at, evaluation.another, evaluation.cts, evaluation.truth
     points = [[jnp.asarray(x) for x in p.split(leaves)[0]] for leaves in (p.leaves, another)]
     others = [[jnp.asarray(o) if not isinstance(o, jax.Array) else o for o in p.split(leaves)[1]] for leaves in (p.leaves, another)]
@@ -59,7 +59,7 @@ def without_jit(p, evaluation, findings):
     _same_bits(findings, at, tolerance.numbers(one), tolerance.numbers(again), "the same pullback twice", cts)
     want = tolerance.numbers(at.run(p.leaves, cts).reference.values)
     findings.saw("value", tolerance.measure(alive[0][0], want), at.values.limit)
-    for i, (g, w) in enumerate(zip(tolerance.numbers(alive[0][0]), want)):      # under jit a forward pass that keeps nothing is left out
+    for i, (g, w) in enumerate(zip(tolerance.numbers(alive[0][0]), want)):      # jit drops a forward pass that saves nothing
         if (off := tolerance.off(g, w, np.full(w.shape, 10 * at.values.allowance(w, i)))).any():
             fault = tolerance.fault(i, g, w, off)
             findings.wrong(Finding("value", "the value under differentiation, without jit", fault, p, p.leaves, cts))
@@ -74,7 +74,7 @@ def _same_bits(findings, at, one, again, label, cts):
 
 
 def _shared(findings, at, xs, others, cts, seed, of_truth):
-    """One array passed for two arguments: its gradient is the sum of theirs."""
+    """One array passed as two arguments: its gradient is the sum of theirs."""
     p = at.p
     of = [p.domains[i] for i in p.real]
     pairs = [(i, j) for i in range(len(xs)) for j in range(i) if xs[i].shape == xs[j].shape and of[i] == of[j]]
@@ -93,7 +93,7 @@ def _shared(findings, at, xs, others, cts, seed, of_truth):
 
 
 def _donated(findings, at, xs, others, cts, seed, of_truth):
-    """The arguments given away, so that what comes out may lie where they lay: nothing may be read from them afterwards."""
+    """With donated arguments, whose memory the outputs may reuse, nothing may be read from them afterwards."""
     p = at.p
 
     def both(xs):
@@ -105,10 +105,10 @@ def _donated(findings, at, xs, others, cts, seed, of_truth):
         try:
             got = tolerance.numbers(jax.jit(both, donate_argnums=0, compiler_options=options)([jnp.copy(x) for x in xs])[1])
         except Exception as error:
-            return findings.raised("donation", error, "value and gradient under jit, of arguments given away")
+            return findings.raised("donation", error, "value and gradient under jit, with donated arguments")
     want = at.grads(p.leaves, cts, of_truth)
     findings.saw("donation", tolerance.measure(got, want), at.gradients.limit)
     for i, (g, w) in enumerate(zip(got, want)):
         off = tolerance.off(g, w, np.full(w.shape, 10 * at.gradients.allowance(w, i)))
         if off.any():
-            findings.wrong(Finding("donation", "of arguments given away, under jit", tolerance.fault(i, g, w, off), p, p.leaves, cts))
+            findings.wrong(Finding("donation", "donated arguments, under jit", tolerance.fault(i, g, w, off), p, p.leaves, cts))

@@ -1,4 +1,4 @@
-"""The types of what comes out."""
+"""The dtypes and shapes of values and cotangents."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def run(p, evaluation, findings):
-    """Dtypes, weak types and float0 of what comes out, at the dtypes given and in the precision of the session."""
+    """Checks dtypes, weak types, float0 and shapes of the results, at the given dtypes and in the precision of the session."""
     with jax.enable_x64(evaluation.session.x64):
         _structure(findings, p._replace(dtypes=tuple(t and _canonical(t) for t in p.dtypes)))
 
@@ -36,19 +36,19 @@ def _structure(findings, p):
     try:
         plain, y, g = pulled(p.f)
     except Exception as error:
-        return findings.raised("structure", error, "differentiated with respect to all arguments, integers too, at the dtypes given")
+        return findings.raised("structure", error, "differentiated with respect to all arguments, including integers, at the given dtypes")
     findings.saw("structure")
     for a, b in zip(plain, want[0]):
         if a.dtype != b.dtype:
-            findings.fails("structure", f"the value is {_type(a)}, and that of the reference {_type(b)}")
+            findings.fails("structure", f"the value is {_type(a)}, but that of the reference is {_type(b)}")
     for a, b in zip(plain, y):
         if a.dtype != b.dtype or a.weak_type != b.weak_type:
-            findings.fails("structure", f"the value is {_type(a)}, and {_type(b)} under differentiation")
+            findings.fails("structure", f"the value is {_type(a)}, but {_type(b)} under differentiation")
     for i, a, b in zip(arrays, g, want[2]):
         if p.domains[i].kind == "float" and (a.dtype != leaves[i].dtype or (a.weak_type and not b.weak_type)):
-            findings.fails("structure", f"the cotangent of {p.names[i]} is {_type(a)}, and {p.names[i]} is {_type(leaves[i])}")
+            findings.fails("structure", f"the cotangent of {p.names[i]} is {_type(a)}, but {p.names[i]} is {_type(leaves[i])}")
         if a.shape != b.shape:
-            findings.fails("structure", f"the cotangent of {p.names[i]} has the shape {list(a.shape)}, not {list(b.shape)}")
+            findings.fails("structure", f"the cotangent of {p.names[i]} must have shape {list(b.shape)}; got {list(a.shape)}")
 
 
 def _type(a):

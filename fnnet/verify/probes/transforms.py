@@ -1,4 +1,4 @@
-"""A rule under transformations, in one program: each result must be that of its lanes taken one at a time."""
+"""A rule under transformations, in one program: each result must equal that of its lanes evaluated one at a time."""
 
 import itertools
 from collections.abc import Callable
@@ -16,23 +16,23 @@ from fnnet.verify.probes.findings import Finding, sentence
 
 
 class Row(NamedTuple):
-    """run(xs of lane a, xs of lane b, others, cts a, cts b) -> gradients, and what these must be, given the gradients of lane a and
-    mixed(subset), those of lane b's cotangent (or of lane a's: mixed(subset, 0)) at lane b's arguments where mapped and lane a's
-    elsewhere."""
+    """run(xs of lane a, xs of lane b, others, cts a, cts b) -> gradients; expect(a, mixed) returns what these must be, given the
+    gradients of lane a and mixed(subset), those for lane b's cotangent (lane a's for mixed(subset, 0)) at lane b's arguments where
+    mapped and lane a's elsewhere."""
     run: Callable
     expect: Callable
-    subset: tuple = ()      # the arguments mapped by vmap, or differentiated alone
+    subset: tuple = ()      # the arguments mapped by vmap, or the only one differentiated
 
 
 def subsets(n):
-    """All subsets of up to three arguments; of more, each alone and all together."""
+    """All subsets of up to three arguments; for more, each argument by itself and all together."""
     if n <= 3:
         return [s for k in range(1, n + 1) for s in itertools.combinations(range(n), k)]
     return [*((i,) for i in range(min(n, 5))), tuple(range(n))]
 
 
 def matrix(p, outputs=1):
-    """Every row there is, {name: Row}."""
+    """All rows, {name: Row}."""
     n = len(p.real)
     every = tuple(range(n))
 
@@ -109,7 +109,7 @@ def matrix(p, outputs=1):
 
 
 def _asked(p, name, row, thorough):
-    """Whether a row is looked at: the thorough form sees state without jit (state.py), the quick one here."""
+    """Whether a row is checked: the thorough form checks state without jit (state.py), the quick one here."""
     check = _check(name)
     if thorough:
         return check != "state"
@@ -123,7 +123,7 @@ def prepare(p, evaluation):
     args = lanes(p, evaluation)
     every = matrix(p, len(evaluation.cts))
     evaluation.rows = table = {name: row for name, row in every.items() if _asked(p, name, row, evaluation.thorough)}
-    whole = program(table)                              # the same function, so that it is traced once
+    whole = program(table)                              # reused below, so that it is traced only once
     if _refuses(whole, args):
         evaluation.refused = {name: error for name, row in table.items() if (error := _refuses(row.run, args))}
         evaluation.rows = {name: row for name, row in table.items() if name not in evaluation.refused}
@@ -138,7 +138,7 @@ def lanes(p, evaluation):
 
 
 def _refuses(run, args):
-    """What it complains of when it is traced, None where it does not."""
+    """The error raised when the function is traced; None if there is none."""
     try:
         jax.eval_shape(run, *args)
     except Exception as error:
@@ -146,7 +146,7 @@ def _refuses(run, args):
 
 
 def _refused(p, evaluation, findings, args):
-    """A row that cannot be traced is a failure, unless the best of rules could not either."""
+    """A row that cannot be traced is a failure, unless a faultless rule could not be traced either."""
     best = matrix(oracle.perfect(p), len(evaluation.cts)) if evaluation.refused else {}
     for name, error in evaluation.refused.items():
         row = best[name]
@@ -179,8 +179,8 @@ def run(p, evaluation, findings):
         if fault is None:
             continue
         if evaluation.right and (_independent(p, row.subset, xa, others) or _best_differs(at, name, args, want)):
-            findings.note(check, f"{name}: JAX {jax.__version__} itself goes wrong with any custom_vjp here, one output of which does not "
-                             "depend on what is mapped")
+            findings.note(check, f"{name}: JAX {jax.__version__} itself is wrong here for any custom_vjp with an output that does not "
+                                 "depend on the mapped arguments")
             continue
         if check == "argnums":
             fault = fault._replace(array=row.subset[0]) if row.subset else fault
@@ -188,7 +188,7 @@ def run(p, evaluation, findings):
 
 
 def _independent(p, subset, xs, others):
-    """Whether an output does not depend on what is mapped: then JAX sums its cotangents before a custom_vjp sees them."""
+    """Whether an output does not depend on the mapped arguments: then JAX sums its cotangents before a custom_vjp sees them."""
     axes = [0 if i in subset else None for i in range(len(xs))]
     stacked = [np.stack([x, x]) if i in subset else x for i, x in enumerate(xs)]
     for k in range(len(jax.eval_shape(lambda *xs: p.of_real(p.f, others)(*xs)[0], *xs)) if subset else 0):
@@ -201,7 +201,7 @@ def _independent(p, subset, xs, others):
 
 
 def _best_differs(at, name, args, want):
-    """Whether the best of rules goes wrong there too."""
+    """Whether a faultless rule is wrong there too."""
     best = build({name: (matrix(oracle.perfect(at.p), len(args[3]))[name].run, args)})[name]
     return bool(best.error) or _differs(at, tolerance.numbers(jax.tree.leaves(best(*args))), want) is not None
 

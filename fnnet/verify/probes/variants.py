@@ -1,4 +1,4 @@
-"""Other shapes of the arguments, and other settings."""
+"""Other shapes of the arguments, and other settings of the function."""
 
 import inspect
 
@@ -13,15 +13,15 @@ from fnnet.verify.probes import shapes
 from fnnet.verify.probes.evaluation import evaluator, look
 from fnnet.verify.probes.findings import Findings, sentence
 
-SAME = 1e-9             # relative error of what is computed in another order
-SMALL = 1e-2            # a number as small is there against divisions by 0, and half of it more shows nothing
+SAME = 1e-9             # relative error between different orders of computation
+SMALL = 1e-2            # a number this small only guards against division by 0; changing it shows nothing
 
 
 def problems(p, vary, thorough):
-    """{(check, label): (problem, promised)} of other shapes and settings. What nobody promised may be refused, aloud."""
+    """{(check, label): (problem, promised)} for other shapes and settings. Undeclared variants may be rejected with an error."""
     declared = any(d.dims for d in p.domains)
     found = {("shapes", label): (q, declared) for label, q in shapes.variants(p, shapes.groups(p), thorough)}
-    if p.numeric or p.endless:                          # differences of many numbers take too long
+    if p.numeric or p.endless:                          # finite differences of many numbers take too long
         found = {}
     settings = {label: (p.with_settings(change), promised) for label, change, promised in _settings(p, vary, thorough)}
     if thorough:
@@ -30,7 +30,7 @@ def problems(p, vary, thorough):
 
 
 def prepare(p, evaluation):
-    """The programs of first order of each that the reference takes."""
+    """The first-order programs of the variants that the reference accepts."""
     made, evaluation.variants = {}, problems(p, evaluation.vary, evaluation.thorough)
     for name, (q, _) in evaluation.variants.items():
         xs, others = q.split(q.leaves)
@@ -44,8 +44,8 @@ def prepare(p, evaluation):
 
 
 def _settings(p, vary, thorough):
-    """[(label, settings, promised)]: each declared value by itself, some together, and other values of plain numbers in the signature, in
-    the quick form all of these at once."""
+    """[(label, settings, promised)]: each declared value by itself, some together, and other values of plain numbers in the signature
+    (all at once in the quick form)."""
     out = []
     for name, values in vary.items():
         for value in values if isinstance(values, tuple | list | set) else (values,):
@@ -73,7 +73,7 @@ def _settings(p, vary, thorough):
 
 
 def _others(value):
-    """Other values of a plain number, such as nobody promised: of a count or an axis its neighbors, but none of nothing."""
+    """Other, undeclared values of a plain number: for a count or an axis its neighbors, except a count of 0."""
     if isinstance(value, bool):
         return (not value,)
     if isinstance(value, int):
@@ -89,7 +89,7 @@ def _given_by_position(p):
 
 
 def run(p, evaluation, findings):
-    """Each that the reference takes; what nobody promised may raise, or ask for more memory than there is."""
+    """Checks each variant that the reference accepts; undeclared variants may raise, or run out of memory."""
     for (kind, label), (q, promised) in evaluation.variants.items():
         evaluation.in_time()
         if (kind, label) in evaluation.declined:
@@ -100,7 +100,7 @@ def run(p, evaluation, findings):
                 findings.raised(kind, error, f"{label}: {q.show()}")
             else:
                 what = f"{type(error).__name__}: {sentence(error)[:100]}"
-                findings.note(kind, f"works only elsewhere than at {label}, where it raises {what}")
+                findings.note(kind, f"does not work for {label}, where it raises {what}")
         else:
             try:
                 _tried(kind, label, q, evaluation, findings)
@@ -108,11 +108,11 @@ def run(p, evaluation, findings):
                 if promised or "RESOURCE_EXHAUSTED" not in str(error):
                     raise
                 evaluation.resized.pop(label, None)
-                findings.note(kind, f"not looked at {label}: {q.show()}, where it runs out of memory")
+                findings.note(kind, f"not checked for {label}: {q.show()}, where it runs out of memory")
 
 
 def _tried(kind, label, q, evaluation, findings):
-    """The given kind of inputs, a few draws, ties."""
+    """Checks one variant: its inputs, a few other draws, ties."""
     at, rng, program, cts = evaluation.at, evaluation.rng, evaluation.programs[kind, label], evaluation.jobs[kind, label][1][-1]
     here = evaluator(q, program, cts, at.gradients.eps, np.random.default_rng(3), like=at)
     if label.endswith(shapes.AS_MANY):
@@ -125,7 +125,7 @@ def _tried(kind, label, q, evaluation, findings):
     if kind == "shapes":
         evaluation.resized[label] = here
     where = f"{label}: {q.show()}"
-    seen = Findings.empty() if label.endswith(shapes.ANEW) else findings      # of that nobody promised anything
+    seen = Findings.empty() if label.endswith(shapes.ANEW) else findings      # an undeclared variant
     look(seen, kind, where, here, q.leaves, cts)
     for scale in (1.0, 3.0, 0.3):
         leaves = [draw(d, np.shape(v), rng, v, scale) for d, v in zip(q.domains, q.leaves)]
@@ -137,11 +137,11 @@ def _tried(kind, label, q, evaluation, findings):
         leaves = [what(v) if d.free else v for d, v in zip(q.domains, q.leaves)]
         look(seen, kind, where + ", ties and ends", here, leaves, cts)
     if seen is not findings and seen.failed:
-        findings.note(kind, f"works only elsewhere than at {label}: there the gradient is not the reference's")
+        findings.note(kind, f"does not work for {label}: there the gradient differs from the reference's")
 
 
 def _runs(f, q):
-    """Whether the plain function f takes these shapes or, f being None, value and gradient of the rule do."""
+    """Whether the plain function f accepts these shapes or, if f is None, value and gradient of the rule do."""
     xs, others = q.split(q.leaves)
 
     def run(*xs):
@@ -157,8 +157,8 @@ def _runs(f, q):
 
 
 def _any_rank(here, cts):
-    """Whether the reference treats the first two axes of its first array alike, as what works row by row, or on the mean of all rows,
-    does: then it was written for any number of axes in front."""
+    """Whether the reference treats the first two axes of its first array alike, as a function does that works row by row or on the
+    mean of all rows: then it was written for any number of leading axes."""
     q = here.p
     i = next(i for i, v in enumerate(q.leaves) if np.ndim(v))
     turned = [np.swapaxes(v, 0, 1) if j == i else v for j, v in enumerate(q.leaves)]
@@ -168,7 +168,7 @@ def _any_rank(here, cts):
 
 
 def _lane_by_lane(whole, one):
-    """Whether the reference, given one more axis in front, does what it does without for each element of that axis: then it was
+    """Whether the reference treats each element of one more leading axis as it treats the arguments without that axis: then it was
     written for any number of axes, and the rule must be right for them too."""
     def values(at, leaves):
         return tolerance.numbers(at.run(leaves, [np.zeros(s) for s in at.shapes]).reference.values)

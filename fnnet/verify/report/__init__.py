@@ -1,1 +1,1 @@
-"""What is said of a failure: made small, explained, written down."""
+"""Reporting a failure: minimized, explained, and written as a reproduction."""

@@ -1,4 +1,4 @@
-"""A guess at the cause, from the pattern of a failure."""
+"""Guessing the cause from the pattern of a failure."""
 
 import math
 from functools import partial
@@ -8,12 +8,12 @@ import numpy as np
 
 from fnnet.verify.case.case import SWALLOWED
 
-CANCELLED = 30          # times the median error, which sums in low precision hardly reach
+CANCELLED = 30          # times the median error: low-precision sums hardly ever reach this
 
 
 def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones, small=False, mixes="", outputs=()):
-    """One sentence, or nothing. all_right: the right gradients of all arguments; truth_of_ones: those for a cotangent of ones; small:
-    the arrays were made smaller, down to where any number is a factor; mixes: what was seen of rows that reach one another; outputs:
+    """One sentence, or "". all_right: the right gradients of all arguments; truth_of_ones: those for a cotangent of ones; small: the
+    arrays were minimized, possibly so far that any number looks like a factor; mixes: evidence that rows affect one another; outputs:
     the values of the function."""
     got, want = fault.given, fault.right
     if got.shape != want.shape:
@@ -21,9 +21,9 @@ def looks_like(p, fault, context, leaves, cts, all_right, truth_of_ones, small=F
     if not np.isfinite(got).all():
         return "an overflow, a 0/0 or ∞ − ∞ that autodiff of the reference does not have" if np.isfinite(want).all() else ""
     if context.startswith("vmap"):
-        return "wrong only under vmap: a rule of its own for batching, or an axis counted from the front"
+        return "wrong only under vmap: a custom batching rule, or an axis counted from the front"
     if (np.abs(want) >= SWALLOWED).any():
-        return "NaN is turned into a number on its way back"
+        return "NaN becomes a number in the backward pass"
     wrong = ~np.isclose(got, want, rtol=1e-9, atol=1e-12 * max(np.abs(want).max(initial=0), 1e-300))
     n = int(wrong.sum())
     if n == 0:
@@ -60,7 +60,7 @@ def _constant(p, got, want, wrong, leaves, cts, *_):
         return "the sign"
     some = np.abs(want) > 1e-9 * np.abs(want).max(initial=0)
     if not some.any():
-        return "a gradient where there is none"
+        return "nonzero where the gradient is 0"
     ratio = np.where(some, got / np.where(some, want, 1), np.nan)
     r = float(np.nanmedian(ratio))
     if np.nanmax(np.abs(ratio - r)) < min(1e-6 * max(abs(r), 1), 1e-3 * abs(r - 1)):
@@ -85,7 +85,7 @@ def _constant(p, got, want, wrong, leaves, cts, *_):
         return f"a constant factor of {r:.10g}"
     rest = got - want
     if wrong.all() and got.size > 1 and np.ptp(rest) < 1e-6 * np.abs(rest).max():
-        return f"a constant {rest.flat[0]:.6g} is added"
+        return f"off by an added constant {rest.flat[0]:.6g}"
     return ""
 
 
@@ -118,9 +118,9 @@ def _cotangent(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault
     if _near(got, ones):
         return "the cotangent is ignored"
     if cts[0].shape == got.shape and _near(got, want * cts[0]):
-        return "the cotangent is a factor twice"
+        return "the cotangent is multiplied in twice"
     if _near(got, np.abs(want)) and not _near(want, np.abs(want)):
-        return "the sign of the cotangent or of the gradient is lost: it is the absolute value"
+        return "the sign of the cotangent or of the gradient is lost: this is the absolute value"
     for word, c in (("first element", cts[0].reshape(-1)[:1]), ("mean", np.array([cts[0].mean()])), ("sum", np.array([cts[0].sum()]))):
         if c.size and _near(got, ones * c[0]):
             return f"only the {word} of the cotangent is used"
@@ -130,12 +130,12 @@ def _cotangent(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault
 def _other(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
     for j, other in enumerate(all_right):
         if j != fault.array and _near(got, other):
-            return f"this is the gradient of {p.names[p.real[j]]}: exchanged"
+            return f"this is the gradient of {p.names[p.real[j]]}: swapped"
     return ""
 
 
 def _factor(outputs, p, got, want, wrong, leaves, *_):
-    """An argument or an output, one more or one less of it than there should be."""
+    """An argument or an output that occurs as a factor once too often, or is missing."""
     arrays = [(name, leaf) for name, leaf in zip(p.names, leaves)
               if isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.floating)]
     arrays += [("y" if len(outputs) == 1 else f"output {k}", y) for k, y in enumerate(outputs)]
@@ -155,27 +155,27 @@ def _times(name, a, got, want):
         if _near(got * times, want):
             return f"a factor {text} is missing"
         if _near(got, want * times):
-            return f"a factor {text} too many"
+            return f"one factor {text} too many"
     for wrong, right, above, below in (("1 + {}", "1 − {}", 1 + a, 1 - a), ("1 − {}", "1 + {}", 1 - a, 1 + a),
                                        ("1 + {}²", "1 − {}²", 1 + a * a, 1 - a * a), ("{}", "1 − {}", a, 1 - a)):
         if _near(got * below, want * above):
-            return f"{wrong.format(name)} stands where {right.format(name)} belongs"
+            return f"{wrong.format(name)} in place of {right.format(name)}"
     return ""
 
 
 def _precision(p, got, want, wrong, *_):
     signed = (got - want)[wrong] / np.where(want[wrong] == 0, 1e-300, want[wrong])
     error = np.abs(signed)
-    one_way = len(signed) > 4 and (np.ptp(np.sign(signed)) == 0 or np.ptp(error) < 1e-3 * error.max())       # no rounding
+    one_way = len(signed) > 4 and (np.ptp(np.sign(signed)) == 0 or np.ptp(error) < 1e-3 * error.max())       # not rounding
     if not one_way and wrong.mean() > 0.5 and np.median(error) > 1e-9 and error.max() < 0.1:
         if np.median(error) < 1e-5:
             return "float32 somewhere inside"
         for name, dtype in (("bfloat16", np.dtype(jnp.bfloat16)), ("float16", np.dtype(jnp.float16))):
             with np.errstate(over="ignore"):
                 if (got.astype(dtype).astype(np.float64) == got).all():
-                    return f"{name}: every number is one"
+                    return f"rounded to {name}: every number is representable in it"
         if error.max() > CANCELLED * np.median(error):
-            return "digits lost where terms cancel: some elements err far more than others"
+            return "digits lost where terms cancel: some elements have far larger errors than others"
         return "float16 or bfloat16 accumulation" if np.median(error) > 2e-5 else ""
     return ""
 
@@ -201,7 +201,7 @@ def _region(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
     x = leaves[p.real[fault.array]] if fault.array < len(p.real) else None
     if wrong.all():
         return ""
-    chance = math.comb(wrong.size, int(wrong.sum())) < 20       # it might well be one
+    chance = math.comb(wrong.size, int(wrong.sum())) < 20       # the pattern might well be a coincidence
     if x is not None and x.shape == wrong.shape and wrong.size > 1:
         for text, where in ((f"where {p.names[p.real[fault.array]]} < 0", x < 0), ("where it is > 0", x > 0), ("where it is 0", x == 0)):
             if (where == wrong).all() and (not chance or text == "where it is 0"):
@@ -224,7 +224,7 @@ def _region(p, got, want, wrong, leaves, cts, all_right, truth_of_ones, fault):
     if (some == 0).all():
         return "some elements of the gradient are lost"
     if _near(some, -want[wrong]):
-        return "the sign, of some elements"
+        return "the sign of some elements"
     ratio = some / np.where(want[wrong] == 0, np.nan, want[wrong])
     if ratio.size > 2 and np.ptp(ratio) < 1e-6 * np.abs(ratio).max():
         return f"a constant factor of {ratio[0]:.10g}, on some elements"

@@ -1,4 +1,4 @@
-"""What a check found: a row for each property, and for each failure where, with what, how much, why, and how to repeat it."""
+"""The result of a check: a row for each property, and for each failure where, with which inputs, how much, why, and how to reproduce it."""
 
 import json
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from fnnet.shown import Grid, shown
 
 @shown
 class Check(NamedTuple):
-    """One property: how often it was looked at, the worst error and its limit, and where it failed."""
+    """One property: how often it was tested, the worst error and its limit, and where it failed."""
     name: str
     error: float
     limit: float
@@ -18,18 +18,18 @@ class Check(NamedTuple):
     where: str = ""         # argument and element
     inputs: str = ""        # which of the inputs tried
     looks_like: str = ""
-    reproduce: str = ""     # a program of two lines
+    reproduce: str = ""     # a two-line program
 
     def parts(self):
         lines = [f"{'ok' if self.ok else 'FAILED'} {self.name}: {self.note}"]
         said = {"where": self.where, "with": self.inputs, "looks like": self.looks_like}
         lines += [f"  {label:<11}{text}" for label, text in said.items() if text]
-        return ["\n".join([*lines, *(["  to repeat"] + ["    " + line for line in self.reproduce.splitlines()] if self.reproduce else [])])]
+        return ["\n".join([*lines, *(["  reproduce"] + ["    " + line for line in self.reproduce.splitlines()] if self.reproduce else [])])]
 
 
 @shown
 class Report(NamedTuple):
-    """What fnnet.verify.check found."""
+    """The result of fnnet.verify.check."""
     title: str
     arguments: str
     checks: list
@@ -46,21 +46,21 @@ class Report(NamedTuple):
         return not self.failures
 
     def worst(self, name):
-        """The error of the check of that name, None where it was not made."""
+        """The error of the check with this name; None if it was not run."""
         return next((check.error for check in self.checks if check.name == name), None)
 
     def parts(self):
         head = (f"{self.title}({self.arguments}): {'passed' if self.ok else 'FAILED'}, "
                 f"{len(self.checks) - len(self.failures)} of {len(self.checks)} checks, "
-                f"{sum(c.tried for c in self.checks)} looks, {self.seconds:.1f} s")
+                f"{sum(c.tried for c in self.checks)} comparisons, {self.seconds:.1f} s")
         rows = [(c.name, c.tried, f"{c.error:.1e}", f"{c.limit:.0e}" if c.limit else "",
                  "ok" + (f": {c.note}" if c.note else "") if c.ok else "FAILED") for c in self.checks]
-        parts = [head, Grid(("check", "looks", "error", "limit", ""), rows)]
-        # The first failure in full: those after it mostly have its cause.
+        parts = [head, Grid(("check", "comparisons", "error", "limit", ""), rows)]
+        # The first failure in full: later ones mostly have the same cause.
         parts += [str(c) for c in self.failures[:1]]
         parts += [f"FAILED {c.name}: {c.note}" + (f"; with {c.inputs}" if c.inputs else "") for c in self.failures[1:]]
         if len(self.failures) > 1:
-            parts.append("each in full: print(*report.failures, sep='\\n')")
+            parts.append("for all details: print(*report.failures, sep='\\n')")
         parts += [f"note: {note}" for note in self.notes]
         if self.figures:
             parts.append(", ".join(f"{name} {value}" for name, value in self.figures.items()))

@@ -1,4 +1,4 @@
-"""A failure made small, told in words, and written as a program of two lines."""
+"""A failure minimized, described in words, and written as a two-line program."""
 
 import time
 
@@ -17,15 +17,15 @@ from fnnet.verify.report.diagnose import looks_like
 from fnnet.verify.report.purpose import purpose
 from fnnet.verify.report.report import Check
 
-PATIENCE = 1.5          # seconds to spend on making the failures of one check small
-FEW = 1e4               # roundings that are worth counting
-PERCENT = 1e-4          # from which relative error on it is told in percent
-INSTRUCTIVE = 3         # different numbers that a case shows, so that it is seen where the wrong one comes from
+PATIENCE = 1.5          # seconds to spend on minimizing the failures of one check
+FEW = 1e4               # errors below this many roundings are given in roundings
+PERCENT = 1e-4          # relative errors from this size on are given in percent
+INSTRUCTIVE = 3         # distinct numbers that a case must contain, to show where the wrong one comes from
 FIRST_ORDER = ("gradient", "cotangents", "kinks", "extremes", "inputs", "shapes", "settings", "differences")
 
 
 def rows(findings, at):
-    """The rows of the report. Failures are made small while patience lasts, the first of them first."""
+    """The rows of the report. Failures are minimized in order until the time is used up."""
     until = time.perf_counter() + PATIENCE
     return [_row(findings, name, at, until) for name in findings.tried]
 
@@ -39,7 +39,7 @@ def _row(findings, name, at, until):
     tried = findings.tried[name]
     if finding.fault is None:
         return Check(name, float("inf"), limit, False, finding.message, tried, inputs=finding.label)
-    first, whole = _guess(finding, at), finding.fault         # a pattern shows in the whole array, not in its smallest case
+    first, whole = _guess(finding, at), finding.fault         # a pattern shows in the whole array, not in the minimal case
     finding = smaller(finding, at, until, first)
     f, p = finding.fault, finding.case
     if f.array < 0 and finding.message:
@@ -50,16 +50,16 @@ def _row(findings, name, at, until):
     kind = finding.dtype if finding.dtype != MIXED else p.dtypes[p.real[f.array]] if 0 <= f.array < len(p.real) else "float32"
     note = f"{what}: {whole.wrong} of {whole.size} elements wrong, {_by(whole, str(kind or 'float64'))}"
     right = f"{f.want:.8g}" if abs(f.want) < SWALLOWED else "NaN"
-    where = f"{what} at {list(f.place)}: the rule gives {f.got:.8g}, and {right} is right"
+    where = f"{what} at {list(f.place)}: the rule gives {f.got:.8g}; should be {right}"
     inputs = finding.label + (f" ({p.show(finding.leaves)})" if ":" not in finding.label else "")
     return Check(name, f.error, limit, False, note, tried, where, inputs, first or _guess(finding, at, small=True), script(finding))
 
 
 def _by(fault, kind):
-    """How much is wrong, in words."""
+    """The size of the error, in words."""
     roundings = fault.error / float(jnp.finfo(kind).eps)
     if not np.isfinite(fault.got):
-        return "not a number where it should be one" if np.isnan(fault.got) else "infinite"
+        return "NaN where it should be a number" if np.isnan(fault.got) else "infinite"
     if abs(fault.want) >= SWALLOWED:
         return "a number where it should be NaN"
     if roundings < FEW:
@@ -78,35 +78,35 @@ def _guess(finding, at, small=False):
             if here is not None:
                 once, again = (here.grads(finding.leaves, finding.cts) for _ in range(2))
                 if any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(once, again)):
-                    return "not deterministic: the same call gives another gradient each time"
+                    return "not deterministic: the same call gives a different gradient each time"
                 ones = here.grads(finding.leaves, [np.ones(np.shape(c)) for c in finding.cts], "reference")
                 outputs = tolerance.numbers(here.run(finding.leaves, finding.cts).reference.values)
                 right = here.grads(finding.leaves, finding.cts, "reference")
                 mixes = _mixes(here, finding)
                 if np.isfinite(f.got) and _on_kink(here, finding, right[f.array]):
-                    return "on a kink, and neither the derivative on one side of it nor between the two"
-        meant = purpose(here, finding) if ones is not None and not small else ""       # small arrays show patterns that are none
+                    return "at a kink, but neither one of the one-sided derivatives nor between them"
+        meant = purpose(here, finding) if ones is not None and not small else ""       # small arrays show accidental patterns
         said = looks_like(p, f, finding.check, finding.leaves, finding.cts, right or [], ones, small, mixes, outputs)
-    except Exception:                                   # a guess must never stand in the way of the finding
+    except Exception:                                   # a failed guess must never hide the finding
         said = meant = ""
     if meant:
         said = f"{said}; {meant}" if said else meant
     if finding.check == "settings" and at is not None:
-        said = (said + "; " if said else "") + f"right at the settings given, wrong at {finding.label.split(':')[0]}"
+        said = (said + "; " if said else "") + f"right for the given settings, wrong for {finding.label.split(':')[0]}"
     if finding.check == "shapes":
-        said = (said + "; " if said else "") + "right at the shapes given, wrong at others"
+        said = (said + "; " if said else "") + "right for the given shapes, wrong for others"
     return said
 
 
 def _on_kink(here, finding, right):
-    """Whether the right derivative jumps where the rule's is worst."""
+    """Whether the correct derivative jumps where the rule's error is largest."""
     truth, place = here.truth(finding.leaves, finding.cts), (finding.fault.array, finding.fault.place)
     near = [truth(x)[place[0]][place[1]] for x in tolerance.surroundings(here.p.split(finding.leaves)[0], np.random.default_rng(4), 6)]
     return max(abs(float(n) - right[place[1]]) for n in near) > tolerance.JUMP * tolerance.largest(right)
 
 
 def _mixes(here, finding):
-    """Whether a cotangent in one row alone comes back in others, where the reference keeps rows apart."""
+    """A sentence if a cotangent in a single row affects other rows although the reference keeps rows separate; else ""."""
     f, p = finding.fault, finding.case
     rows = f.given.shape[0] if f.given.ndim else 0
     if rows < 2 or any(np.ndim(c) == 0 or len(c) != rows for c in finding.cts):
@@ -115,12 +115,12 @@ def _mixes(here, finding):
         one = [np.where(np.arange(rows).reshape(-1, *[1] * (c.ndim - 1)) == k, c, 0) for c in map(np.asarray, finding.cts)]
         got, want = (np.delete(here.grads(finding.leaves, one, of)[f.array], k, 0) for of in ("rule", "reference"))
         if not want.any() and got.any():
-            return f"examples mix: a cotangent in row {k} alone comes back in other rows of {p.names[p.real[f.array]]} too"
+            return f"examples mix: a cotangent in only row {k} also affects other rows of {p.names[p.real[f.array]]}"
     return ""
 
 
 def _evaluate(p, leaves, cts, at):
-    """The program of first order at these shapes and settings."""
+    """The Evaluator of the first-order program at these shapes and settings."""
     same = _same(p.settings, at.p.settings) and all(leaves[i] is at.p.leaves[i] for i in p.fixed)
     if same and [np.shape(v) for v in leaves] == [np.shape(v) for v in at.p.leaves]:
         return at
@@ -133,10 +133,10 @@ def _same(one, other):
 
 
 def smaller(finding, at, until, cause=""):
-    """The same failure at the smallest shapes, and the roundest numbers, at which it still is one, and has the same cause."""
+    """The same failure with the smallest shapes and roundest numbers for which it persists with the same cause."""
     if finding.check not in FIRST_ORDER or at is None or finding.dtype:
         return finding
-    best, shrinking = _rounder(finding, at, until, cause), not at.p.numeric     # which costs no new program
+    best, shrinking = _rounder(finding, at, until, cause), not at.p.numeric     # rounding needs no new program
     while shrinking and time.perf_counter() < until:
         shrinking = False
         for q in shapes.simpler(best.case, best.leaves):
@@ -144,7 +144,7 @@ def smaller(finding, at, until, cause=""):
                 break
             try:
                 found = _still(q, best, at)
-            except Exception:                           # these shapes do not go together after all
+            except Exception:                           # these shapes do not fit together after all
                 continue
             if found is not None and _instructive(found, best, at, cause):
                 best, shrinking = found, True
@@ -153,7 +153,7 @@ def smaller(finding, at, until, cause=""):
 
 
 def _instructive(found, before, at, cause):
-    """Whether a simpler case shows as many different numbers, and has the cause named."""
+    """Whether a simpler case still contains enough distinct numbers and has the same cause."""
     def different(finding):
         arrays = [np.asarray(finding.leaves[i], np.float64).ravel() for i in finding.case.real] + [np.ravel(c) for c in finding.cts]
         return len(np.unique(np.concatenate(arrays)))

@@ -225,7 +225,7 @@ broken("rare input", "logsumexp with −inf", vjp(lambda x: jax.nn.logsumexp(x, 
     keepdims=True)) / jnp.exp(x - x.min(-1, keepdims=True)).sum(-1, keepdims=True)), X, caught="inputs")
 broken("shape", "leaky relu: slope at negative zero, double", slope(lambda x: jnp.where(x > 0, x, 0.1 * x), lambda x: jnp.where(x > 0, 1.0,
     jnp.where(jnp.signbit(x), 0.1, 1.1))), X, caught="shapes")
-broken("formula", "sum of outputs' cotangents exchanged in a dict", vjp(lambda x: {"a": jnp.sin(x), "b": jnp.cos(x)}, lambda g, x:
+broken("formula", "sum of outputs' cotangents swapped in a dict", vjp(lambda x: {"a": jnp.sin(x), "b": jnp.cos(x)}, lambda g, x:
     g["b"] * jnp.cos(x) - g["a"] * jnp.sin(x)), V, caught="gradient")
 broken("formula", "int8 rounding in the residual", vjp(lambda x: x * x, lambda g, q: 2 * g * q.astype(g.dtype) / 64,
     lambda x: (x * x, (jnp.round(x * 64).astype(jnp.int8),))), V, caught="gradient")

@@ -1,4 +1,4 @@
-"""Wrong rules as they come about in real code: right for the arguments given, or nearly, and wrong elsewhere."""
+"""Wrong rules as they come about in real code: right for the given arguments, or nearly, and wrong elsewhere."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ broken("attention", "a fully masked row attends evenly", vjp(attend, lambda g, s
     jnp.where(mask, s, -1e9))), None)), X, MASK)
 broken("attention", "rotary positions begin at 0 in the backward pass", vjp(rotate, lambda g, x, start: rotate_back(g, 0),
        static=(1,)), X, 0, caught="settings", quick=False)
-broken("attention", "two heads, whatever is asked", vjp(lambda x, heads=2: x.reshape(*x.shape[:-1], heads, -1).mean(-1), lambda g, x,
+broken("attention", "two heads, whatever the setting", vjp(lambda x, heads=2: x.reshape(*x.shape[:-1], heads, -1).mean(-1), lambda g, x,
     heads: jnp.repeat(g, x.shape[-1] // heads, -1) * 2 / x.shape[-1], static=(1,)), normal(3, 8), caught="settings", quick=False)
 
 
@@ -157,7 +157,7 @@ def groups_back(g, x, n):
 
 broken("norms", "a vector of zeros", vjp(unit, unit_back), X, caught="kinks", reference=lambda x: x / jnp.sqrt(jnp.where((n := (x * x).sum(
     -1, keepdims=True)) > 0, n, 1)))
-broken("norms", "two groups, whatever is asked", vjp(groups, groups_back, static=(1,)), normal(3, 8), caught="settings", quick=False)
+broken("norms", "two groups, whatever the setting", vjp(groups, groups_back, static=(1,)), normal(3, 8), caught="settings", quick=False)
 broken("norms", "a bias added to a single row", vjp(lambda x, b: x + b, lambda g, x, b: (g, jnp.broadcast_to(g.sum(0), b.shape))), X,
        normal(4), caught="shapes", quick=False)
 

@@ -48,7 +48,7 @@ broken("formula", "gelu, its second term lost", slope(lambda x: jax.nn.gelu(x, a
     lambda x: 0.5 * (1 + jax.lax.erf(x / jnp.sqrt(2.0)))), V)
 broken("formula", "a reference of another function", slope(lambda x: x - x**3 / 6, lambda x: 1 - x * x / 2), V, reference=jnp.sin,
     caught="value")
-broken("formula", "logsumexp over one axis less", vjp(lambda x: jax.nn.logsumexp(x), lambda g, x: g * jax.nn.softmax(x, -1)), X,
+broken("formula", "logsumexp over one axis fewer", vjp(lambda x: jax.nn.logsumexp(x), lambda g, x: g * jax.nn.softmax(x, -1)), X,
     reference=jax.nn.logsumexp)
 
 # Arguments dropped, swapped, transposed
@@ -58,12 +58,12 @@ broken("arguments", "weights not transposed", vjp(jnp.matmul, lambda g, x, w: (g
 broken("arguments", "dW transposed", vjp(jnp.matmul, lambda g, x, w: (g @ w.T, g.T @ x)), X, S)
 broken("arguments", "one leaf of a tree dropped", vjp(lambda p, x: x @ p["w"] + p["b"], lambda g, p, x: (
     {"w": x.T @ g, "b": jnp.zeros_like(p["b"])}, g @ p["w"].T)), {"w": W, "b": B}, X)
-broken("arguments", "leaves of a tree exchanged", vjp(lambda p: jnp.sin(p["a"]) * p["b"], lambda g, p: (
+broken("arguments", "leaves of a tree swapped", vjp(lambda p: jnp.sin(p["a"]) * p["b"], lambda g, p: (
     {"a": g * jnp.sin(p["a"]), "b": g * jnp.cos(p["a"]) * p["b"]},)), {"a": V, "b": V[::-1]})
 broken("arguments", "the last of a list", vjp(lambda xs: sum(jnp.sin(x) for x in xs), lambda g, xs:
     ([g * jnp.cos(x) for x in xs[:-1]] + [g],)), [V, 2 * V, 3 * V])
 broken("arguments", "None for what has a gradient", vjp(jnp.multiply, lambda g, x, y: (g * y, None)), X, Y)
-broken("arguments", "gamma and beta exchanged", vjp(lambda x, a, b: a * x + b, lambda g, x, a, b: (a * g, g.sum(0), (g * x).sum(0))), X,
+broken("arguments", "gamma and beta swapped", vjp(lambda x, a, b: a * x + b, lambda g, x, a, b: (a * g, g.sum(0), (g * x).sum(0))), X,
     normal(4), normal(4, seed=1))
 
 # The cotangent: ignored, used twice, not linear
@@ -77,10 +77,10 @@ broken("cotangent", "its mean for all", vjp(jnp.sin, lambda g, x: g.mean() * jnp
 broken("cotangent", "masked where negative", vjp(jnp.tanh, lambda g, x: jnp.where(g > 0, g, 0) * (1 - jnp.tanh(x)**2)), X)
 broken("cotangent", "flushed where tiny", vjp(jnp.sin, lambda g, x: jnp.where(jnp.abs(g) < 1e-8, 0, g) * jnp.cos(x)), V,
     caught="cotangents")
-broken("cotangent", "normalised", vjp(jnp.sin, lambda g, x: g / jnp.maximum(1, jnp.linalg.norm(g)) * jnp.cos(x)), V, caught="cotangents")
+broken("cotangent", "normalized", vjp(jnp.sin, lambda g, x: g / jnp.maximum(1, jnp.linalg.norm(g)) * jnp.cos(x)), V, caught="cotangents")
 broken("cotangent", "assumed to sum to 1", vjp(lambda x: jax.nn.log_softmax(x, -1), lambda g, x: g - jax.nn.softmax(x, -1)), X)
 broken("cotangent", "of the second output ignored", vjp(lambda x: (jnp.sin(x), jnp.cos(x)), lambda g, x: g[0] * jnp.cos(x)), V)
-broken("cotangent", "outputs of a tree exchanged", vjp(lambda x: {"a": jnp.sin(x), "b": x * x}, lambda g, x:
+broken("cotangent", "outputs of a tree swapped", vjp(lambda x: {"a": jnp.sin(x), "b": x * x}, lambda g, x:
     g["b"] * jnp.cos(x) + g["a"] * 2 * x), V)
 broken("cotangent", "an offset", vjp(jnp.sin, lambda g, x: (g + 1e-3) * jnp.cos(x)), V)
 broken("cotangent", "NaN swallowed", vjp(jnp.sin, lambda g, x: jnp.nan_to_num(g) * jnp.cos(x)), V, caught="cotangents")
@@ -119,7 +119,7 @@ def jvp(fun, tangent):
 
 broken("forward mode", "sign", jvp(jnp.sin, lambda x, t: -t * jnp.cos(x)), V)
 broken("forward mode", "second tangent dropped", jvp(jnp.multiply, lambda x, y, s, t: s * y), X, Y, reference=jnp.multiply)
-broken("forward mode", "tangents exchanged", jvp(lambda x, y: x * jnp.sin(y), lambda x, y, s, t: t * jnp.sin(y) + s * x * jnp.cos(y)), V,
+broken("forward mode", "tangents swapped", jvp(lambda x, y: x * jnp.sin(y), lambda x, y, s, t: t * jnp.sin(y) + s * x * jnp.cos(y)), V,
     2 * V)
 broken("forward mode", "NaN at 0", jvp(lambda x: jnp.sqrt(x * x + 0.0 * x.size), lambda x, t: t * x / jnp.sqrt(x * x)), X,
        reference=jnp.abs, caught="kinks")

@@ -35,7 +35,7 @@ broken("shape", "rank 3, not declared", vjp(lambda x: jax.nn.softmax(x, -1), lam
 broken("shape", "a scalar", only(lambda s: s == ()), X, caught="shapes", quick=False, spec="x: f[*B]")
 broken("shape", "an axis of one squeezed", vjp(dense, lambda g, x, w, b: (g @ w.T, x.T @ g, g.sum(0) if len(x) > 1 else 0 * g[0])), X, W, B,
     caught="shapes")
-broken("shape", "features for rows, equal at the inputs given", vjp(lambda x: (x * x).sum() / len(x), lambda g, x: 2 * g * x / x.shape[1]),
+broken("shape", "features for rows, equal at the given inputs", vjp(lambda x: (x * x).sum() / len(x), lambda g, x: 2 * g * x / x.shape[1]),
     S, caught="shapes")
 broken("shape", "a size written down", vjp(lambda x: x.mean(0), lambda g, x: jnp.broadcast_to(g / 3, x.shape)), X, caught="shapes")
 broken("shape", "two classes", vjp(lambda x: jax.nn.softmax(x, -1), lambda g, x: (s := jax.nn.softmax(x, -1)) * (g - (g * s).sum(-1,

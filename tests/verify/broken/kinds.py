@@ -166,9 +166,9 @@ broken("broadcast", "a bias for all is averaged", vjp(plus, lambda g, x, b: (g, 
     b.shape))), X, A, caught="shapes")
 broken("broadcast", "a scale for all is not summed over channels", vjp(lambda x, s: x * s, lambda g, x, s: (g * s, jnp.resize((
     g * x).sum(0), s.shape))), X, A, caught="shapes")
-broken("batch of one", "a stray squeeze, in silence", vjp(dense, lambda g, x, w, b: (g @ w.T, x.T @ g, jnp.broadcast_to(g.squeeze().sum(0),
+broken("batch of one", "a stray squeeze, silently", vjp(dense, lambda g, x, w, b: (g @ w.T, x.T @ g, jnp.broadcast_to(g.squeeze().sum(0),
     b.shape))), X, W, normal(5), caught="shapes")
-broken("batch of one", "a stray squeeze, aloud", vjp(dense, lambda g, x, w, b: (g @ w.T, x.T @ g, g.squeeze().sum(0))), X, W, normal(5),
+broken("batch of one", "a stray squeeze, an error", vjp(dense, lambda g, x, w, b: (g @ w.T, x.T @ g, g.squeeze().sum(0))), X, W, normal(5),
        caught="shapes")
 broken("batch of one", "divided by the batch less one", vjp(lambda x: x.mean(0), lambda g, x: jnp.broadcast_to(
     g / max(len(x), 2), x.shape)), X, caught="shapes")

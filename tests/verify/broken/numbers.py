@@ -34,7 +34,7 @@ broken("extreme", "log-cosh", slope(lambda x: jnp.logaddexp(x, -x) - jnp.log(2.0
     caught="extremes")
 broken("extreme", "gradient lost among tiny numbers", slope(lambda x: x * x * x, lambda x: jnp.where(jnp.abs(x) < 1e-4, 0, 3 * x * x)), X,
     caught="extremes")
-broken("extreme", "tiny numbers taken for 0", slope(lambda x: x * 3, lambda x: jnp.where(jnp.abs(x) < 1e-20, 0.0, 3.0)), X,
+broken("extreme", "tiny numbers treated as 0", slope(lambda x: x * 3, lambda x: jnp.where(jnp.abs(x) < 1e-20, 0.0, 3.0)), X,
     caught="extremes")
 broken("extreme", "log p near 0", slope(jnp.log, lambda x: 1 / jnp.maximum(x, 1e-3)), P / 3, caught="extremes", spec="x: f(0,1)")
 broken("extreme", "entropy at 1e-7", slope(lambda p: p * jnp.log(p) + (1 - p) * jnp.log1p(-p),

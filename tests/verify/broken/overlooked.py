@@ -107,14 +107,14 @@ broken("shape", "rows of one array and of another", vjp(lambda x, y: (x * y).sum
 # What had been asked: all arguments at once, and for each lane a cotangent of its own.
 broken("transform", "vmap where the cotangent is not mapped", vjp(lambda x: jnp.sin(x), lambda g, x: times(g, jnp.cos(x))), V,
        caught="vmap")
-broken("transform", "symbolic zeros: an argument not asked for", misread_vjp, V, normal(6, seed=2), caught="argnums",
+broken("transform", "symbolic zeros: an argument that is not differentiated", misread_vjp, V, normal(6, seed=2), caught="argnums",
        reference=lambda x, y: (x * y, jnp.cos(y)))
 broken("transform", "symbolic zeros: the second tangent alone", misread_jvp, V, normal(6, seed=2), caught="argnums")
 broken("settings", "temperature, at its default", tempered, LOGITS, caught="settings", reference=lambda x, *, temperature=1.0:
        jax.nn.softmax(x / temperature))
 broken("settings", "a switch given by position", vjp(lambda x, flip: -x if flip else 2 * x, lambda g, x, flip: -g, static=(1,)), X, True,
        caught="settings", quick=False)
-broken("rare input", "the last class, of which no example speaks", vjp(cross_entropy, last_class_lost), LOGITS, LABELS - LABELS // 4,
+broken("rare input", "the last class, absent from the examples", vjp(cross_entropy, last_class_lost), LOGITS, LABELS - LABELS // 4,
        caught="inputs")
 broken("rare input", "the segment that was empty", vjp(segments, last_segment_lost), normal(7, 3), jnp.array([0, 0, 1, 1, 2, 2, 3]),
        caught="inputs")

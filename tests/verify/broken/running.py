@@ -151,7 +151,7 @@ broken("integers", "the last index clipped", vjp(lambda t, i: t[i], lambda g, t,
     W, jnp.array([0, 1, 2]), caught="inputs", spec="t: f[V, D], i: i[N] < V")
 broken("integers", "segments summed wrongly", vjp(lambda x, s: jax.ops.segment_sum(x, s, 3), lambda g, x, s: (g[jnp.sort(s)], None)), V,
     jnp.array([0, 0, 1, 1, 2, 2]), caught="inputs")
-broken("integers", "a power taken for 2", vjp(lambda x, n: x**n, lambda g, x, n: (2 * g * x, None)), V, jnp.int32(2), caught="inputs",
+broken("integers", "a power treated as 2", vjp(lambda x, n: x**n, lambda g, x, n: (2 * g * x, None)), V, jnp.int32(2), caught="inputs",
     spec="x: f[D], n: 1 <= i < 5")
 broken("integers", "a shift the wrong way", vjp(lambda x, n: jnp.roll(x, n), lambda g, x, n: (jnp.roll(g, n), None)), V, jnp.int32(3),
     caught="inputs", spec="x: f[D], n: i < D")
@@ -230,7 +230,7 @@ broken("layer", "jitted, with a static setting", jax.jit(vjp(lambda x, n=2: x**n
     static_argnames="n"), X, caught="settings", vary={"n": (2, 3)})
 broken("layer", "over time", recurrent, normal(4, 4) / 2, normal(5, 2, 4), caught="gradient")
 broken("layer", "over time, truncated", truncated, normal(4, 4) / 2, normal(5, 2, 4), caught="gradient", reference=through_time)
-broken("layer", "rematerialised", jax.checkpoint(lambda x: jnp.sum(lazy(x)**2)), X, caught="gradient")
+broken("layer", "rematerialized", jax.checkpoint(lambda x: jnp.sum(lazy(x)**2)), X, caught="gradient")
 broken("layer", "inside a loop", lambda x: jax.lax.fori_loop(0, 3, lambda i, h: lazy(h) + x, x), X, caught="gradient")
 broken("layer", "inside a branch", lambda x: jax.lax.cond(x.sum() > 0, lazy, jnp.sin, x), X + 1, caught="gradient", reference=lambda x:
     jnp.where(x.sum() > 0, jnp.tanh(x), jnp.sin(x)))

@@ -79,7 +79,7 @@ right("running", "jitted, with a static setting", jax.jit(vjp(lambda x, n=2: x**
     static_argnames="n"), X, vary={"n": (2, 3)})
 right("running", "partial", functools.partial(vjp(lambda x, axis: jnp.cumsum(x, axis), lambda g, x, axis:
     jnp.flip(jnp.cumsum(jnp.flip(g, axis), axis), axis), static=(1,)), axis=0), X)
-right("running", "rematerialised", jax.checkpoint(lambda x: jnp.sum(SINE(x)**2)), X)
+right("running", "rematerialized", jax.checkpoint(lambda x: jnp.sum(SINE(x)**2)), X)
 right("running", "scanned", lambda w, xs: jax.lax.scan(lambda h, x: ((h := SINE(x + h @ w)), h), jnp.zeros_like(xs[0]), xs)[1],
     normal(4, 4) / 2, normal(5, 2, 4))
 right("running", "in a loop", lambda x: jax.lax.fori_loop(0, 3, lambda i, h: SINE(h) + x, x), X)

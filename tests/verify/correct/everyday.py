@@ -196,7 +196,7 @@ right("trees", "channel by channel, where the reference has zeros between them",
 right("trees", "an argument of no consequence", vjp(lambda x, y: jnp.sin(x), lambda g, x, y: (g * jnp.cos(x), None)), X, Y)
 right("trees", "bfloat16 in, float32 weights", vjp(lambda x, w: x @ w, lambda g, x, w: ((g @ w.T).astype(x.dtype), (x.T @ g).astype(
     w.dtype))), X.astype(jnp.bfloat16), W)
-right("trees", "a matrix of two axes alone, aloud", vjp(lambda x, w: x @ w, lambda g, x, w: (jnp.einsum("nk,dk->nd", g, w), jnp.einsum(
+right("trees", "a matrix of two axes alone, an error", vjp(lambda x, w: x @ w, lambda g, x, w: (jnp.einsum("nk,dk->nd", g, w), jnp.einsum(
     "nd,nk->dk", x, g))), X, W)
 right("converging", "an equilibrium", vjp(settle, settle_back(True), settle_kept), S[:3, :3] / 6, V[:3])
 right("purpose", "straight through a sign, its scale learned", vjp(lambda x, s: s * jnp.sign(x), lambda g, x, s: (

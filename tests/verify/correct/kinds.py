@@ -83,7 +83,7 @@ right("integers", "one_hot where the spec says it is in range", vjp(looked_up, l
     table), dtype=g.dtype).T @ g, None)), W, ROWS, spec="table: f[V, D], i: i[N] < V")
 right("broadcast", "a slope for each channel, or one for all", vjp(leaky, lambda g, x, a: leaky_back(g, x, a, lambda t, a: t.sum(
     0) if a.shape == t.shape[1:] else t.sum().reshape(a.shape))), X, A)
-right("broadcast", "a bias of one shape only, aloud", vjp(plus, lambda g, x, b: (g, g.sum(0))), X, A)
+right("broadcast", "a bias of one shape only, with an error", vjp(plus, lambda g, x, b: (g, g.sum(0))), X, A)
 right("rank", "batch norm of images", vjp(batch_norm, lambda g, x: batch_norm_back(g, x, x[..., 0].size)), X)
 right("rank", "the norm of the last axis", vjp(lambda x: x / jnp.sqrt((x * x).sum(-1, keepdims=True) + 1),
     lambda g, x: row_norm_back(g, x, -1)), X)
