@@ -108,10 +108,10 @@ def test_audit_of_a_function_of_ones_own(capsys, mine):
 
 @pytest.mark.parametrize("argv, sentence", [
     (("somebodys:wrog",), "somebodys has no 'wrog': did you mean 'wrong'?"),
-    (("somebodys:wrong",), "what does somebodys:wrong take? write --args"),
+    (("somebodys:wrong",), "the arguments of somebodys:wrong must be described: write --args"),
     (("nobodys:f", "--args", "x: f"), "there is no module 'nobodys' to import nobodys:f from"),
-    (("somebodys:", "--args", "x: f"), "a function is named as MODULE:FUNCTION"),
-    (("relu", "--quick"), "--quick goes with a function of yours"),
+    (("somebodys:", "--args", "x: f"), "a function must be named as MODULE:FUNCTION"),
+    (("relu", "--quick"), "--quick applies only to your own functions"),
     (("somebodys:wrong", "--args", "x: f", "--settings", "axis"), "a setting must be NAME=VALUE; got 'axis': write axis=-1"),
 ])
 def test_a_wrong_audit_is_a_sentence(capsys, mine, argv, sentence):
@@ -188,7 +188,7 @@ def test_train_cifar10_with_a_linear_classifier(train, capsys, cifar, tmp_path, 
     """The lectures' f(x, W) = Wx, 3072 to 10, with either loss."""
     status, out, err = train("cifar10", str(cifar), "--net", "linear", "--loss", loss, "--epochs", "6", "--batch-size", "12", "--quiet",
                              "--out", str(tmp_path / "c.png"), "--save", str(tmp_path / "kept"))
-    assert status == 0 and "180 images of 32 × 32 × 3, 10 classes: 108 to train on, 12 to validate, 60 to test" in out, err
+    assert status == 0 and "180 images of 32 × 32 × 3, 10 classes: 108 for training, 12 for validation, 60 for testing" in out, err
     assert float(re.search(r"test accuracy ([\d.]+) %", out).group(1)) > 95
     kept = json.loads((tmp_path / "kept" / "run.json").read_text())
     assert sum(map(sum, kept["confusion"])) == 60 and kept["classes"][3] == "cat" and len(kept["history"]) == 6
@@ -209,29 +209,29 @@ WRONG = [
     (("explain", "rely"), "there is no rule 'rely': did you mean 'relu'?"),
     (("audit", "relu", "nothing_like_it"), "there is no rule 'nothing_like_it'"),
     (("train", "digit"), "there is no data set 'digit': did you mean 'digits'?"),
-    (("train", "cifar10"), "where do the files of cifar10 lie? write train cifar10 FOLDER"),
+    (("train", "cifar10"), "cifar10 needs the folder of its files: write train cifar10 FOLDER"),
     (("train", "cifar10", "nowhere"), "there is no folder nowhere"),
     (("train", "cifar"), "there is no data set 'cifar': did you mean 'cifar10'?"),
-    (("train", "digits", "somewhere"), "only mnist and cifar10 lie in a folder"),
+    (("train", "digits", "somewhere"), "only mnist and cifar10 take a folder"),
     (("train", "absent.csv", "--target", "y"), "there is no file absent.csv"),
-    (("train", "digits", "--target", "y"), "digits have their own target"),
-    (("train", "digits", "--rate", "-1"), "--rate is at least 0 and below inf, and was given as -1.0"),
-    (("train", "digits", "--rate", "nan"), "--rate is at least 0 and below inf, and was given as nan"),
-    (("train", "digits", "--seed", "9" * 20), "--seed is at least -2147483648 and below 2147483648"),
+    (("train", "digits", "--target", "y"), "digits already define their target"),
+    (("train", "digits", "--rate", "-1"), "--rate must be ≥ 0; got -1.0"),
+    (("train", "digits", "--rate", "nan"), "--rate must be ≥ 0 and finite; got nan"),
+    (("train", "digits", "--seed", "9" * 20), "--seed must be ≥ -2147483648 and < 2147483648"),
     (("train", "digits", "--out", "curve.xyz"), "--out must be a picture such as learning_curve.png; got curve.xyz"),
     (("train", "digits", "--save", __file__), f"{__file__}: File exists"),
-    (("train", "digits", "--batch-size", "5000"), "--batch-size 5000 is larger than the 1258 examples"),
-    (("train", "digits", "--hidden", "a,b"), "--hidden is numbers of units"),
+    (("train", "digits", "--batch-size", "5000"), "--batch-size must be at most the number of training examples, 1258; got 5000"),
+    (("train", "digits", "--hidden", "a,b"), "--hidden must be numbers of units"),
     (("train", "digits", "--dropout", "1.5"), "the rate of Dropout must be the fraction to drop, from 0 to 1"),
-    (("train", wrong("t.csv", "a,y\n1,2\n")), "which column of"),
+    (("train", wrong("t.csv", "a,y\n1,2\n")), "must be given: write --target COLUMN"),
     (("train", wrong("t.csv", "a,b\n1,2\n"), "--target", "y"), "has no column 'y': it has a, b"),
-    (("train", wrong("t.csv", "a,y\n1,2\nred,3\n" + "1,2\n" * 9), "--target", "y"), "line 3, column 'a': 'red' where a number is wanted"),
+    (("train", wrong("t.csv", "a,y\n1,2\nred,3\n" + "1,2\n" * 9), "--target", "y"), "line 3, column 'a': must be a number; got 'red'"),
     (("train", wrong("t.csv", "a,y\n1,2\nnan,3\n" + "1,2\n" * 9), "--target", "y"), "line 3, column 'a': nan is not a finite number"),
-    (("train", wrong("t.csv", "a,b,y\n1,2,3\n1,2"), "--target", "y"), "line 3: 2 cells where the header has 3 (is the file cut short?)"),
-    (("train", wrong("t.csv", ""), "--target", "y"), "is empty"),
-    (("train", wrong("t.csv", "a,y\n"), "--target", "y"), "has a header and no rows"),
-    (("train", wrong("t.csv", "a,y\n1,0\n2,1\n"), "--target", "y"), "too few for the fractions"),
-    (("train", wrong("t.csv", "a,y\n" + "1,0\n2,0\n" * 9), "--target", "y"), "all examples are of one class, '0'"),
+    (("train", wrong("t.csv", "a,b,y\n1,2,3\n1,2"), "--target", "y"), "line 3: must have 3 cells, as the header has; got 2: is the"),
+    (("train", wrong("t.csv", ""), "--target", "y"), "got an empty file"),
+    (("train", wrong("t.csv", "a,y\n"), "--target", "y"), "must have at least one row below its header"),
+    (("train", wrong("t.csv", "a,y\n1,0\n2,1\n"), "--target", "y"), "every part of a split must hold an example; got 2 examples"),
+    (("train", wrong("t.csv", "a,y\n" + "1,0\n2,0\n" * 9), "--target", "y"), "a classifier needs at least two classes; got only '0'"),
 ]
 
 

@@ -35,11 +35,11 @@ def test_without_graphviz_its_text_is_written(capsys, tmp_path, monkeypatch):
     (("x +", "x=1"), "'x +' is not an expression"),
     (("x * y", "x=1"), "y has no value: write y=1"),
     (("x * y", "x=1", "y"), "a value must be NAME=NUMBER; got 'y': write x=-2"),
-    (("x[0] = 1", "x=1"), "an expression must be made of NAME = …"),
-    (("Dense(2)", "x=1"), "x=1 goes with an expression"),
-    (("x", "x=1", "--input", "1"), "--input goes with a network"),
+    (("x[0] = 1", "x=1"), "an expression must consist of NAME = …"),
+    (("Dense(2)", "x=1"), "x=1 applies only to an expression"),
+    (("x", "x=1", "--input", "1"), "--input applies only to a network"),
     (("Dense(2)", "--input", "1,a"), "--input must be whole numbers"),
-    (("x", "x=1", "--out", "g.pdf"), "a graph is drawn as .svg")])
+    (("x", "x=1", "--out", "g.pdf"), "the path of a graph must end in .svg")])
 def test_what_is_wrong_is_one_sentence(capsys, argv, sentence):
     status, _, err = run(capsys, "graph", *argv)
     assert status == 1 and sentence in err and err.count("\n") == 1

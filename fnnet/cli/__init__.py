@@ -10,14 +10,14 @@ from fnnet.cli import config, grade, graph, rules, tables, training
 
 
 def main(argv=None):
-    """Runs one command; returns the exit status. What a user can get wrong is one sentence on stderr."""
+    """Runs one command; returns the exit status. User errors are reported as one sentence on stderr."""
     args = _parsed(sys.argv[1:] if argv is None else argv)
     try:
         return args.run(args) or 0
     except KeyboardInterrupt:
         print("fnnet: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:                     # the reader, `head` for instance, has seen enough
+    except BrokenPipeError:                     # the reader, `head` for instance, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, AssertionError) as problem:
@@ -40,8 +40,8 @@ def _parsed(argv):
         chosen = commands.choices[argv[0]]
         known = sorted(set(re.findall(r"--[\w-]+", chosen.format_help())))
         close = hints.closest(left[0].partition("=")[0], known)
-        what = "option" if left[0].startswith("-") else "place for"
-        chosen.error(f"there is no {what} {left[0]}: "
+        what = "there is no option" if left[0].startswith("-") else "unexpected argument"
+        chosen.error(f"{what} {left[0]}: "
                      + (f"did you mean {close}?" if close else f"it has {', '.join(known)}"))
     return args
 

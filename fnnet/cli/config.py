@@ -1,4 +1,4 @@
-"""config: what the formulations of operations are chosen for."""
+"""config: the backend and cores that formulations of operations are chosen for."""
 
 import jax
 
@@ -9,10 +9,10 @@ from fnnet.table import table
 
 def add(commands):
     """The parser of this command."""
-    command(commands, "config", _config, "the backend and the cores that formulations are chosen for, and who set them")
+    command(commands, "config", _config, "show the backend and number of cores that formulations are chosen for, and where they were set")
 
 
 def _config(_):
     now, sources = config.current(), config.sources()
     rows = [(name, getattr(now, name), sources[name]) for name in sources]
-    print(table(("setting", "value", "from"), [*rows, ("JAX", jax.__version__, "the package installed")]))
+    print(table(("setting", "value", "from"), [*rows, ("JAX", jax.__version__, "the installed package")]))

@@ -1,8 +1,8 @@
-"""Expressions and networks as a person types them, `relu(w * x + b)` or `Serial(Dense(4), tanh)`, interpreted.
+"""An interpreter for expressions and networks typed by a user, `relu(w * x + b)` or `Serial(Dense(4), tanh)`.
 
-What is typed is never run as Python. Its syntax tree is walked: there are numbers, + - * / ** on numbers and arrays,
-tuples, names that the caller lists, and calls of them. Anything else is an error before anything is computed, so
-nothing can be reached but what the caller lists. Lengths, depths, numbers and powers are bounded.
+The text is never run as Python. Its syntax tree is walked, and may contain numbers, + - * / ** on numbers and arrays,
+tuples, names that the caller lists, and calls of these. Anything else is an error before anything is computed, so
+only what the caller lists can be reached. Lengths, depths, numbers and powers are bounded.
 """
 
 import ast
@@ -18,14 +18,14 @@ import jax
 from fnnet import hints
 from fnnet.rule import Rule
 
-MOST_TEXT = 4000            # characters; Python's parser takes as many signs or brackets without running out of stack
-DEEPEST = 100               # levels, each of which takes a few frames of Python's 1000
-LARGEST = 10**6             # a whole number: loops and sizes follow from it
-STEEPEST = 1000             # an exponent
+MOST_TEXT = 4000            # characters; Python's parser handles this many signs or brackets without a stack overflow
+DEEPEST = 100               # levels of nesting, each of which takes a few of Python's 1000 stack frames
+LARGEST = 10**6             # largest whole number: it may determine loops and sizes
+STEEPEST = 1000             # largest exponent
 ALLOWED = (ast.Expr, ast.Assign, ast.Name, ast.Load, ast.Store, ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp,
            ast.Call, ast.keyword, ast.operator, ast.unaryop)
 WORDS = {ast.Attribute: "attributes (a.b)", ast.Subscript: "subscripts (a[0])", ast.JoinedStr: "f-strings",
-         ast.Starred: "stars (*a)", ast.Lambda: "lambdas", ast.NamedExpr: "assignments inside (a := b)",
+         ast.Starred: "starred arguments (*a)", ast.Lambda: "lambdas", ast.NamedExpr: "assignment expressions (a := b)",
          ast.Compare: "comparisons", ast.IfExp: "conditions", ast.BoolOp: "conditions", ast.List: "lists",
          ast.Dict: "dictionaries", ast.Set: "sets", ast.ListComp: "comprehensions", ast.GeneratorExp: "comprehensions",
          ast.SetComp: "comprehensions", ast.DictComp: "comprehensions"}
@@ -33,11 +33,11 @@ MADE_OF = "write numbers, names, + - * / **, tuples and calls such as relu(w * x
 
 
 def parse(text: str) -> list[ast.Expr | ast.Assign]:
-    """The statements of a text, each `NAME = …` and the last perhaps without a name; made of what is allowed."""
+    """The checked statements of a text: each is `NAME = …`, except that the last may lack a name."""
     program = _statements(text)
     for statement in program:
         if not names_one(statement) and not (isinstance(statement, ast.Expr) and statement is program[-1]):
-            raise ValueError("an expression must be made of NAME = … and end with what is differentiated: "
+            raise ValueError("an expression must consist of NAME = … and end with what is differentiated: "
                              "write 'q = x + y; f = q * z'")
         _check(statement)
     return program
@@ -50,7 +50,7 @@ def names_one(statement: ast.stmt) -> bool:
 
 
 def literal(text: str) -> Any:
-    """The number, truth value, None, string or tuple of these that a text is; any other text is a word."""
+    """The number, Boolean, None, string or tuple of these that a text denotes; any other text is returned as is."""
     if len(text) > MOST_TEXT:
         raise ValueError(f"a setting must be at most {MOST_TEXT} characters; got {len(text)}")
     try:
@@ -61,11 +61,11 @@ def literal(text: str) -> Any:
 
 
 def evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """The value of a parsed expression, its names looked up among these and nowhere else."""
+    """The value of a parsed expression, its names looked up in `names` and nowhere else."""
     match node:
         case ast.Constant(value=str(text)):
-            raise ValueError(f"a string stands where a number belongs, {text[:20]!r}: "
-                             "write it as a layer's setting, or as that of a function by its name")
+            raise ValueError(f"an operand must be a number; got the string {text[:20]!r}: "
+                             "a string may only be a layer's setting, or a function's setting given by name")
         case ast.Constant():
             return node.value
         case ast.Tuple():
@@ -82,7 +82,7 @@ def evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
 
 
 def sure(compute: Callable[[], Any], name: str = "") -> Any:
-    """What compute() gives. Whatever it raises is one sentence with the name: anybody may have written its arguments."""
+    """The result of compute(). Any exception becomes one sentence with the name: its arguments come from the user."""
     try:
         return compute()
     except OverflowError:
@@ -97,7 +97,7 @@ def _statements(text):
         raise ValueError(f"an expression must be at most {MOST_TEXT} characters; got {len(text)}")
     shown = repr(text if len(text) <= 60 else text[:57] + "…")
     try:
-        with warnings.catch_warnings(action="ignore"):          # Python's own remarks about what it would not run
+        with warnings.catch_warnings(action="ignore"):          # Python's own syntax warnings
             program = ast.parse(text.strip()).body
     except (RecursionError, MemoryError):
         raise ValueError(_too_deep()) from None
@@ -111,7 +111,7 @@ def _statements(text):
 
 
 def _check(statement):
-    """Refuses a statement that holds anything but what is allowed, or too much of it. Walks without recursion."""
+    """Raises for a statement that contains anything not allowed, or too much of it. Walks without recursion."""
     nodes = [(statement, 0)]
     while nodes:
         node, depth = nodes.pop()
@@ -130,23 +130,23 @@ def _check_form(node):
     elif isinstance(node, ast.BinOp | ast.UnaryOp) and type(node.op) not in OPERATIONS:
         what = f"operations by {type(node.op).__name__.lower()}"
     elif isinstance(node, ast.Call) and not isinstance(node.func, ast.Name):
-        what = WORDS.get(type(node.func), "calls of what has no name")
+        what = WORDS.get(type(node.func), "calls of something without a name")
     elif isinstance(node, ast.keyword) and node.arg is None:
-        what = "stars (**a)"
+        what = "starred arguments (**a)"
     if what:
         raise ValueError(f"{what} are not part of an expression: {MADE_OF}")
 
 
 def _check_constant(value):
-    if not isinstance(value, int | float | str | None) or value == math.inf:        # a truth value is an int
+    if not isinstance(value, int | float | str | None) or value == math.inf:        # a Boolean is an int
         raise ValueError("a constant must be a number below 1e308, a word in quotes, True, False or None; "
                          f"got {str(value)[:20]}")
     _bounded(value)
 
 
 def _too_deep():
-    return (f"an expression must be nested at most {DEEPEST} levels deep, a sum of many terms too: "
-            "give parts of it names, q = x + y")
+    return (f"an expression must be nested at most {DEEPEST} levels deep, which includes sums of many terms: "
+            "name parts of it, q = x + y")
 
 
 def _known(name, names):
@@ -158,7 +158,7 @@ def _known(name, names):
 
 
 def _meant(name, names):
-    """The known name that an unknown one stands for, by another library's name or by its spelling."""
+    """The known name that an unknown one probably means: another library's name for it, or a similar spelling."""
     word = hints.translated(name).partition(",")[0].rpartition(".")[2]
     return word if word in names else hints.closest(name, names)
 
@@ -184,14 +184,14 @@ def _called(node, names):
 
 
 def _argument(node, names, words):
-    """A word is a setting: of a layer by its place or its name, of a function by its name."""
+    """An argument; strings are settings, of a layer by position or name, of a function only by name."""
     return node.value if words and isinstance(node, ast.Constant) else evaluate(node, names)
 
 
 def _check_settings(name, function, settings):
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):                             # of a function that does not say: it checks them itself
+    except (TypeError, ValueError):                             # a function without a signature checks them itself
         return
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return
@@ -204,7 +204,7 @@ def _check_settings(name, function, settings):
 def _computed(operation, *values):
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | float | jax.Array):
-            raise ValueError("arithmetic is for numbers and arrays; got "
+            raise ValueError("the operands of arithmetic must be numbers or arrays; got "
                              + ("a tuple" if isinstance(value, tuple) else repr(value)))
     if isinstance(operation, ast.Pow) and not isinstance(values[1], jax.Array) and abs(values[1]) > STEEPEST:
         raise ValueError(f"an exponent must be at most {STEEPEST}; got {values[1]}")

@@ -1,4 +1,4 @@
-"""graph: a network or an expression as a drawn computation graph, both passes on its edges."""
+"""graph: draws a network or an expression as a computation graph, with both passes on its edges."""
 
 import ast
 import inspect
@@ -13,7 +13,7 @@ from fnnet.cli import expression
 from fnnet.cli.command import command
 from fnnet.layers import initializers
 
-MOST_NUMBERS = 10**7         # parameters, or outputs of a layer: some seconds of computing, 40 MB each
+MOST_NUMBERS = 10**7         # parameters, or outputs of a layer: a few seconds of computing, 40 MB each
 FUNCTIONS = {name: getattr(jnp, name) for name in ("exp", "log", "sin", "cos", "sqrt", "abs", "maximum", "minimum", "sum", "mean")}
 FUNCTIONS |= {rule.__name__: rule for rule in ops.rules()}
 FACE = {name: getattr(layers, name) for name in layers.__all__}
@@ -26,14 +26,14 @@ KNOWN = FUNCTIONS | INITIALIZERS | NETWORKS
 def add(commands):
     """The parser of this command."""
     sub = command(commands, "graph", _graph, "draw a network or an expression, with values and gradients of one pass")
-    sub.add_argument("what", help="'q = x + y; f = q * z' with values for its names; or a network, "
+    sub.add_argument("what", help="an expression, 'q = x + y; f = q * z', with values for its names; or a network, "
                                   "'Serial(Dense(4), tanh, Dense(2))'")
-    sub.add_argument("values", nargs="*", metavar="NAME=NUMBER", help="of an expression: x=-2 y=5 z=-4")
-    sub.add_argument("--input", metavar="N,D", help="of a network: the shape of its input (default: 1,3)")
-    sub.add_argument("--depth", type=int, metavar="N", help="fold a network down to this depth; 0: every operation")
+    sub.add_argument("values", nargs="*", metavar="NAME=NUMBER", help="the values in an expression: x=-2 y=5 z=-4")
+    sub.add_argument("--input", metavar="N,D", help="the input shape of a network (default: 1,3)")
+    sub.add_argument("--depth", type=int, metavar="N", help="fold a network to this depth; 0: every operation")
     sub.add_argument("--out", default="graph.svg", metavar="FILE",
                      help=".svg, .png, .html, .dot or .mmd (default: %(default)s)")
-    sub.add_argument("--seed", type=int, default=0, help="of a network's weights and input (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0, help="seed for a network's weights and input (default: %(default)s)")
 
 
 def _graph(args):
@@ -41,12 +41,12 @@ def _graph(args):
     net = _network(program)
     if net is None:
         if args.input:
-            raise ValueError("--input goes with a network, and this is an expression: give its names values, x=2")
+            raise ValueError("--input applies only to a network; got an expression: give its names values, x=2")
         f, values = _expression(program, _values(args.values))
         trace = expression.sure(lambda: diagnostics.trace(f, *values))
     else:
         if args.values:
-            raise ValueError(f"{args.values[0]} goes with an expression, and this is a network: give it --input 1,3")
+            raise ValueError(f"{args.values[0]} applies only to an expression; got a network: write --input 1,3")
         shape = _shape(args.input or "1,3")
         trace = expression.sure(lambda: _traced(net, shape, args.seed))
     path = trace.draw(args.out, depth=args.depth)
@@ -54,12 +54,12 @@ def _graph(args):
         trace = trace.fold(args.depth)
     print(trace)
     if path.suffix not in args.out:
-        print("\nGraphviz's dot is not on the PATH: its text is written instead")
+        print("\nGraphviz's dot is not on the PATH: wrote its source text instead")
     print(f"\nwrote {path}")
 
 
 def _network(program):
-    """The network that the program writes down, or None."""
+    """The network that the program describes, or None."""
     call = program[0].value
     unnamed = len(program) == 1 and isinstance(program[0], ast.Expr)
     if unnamed and isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in NETWORKS:
@@ -98,7 +98,7 @@ def _values(texts):
         except ValueError:
             raise ValueError(f"a value must be NAME=NUMBER; got {text!r}: write x=-2") from None
         if name in values:
-            raise ValueError(f"{name} must be given one value; got {name}={values[name]:g} and {text}")
+            raise ValueError(f"{name} must have one value; got {name}={values[name]:g} and {text}")
         values[name] = number
     return values
 
@@ -109,13 +109,13 @@ def _shape(text):
     except ValueError:
         shape = ()
     if not shape or min(shape) < 1 or math.prod(shape) > MOST_NUMBERS:
-        raise ValueError("--input must be whole numbers above 0 with commas between, for "
-                         f"at most {MOST_NUMBERS} numbers in all; got {text!r}: write 1,3")
+        raise ValueError("--input must be whole numbers above 0 separated by commas, for an array of "
+                         f"at most {MOST_NUMBERS} numbers; got {text!r}: write 1,3")
     return shape
 
 
 def _check_sizes(net, key, x):
-    """Refuses a network that would fill the memory, before it is made."""
+    """Raises for a network that would fill the memory, before it is initialized."""
     def see(path, layer, y):
         count = sum(leaf.size for leaf in jax.tree.leaves(y))
         if count > MOST_NUMBERS:
@@ -130,7 +130,7 @@ def _check_sizes(net, key, x):
 
 
 def _traced(net, shape, seed):
-    """A pass of random examples: classes where there are several outputs for each, else a squared error."""
+    """A pass with random examples: cross entropy if there are several outputs per example, else a squared error."""
     keys = jax.random.split(jax.random.key(seed), 3)
     _check_sizes(net, keys[1], jax.ShapeDtypeStruct(shape, float))
     x = jax.random.normal(keys[0], shape)

@@ -1,4 +1,4 @@
-"""rules, explain, audit, compare: looking at rules, and at anybody's function."""
+"""rules, explain, audit, compare: inspecting rules and any user-defined function."""
 
 import difflib
 import importlib
@@ -18,18 +18,18 @@ from fnnet.table import table
 
 def add(commands):
     """The parsers of these commands."""
-    command(commands, "rules", _rules, "a table of every rule with its formula").add_argument("--markdown", action="store_true")
-    command(commands, "explain", _explain, "a rule's formula, its three functions, and a fresh audit").add_argument("rule")
-    command(commands, "compare", _compare, "time, saved and temporary bytes of rules, hand : autodiff").add_argument(
-        "rules", nargs="*", metavar="RULE", help="all of them where none is named")
-    sub = command(commands, "audit", _audit, "hold rules against their references, autodiff and differences; or anybody's function")
-    sub.add_argument("rules", nargs="*", metavar="RULE", help="all of fnnet's where none is named; or MODULE:FUNCTION, any function "
-                     "with a gradient rule inside, with --args")
-    sub.add_argument("--args", metavar="SPEC", help="what the function takes: 'x: f[N, D], labels: i[N] < D, p: f(0,1), key'")
-    sub.add_argument("--reference", metavar="MODULE:FUNCTION", help="the same in plain JAX (default: the function with its rules left out)")
+    command(commands, "rules", _rules, "list every rule with its formula").add_argument("--markdown", action="store_true")
+    command(commands, "explain", _explain, "show a rule's formula, its three functions, and a fresh audit").add_argument("rule")
+    command(commands, "compare", _compare, "measure time, saved and temporary bytes of rules against autodiff").add_argument(
+        "rules", nargs="*", metavar="RULE", help="default: all of them")
+    sub = command(commands, "audit", _audit, "check rules, or any function, against their references, autodiff and finite differences")
+    sub.add_argument("rules", nargs="*", metavar="RULE", help="a rule of fnnet (default: all of them); or MODULE:FUNCTION, any function "
+                     "that uses a gradient rule, with --args")
+    sub.add_argument("--args", metavar="SPEC", help="the function's arguments: 'x: f[N, D], labels: i[N] < D, p: f(0,1), key'")
+    sub.add_argument("--reference", metavar="MODULE:FUNCTION", help="the same function in plain JAX (default: without its rules)")
     sub.add_argument("--settings", nargs="*", default=[], metavar="NAME=VALUE", help="keyword arguments of the call: axis=-1")
-    sub.add_argument("--quick", action="store_true", help="the part that takes about a second")
-    sub.add_argument("--json", action="store_true", help="the report as JSON")
+    sub.add_argument("--quick", action="store_true", help="run only the checks that take about a second")
+    sub.add_argument("--json", action="store_true", help="print the report as JSON")
 
 def _rules(args):
     rows = [(rule.__name__, rule.formula) for rule in ops.rules()]
@@ -51,7 +51,7 @@ def _audit(args):
     if any(":" in name for name in args.rules):
         return _check(args)
     if given := [name for name in ("args", "reference", "settings", "quick", "json") if getattr(args, name)]:
-        raise ValueError(f"--{given[0]} goes with a function of yours, MODULE:FUNCTION: fnnet's rules have examples of their own")
+        raise ValueError(f"--{given[0]} applies only to your own functions, MODULE:FUNCTION: fnnet's rules come with examples")
     chosen = [_find(name) for name in args.rules] or ops.rules()
     rows, failed = [], []
     for rule in chosen:
@@ -73,7 +73,7 @@ def _audit(args):
 
 
 def _check(args):
-    """The harness, on functions named as module:function."""
+    """Runs fnnet.verify.check on functions named as module:function."""
     reference: Any = args.reference and _imported(args.reference)
     failed = False
     settings = dict(_setting(text) for text in args.settings)
@@ -82,7 +82,7 @@ def _check(args):
         if isinstance(f, Rule) and f.examples and not args.args:
             report = verify.audit(f)
         elif not args.args:
-            raise ValueError(f"what does {name} take? write --args 'x: f[N, D]', one item for each array")
+            raise ValueError(f"the arguments of {name} must be described: write --args 'x: f[N, D]', one item per array")
         else:
             report = verify.check(f, spec=args.args, reference=reference, settings=settings, thorough=not args.quick)._replace(title=name)
         print(report.to_json() if args.json else f"{report}\n\n{_as_a_test(name, args, settings)}")
@@ -91,7 +91,7 @@ def _check(args):
 
 
 def _as_a_test(name, args, settings):
-    """The line that keeps a check in a test suite."""
+    """The lines that turn a check into a regression test."""
     f, test = name.replace(":", "."), "test_" + name.partition(":")[2].replace(".", "_")
     if not args.args:
         return f"as a test:\n    def {test}(): fnnet.audit({f}).raise_if_failed()"
@@ -103,10 +103,10 @@ def _as_a_test(name, args, settings):
 
 
 def _imported(name):
-    """The object that MODULE:FUNCTION names, looked for in the working directory too."""
+    """The object that MODULE:FUNCTION names; modules in the working directory are found too."""
     module, _, path = name.partition(":")
     if not module or not path:
-        raise ValueError(f"a function is named as MODULE:FUNCTION, mypackage.losses:focal, and was given as {name!r}")
+        raise ValueError(f"a function must be named as MODULE:FUNCTION; got {name!r}; write mypackage.losses:focal")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
@@ -135,7 +135,7 @@ def _compare(args):
     print(table(HEADER, [r.row() for r in results]))
     owing = [r.title for r in results if not r.ok]
     if owing:
-        print(f"\nslower than 1.1 or more bytes kept, and no reason given: {', '.join(owing)}")
+        print(f"\nmore than 1.1 times slower or more bytes saved, without a stated reason: {', '.join(owing)}")
     return 1 if owing else 0
 
 

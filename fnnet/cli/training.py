@@ -1,4 +1,4 @@
-"""train: the whole way from data to a test score, with hand-written rules, audited first. report: a run that was kept, as a page."""
+"""train: everything from data to a test score, with hand-written rules, audited first. report: a saved run as a page."""
 
 import difflib
 import json
@@ -22,28 +22,28 @@ FOLDERS = {"mnist": data.read_mnist, "cifar10": data.read_cifar10}
 
 def add(commands):
     """The parsers of these commands."""
-    sub = command(commands, "report", _report, "a run that `train --save RUN` kept, as one page of HTML")
+    sub = command(commands, "report", _report, "write a run saved by `train --save RUN` as one page of HTML")
     sub.add_argument("kept", metavar="RUN", help="the folder of the run")
     sub.add_argument("--out", metavar="HTML", help="where to write it (default: report.html in that folder)")
     sub = command(commands, "train", _train, "train a classifier or a regression, with hand-written rules")
-    sub.add_argument("data", help="digits; mnist or cifar10 and the folder of their files; or a CSV file with a header")
-    sub.add_argument("folder", nargs="?", help="where the files of mnist or cifar10 lie")
+    sub.add_argument("data", help="digits; mnist or cifar10 with the folder of their files; or a CSV file with a header")
+    sub.add_argument("folder", nargs="?", help="the folder with the files of mnist or cifar10")
     tables.options(sub)
-    sub.add_argument("--net", choices=("mlp", "linear"), default="mlp", help="hidden layers of ReLU units, or scores Wx + b alone")
+    sub.add_argument("--net", choices=("mlp", "linear"), default="mlp", help="hidden layers of ReLU units, or only scores Wx + b")
     sub.add_argument("--hidden", default="512,256", metavar="N,N", help="units of the hidden layers (default: %(default)s)")
-    sub.add_argument("--loss", choices=tuple(LOSSES), default="softmax", help="of a classifier (default: %(default)s)")
-    sub.add_argument("--epochs", type=int, default=40, help="at most (default: %(default)s)")
+    sub.add_argument("--loss", choices=tuple(LOSSES), default="softmax", help="loss of a classifier (default: %(default)s)")
+    sub.add_argument("--epochs", type=int, default=40, help="maximum number of epochs (default: %(default)s)")
     sub.add_argument("--patience", type=int, default=30, help="epochs without improvement after which to stop (default: %(default)s)")
     sub.add_argument("--batch-size", type=int, default=32, metavar="N", help="(default: %(default)s)")
-    sub.add_argument("--rate", type=float, default=1e-3, help="the learning rate at its highest (default: %(default)s)")
-    sub.add_argument("--dropout", type=float, default=0.4, metavar="SHARE", help="share of hidden units dropped (default: %(default)s)")
+    sub.add_argument("--rate", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
+    sub.add_argument("--dropout", type=float, default=0.4, metavar="SHARE", help="fraction of hidden units dropped (default: %(default)s)")
     sub.add_argument("--decay", type=float, default=3e-4, metavar="LAMBDA", help="λ of the L2 penalty (default: %(default)s)")
-    sub.add_argument("--seed", type=int, default=0, help="of the weights, the masks and the order (default: %(default)s)")
-    sub.add_argument("--out", metavar="PNG", help="the learning curve (default: runs/DATA/learning_curve.png)")
-    sub.add_argument("--save", metavar="RUN", help="a folder to keep the run in: run.json and params.npz, for `fnnet report "
-                     "RUN`, and the model, which without --save is in runs/DATA")
-    sub.add_argument("--autodiff", action="store_true", help="the very same with every rule set aside")
-    sub.add_argument("--check", action="store_true", help="first check the gradient of the whole network against differences")
+    sub.add_argument("--seed", type=int, default=0, help="seed for weights, dropout masks and shuffling (default: %(default)s)")
+    sub.add_argument("--out", metavar="PNG", help="file for the learning curve (default: runs/DATA/learning_curve.png)")
+    sub.add_argument("--save", metavar="RUN", help="a folder to save the run in: run.json and params.npz, for `fnnet report "
+                     "RUN`, and the model, which without --save goes to runs/DATA")
+    sub.add_argument("--autodiff", action="store_true", help="train the same network with JAX's autodiff instead of the rules")
+    sub.add_argument("--check", action="store_true", help="first check the gradient of the whole network against finite differences")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -52,8 +52,8 @@ def _report(args):
 
 
 class Given(NamedTuple):
-    """Three pairs (x, y), standardized; the names of the classes, () for a regression; how the examples are called in a sentence; what
-    made them of raw examples; of a table the raw rows of the test."""
+    """Three pairs (x, y), standardized; the names of the classes, () for a regression; a description of the data; the preprocessing;
+    for a table, the raw test rows."""
     training: tuple
     validation: tuple
     test: tuple
@@ -67,16 +67,18 @@ def _train(args):
     for name, low, high in (("epochs", 1, 2**31), ("batch_size", 1, 2**31), ("patience", 1, 2**31), ("decay", 0, math.inf),
                             ("rate", 0, math.inf), ("seed", -2**31, 2**31)):
         if not low <= getattr(args, name) < high:
-            raise ValueError(f"--{name.replace('_', '-')} is at least {low} and below {high}, and was given as {getattr(args, name)}")
+            value, bound = getattr(args, name), f" and < {high}" if high < math.inf else ""
+            bound = " and finite" if isinstance(value, float) and not math.isfinite(value) else bound
+            raise ValueError(f"--{name.replace('_', '-')} must be ≥ {low}{bound}; got {value}")
     given = _load(args)
     args.out = args.out or str(Path("runs", Path(args.data).stem, "learning_curve.png"))
     sizes = [len(y) for _, y in given[:3]]
     if args.batch_size > sizes[0]:
-        raise ValueError(f"--batch-size {args.batch_size} is larger than the {sizes[0]} examples to train on")
+        raise ValueError(f"--batch-size must be at most the number of training examples, {sizes[0]}; got {args.batch_size}")
     _make_room(args)
     net = _network(args, len(given.classes) if given.classes else given.training[1].shape[1])
     loss = LOSSES[args.loss] if given.classes else ops.squared_error
-    print(f"{given.what}: {sizes[0]} to train on, {sizes[1]} to validate, {sizes[2]} to test\n{net}")
+    print(f"{given.what}: {sizes[0]} for training, {sizes[1]} for validation, {sizes[2]} for testing\n{net}")
     audits = [verify.audit(rule) for rule in _used(net, loss, args.decay)]
     for report in audits:
         report.raise_if_failed()
@@ -115,7 +117,7 @@ def _train(args):
 
 
 def _in_units(given, result, scores):
-    """Losses of a regression in the unit of its target, whose scaled values it was trained on."""
+    """Losses of a regression in the unit of its target, which was scaled for training."""
     if given.classes:
         return result, scores
     unit = float(given.preprocessing[1].scaling.scale) ** 2
@@ -126,7 +128,7 @@ def _in_units(given, result, scores):
 
 
 def _kept(args, given, net, result, scores):
-    """Keeps the model and the rows of the test for `predict`: where it is, and the score of the test as `predict` will say it."""
+    """Saves the model and the test rows for `predict`; returns where they are, and the test score as `predict` will print it."""
     folder = _folder(args)
     run, said = result.run, f"accuracy {100 * scores['test']['accuracy']:.2f} %" if given.classes else ""
     if given.held_out is not None:
@@ -138,26 +140,26 @@ def _kept(args, given, net, result, scores):
     try:
         path = store.save(folder / tables.MODEL, net, run, preprocessing=given.preprocessing, x=given.training[0][:1])
     except ImportError as missing:
-        return f"the model was not kept: {missing}", said
+        return f"the model was not saved: {missing}", said
     if given.held_out is not None:
         tables.keep_held_out(folder, given.held_out)
     return f"model: {path}", said
 
 
 def _ended(result):
-    """Why training ended, and which epoch the score below is of."""
+    """Why training ended, and which epoch the printed score belongs to."""
     best = min((log for log in result.history if not math.isnan(log["valid_loss"])), key=lambda log: log["valid_loss"], default=None)
     return result.stopped + (f"; the best was epoch {best['epoch']}, validation loss {best['valid_loss']:.4g}" if best else "")
 
 
 def _next(args, loss):
-    """Commands worth trying after this one."""
+    """Commands to try after this one."""
     folder = _folder(args)
     again = " ".join([args.data, *([args.folder] if args.folder else []), *(["--target", args.target] if args.target else [])])
     model = Path(folder, tables.MODEL)
-    predict = [(f"predict {folder} {folder / tables.HELD_OUT}", "predictions for raw rows: here those of the test")]
+    predict = [(f"predict {folder} {folder / tables.HELD_OUT}", "predictions for raw rows, here the test rows")]
     commands = [*(predict if args.target and model.exists() else []), (f"report {folder}", "this run as one page of HTML") if args.save else
-                (f"train {again} --save {folder}", "keep the run; then: report " + str(folder)),
+                (f"train {again} --save {folder}", "save the run; then: report " + str(folder)),
                 (f"explain {loss.__name__}", "the loss: formula, hand-written gradient, audit"),
                 ('graph "Serial(Dense(4), tanh, Dense(2))" --out runs/net.html', "step through both passes of a small network")]
     width = max(len(command) for command, _ in commands)
@@ -165,7 +167,7 @@ def _next(args, loss):
 
 
 def _make_room(args):
-    """Says what cannot be written before the training, not after it."""
+    """Raises before the training, not after it, for files that cannot be written."""
     if (form := Path(args.out).suffix[1:].lower()) and form not in (known := figure().canvas.get_supported_filetypes()):
         raise ValueError(f"--out must be a picture such as learning_curve.png; got {args.out}; other formats: {', '.join(known)}")
     for folder in (Path(args.out).parent, _folder(args)):
@@ -173,21 +175,21 @@ def _make_room(args):
 
 
 def _folder(args):
-    """Where the model is kept."""
+    """Where the model is saved."""
     return Path(args.save or Path("runs", Path(args.data).stem))
 
 
 def _load(args):
     if args.folder and args.data not in FOLDERS:
-        raise ValueError(f"only {' and '.join(FOLDERS)} lie in a folder: leave {args.folder} out")
+        raise ValueError(f"only {' and '.join(FOLDERS)} take a folder: remove {args.folder}")
     if args.data in ("digits", *FOLDERS):
         for name, default in tables.DEFAULTS.items():
             if getattr(args, name) != default:
-                raise ValueError(f"{args.data} have their own {name if name == 'target' else 'features and classes'}: leave "
-                                 f"--{name.replace('_', '-')} out")
+                raise ValueError(f"{args.data} already define their {name if name == 'target' else 'features and classes'}: remove "
+                                 f"--{name.replace('_', '-')}")
     if args.data in FOLDERS:
         if not args.folder:
-            raise ValueError(f"where do the files of {args.data} lie? write train {args.data} FOLDER")
+            raise ValueError(f"{args.data} needs the folder of its files: write train {args.data} FOLDER")
         return _images(args)
     if args.data != "digits":
         if not Path(args.data).exists() and not Path(args.data).suffix:
@@ -195,7 +197,7 @@ def _load(args):
             hint = f"did you mean {close[0]!r}?" if close else "write digits, mnist, cifar10, or a CSV file"
             raise ValueError(f"there is no data set {args.data!r}: {hint}")
         if Path(args.data).exists() and not args.target:
-            raise ValueError(f"which column of {args.data} is to be predicted? write --target COLUMN")
+            raise ValueError(f"the column of {args.data} to predict must be given: write --target COLUMN")
         table = tables.prepared(args)
         _check_classes(table.answers.classes)
         training, validation, test = table.parts
@@ -206,7 +208,7 @@ def _load(args):
 
 
 def _images(args):
-    """Images as rows of pixels; a tenth of what is to train on validates."""
+    """Images as rows of pixels; a tenth of the training set is used for validation."""
     found = FOLDERS[args.data](args.folder)
     training, validation = data.split(*found.training, fractions=(0.9, 0.1))
     parts = [(x.reshape(len(x), -1), y) for x, y in (training, validation, found.test)]
@@ -223,7 +225,7 @@ def _standardized(parts, classes, what):
 
 def _check_classes(classes):
     if len(classes) == 1:
-        raise ValueError(f"all examples are of one class, {classes[0]!r}: there is nothing to tell apart")
+        raise ValueError(f"a classifier needs at least two classes; got only {classes[0]!r}")
 
 
 def _network(args, outputs):
@@ -232,13 +234,13 @@ def _network(args, outputs):
     try:
         hidden = [int(n) for n in args.hidden.split(",") if n.strip()]
     except ValueError:
-        raise ValueError(f"--hidden is numbers of units with commas between, 256,128, and was given as {args.hidden!r}") from None
+        raise ValueError(f"--hidden must be numbers of units separated by commas; got {args.hidden!r}; write 256,128") from None
     blocks = [part for n in hidden for part in (layers.Dense(n), ops.relu, layers.Dropout(args.dropout))]
     return layers.Serial(*blocks, layers.Dense(outputs))
 
 
 def _used(net, loss, decay):
-    """The rules a network of these parts uses."""
+    """The rules that a network with these parts uses."""
     found = {loss, ops.dense, *([ops.l2] if decay else [])}
     found |= {part.f for part in net.parts if isinstance(part, layers.Function) and isinstance(part.f, Rule)}
     found |= {ops.dropout} if any(isinstance(part, layers.Dropout) and part.rate for part in net.parts) else set()
@@ -246,7 +248,7 @@ def _used(net, loss, decay):
 
 
 def _save(args, given, net, audits, result, scores, flow):
-    """The run as a folder: run.json, what a report shows; params.npz, the arrays by their paths."""
+    """Writes the run to a folder: run.json, the contents of a report; params.npz, the arrays by their paths."""
     folder = Path(args.save)
     folder.mkdir(parents=True, exist_ok=True)
     run = result.run

@@ -1,4 +1,4 @@
-"""Looking inside: what a network does, where its gradients go, where they go wrong, and what training made of it."""
+"""Looking inside a network: what it computes, how gradients flow, where they are wrong, and what training achieved."""
 
 from fnnet import hints as _hints
 from fnnet.diagnostics.bisect import Bisection, bisect

@@ -1,4 +1,4 @@
-"""Where hand and autodiff part: the rule that is wrong in a whole network."""
+"""Where hand-written rules and autodiff disagree: finding the wrong rule in a whole network."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ from fnnet.trees import Tree
 
 @shown
 class Bisection(NamedTuple):
-    """A row (rule, error of the value, error of the gradient, arrays that are off) for each rule of the network, at work alone."""
+    """A row (rule, error of the value, error of the gradient, arrays that are off) for each rule of the network, used by itself."""
     rows: list
     limit: float
 
@@ -35,7 +35,7 @@ class Bisection(NamedTuple):
             return f"OFF in {len(off)} arrays, nearest to the loss {off[-1]}" if off else "OFF"
         body = [(name, f"{value:.0e}", f"{gradient:.0e}", verdict(name, off)) for name, value, gradient, off in self.rows]
         head = (f"all {len(self.rows)} rules agree with autodiff, alone and together" if self.ok else
-                f"{' and '.join(self.blame)}: wrong. Each rule alone, the others set aside, against autodiff in float64:")
+                f"{' and '.join(self.blame)}: wrong. Each rule by itself, with autodiff for the others, against autodiff in float64:")
         return head, Grid(("rule", "value", "gradient", ""), body)
 
     def raise_if_failed(self):
@@ -44,22 +44,22 @@ class Bisection(NamedTuple):
 
 
 def bisect(objective: Callable[..., Any], params: Tree, *args: Any, limit: float = 1e-6, **settings: Any) -> Bisection:
-    """Finds the rules whose value or gradient is off: each in turn does its work alone, the others set aside, against autodiff.
+    """Finds the rules whose value or gradient is wrong: each one by itself, with autodiff for the others, is compared with autodiff.
 
     objective(params, *args, **settings) returns a scalar, or (scalar, anything): `bisect(objective, params, state, batch, key=key)`.
-    Errors are ‖a − b‖/(‖a‖ + ‖b‖) of the worst array of params, in float64. A rule that is right but whose reference is wrong
-    agrees here: gradient_check, which knows only values, finds that.
+    Errors are ‖a − b‖/(‖a‖ + ‖b‖) for the worst array of params, in float64. A rule that agrees with a wrong reference passes here:
+    gradient_check, which uses only values, finds it.
     """
     with jax.enable_x64(True):
         params, args = jax.tree.map(_double, (params, args))
         f = partial(objective, **settings)
         rules = used(f, params, *args)
         if not rules:
-            raise ValueError("bisect takes an objective that uses rules, and found none in this one")
+            raise ValueError("the objective of bisect must use rules; got one that uses none")
         paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
         def evaluate(*aside):
-            """Value and gradients with these rules set aside, as numpy arrays."""
+            """Value and gradients with autodiff in place of these rules, as NumPy arrays."""
             run = autodiff(_scalar(f), *aside) if aside else _scalar(f)
             return jax.device_get(jax.jit(jax.value_and_grad(run))(params, *args))
         right = evaluate(*rules)
@@ -72,7 +72,7 @@ def bisect(objective: Callable[..., Any], params: Tree, *args: Any, limit: float
 
 
 def _row(name, mine, right, paths, limit):
-    floor = 1e-9 * max(np.linalg.norm(b) for b in jax.tree.leaves(right[1]))    # what is so much smaller than the rest is rounding
+    floor = 1e-9 * max(np.linalg.norm(b) for b in jax.tree.leaves(right[1]))    # anything so much smaller than the rest is rounding
     errors = [_error(a, b, floor) for a, b in zip(*map(jax.tree.leaves, (mine[1], right[1])))]
     return name, _error(mine[0], right[0], 0.0), max(errors), [path for path, error in zip(paths, errors) if not error <= limit]
 

@@ -1,4 +1,4 @@
-"""A trace of a network, its parts folded into one node each."""
+"""A trace of a network with each of its parts folded into one node."""
 
 import jax
 
@@ -6,12 +6,12 @@ from fnnet.diagnostics.trace import Node, Trace
 
 
 def fold(trace, depth=1):
-    """The nodes of each part of a network, down to `depth` (1: the parts of the whole), as one node with its parameters inside.
+    """Folds the nodes of each part of a network, down to `depth` (1: the top-level parts), into one node that holds its parameters.
 
-    A part that gives several values to others stays as it is.
+    A part that passes several values to others is left as it is.
     """
     if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-        raise ValueError(f"a trace is folded down to a depth of 1 or more, and was asked for {depth!r}")
+        raise ValueError(f"depth must be a whole number ≥ 1; got {depth!r}")
     nodes, users = trace.nodes, {i: [] for i in range(len(trace.nodes))}
     for v, node in enumerate(nodes):
         for u in node.inputs:
@@ -20,17 +20,17 @@ def fold(trace, depth=1):
     for i, node in enumerate(nodes):
         if node.path:
             groups.setdefault(node.path[:depth], []).append(i)
-    into = {}                                       # node -> the last of its part, which stands for the part
+    into = {}                                       # node -> the last node of its part, which represents the part
     for members in groups.values():
         leaving = [i for i in members if not users[i] or any(v not in members for v in users[i])]
         if leaving == members[-1:]:
             into |= dict.fromkeys(members, leaving[0])
-    held = {}                                       # of a part: parameters that nobody else uses
+    held = {}                                       # part -> parameters that no other part uses
     for i, node in enumerate(nodes):
         owners = {into.get(v) for v in users[i]}
         if node.kind == "input" and node.argument == 0 and len(owners) == 1 and None not in owners:
             held.setdefault(owners.pop(), []).append(i)
-    for last, inputs in list(held.items()):         # a part keeps an input: what it is applied to
+    for last, inputs in list(held.items()):         # a part must keep at least one input: what it is applied to
         fed = {u for i, end in into.items() if end == last for u in nodes[i].inputs} - {i for i, end in into.items() if end == last}
         if not fed - set(inputs):
             del held[last]
@@ -41,9 +41,9 @@ def fold(trace, depth=1):
 
 
 def _folded(nodes, i, members, held, gone, place, layers):
-    """The node that stands for a part; any other with its inputs at their new places."""
+    """The node that represents a part; any other node with its inputs renumbered."""
     node = nodes[i]
-    if not members or (len(members) == 1 and " " in node.kind):         # outside of every part, or folded already
+    if not members or (len(members) == 1 and " " in node.kind):         # outside every part, or already folded
         return node._replace(inputs=tuple(place[u] for u in node.inputs))
     messages, local = {}, {}
     for v in members:

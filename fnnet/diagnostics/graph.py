@@ -1,4 +1,4 @@
-"""A trace as a drawn computation graph: for Graphviz, for Mermaid, as a picture."""
+"""Drawing a trace as a computation graph: for Graphviz, for Mermaid, or as a picture."""
 
 import html
 import shutil
@@ -14,14 +14,14 @@ from fnnet.diagnostics.trace import WRITTEN, say
 FILLS = {"input": "#FFFFFF", "rule": "#DCEAF5", "layer": "#E4F1EC", "operation": "#F2F2F2"}
 ENDINGS = (".svg", ".png", ".dot", ".mmd", ".html")
 PLAIN = " _.,=+*/()[]|^'!?~-"
-UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")         # Unicode's categories of controls, formats, surrogates and separators of lines
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")         # Unicode categories: controls, formats, surrogates and line separators
 
 
 def draw(trace, path):
-    """Writes the graph in the form that the path's ending says; where Graphviz is wanted and missing, its text. Returns the path."""
+    """Writes the graph in the format given by the path's suffix, or as .dot text if Graphviz is needed but missing. Returns the path."""
     path = Path(path)
     if path.suffix not in ENDINGS:
-        raise ValueError(f"a graph is drawn as {', '.join(ENDINGS)}, and was asked for as {path.name!r}")
+        raise ValueError(f"the path of a graph must end in {', '.join(ENDINGS)}; got {path.name!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in (".svg", ".png") and not shutil.which("dot"):
         path = path.with_suffix(".dot")
@@ -34,7 +34,7 @@ def draw(trace, path):
 
 
 def picture(trace, form):
-    """The graph as Graphviz lays it out: the bytes of an SVG or PNG."""
+    """The graph laid out by Graphviz: the bytes of an SVG or PNG."""
     command = ["dot", f"-T{form}", *(["-Gdpi=150"] if form == "png" else [])]
     done = subprocess.run(command, input=to_dot(trace).encode(), capture_output=True)
     if done.returncode:
@@ -43,7 +43,7 @@ def picture(trace, form):
 
 
 def to_dot(trace):
-    """The graph as text for Graphviz: parts have ids n3, edges e2_3, and the edge out of the result eout."""
+    """The graph as text for Graphviz: nodes have ids n3, edges e2_3, and the edge out of the result eout."""
     nodes = trace.nodes
     lines = ["digraph {", f"  rankdir={_direction(nodes)}; nodesep=0.35; ranksep=0.3;",
              '  node [fontname="Helvetica", fontsize=13, style="filled,rounded", color="#555555"];',
@@ -64,7 +64,7 @@ def to_dot(trace):
 
 
 def to_mermaid(trace):
-    """The graph as Mermaid text, which many viewers of Markdown draw."""
+    """The graph as Mermaid text, which many Markdown viewers draw."""
     lines = [f"flowchart {_direction(trace.nodes)}"]
     for i, node in enumerate(trace.nodes):
         text = "<br>".join(map(_for_mermaid, caption(node)))
@@ -77,7 +77,7 @@ def to_mermaid(trace):
 
 
 def caption(node):
-    """What stands in a box: the name of the rule or layer, or the operation written out; then the node's name, or what a layer holds."""
+    """The text in a box: the name of the rule or layer, or the operation written out; then the node's name, or a layer's parameters."""
     if not node.inputs:
         return [node.name]
     if _sort(node) == "layer":
@@ -89,18 +89,18 @@ def caption(node):
 
 
 def visible(text):
-    """A text whose every character can be seen and stored: controls, newlines and half surrogates are spelled out."""
+    """A text with only visible, storable characters: controls, newlines and lone surrogates are escaped."""
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in UNSEEN else c for c in text)
 
 
 def _for_dot(text):
-    """Inside an HTML-like label, where Graphviz also replaces \\N by the name of the node."""
+    """A text for an HTML-like label, in which Graphviz also replaces \\N by the name of the node."""
     return html.escape(visible(text)).replace("\\", "\\\\")
 
 
 def _for_mermaid(text):
-    """Inside a quoted label: a code for what HTML, Markdown, TeX, a directive (%%{init: …}%%), an icon (fa:fa-car) or one
-    of Mermaid's own codes could begin with, which is all of ASCII but letters, digits and a few signs."""
+    """A text for a quoted label: characters that could start HTML, Markdown, TeX, a directive (%%{init: …}%%), an icon (fa:fa-car) or
+    one of Mermaid's own codes are encoded, that is, all of ASCII except letters, digits and a few signs."""
     return "".join(c if c.isalnum() or c in PLAIN or not c.isascii() else f"#{ord(c)};" for c in visible(text))
 
 
@@ -109,12 +109,12 @@ def _sort(node):
 
 
 def _two(value, gradient):
-    """Two lines in colours told apart by everybody, a space away from the arrow."""
+    """Two lines in color-blind-safe colors, a space away from the arrow."""
     return f'<<FONT COLOR="{BLUE}">&#160;{html.escape(value)}</FONT><BR/><FONT COLOR="{ORANGE}">&#160;&#160;{html.escape(gradient)}</FONT>>'
 
 
 def _direction(nodes):
-    """From left to right where that fits a page: few steps, and numbers on the edges."""
+    """Left to right if that fits on a page, with few steps and single numbers on the edges; else top to bottom."""
     depths = []
     for node in nodes:
         depths.append(1 + max((depths[u] for u in node.inputs), default=-1))

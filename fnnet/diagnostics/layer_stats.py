@@ -1,7 +1,7 @@
-"""What happens inside a network while it trains, measured in the compiled step itself.
+"""What happens inside a network during training, measured in the compiled step itself.
 
-Every part of a network is tapped: a tap lets y through, and dy on the way back, and hands out a few sums of both as "the gradient"
-of a dummy argument. Sums add up, so a tap works in a loop, under vmap and under jax.checkpoint too.
+Every part of a network is tapped: a tap passes y through, and dy in the backward pass, and returns a few sums of both as "the gradient"
+of a dummy argument. Sums accumulate, so a tap also works in a loop, under vmap and under jax.checkpoint.
 """
 
 import functools
@@ -21,14 +21,14 @@ from fnnet.objects import inner
 from fnnet.shown import Grid, shown
 
 VALUES = np.linspace(-4, 4, 33)             # edges of the histogram of outputs; the outer bins are open
-DELTAS = np.linspace(-12, 4, 33)            # of log₁₀|δ|, δ ≠ 0
-SAMPLE = 2**13                              # numbers of a layer that go into its mean and rms: of the first examples of the batch
-HISTOGRAM = 2**9                            # of those, the ones that go into its histograms
-SLOPE = 0.05                                # a unit is saturated where its slope is below this share of the largest
+DELTAS = np.linspace(-12, 4, 33)            # edges for log₁₀|δ|, δ ≠ 0
+SAMPLE = 2**13                              # numbers per layer used for mean and rms, from the first examples of the batch
+HISTOGRAM = 2**9                            # of these, the numbers used for histograms
+SLOPE = 0.05                                # a unit is saturated where its slope is below this fraction of the largest
 
-PASSING = (Serial, Dropout, StochasticDepth, Flatten)           # make nothing of their own: not looked at
+PASSING = (Serial, Dropout, StochasticDepth, Flatten)           # compute nothing of interest: not measured
 
-# Units that can die, and units that can saturate, by the name of their function: what counts, as a function of y.
+# Units that can die, and units that can saturate, by the name of their function: what counts as alive or saturated, given y.
 ALIVE = dict.fromkeys(("relu", "relu6", "relu_dropout", "relu_squared"), lambda y: y > 0)
 SATURATED = {"sigmoid": lambda y: y * (1 - y) < SLOPE / 4, "tanh": lambda y: 1 - y * y < SLOPE,
              "hard_sigmoid": lambda y: (y <= 0) | (y >= 1), "sparse_sigmoid": lambda y: (y <= 0) | (y >= 1),
@@ -45,19 +45,19 @@ FIGURES = ("mean", "rms", "delta", "marked", "nonfinite", "weight", "gradient", 
 class Inside:
     """Figures of every layer: arrays [... layers]. Over steps they are stacked or averaged like any metric.
 
-    mean, rms       of the output y: of a Dense layer that is the pre-activation, of an activation the activation. These, delta and
-                    the histograms are of the first examples of the batch, as many as make up 8192 numbers, 512 in a histogram
+    mean, rms       of the output y: the pre-activation for a Dense layer, the activation for an activation. These, delta and the
+                    histograms use the first examples of the batch, up to 8192 numbers, 512 in a histogram
     delta           √⟨δ²⟩ with δ = ∂L/∂y
-    dead            share of ReLU units that are 0 for every example of the batch; NaN for other layers
-    saturated       share of sigmoid and tanh outputs whose slope is below 5 % of the largest; NaN for other layers
-    nonfinite       how many of these y or δ are not finite, and 1 more where ‖∂L/∂w‖, which is of all examples, is not
-    weight, gradient, update    ‖w‖ (after the step), ‖∂L/∂w‖ and ‖Δw‖ of the layer's own parameters, 0 where there are none
-    ratio           ‖Δw‖/‖w‖: about 1e-3 is usual, far less learns nothing, far more forgets
-    values, deltas  [... layers bins] shares of y between VALUES, of log₁₀|δ| between DELTAS; the outer bins are open
+    dead            fraction of ReLU units that are 0 for every example of the batch; NaN for other layers
+    saturated       fraction of sigmoid and tanh outputs whose slope is below 5 % of the largest; NaN for other layers
+    nonfinite       how many of these y or δ are not finite, plus 1 if ‖∂L/∂w‖, which covers all examples, is not
+    weight, gradient, update    ‖w‖ (after the step), ‖∂L/∂w‖ and ‖Δw‖ of the layer's own parameters, 0 if there are none
+    ratio           ‖Δw‖/‖w‖: about 1e-3 is usual; far less learns nothing, far more forgets
+    values, deltas  [... layers bins] fractions of y between VALUES, of log₁₀|δ| between DELTAS; the outer bins are open
     """
     names: tuple                # "0 Dense(512)", in the order of the forward pass
-    kinds: tuple                # "relu", "sigmoid", "tanh", …, "" for what is no activation
-    taken: jax.Array            # [...] 1 where the step was measured, else 0: averages are over measured steps
+    kinds: tuple                # "relu", "sigmoid", "tanh", …, "" for layers that are not activations
+    taken: jax.Array            # [...] 1 if the step was measured, else 0: averages are over measured steps
     figures: jax.Array          # [... figures layers]
     bins: jax.Array             # [... layers 2 bins]
 
@@ -79,11 +79,11 @@ class Inside:
         return self.update / np.where(self.weight == 0, np.nan, self.weight)
 
     def steps(self):
-        """The measured steps alone, as many as there are: figures [steps figures layers], and their places."""
+        """Only the measured steps: figures [steps figures layers], and their indices."""
         taken = np.atleast_1d(np.asarray(self.taken)).reshape(-1)
         chosen = np.flatnonzero(taken > 0)
         if not len(chosen):
-            raise ValueError("none of these steps was measured, every 10th is: write inside(step, every=1)")
+            raise ValueError("none of these steps was measured; by default every 10th is: write inside(step, every=1)")
         flat = jax.tree.map(lambda a: np.asarray(a).reshape(len(taken), *np.shape(a)[np.ndim(self.taken):])[chosen], self)
         return flat, chosen
 
@@ -98,7 +98,7 @@ class Inside:
         return [Grid(("part", "layer", *columns), rows)]
 
     def to_json(self):
-        """Every figure as lists, NaN and infinities as null."""
+        """All figures as lists, with NaN and infinities as null."""
         def plain(a):
             return [plain(b) for b in a] if isinstance(a, list) else a if isinstance(a, int) or math.isfinite(a) else None
         arrays = {name: plain(getattr(self, name).tolist()) for name in (*FIGURES, "dead", "saturated", "ratio", "values", "deltas")
@@ -119,21 +119,21 @@ def inside(f: Any, *, every: int = 10) -> Any:
     """`f` with the figures of every layer among its metrics: metrics["inside"], an Inside.
 
     f is a step of train.make_step, or a function that wraps one (fnnet.autodiff(step), a partial, a decorator), measured at every
-    10th step unless told otherwise, with the norms of the updates; or an objective (params, state, batch, *, key, train) -> loss,
-    (state, metrics), measured whenever it is called. Jit it, scan it, train with it:
-    `step = diagnostics.inside(train.make_step(objective, optimizer))`. An objective so watched computes its gradient at once, and
-    keeps it for whoever differentiates it.
+    10th step by default, including the norms of the updates; or an objective (params, state, batch, *, key, train) -> loss,
+    (state, metrics), measured at each call. Jit it, scan it, train with it:
+    `step = diagnostics.inside(train.make_step(objective, optimizer))`. A watched objective computes its gradient immediately and saves
+    it for its backward pass.
     """
     if (step := inner(f, "watched")) is not None:
         return _of_step(f, step, every)
     if _arguments(f) == 2:
-        raise TypeError(f"inside looks into steps of train.make_step, and this step is user-defined: {f!r}; write "
-                        "diagnostics.inside(objective) for the objective that it minimizes, and the figures are among its metrics")
+        raise TypeError(f"inside takes a step of train.make_step; got a user-defined one, {f!r}; write diagnostics.inside(objective) "
+                        "for the objective that it minimizes, to get the figures among its metrics")
     return _of_objective(f)
 
 
 def _arguments(f):
-    """How many arguments f takes by position at the least; None where that cannot be known."""
+    """The number of positional arguments that f requires; None if unknown."""
     try:
         parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):
@@ -142,11 +142,11 @@ def _arguments(f):
 
 
 def _of_step(f, step, every):
-    """f, with the step of train.make_step inside it looked into."""
+    """f, with the step of train.make_step inside it watched."""
     def look(objective, run):
         take = True if every == 1 else run.step % every == 0
 
-        def see(metrics, loss, params, grads, updates):     # the parameters after the step: those before it would have to be kept
+        def see(metrics, loss, params, grads, updates):     # the parameters after the step: keeping those before it would take memory
             return {**metrics, "inside": _with_norms(metrics["inside"], take, params, grads, updates)}
         return _of_objective(objective, take, norms=False), see
     return step.watched(look, f)
@@ -180,7 +180,7 @@ def _of_objective(objective, take=True, norms=True):
 
 
 def _if(take, f: Any, *args) -> Any:
-    """f(*args) at the steps that are measured, zeros at the others. On a mesh with Explicit axes the partitioner chooses collectives."""
+    """f(*args) at measured steps, zeros at others. On a mesh with Explicit axes, the partitioner chooses collectives."""
     if jax.sharding.AxisType.Explicit in (jax.sharding.get_abstract_mesh().axis_types or ()):
         f = jax.sharding.auto_axes(f, out_sharding=jax.P())
     if take is True:
@@ -199,7 +199,7 @@ def _sinks(objective, params, state, batch, key, train):
         return y
     jax.eval_shape(functools.partial(watch(objective, see), key=key, train=train), params, state, batch)
     if not layers:
-        raise ValueError("inside looks between the parts of a network of fnnet.layers, and this objective applies none")
+        raise ValueError("the objective of inside must apply a network of fnnet.layers; got one that applies none")
     return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), layers
 
 
@@ -220,22 +220,22 @@ def _tap(kind):
 
 
 def _few(y):
-    """The first examples, as many as make up SAMPLE numbers."""
+    """The first SAMPLE numbers."""
     return y.reshape(-1)[:SAMPLE].astype(jnp.float32)
 
 
 def _marked(y, kind):
-    """For each unit the share of the examples in which it is alive, or saturated."""
+    """For each unit, the fraction of examples in which it is alive, or saturated."""
     marks, rows = (ALIVE | SATURATED).get(kind), y.reshape(-1, y.shape[-1] if y.ndim else 1)
     return _ones(marks(rows)).sum(0) / len(rows) if marks else jnp.zeros(1, jnp.float32)
 
 
 def _sums(y, marked, dy):
-    """What a tap hands out. A CPU spends more on starting a loop than on a thousand numbers in it: so there are few loops."""
+    """What a tap returns. A CPU spends more time starting a loop than on a thousand numbers in it, so there are few loops."""
     size = jnp.abs(dy[:HISTOGRAM])
     binned = jnp.stack([y[:HISTOGRAM], jnp.log10(jnp.where(size == 0, jnp.nan, size))])
     lower = jnp.asarray([[-np.inf, *VALUES[1:-1]], [-np.inf, *DELTAS[1:-1]]], jnp.float32)
-    above = _ones(binned[:, None, :] >= lower[:, :, None]).sum(2)      # the outer bins are open, NaN is nowhere
+    above = _ones(binned[:, None, :] >= lower[:, :, None]).sum(2)      # the outer bins are open, NaN is in none
     return {"calls": jnp.float32(1), "n": jnp.float32(y.size), "y": y.sum(), "y²": jnp.vdot(y, y), "δ²": _squares(dy), "marked": marked,
             "odd": _ones(~(jnp.isfinite(y) & jnp.isfinite(dy))).sum(), "above": above}
 
@@ -245,7 +245,7 @@ def _ones(where):
 
 
 def _squares(a):
-    """Σ a², and the same of 2⁶⁰a, for what is so small that its square is no float32: gradients that vanish are looked for."""
+    """Σ a² and Σ (2⁶⁰a)²; the latter for numbers whose square underflows in float32, so that vanishing gradients can be detected."""
     raised = a * 2.0**60
     return jnp.stack([jnp.vdot(a, a), jnp.vdot(raised, raised)])
 
@@ -258,7 +258,7 @@ def _figures(names, kinds, sums):
     s = {what: jnp.stack([each[what] for each in sums]) for what in sums[0] if what != "marked"}
     marked = jnp.stack([(m == 0).mean(dtype=jnp.float32) if kind in ALIVE else m.mean() / jnp.maximum(calls, 1)
                         for kind, m, calls in zip(kinds, [each["marked"] for each in sums], s["calls"])])
-    n = jnp.maximum(s["n"], 1)                          # 0 where the step was not measured
+    n = jnp.maximum(s["n"], 1)                          # s["n"] is 0 if the step was not measured
     figures = jnp.stack([s["y"] / n, jnp.sqrt(s["y²"] / n), _root(s["δ²"]) / jnp.sqrt(n), jnp.where(s["n"] > 0, marked, 0), s["odd"],
                          *jnp.zeros((3, len(names)), jnp.float32)])
     taken = (s["n"][0] > 0).astype(jnp.float32)
@@ -266,7 +266,7 @@ def _figures(names, kinds, sums):
 
 
 def _with_norms(seen, take, *trees):
-    """With the norms of the parameters, of their gradients, and of the updates where there are any."""
+    """`seen` with the norms of the parameters, of their gradients, and of the updates if there are any."""
     norms = _if(take, lambda *trees: jnp.stack([_norms(tree, seen.names) for tree in trees]), *trees)
     at = FIGURES.index("weight")
     odd = seen.figures[FIGURES.index("nonfinite")] + _ones(~jnp.isfinite(norms[1]))
@@ -275,7 +275,7 @@ def _with_norms(seen, take, *trees):
 
 
 def _norms(tree, names):
-    """‖·‖ of the parameters of each layer: those whose path in the tree starts with the layer's path, the longest such."""
+    """‖·‖ of each layer's parameters; a parameter belongs to the layer with the longest path that is a prefix of its own."""
     paths = [tuple(map(int, name.split(" ")[0].split("."))) for name in names]
     squares = [jnp.float32(0)] * len(names)
     for steps, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -288,5 +288,5 @@ def _norms(tree, names):
 
 
 def _kind(layer):
-    """The name of an activation: of its function, or the activation that ends a stack."""
+    """The name of an activation: that of its function, or the final activation of a stack."""
     return getattr(layer.f, "__name__", "") if isinstance(layer, Function) else getattr(layer, "activation", "")

@@ -1,18 +1,18 @@
-"""Programs as JAX writes them down, read for their layers: which part of a network an equation belongs to, and what it costs."""
+"""Reading JAX programs (jaxprs): which part of a network an equation belongs to, and what it costs."""
 
 import math
 import re
 
 from jax.extend import core
 
-# Move numbers and do not compute.
+# These move numbers without computing.
 PLUMBING = {"broadcast_in_dim", "concatenate", "convert_element_type", "copy", "dynamic_slice", "dynamic_update_slice", "expand_dims",
             "gather", "iota", "name", "optimization_barrier", "pad", "reshape", "rev", "slice", "split", "squeeze", "stop_gradient",
             "transpose"}
 
 
 def scope(equation, above=()):
-    """The path (2, 0) of the part of a network that an equation stands in, from its name stack "…/2_Residual/0_Dense"."""
+    """The path (2, 0) of the part of a network that contains an equation, from its name stack "…/2_Residual/0_Dense"."""
     return (*above, *(int(i) for i in re.findall(r"(?:^|[/(])(\d+)_\w", str(equation.source_info.name_stack))))
 
 
@@ -21,8 +21,8 @@ def opened(jaxpr):
 
 
 def equations(jaxpr, above=(), times=1):
-    """(equation, path, how often it runs) of everything in a program that has no program inside. Of branches the longest counts;
-    a while-loop counts once, since nobody knows."""
+    """(equation, path, how often it runs) for every equation without nested programs. Of branches the most expensive counts;
+    a while loop counts once, since its number of iterations is unknown."""
     for eqn in opened(jaxpr).eqns:
         path, inner = scope(eqn, above), core.jaxprs_in_params(eqn.params)
         if eqn.primitive.name == "cond":
@@ -55,7 +55,7 @@ def operations(found):
 
 
 def short(layer):
-    """A layer in a word: "Dense(512)", its leading setting alone; of a network of parts the name only."""
+    """A layer in short form: "Dense(512)", with only its first setting; for a container just the name."""
     name, kind = " ".join(repr(layer).split()), type(layer).__name__
     if getattr(layer, "parts", ()):
         return kind

@@ -1,4 +1,4 @@
-"""A run as one page of HTML that needs nothing else."""
+"""A run as one self-contained HTML page."""
 
 import html
 import io
@@ -23,10 +23,10 @@ LABEL = 20          # characters of a name in a picture
 
 
 def report(run: str | Path | dict, path: str | Path = "report.html") -> Path:
-    """Writes a run, kept by `fnnet train … --save RUN`, as a page: the result, curves, network, rules with their audits, settings.
+    """Writes a run saved by `fnnet train … --save RUN` as a page: the result, curves, network, rules with their audits, settings.
 
-    run is the folder, its run.json, or what that holds; the page is one file with its pictures inside. Returns its path.
-    Raises FileNotFoundError where there is no run, and ValueError, with the file and the field, where it does not have the form of a run.
+    run is the folder, its run.json, or the contents of that file; the page is one file including its pictures. Returns its path.
+    Raises FileNotFoundError if there is no run, and a ValueError that names the file and the field if it is not a valid run.
     """
     found = read_run(run)
     test, last = found["test"], found["history"][-1]
@@ -50,7 +50,7 @@ def report(run: str | Path | dict, path: str | Path = "report.html") -> Path:
         flow = {**found["flow"], "names": [_label(name) for name in found["flow"]["names"]]}
         sections.append(f"<h2>Gradient flow</h2><p>{html.escape(found['flow']['said'])}</p>"
                         + _svg(lambda file: draw_flow(flow, file, title="δ through the layers, after training")))
-    sections.append("<h2>Rules</h2><p>Each gradient is derived by hand; before training each was checked against autodiff of its plain "
+    sections.append("<h2>Rules</h2><p>Each gradient is derived by hand. Before training, each was checked against autodiff of its plain "
                     "definition and against central differences, in float64.</p>"
                     + _table(("rule", "checks", "against autodiff", "against differences"),
                              [(r["rule"], r["checks"], _error(r.get("gradient")), _error(r.get("differences"))) for r in found["rules"]]))
@@ -66,7 +66,7 @@ def report(run: str | Path | dict, path: str | Path = "report.html") -> Path:
 
 
 def _errors(found):
-    """Errors in training, validation and test, and of guessing: the shares that a classifier gets wrong, a regression's losses."""
+    """Errors in training, validation and test, and the error of guessing: error rates of a classifier, losses of a regression."""
     parts = [found[part] for part in ("training", "validation", "test")]
     if found["classes"] and all(part.get("accuracy") is not None for part in parts):
         return [1 - part["accuracy"] for part in parts], 1 - 1 / len(found["classes"])
@@ -74,7 +74,7 @@ def _errors(found):
 
 
 def _label(name):
-    """A name as the text of a picture: short, and without the dollars between which matplotlib reads formulas."""
+    """A name for use in a picture: shortened, with dollar signs escaped, between which matplotlib reads formulas."""
     return (name if len(name) <= LABEL else name[:LABEL] + "…").replace("$", r"\$")
 
 
@@ -83,7 +83,7 @@ def _error(value):
 
 
 def _svg(draw):
-    """A picture as text within the page."""
+    """A picture as SVG text for the page."""
     file = io.StringIO()
     draw(file)
     text = file.getvalue()

@@ -1,4 +1,4 @@
-"""What `fnnet train … --save RUN` writes into run.json, and a check that a file has that form before anything is made of it."""
+"""The format of the run.json that `fnnet train … --save RUN` writes, and a check that a file has this format before it is used."""
 
 import json
 import math
@@ -7,18 +7,18 @@ import reprlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-MANY = 2**40            # a confusion matrix of 2000 classes then has a sum that int64 holds
-EXACT = 2**53           # whole numbers up to here are the same as floats
-HUGE = 1e250            # up to here matplotlib can draw an axis with its margins
+MANY = 2**40            # largest count: the sum of a confusion matrix of 2000 classes then fits into int64
+EXACT = 2**53           # whole numbers up to here are exact as floats
+HUGE = 1e250            # up to here matplotlib can draw an axis with margins
 
 
 class Optional(NamedTuple):
-    """null, or of this kind; a field of it may be left out too."""
+    """Either null or of this kind; such a field may also be absent."""
     kind: object
 
 
 def _is_text(value):
-    """Whether it is text that a file in UTF-8 can hold: JSON can have halves of characters."""
+    """Whether it is text that a UTF-8 file can hold: JSON may contain lone surrogates."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
@@ -59,13 +59,13 @@ DRAWN = "valid_loss", "accuracy", "valid_accuracy"          # of the history, wh
 
 
 def read_run(run: str | Path | dict) -> dict:
-    """The run in this folder, file or dictionary. Raises ValueError with the file and the field that is not as it must be."""
+    """The run in this folder, file or dictionary. Raises a ValueError that names the file and the invalid field."""
     found: Any = run
     path = "the run"
     if isinstance(run, str | Path):
         path = Path(run) / "run.json" if Path(run).is_dir() else Path(run)
         if not path.is_file():
-            raise FileNotFoundError(f"there is no run in {run}: keep one with fnnet train … --save {run}")
+            raise FileNotFoundError(f"there is no run in {run}: save one with fnnet train … --save {run}")
         content = path.read_bytes()
         try:
             found = json.loads(content.decode("utf-8"))
@@ -110,7 +110,7 @@ def _check(value: Any, kind: Any, where: str) -> None:
 
 
 def _check_history(history):
-    """At least one epoch, and a curve has all its points."""
+    """Checks that there is at least one epoch, and that curves are complete."""
     if not history:
         raise _Wrong("history must have at least one epoch; got an empty list")
     for name in DRAWN:
@@ -120,17 +120,17 @@ def _check_history(history):
 
 
 def _check_sizes(run):
-    """Fields that must go together."""
+    """Checks fields against each other."""
     k, confusion, flow = len(run["classes"]), run.get("confusion"), run.get("flow")
     if k and run["test"].get("accuracy") is None:
-        raise _Wrong("test has no 'accuracy', and a run with classes must have it")
+        raise _Wrong("test has no 'accuracy', which a run with classes must have")
     if confusion and (len(confusion) != k or any(len(row) != k for row in confusion)):
-        raise _Wrong(f"confusion must be [{k} {k}], a row and a column for each of the classes; got {len(confusion)} rows of "
+        raise _Wrong(f"confusion must be [{k} {k}], a row and a column per class; got {len(confusion)} rows of "
                      f"{', '.join(map(str, sorted({len(row) for row in confusion})[:5]))}")
     if flow:
         for name in FIGURES:
             if not len(flow[name]) == len(flow["names"]) > 0:
-                raise _Wrong(f"flow.{name} must have a number for each of the layers in flow.names, and at least one; got "
+                raise _Wrong(f"flow.{name} must have a number for each layer in flow.names, and at least one; got "
                              f"{len(flow[name])} for {len(flow['names'])}")
 
 

@@ -1,4 +1,4 @@
-"""A network as a table: nothing is computed."""
+"""A network as a table, without computing anything."""
 
 import json
 import math
@@ -20,8 +20,8 @@ class Row(NamedTuple):
     layer: str
     output: tuple           # its shape
     parameters: int
-    operations: int         # floating-point, of the forward pass; × and + are 2
-    saved: int              # bytes that the forward pass makes and keeps for the backward pass
+    operations: int         # floating-point operations of the forward pass; × and + count 2
+    saved: int              # bytes that the forward pass creates and saves for the backward pass
 
 
 @shown
@@ -43,7 +43,7 @@ def summary(net: Any, x: Any) -> Summary:
     """A table of layers, output shapes, parameters, operations, and bytes saved for the backward pass, in training.
 
     x is a batch, or anything with its shape and dtype: `fn.summary(net, jax.ShapeDtypeStruct((128, 784), "float32"))`. Each saved
-    array is counted once, at the layer that makes it; parameters and x itself, which are there anyway, are not counted.
+    array is counted once, at the layer that creates it; parameters and x itself, which exist anyway, are not counted.
     """
     key = jax.random.key(0)
     x = jax.ShapeDtypeStruct(x.shape, x.dtype)
@@ -72,12 +72,12 @@ def summary(net: Any, x: Any) -> Summary:
     for path, n in _saved(forward, params, x):
         add(path, 2, n)
     rows = [Row(path, *seen[path], *counts[path]) for path in sorted(seen)]
-    total = Row((), "all of it" if rows else short(net), tuple(out.shape), *map(sum, zip(*counts.values())))
+    total = Row((), "total" if rows else short(net), tuple(out.shape), *map(sum, zip(*counts.values())))
     return Summary(rows, total)
 
 
 def _saved(f, *args):
-    """(path of the layer, bytes) of every array that the pullback of f holds and that is no argument."""
+    """(path of the layer, bytes) for every array that the pullback of f holds, except arguments."""
     program = opened(jax.make_jaxpr(lambda *args: jax.vjp(f, *args)[1])(*args))
     made = {id(v): (scope(eqn), v.aval) for eqn in program.eqns for v in eqn.outvars}
     kept = dict.fromkeys(id(v) for v in program.outvars)

@@ -1,4 +1,4 @@
-"""Backpropagation step by step: one forward and one backward pass through anything, recorded node by node."""
+"""Backpropagation step by step: one forward and one backward pass through any function, recorded node by node."""
 
 import inspect
 import re
@@ -15,33 +15,33 @@ from fnnet.layers import watch
 from fnnet.rule import used
 from fnnet.shown import Grid, shown
 
-# How an operation of JAX is written down; all others as name(a, b).
+# How an operation of JAX is written; all others as name(a, b).
 WRITTEN = {"add": "{} + {}", "add_any": "{} + {}", "sub": "{} − {}", "mul": "{} × {}", "div": "{} ÷ {}", "neg": "−{}", "pow": "{}^{}",
            "dot_general": "{}·{}", "square": "{}²", "sqrt": "√{}", "abs": "|{}|", "logistic": "σ({})", "reduce_sum": "Σ {}",
            "reduce_max": "max {}", "select_n": "where({0}, {2}, {1})"}
-SILENT = PLUMBING - {"concatenate", "dynamic_update_slice", "gather", "split"}      # belong to the operation that takes what they give
+SILENT = PLUMBING - {"concatenate", "dynamic_update_slice", "gather", "split"}      # belong to the operation that uses their result
 OPENED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 
 
 class Node(NamedTuple):
-    """A value of the computation graph. A node of several outputs has tuples as value and gradient."""
+    """A value of the computation graph. A node with several outputs has tuples as value and gradient."""
     name: str
     operation: str              # "x + y", "relu(v3)", "" for an input
-    kind: str                   # "input", or the name of the rule or operation, or of the folded layer
-    inputs: tuple               # places of its inputs among the nodes
+    kind: str                   # "input", or the name of the rule, operation or folded layer
+    inputs: tuple               # indices of its inputs among the nodes
     value: Any
     gradient: Any               # ∂L/∂node, the sum of the messages that reach it
-    local: tuple                # ∂node/∂input for each input: where it is a number, or a number for each element, else None
+    local: tuple                # ∂node/∂input for each input, if it is a number, or a number per element; else None
     messages: tuple             # ∂L/∂node · ∂node/∂input for each input
-    formula: str = ""           # of a rule: what its docstring says first
-    path: tuple = ()            # the part of a network it stands in
-    argument: int | None = None         # of an input: which argument of the function it belongs to
-    held: tuple = ()            # of a folded layer: its parameters, as nodes
+    formula: str = ""           # for a rule: the beginning of its docstring
+    path: tuple = ()            # the part of the network that contains it
+    argument: int | None = None         # for an input: the index of the function's argument it belongs to
+    held: tuple = ()            # for a folded layer: its parameters, as nodes
 
 
 @shown
 class Trace(NamedTuple):
-    """The nodes in the order of the forward pass; the backward pass visits them in the opposite one."""
+    """The nodes in the order of the forward pass; the backward pass visits them in reverse order."""
     nodes: tuple
     loss: str                   # the name of the last node
     layers: dict                # the parts of the network, in words, by their paths
@@ -54,7 +54,7 @@ class Trace(NamedTuple):
         return [Grid(("forward", "node", "operation", "value", "local derivatives", "backward", f"∂{self.loss}/∂node"), rows)]
 
     def __getitem__(self, name):
-        """A node by its name."""
+        """A node, by name."""
         if not isinstance(name, str):
             return tuple.__getitem__(self, name)
         found = [node for node in self.nodes if node.name == name]
@@ -63,7 +63,7 @@ class Trace(NamedTuple):
         return found[0]
 
     def steps(self):
-        """Both passes in words: (stage, place of the node, sentence)."""
+        """Both passes in words: (stage, index of the node, sentence)."""
         forward = [("forward", i, " = ".join(filter(None, (n.name, n.operation, say(n.value))))) for i, n in enumerate(self.nodes)]
         return forward + [("backward", i, self._said(i)) for i in reversed(range(len(self.nodes)))]
 
@@ -79,16 +79,16 @@ class Trace(NamedTuple):
         return f"{d}{node.name} = {letters}{numbers} = {say(node.gradient)}"
 
     def fold(self, depth=1):
-        """The parts of a network, down to this depth, as one node each, with the parameters they hold inside."""
+        """Folds each part of a network, down to this depth, into one node that holds its parameters."""
         from fnnet.diagnostics.fold import fold
         return fold(self, depth)
 
     def draw(self, path="graph.svg", *, depth=None):
-        """Draws the computation graph, values and gradients on its edges; writes and returns the path.
+        """Draws the computation graph, with values and gradients on its edges; writes and returns the path.
 
-        A network is folded down to this depth, 0 for not at all; by default to its parts where it has more than 12 nodes.
-        The ending says what: .svg and .png are made by Graphviz, which must be there; .dot and .mmd (Mermaid) are text; .html is a
-        page that steps through both passes. Where there is no Graphviz, the text for it is written instead, as .dot.
+        A network is folded to this depth, 0 for not at all; by default to its top-level parts if it has more than 12 nodes. The suffix
+        selects the format: .svg and .png need Graphviz; .dot and .mmd (Mermaid) are text; .html is a page that steps through both
+        passes. Without Graphviz, its source text is written instead, as .dot.
         """
         from fnnet.diagnostics.graph import draw
         depth = int(len(self.nodes) > 12) if depth is None else depth
@@ -98,9 +98,9 @@ class Trace(NamedTuple):
 def trace(f: Callable[..., Any], *args: Any, **settings: Any) -> Trace:
     """Records one forward and one backward pass through f(*args, **settings): a function of scalars, a network, an objective.
 
-    f returns a scalar, or a scalar first: `trace(objective, params, state, batch, key=key)`. Rules are one node each, and so is every
-    operation of JAX that computes; one that only moves numbers belongs to the next. An intermediate value gets a name by
-    `jax.ad_checkpoint.checkpoint_name(x + y, "q")`. print() it; `.fold()` makes layers of it; `.draw("graph.svg")`.
+    f returns a scalar, or a tuple that starts with one: `trace(objective, params, state, batch, key=key)`. Each rule is one node, and
+    so is every JAX operation that computes; one that only moves numbers is merged into the next. Name an intermediate value with
+    `jax.ad_checkpoint.checkpoint_name(x + y, "q")`. print() it; `.fold()` groups nodes into layers; `.draw("graph.svg")`.
     """
     words, rules = {}, {r.__name__: r for r in used(f, *args, **settings)}
 
@@ -113,21 +113,21 @@ def trace(f: Callable[..., Any], *args: Any, **settings: Any) -> Trace:
         return out[0] if isinstance(out, tuple) else out
     args = jax.tree.map(_strong, args)
     program = jax.make_jaxpr(watch(scalar, see))(*args)
-    out: Any = program.out_avals[0] if len(program.out_avals) == 1 else None       # of arrays, as all are that f returns
+    out: Any = program.out_avals[0] if len(program.out_avals) == 1 else None
     if out is None or out.size != 1 or not jnp.issubdtype(out.dtype, jnp.floating):
         got = "several arrays" if out is None else f"{out.dtype}{list(out.shape)}"
-        raise ValueError(f"trace takes a function whose value, or the first of them, is a real scalar, and this one gives {got}")
+        raise ValueError(f"the function of trace must return a real scalar, alone or first in a tuple; got {got}")
     book = []
     atoms = [_input(book, *place) for place in _places(f, args)]
     constants = [_Atom(None, None, c, "constant") for c in program.consts]
     (last,) = _forward(program.jaxpr, constants, atoms, book, (), rules)
     if last.index is None:
-        raise ValueError("this function does not depend on any real argument: there is nothing to differentiate")
+        raise ValueError("the function of trace must depend on a real argument; got one that depends on none")
     return _backward(book, last, words)
 
 
 class _Atom(NamedTuple):
-    """A variable of the program: a node seen through operations that only move numbers, or (index None) something fixed."""
+    """A variable of the program: a node seen through operations that only move numbers, or (index None) a constant."""
     index: int | None
     through: Callable | None            # node's value -> this value; None: the node's value itself
     value: Any
@@ -145,7 +145,7 @@ def _input(book, name, value, argument):
 
 
 def _forward(jaxpr, constants, arguments, book, above, rules):
-    """Runs a program equation by equation and writes every one that computes into the book; returns the atoms of its results."""
+    """Runs a program equation by equation and records every equation that computes in the book; returns the atoms of its results."""
     atoms = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments]))
 
     def read(v):
@@ -200,7 +200,7 @@ def _step(eqn, given, moving, kind, path, book, rules):
 
 
 def _backward(book, last, words):
-    """The second stage: gradients in the opposite order, and the nodes that the result depends on, with names."""
+    """The second stage: gradients in reverse order, and the nodes on which the result depends, with names."""
     needed = {last.index}
     for i in reversed(range(last.index + 1)):
         if i in needed:
@@ -233,13 +233,13 @@ def _backward(book, last, words):
 
 
 def _local(entry, k):
-    """∂node/∂input where it is a number, or one for each element: what the pullback multiplies any two cotangents by."""
+    """∂node/∂input if it is a number, or one per element: the factor by which the pullback multiplies each of two cotangents."""
     value, pullback = entry["value"], entry["pullback"]
     if isinstance(value, tuple):
         return None
 
     def reached(cotangent):
-        """Of an input of several outputs, the one that is used."""
+        """The used output, if the input has several."""
         found = [part for part in jax.tree.leaves(pullback(cotangent)[k]) if np.any(part)]
         return found[0] if len(found) == 1 else jax.tree.leaves(pullback(cotangent)[k])[0] if not found else None
     ones = reached(jnp.ones_like(value))
@@ -265,7 +265,7 @@ def _written(entry, book):
 
 
 def _places(f, args):
-    """(name, value, number of the argument) for every leaf of the arguments."""
+    """(name, value, index of the argument) for every leaf of the arguments."""
     try:
         names = list(inspect.signature(f).parameters)
     except (TypeError, ValueError):
@@ -276,7 +276,7 @@ def _places(f, args):
 
 
 def _strong(leaf):
-    """An array; a Python number is a real one, a truth value stays one."""
+    """An array; a Python number becomes a real array, a Boolean stays Boolean."""
     return jnp.asarray(leaf, float) if isinstance(leaf, int | float) and not isinstance(leaf, bool) else jnp.asarray(leaf)
 
 
@@ -285,7 +285,7 @@ def _number(value):
 
 
 def _rule(node):
-    """What stands where there is no number: the formula of the rule, its beginning."""
+    """The beginning of the rule's formula, shown where there is no number."""
     formula = " ".join(re.sub(r"\[[^]]*\d{4}\]$", "", node.formula).split())
     return formula if len(formula) <= 60 else formula[:59] + "…"
 
@@ -296,7 +296,7 @@ def _bracket(value):
 
 
 def say(value):
-    """A number; a few of them; or the shape and the root mean square of many."""
+    """A value as text: a number; a few numbers; or the shape and root mean square of many."""
     if value is None:
         return ""
     if isinstance(value, tuple):

@@ -65,7 +65,7 @@ BOMBS = {
     "x to a large power": ("x**1000000", "an exponent must be at most 1000"),
     "a long number": ("9" * 3000, "a whole number must be at most 1000000"),
     "too long a number for Python": ("9" * 50_000, "must be at most 4000 characters"),
-    "a repeated tuple": ("(1,)*999999", "arithmetic is for numbers and arrays"),
+    "a repeated tuple": ("(1,)*999999", "operands of arithmetic must be numbers or arrays"),
     "a repeated string": ("'a'*999999", "a string"),
     "a long text": ("+".join("x" * 100_000), "must be at most 4000 characters; got 199999"),
     "many parentheses": ("(" * 1500 + "x" + ")" * 1500, "nested"),
@@ -94,10 +94,10 @@ MALFORMED = {
     "0 to a negative power": ("x + 0**-1", "0"),
     "a root of a negative number": ("x + (-8)**0.5", "not a real number"),
     "an imaginary number": ("x + 2j", "a constant must be"),
-    "a truth value in a sum": ("x + True", "arithmetic is for numbers and arrays"),
-    "None in a sum": ("x + None", "arithmetic is for numbers and arrays"),
-    "a function in a sum": ("x + relu", "arithmetic is for numbers and arrays"),
-    "a layer in a sum": ("x + Dense(2)", "arithmetic is for numbers and arrays"),
+    "a truth value in a sum": ("x + True", "operands of arithmetic must be numbers or arrays"),
+    "None in a sum": ("x + None", "operands of arithmetic must be numbers or arrays"),
+    "a function in a sum": ("x + relu", "operands of arithmetic must be numbers or arrays"),
+    "a layer in a sum": ("x + Dense(2)", "operands of arithmetic must be numbers or arrays"),
     "a tuple as a result": ("(x, x)", "must be a number or an array"),
     "a function as a result": ("relu", "must be a number or an array"),
     "a string as a result": ("'x'", "a string"),
@@ -219,7 +219,7 @@ def test_a_spec_of_inputs_is_read_by_patterns_and_never_run(spec, tmp_path, monk
 
 def test_a_value_given_twice_is_an_error(capsys, tmp_path):
     status, _, err = run(capsys, "graph", "x * x", "x=1", "x=2", "--out", str(tmp_path / "g.dot"))
-    assert status == 1 and "x must be given one value; got x=1 and x=2" in err
+    assert status == 1 and "x must have one value; got x=1 and x=2" in err
 
 
 TYPOS = {
@@ -259,7 +259,7 @@ def test_a_typo_gets_a_suggestion(capsys, tmp_path, monkeypatch, argv, sentence)
 def test_a_layer_takes_words_by_place_and_a_function_by_name():
     """Of a layer every argument is a setting, of a rule those that are named: the others are arrays."""
     known = {"Dense": layers.Dense, "relu": ops.relu}
-    with pytest.raises(ValueError, match="a string stands where a number belongs"):
+    with pytest.raises(ValueError, match="an operand must be a number; got the string"):
         expression.evaluate(expression.parse("relu('x')")[0].value, known)
-    with pytest.raises(ValueError, match="a string stands where a number belongs"):
+    with pytest.raises(ValueError, match="an operand must be a number; got the string"):
         expression.evaluate(expression.parse("Dense(('x', 'y'))")[0].value, known)

@@ -55,7 +55,7 @@ def housing(tmp_path):
 
 def test_train_and_predict_reproduce_the_score_to_the_last_digit(fnnet, housing, tmp_path):
     status, out, err = fnnet("train", housing, "--target", "price", "--leave-out", "id", *QUICK)
-    assert status == 0 and "200 examples of 5 features, to predict price: 140 to train on, 30 to validate, 30 to test" in out, err
+    assert status == 0 and "200 examples of 5 features, to predict price: 140 for training, 30 for validation, 30 for testing" in out, err
     said = next(line for line in out.splitlines() if line.startswith("test mean squared error"))
     error, mean = (float(said.split(word)[1].split()[0].strip("),")) for word in ("error ", "the mean: "))
     assert error < mean / 2 and mean > 1e8                              # in the unit of the price, squared
@@ -64,7 +64,7 @@ def test_train_and_predict_reproduce_the_score_to_the_last_digit(fnnet, housing,
     done = subprocess.run([sys.executable, "-m", "fnnet", "predict", "runs/housing", "runs/housing/test.csv"], cwd=tmp_path,
                           capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(fn.__file__).parents[1])})
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"wrote predictions.csv: 30 rows\nprice of 30 rows: {said.removeprefix('test ')}\n"
+    assert done.stdout == f"wrote predictions.csv: 30 rows\nprice for 30 rows: {said.removeprefix('test ')}\n"
     with open(tmp_path / "predictions.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [*rows[0]] == ["id", "size", "city", "age", "price", "predicted_price"] and len(rows) == 30
@@ -97,14 +97,14 @@ def test_predictions_are_matched_by_name_and_need_no_answers(fnnet, kept, housin
     given = {"size": [100, 100.0], "city": ["Rome", "Bern"], "age": [30, "30"]}
     assert [float(y) for y in model.predict(given)] == pytest.approx([rome, bern], rel=1e-6) and rome != bern
     for text, sentence in (("age,city\n1,Rome\n", "new.csv has no column 'size': it has age, city"),
-                           ("age,city,size\n1,Oslo,2\n", "line 2, column 'city': 'Oslo' was not in training, where it was one of Bern,"),
-                           ("age,city,size\n1,Rome,\n", "line 2, column 'size': no value (nothing); fill it or leave the line out"),
-                           ("age,city,size\n1,Rome,big\n", "line 2, column 'size': 'big' where a number is wanted"),
-                           ("age,city,size,predicted_price\n1,Rome,2,3\n", "has a column 'predicted_price'")):
+                           ("age,city,size\n1,Oslo,2\n", "line 2, column 'city': must be a word seen in training, one of Bern,"),
+                           ("age,city,size\n1,Rome,\n", "line 2, column 'size': no value (nothing); fill it or remove the line"),
+                           ("age,city,size\n1,Rome,big\n", "line 2, column 'size': must be a number; got 'big'"),
+                           ("age,city,size,predicted_price\n1,Rome,2,3\n", "must not have a column 'predicted_price'")):
         status, _, err = fnnet("predict", "kept", written(tmp_path / "new.csv", text))
         assert status == 1 and sentence in err and err.count("\n") == 1
-    for argv, sentence in ((("predict", "nowhere", new), "there is no model in nowhere: keep one with"),
-                           (("predict", "kept", new, "--out", new), "would write over the rows to predict"),
+    for argv, sentence in ((("predict", "nowhere", new), "there is no model in nowhere: save one with"),
+                           (("predict", "kept", new, "--out", new), "would overwrite the rows to predict"),
                            (("predict", new, new), "is not a complete safetensors file")):
         status, _, err = fnnet(*argv)
         assert status == 1 and sentence in err
@@ -122,14 +122,14 @@ def test_rows_with_gaps_are_an_error_or_dropped_or_filled(fnnet, kept, gaps, tmp
     status, _, err = fnnet("train", gaps, "--target", "kind")
     assert status == 1 and "gaps.csv, line 5, column 'n': no value ('?'); fill it" in err and "--missing drop, --missing mean" in err
     made = kept(gaps, "--target", "kind", "--missing", "drop")
-    assert made.what == "106 examples of 4 features (14 dropped, without a value), 2 classes of kind"
+    assert made.what == "106 examples of 4 features (14 dropped because of missing values), 2 classes of kind"
     status, out, err = fnnet("predict", "kept", gaps)
-    assert status == 0 and "120 rows, 14 of them without a value and left empty" in out and "kind of 106 rows: accuracy" in out, err
+    assert status == 0 and "120 rows, 14 of them with missing values and left empty" in out and "kind for 106 rows: accuracy" in out, err
     predictions = [line.rpartition(",")[2] for line in (tmp_path / "predictions.csv").read_text().splitlines()[1:]]
     assert predictions.count("") == 14 and {*predictions} == {"", "hot", "cold"}
     assert kept(gaps, "--target", "kind", "--missing", "mean").what == "120 examples of 4 features, 2 classes of kind"
     status, out, err = fnnet("predict", "kept", gaps)
-    assert status == 0 and "120 rows\n" in out and "kind of 120 rows: accuracy" in out, err
+    assert status == 0 and "120 rows\n" in out and "kind for 120 rows: accuracy" in out, err
 
 
 def integers(tmp_path, k, n):
@@ -139,7 +139,7 @@ def integers(tmp_path, k, n):
 def test_an_unclear_task_is_refused(fnnet, kept, tmp_path):
     path = integers(tmp_path, 214, 300)
     status, _, err = fnnet("train", path, "--target", "y")
-    assert status == 1 and "column 'y' has 214 different whole numbers in 300 rows, and whether they are classes is unclear" in err
+    assert status == 1 and "column 'y' has 214 distinct whole numbers in 300 rows, so it is unclear whether they are classes" in err
     assert "--task classify" in err and "--task regress" in err
     made = kept(path, "--target", "y", "--task", "regress")
     assert made.answers.classes == () and abs(float(made.parts[0][1].mean())) < 1e-6 and made.what.endswith("to predict y")
@@ -148,16 +148,16 @@ def test_an_unclear_task_is_refused(fnnet, kept, tmp_path):
 
 WRONG = [
     ("a,y\n" + "".join(f"{i},word{i}\n" for i in range(60)), (),
-     "has 60 different words in 60 rows, and whether they are classes is unclear"),
+     "has 60 distinct words in 60 rows, so it is unclear whether they are classes"),
     ("a,name,y\n" + "".join(f"{i},name{i},{i % 2}\n" for i in range(60)), (),
-     "column 'name' has 60 different words in 60 rows, which may be names or dates: leave it out (from the shell --leave-out name)"),
-    ("a,y\n1,2.5\n3,x\n5,1.5\n", ("--task", "regress"), "line 3, column 'y': 'x' where a number is wanted"),
-    ("a,y\n1,2.5\n3,\n5,1.5\n", (), "line 3, column 'y': no value (''); fill it or leave the line out, or write --missing drop"),
+     "column 'name' has 60 distinct words in 60 rows, which may be names or dates: leave it out (in the shell --leave-out name)"),
+    ("a,y\n1,2.5\n3,x\n5,1.5\n", ("--task", "regress"), "line 3, column 'y': must be a number; got 'x'"),
+    ("a,y\n1,2.5\n3,\n5,1.5\n", (), "line 3, column 'y': no value (''); fill it or remove the line, or write --missing drop"),
     ("a,y\n1,2.5\n", ("--leave-out", "b"), "has no column 'b': it has a, y"),
     ("a,y\n1,2.5\n", ("--leave-out", "y"), "column 'y' is the target"),
-    ("a,y\n1,2.5\n", ("--leave-out", "a"), "has only the column 'y': there is nothing to learn from"),
-    ("a,y\n,2.5\n3,\n", ("--missing", "drop"), "every row lacks a value"),
-    ("a,b,y\n" + "".join(f"{i},,{i % 2}\n" for i in range(30)), ("--missing", "mean"), "column 'b' has no value in the rows to train on"),
+    ("a,y\n1,2.5\n", ("--leave-out", "a"), "must have columns besides 'y' to learn from"),
+    ("a,y\n,2.5\n3,\n", ("--missing", "drop"), "every row has a missing value"),
+    ("a,b,y\n" + "".join(f"{i},,{i % 2}\n" for i in range(30)), ("--missing", "mean"), "column 'b' has no value in the training rows"),
 ]
 
 
@@ -168,8 +168,8 @@ def test_a_table_that_cannot_be_trained_on_is_a_sentence(fnnet, tmp_path, text, 
 
 
 def test_options_of_tables_are_for_tables(fnnet):
-    for more, sentence in ((("--task", "regress"), "digits have their own features and classes: leave --task out"),
-                           (("--leave-out", "a"), "leave --leave-out out"), (("--target", "a"), "digits have their own target")):
+    for more, sentence in ((("--task", "regress"), "digits already define their features and classes: remove --task"),
+                           (("--leave-out", "a"), "remove --leave-out"), (("--target", "a"), "digits already define their target")):
         status, _, err = fnnet("train", "digits", *more)
         assert status == 1 and sentence in err
 
@@ -178,4 +178,4 @@ def test_a_model_of_images_says_how_it_is_used(fnnet, tmp_path):
     net = fn.layers.Dense(2)
     fn.save(tmp_path / "m", net, net.init(jax.random.key(0), np.ones((1, 3), np.float32)))
     status, _, err = fnnet("predict", "m", integers(tmp_path, 2, 5))
-    assert status == 1 and "m was not trained on a CSV file: in Python, fn.load('m').predict(x)" in err
+    assert status == 1 and "m was not trained on a CSV file: use it in Python, fn.load('m').predict(x)" in err

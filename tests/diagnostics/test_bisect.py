@@ -77,5 +77,5 @@ def test_right_rules_are_not_blamed_and_wrong_values_are():
 
 
 def test_an_objective_without_rules_is_a_sentence():
-    with pytest.raises(ValueError, match="found none"):
+    with pytest.raises(ValueError, match="got one that uses none"):
         diagnostics.bisect(lambda w: (w**2).sum(), jnp.ones(3))

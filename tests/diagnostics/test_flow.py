@@ -29,11 +29,11 @@ NETS = {                        # a network, what is found, and words of the dia
     "relu": (deep(layers.Dense(16), ops.relu, depth=8), [], ("gradient flow looks healthy", "0 Dense(16)", "16 Dense(3)")),
     "large weights": (deep(layers.Dense(16, weights=init.normal(2.0)), ops.relu, depth=6), ["exploding"], ("clip_by_global_norm", "by ")),
     "dead": (layers.Serial(layers.Dense(16, biases=init.constant(-9.0)), ops.relu, layers.Dense(3)), ["dead"],
-             ("1 relu", "100 % of its units", "leaky_relu")),
+             ("1 relu", "100 % of the units", "leaky_relu")),
     "saturated": (layers.Serial(layers.Dense(16, weights=init.normal(9.0)), ops.tanh, layers.Dense(3)), ["saturated"],
                   ("1 tanh", "where the slope is almost 0", "glorot")),
     "constant": (deep(layers.Dense(16, weights=init.constant(0.1)), ops.relu, depth=2), ["identical units"],
-                 ("0 Dense(16)", "all 0.1", "1 more layers", "copies of one unit", "random initial weights")),
+                 ("0 Dense(16)", "all 0.1", "1 more layers", "copies of a single unit", "random initial weights")),
     "zeros": (deep(layers.Dense(16, weights=init.zeros()), ops.tanh, depth=3), ["identical units"], ("0 Dense(16)", "all 0", "symmetry")),
     "zeros on the output": (layers.Serial(layers.Dense(16), ops.relu, layers.Dense(3, weights=init.zeros())), [], ("healthy",)),
     "linear": (layers.Serial(layers.Dense(16), layers.Dropout(0.0), layers.Dense(8), layers.BatchNorm(), layers.Dense(3)), ["linear"],
@@ -64,7 +64,7 @@ def test_what_is_wrong_is_said_with_the_remedy(name):
 def test_the_rate_is_that_of_the_layers():
     seen = found("sigmoid").inside
     own = [i for i, name in enumerate(seen.names) if "Dense" in name]
-    assert f"by {(seen.delta[own[0]] / seen.delta[own[-1]]) ** (1 / 8):.2g} from" in str(found("sigmoid"))
+    assert f"by a factor of {(seen.delta[own[0]] / seen.delta[own[-1]]) ** (1 / 8):.2g} from" in str(found("sigmoid"))
 
 
 def test_what_is_not_finite_is_said_first():

@@ -166,8 +166,8 @@ def test_a_fit_keeps_them_and_they_are_drawn(tmp_path):
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("call, sentence", [
     (lambda: diagnostics.inside(lambda p, s, b, *, key, train: ((p**2).sum(), (s, {})))(jnp.ones(3), (), ()), "applies none"),
-    (lambda: diagnostics.heat_map([], what="delta"), "the list is empty"),
-    (lambda: diagnostics.heat_map([], what="loss"), "a heat map shows one of mean, rms"),
+    (lambda: diagnostics.heat_map([], what="delta"), "list to draw must not be empty"),
+    (lambda: diagnostics.heat_map([], what="loss"), "what must be one of mean, rms"),
     (lambda: jax.tree.map(jnp.zeros_like, diagnostics.inside(OBJECTIVE)(start().params, start().state, (X, Y))[1][1]["inside"]).steps(),
      "write inside(step, every=1)")])
 def test_what_cannot_be_is_a_sentence(call, sentence):

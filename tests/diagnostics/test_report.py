@@ -74,7 +74,7 @@ def test_a_regression_has_no_confusion(tmp_path):
     assert page.pictures == 1 and "test error 0.25" in " ".join(page.text)
 
 
-@pytest.mark.parametrize("content, error, sentence", [(None, FileNotFoundError, "keep one with fnnet train … --save"),
+@pytest.mark.parametrize("content, error, sentence", [(None, FileNotFoundError, "save one with fnnet train … --save"),
                                                       ("{", ValueError, "is not complete JSON"),
                                                       ("[" * 100_000, ValueError, "run.json is not complete JSON"),
                                                       ('{"a": ' + "9" * 5000 + "}", ValueError, "run.json is not complete JSON"),
@@ -142,12 +142,12 @@ def test_every_missing_field_is_named_with_its_file(tmp_path, path):
     (("history", 1, "epoch"), 1.5, r"history\[1\].epoch must be a whole number"),
     (("history", 1, "loss"), 1e308, r"history\[1\].loss must be a number \(NaN, ±Infinity, or from -1e250 to 1e250\)"),
     (("history",), [], "history must have at least one epoch"),
-    (("classes",), ["a"], r"confusion must be \[1 1\], a row and a column for each of the classes; got 2 rows of 2"),
+    (("classes",), ["a"], r"confusion must be \[1 1\], a row and a column per class; got 2 rows of 2"),
     (("classes",), [], r"confusion must be \[0 0\]"),
     (("confusion", 0), [1, 2, 3], r"confusion must be \[2 2\], .*; got 2 rows of 2, 3"),
-    (("test",), {"loss": 1}, "test has no 'accuracy', and a run with classes must have it"),
+    (("test",), {"loss": 1}, "test has no 'accuracy', which a run with classes must have"),
     (("history", 2), {"epoch": 3, "loss": 1}, r"history\[2\] has no 'valid_loss'"),
-    (("flow", "dead"), [None], "flow.dead must have a number for each of the layers in flow.names, and at least one; got 1 for 2"),
+    (("flow", "dead"), [None], "flow.dead must have a number for each layer in flow.names, and at least one; got 1 for 2"),
     (("settings", "rate"), "\ud800", "settings.rate must be something that can be shown as text"),
 ])
 def test_wrong_values_and_fields_that_do_not_go_together_are_named(tmp_path, path, value, sentence):

@@ -26,7 +26,7 @@ def test_the_network_of_the_digits_counted_by_hand():
     assert found.rows[1].saved == 4 * 128 * 512                 # relu's output, which dropout does not need
     assert found.total.parameters == 407_050 and found.total.output == (128, 10)
     text = str(found)
-    assert "401,920" in text and "128×512" in text and text.splitlines()[-1].startswith("all of it")
+    assert "401,920" in text and "128×512" in text and text.splitlines()[-1].startswith("total")
     assert json.loads(found.to_json())["total"]["parameters"] == 407_050
 
 

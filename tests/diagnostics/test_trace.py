@@ -256,11 +256,11 @@ def test_without_graphviz_its_text_is_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("call, error, sentence", [
-    (lambda: diagnostics.trace(lambda x: x * 2, jnp.ones(3)), ValueError, "a real scalar, and this one gives float64[3]"),
-    (lambda: diagnostics.trace(lambda x: 1.0, 2.0), ValueError, "does not depend on any real argument"),
+    (lambda: diagnostics.trace(lambda x: x * 2, jnp.ones(3)), ValueError, "a real scalar, alone or first in a tuple; got float64[3]"),
+    (lambda: diagnostics.trace(lambda x: 1.0, 2.0), ValueError, "must depend on a real argument"),
     (lambda: GATE["p"], KeyError, "it has x, y, z, q, f"),
-    (lambda: GATE.fold(0), ValueError, "a depth of 1 or more"),
-    (lambda: GATE.draw("graph.pdf"), ValueError, "drawn as .svg, .png")])
+    (lambda: GATE.fold(0), ValueError, "depth must be a whole number"),
+    (lambda: GATE.draw("graph.pdf"), ValueError, "must end in .svg, .png")])
 def test_what_cannot_be_is_a_sentence(call, error, sentence):
     with pytest.raises(error, match=re.escape(sentence)):
         call()
