@@ -1,1 +1,1 @@
-"""Measurements: `python -m bench` times every rule and whole training steps, here and beside other libraries."""
+"""Measurements: `python -m bench` times every rule and whole training steps, in fnnet and in other libraries."""

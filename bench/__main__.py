@@ -1,20 +1,20 @@
 """python -m bench [rules|steps|sweeps|inside|all|ahead] [--quick] [--targets] [--only NAME ...] [--cores N] [--out DIR]
 
-rules    every rule: hand : autodiff, time, saved and temporary bytes; and those that buy most at the sizes where they were promised,
-         beside the code one writes first and the best that is known without a rule
+rules    every rule: hand : autodiff, time, saved and temporary bytes; and the rules that gain most, at their target sizes, compared
+         with the code one writes first and the best known alternative without a custom rule
 steps    whole training steps of the workloads a to h: plain JAX, fnnet per step and in a compiled epoch, other libraries
-         where they are installed
-sweeps   sixteen trainings at once against one after another
-inside   what it costs to measure the layers of a network as it trains
-ahead    bytes of scratch of the rules as the compilers for a TPU and a GPU plan them, where those are installed: nothing is run, and
-         all does not hold it
+         if they are installed
+sweeps   sixteen training runs at once, compared with one after another
+inside   the cost of measuring the layers of a network during training
+ahead    bytes of scratch memory of the rules as planned by the compilers for a TPU and a GPU, if those are installed; nothing is run.
+         Not included in all
 
-How many cores there are decides much of the smallest workloads: a call of a compiled step costs 30 to 50 µs of Python and
-dispatch, which runs beside the computation where there is a second core and before it where there is none.
+The number of cores matters for the smallest workloads: calling a compiled step costs 30 to 50 µs of Python and dispatch, which
+overlaps with the computation if there is a second core and precedes it otherwise.
 
-On Linux CPUs arrays above 32 MB are by default given back to the system and faulted in again at every step, which then is most
-of the time. So the bench starts itself once more with MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ set; training with
-large arrays profits from the same two settings. Set them yourself, or give --as-it-is, to measure otherwise.
+On Linux CPUs, arrays above 32 MB are by default returned to the system and faulted in again at every step, which then takes most
+of the time. So the bench restarts itself with MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ set; training with large arrays
+benefits from the same two settings. Set them yourself, or pass --as-it-is, to measure without.
 """
 
 import argparse
@@ -22,31 +22,31 @@ import os
 import sys
 import time
 
-LONG = "def"         # workloads of tens of ms a step: not in a quick run, unless asked for
-LEFT_OUT = ("sweeps", "inside", "forms")        # of a quick run of all, unless asked for
+LONG = "def"         # workloads with tens of ms per step: excluded from a quick run unless requested
+LEFT_OUT = ("sweeps", "inside", "forms")        # excluded from a quick run of all unless requested
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", default="all", choices=("rules", "steps", "sweeps", "inside", "all", "ahead"))
     parser.add_argument("--quick", action="store_true",
-                        help="steps and rules alone, fewer rounds, an example a rule: under 5 minutes on 2 cores")
-    parser.add_argument("--targets", action="store_true", help="only what is promised, PASS or FAIL")
+                        help="only steps and rules, fewer rounds, one example per rule: under 5 minutes on 2 cores")
+    parser.add_argument("--targets", action="store_true", help="only check the targets, PASS or FAIL")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these workloads (a, b, …) or rules")
-    parser.add_argument("--out", metavar="DIR", help="where results go (bench/results; a narrowed run keeps none unless told where)")
-    parser.add_argument("--markdown", action="store_true", help="tables as markdown")
+    parser.add_argument("--out", metavar="DIR", help="folder for the results (default: bench/results; with --only, none are saved)")
+    parser.add_argument("--markdown", action="store_true", help="print tables as Markdown")
     parser.add_argument("--cores", type=int, metavar="N", help="use only N processor cores (Linux)")
-    parser.add_argument("--as-it-is", action="store_true", help="leave malloc alone")
+    parser.add_argument("--as-it-is", action="store_true", help="do not change malloc settings")
     args = parser.parse_args()
     if args.cores is not None:
         allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
         if not 1 <= args.cores <= len(allowed):
-            sys.exit(f"--cores {args.cores}: there are {len(allowed)} to choose from")
+            sys.exit(f"--cores must be between 1 and the number of available cores, {len(allowed)}; got {args.cores}")
         os.sched_setaffinity(0, allowed[-args.cores:])
     if not args.as_it_is and sys.platform == "linux" and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
         tuned = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
         os.execve(sys.executable, [sys.executable, "-m", "bench", *sys.argv[1:]], {**os.environ, **tuned})
-    if args.what == "ahead":        # before JAX starts: there is no TPU to wait for, and compilers may be silent
+    if args.what == "ahead":        # before JAX starts: do not wait for a TPU, and keep the compilers quiet
         os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4",
                        "TPU_WORKER_HOSTNAMES": "localhost", "TPU_STDERR_LOG_LEVEL": "3", "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
@@ -56,7 +56,7 @@ def main():
 
 
 def measure(args):
-    from bench import forms, inside, results, steps, sweeps  # JAX starts here, after malloc has been told
+    from bench import forms, inside, results, steps, sweeps  # JAX starts here, after malloc has been configured
     from bench.workloads import WORKLOADS
     from fnnet import ops
 
@@ -68,10 +68,10 @@ def measure(args):
     names["ahead"] = names["rules"]
     known = list(dict.fromkeys(name for part in names if args.what in (part, "all") for name in names[part]))
     if unknown := set(args.only or ()) - set(known):
-        raise ValueError(f"there is no {', '.join(sorted(unknown))} to measure: write some of {', '.join(known)}")
+        raise ValueError(f"--only must name some of {', '.join(known)}; got {', '.join(sorted(unknown))}")
     about, start = results.machine(), time.perf_counter()
     print(f"{about['device']}, {about['cores']} cores, JAX {about['versions']['jax']}, Python {about['python']}"
-          + ("" if about["malloc tuned"] or about["platform"] != "cpu" else ", malloc as it is"), flush=True)
+          + ("" if about["malloc tuned"] or about["platform"] != "cpu" else ", malloc not tuned"), flush=True)
     if args.targets:
         kept = True
         for part, targets in promised.items():
@@ -101,7 +101,7 @@ def measure_steps(args):
         rows, missing = steps.run(workload, **({"rounds": 7, "least": 0.015, "check": 0} if args.quick else {}))
         found += rows
         cells = [(row["contender"], f"{row['ms']:.3f}", f"{row['ratio']:.2f}", f"{row['first s']:.2f}") for row in rows]
-        print(f"\n{workload.title}\n" + table(("", "ms a step", ": plain JAX step", "first call, s"), cells, markdown=args.markdown),
+        print(f"\n{workload.title}\n" + table(("", "ms per step", ": plain JAX step", "first call, s"), cells, markdown=args.markdown),
               flush=True)
     if found:
         print("\nlosses " + ("not compared" if args.quick else "agree") + (f"; not installed: {', '.join(missing)}" if missing else ""),
@@ -115,7 +115,7 @@ def measure_sweeps(args):
 
     found = [sweeps.run(name, rounds=5 if args.quick else 9) for name in sweeps.TARGETS if name in (args.only or sweeps.TARGETS)]
     cells = [(row["workload"], *(f"{row[what]:.1f}" for what in sweeps.COLUMNS)) for row in found]
-    print("\n" + table((f"{sweeps.RUNS} trainings at once", *sweeps.COLUMNS), cells, markdown=args.markdown), flush=True)
+    print("\n" + table((f"{sweeps.RUNS} training runs at once", *sweeps.COLUMNS), cells, markdown=args.markdown), flush=True)
     return found
 
 
@@ -125,7 +125,7 @@ def measure_inside(args):
 
     found = [inside.run(name, rounds=7 if args.quick else 15) for name in inside.TARGETS if name in (args.only or inside.TARGETS)]
     cells = [(row["workload"], f"{row['ms']:.3f}", *(f"{row[form]:.3f}" for form in inside.FORMS)) for row in found]
-    print("\n" + table(("an epoch looked into", "ms a step alone", *inside.FORMS), cells, markdown=args.markdown), flush=True)
+    print("\n" + table(("an epoch with inside", "ms per step without", *inside.FORMS), cells, markdown=args.markdown), flush=True)
     return found
 
 
@@ -160,7 +160,7 @@ def measure_forms(args):
                    size(row["temp"]), "" if row["error"] is None else f"{row['error']:.0e}",
                    case.buys if row["seconds"] < 0.95 * rows[0]["seconds"] else "") for head, row in zip(heads, rows, strict=True)]
     if found:
-        header = ("rule", "sizes", "form", "ms", ": hand", "saved bytes", "temp bytes", "error", "hand is slower and buys")
+        header = ("rule", "sizes", "form", "ms", ": hand", "saved bytes", "temp bytes", "error", "hand is slower but gains")
         gains = forms.gains(found)
         print("\n\n" + table(header, cells, markdown=args.markdown))
         print(f"\nbest plain form : hand, geometric means: time {gains['seconds']:.2f}, saved bytes {gains['saved']:.1f}", flush=True)
@@ -178,7 +178,7 @@ def measure_ahead(args):
     for row in ahead.run(only=args.only) if found else ():
         rows.append(row)
         print(".", end="", flush=True)
-    cells = [(row["device"], row["rule"], row["sizes"], row["form"], size(row["temp"]) if "temp" in row else "refused",
+    cells = [(row["device"], row["rule"], row["sizes"], row["form"], size(row["temp"]) if "temp" in row else "rejected",
               str(row.get("instructions", row.get("refused")))) for row in rows]
     header = ("device", "rule", "sizes", "form", "temp bytes", "instructions")
     if rows:

@@ -1,7 +1,7 @@
-"""What compilers for a TPU and a GPU say of the rules, on a machine that has neither: programs compiled ahead of time and run nowhere.
+"""What the compilers for a TPU and a GPU report about the rules, on a machine with neither: programs are compiled ahead of time, not run.
 
-Bytes of scratch, and how many instructions a program has, are figures of a compiler, not measured. A loop's body counts once, and on
-a TPU v5e what fits its 128 MB of memory on the chip, arrays of up to about 100 MB, counts as no scratch. There is no time among them.
+Bytes of scratch and numbers of instructions are the compiler's figures, not measurements. A loop's body counts once, and on a TPU v5e,
+arrays that fit into its 128 MB of on-chip memory, up to about 100 MB, do not count as scratch. There are no times.
 """
 
 import functools
@@ -15,10 +15,10 @@ from bench import forms
 from fnnet import ops, sample
 from fnnet.measure.compare import lowered
 
-LABEL = "figures of compilers, ahead of time: nothing was run. On a TPU scratch on the chip does not count"
-REMEDY = "pip install 'fnnet[ahead]' brings them, in the versions that this JAX asks for"
+LABEL = "compiler figures, ahead of time: nothing was run. On a TPU, on-chip scratch does not count"
+REMEDY = "pip install 'fnnet[ahead]' installs them in the versions that this JAX requires"
 NEEDS = {"TPU v5e": ("libtpu",), "NVIDIA H100": ("jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12")}
-OPTIONS = {"NVIDIA H100": {"xla_gpu_autotune_level": 0}}        # kernels cannot be chosen by their time where there is no device
+OPTIONS = {"NVIDIA H100": {"xla_gpu_autotune_level": 0}}        # without a device, kernels cannot be timed
 
 # NVIDIA, H100 Tensor Core GPU Architecture, and CUDA C++ Programming Guide, "Compute Capabilities", 9.0.
 H100 = {
@@ -33,15 +33,15 @@ H100 = {
 
 @functools.cache
 def devices():
-    """({name: device}, [names of those whose compiler is not installed])."""
+    """({name: device}, [names of devices whose compiler is not installed])."""
     missing = [name for name, needs in NEEDS.items() if not all(map(_fitting, needs))]
     return {name: make() for name, make in (("TPU v5e", _tpu), ("NVIDIA H100", _gpu)) if name not in missing}, missing
 
 
 def run(*, only=None):
-    """Rows {"device", "rule", "sizes", "form", "temp", "instructions"}: the rules that buy most at the sizes where they were promised
-    beside the plain forms, and every rule at the large sizes of its first example beside autodiff. A form that a compiler
-    refuses has its sentence under "refused"."""
+    """Rows {"device", "rule", "sizes", "form", "temp", "instructions"}: the rules that gain most, at their target sizes, beside the
+    plain forms, and every rule at the large sizes of its first example beside autodiff. If a compiler rejects a form, its message is
+    under "refused"."""
     found, _ = devices()
     for case in forms.chosen(only):
         of_case = {name: f for name, f in (("hand", case.hand), ("plain", case.plain), ("best", case.best)) if f}
@@ -86,7 +86,7 @@ def _gpu():
 
 
 def _fitting(package):
-    """Whether it is installed, and in the version that JAX asks for: with another the process would end without a word."""
+    """Whether the package is installed in the version that JAX requires: with another, the process would end silently."""
     asked = next((r for r in metadata.requires("jax") or () if r.startswith(package)), "")
     try:
         return metadata.version(package).startswith("".join(re.findall(r"(?:<=|==)([\d.]+)", asked)[:1]))

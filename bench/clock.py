@@ -1,4 +1,4 @@
-"""Timing fit for a noisy machine: rounds in which every contender has its turn, medians over the rounds."""
+"""Timing for a noisy machine: rounds in which every contender has its turn, and medians over the rounds."""
 
 import random
 import statistics
@@ -6,10 +6,10 @@ import time
 
 
 def interleaved(contenders, *, rounds=15, least=0.03):
-    """{name: [seconds per unit, one for each round]} of {name: run}, where run(n) does n units of work and waits for them.
+    """{name: [seconds per unit, one for each round]} for {name: run}, where run(n) does n units of work and waits for them.
 
-    A turn lasts at least `least` seconds, so that the clock and the call of `run` weigh nothing. The order changes from
-    round to round, so that nobody always follows the same neighbour.
+    A turn lasts at least `least` seconds, so that the overhead of the clock and of calling `run` is negligible. The order
+    changes from round to round, so that no contender always follows the same one.
     """
     counts = {name: _enough(run, least) for name, run in contenders.items()}
     times, shuffle, order = {name: [] for name in contenders}, random.Random(0).shuffle, list(contenders)
@@ -25,7 +25,7 @@ def median(times):
 
 
 def ratio(times, others):
-    """The median over the rounds of time : other time. What slows a whole round slows both."""
+    """The median over the rounds of time : other time. Anything that slows a whole round slows both."""
     return statistics.median(t / o for t, o in zip(times, others, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""What everyone who is timed offers: a fresh state, and a call that takes it further."""
+"""The interface of everything that is timed: a fresh state, and a call that advances it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from bench.workloads import Workload
 class Job(NamedTuple):
     """A workload with its data on the device."""
     workload: Workload
-    weights: list | dict        # of a perceptron: (w, b) of each layer
+    weights: list | dict        # for a perceptron: (w, b) of each layer
     x: jax.Array
     y: jax.Array
     batches: list               # (x, y) of each batch, in order
@@ -21,7 +21,7 @@ class Job(NamedTuple):
 class Contender(NamedTuple):
     fresh: Callable             # () -> state
     advance: Callable           # (state, i) -> state, loss        the i-th call
-    steps: int = 1              # training steps in a call
+    steps: int = 1              # training steps per call
     wait: Callable = jax.block_until_ready
 
     def losses(self, calls):
@@ -33,7 +33,7 @@ class Contender(NamedTuple):
         return [float(jnp.mean(jnp.asarray(loss))) for loss in found]
 
     def runner(self):
-        """run(n): n calls, then wait for all of it."""
+        """run(n): makes n calls, then waits for all of them."""
         state, made = self.fresh(), 0
 
         def run(n):

@@ -1,4 +1,4 @@
-"""Workload d: two convolutions, max pooling and two dense layers, for images of the size of MNIST's."""
+"""Workload d: two convolutions, max pooling and two dense layers, for images of MNIST's size."""
 
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ PEERS = {"optax", "flax linen"}
 
 class Sizes(NamedTuple):
     side: int               # of an image, with one channel
-    filters: tuple          # of the two convolutions, 3×3 without padding; 2×2 max pooling behind
+    filters: tuple          # of the two convolutions, 3×3 without padding, followed by 2×2 max pooling
     hidden: int
     classes: int
 
     @property
     def features(self):
-        """Of an image behind the pooling."""
+        """The number of features of an image after pooling."""
         return ((self.side - 4) // 2) ** 2 * self.filters[1]
 
     def __str__(self):
@@ -28,7 +28,7 @@ class Sizes(NamedTuple):
 
 
 def examples(workload):
-    """x [n side side 1] standard normal, labels y [n] that a linear map of x decides."""
+    """x [n side side 1] standard normal, labels y [n] determined by a linear map of x."""
     rng = np.random.default_rng(1)
     (side, *_, classes), n = workload.sizes, workload.batch * workload.batches
     x = rng.standard_normal((n, side, side, 1), np.float32)
@@ -46,7 +46,7 @@ def weights(workload):
 
 
 def forward(p, x, key, dropout):
-    """The scores, as a good JAX user writes them."""
+    """The scores, as an experienced JAX user writes them."""
     def conv(x, w):
         return lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     x = jax.nn.relu(conv(x, p["k1"]) + p["bk1"])

@@ -1,5 +1,5 @@
-"""The rules that buy most, at the sizes where they were promised, beside two plain forms: the code one writes first, and the best that
-is known without a rule. What is promised is a ratio, hand : plain, of time, bytes or error.
+"""The rules that gain most, at their target sizes, compared with two plain forms: the code one writes first, and the best known
+alternative without a custom rule. A target is a ratio, hand : plain, of time, bytes or error.
 """
 
 import functools
@@ -15,16 +15,16 @@ from fnnet import ops
 
 
 class Case(NamedTuple):
-    """Arrays are made when their turn comes: some are large."""
+    """A rule with its plain forms and targets. Arrays are created on demand, since some are large."""
     rule: str
     sizes: str
     arrays: object                  # () -> tuple
     hand: object
     plain: object                   # the code one writes first
-    best: object = None             # the best known without a rule, None: there is none better
-    promised: tuple = ()            # (figure, "plain" or "best", the most that hand : it may be), …
-    buys: str = ""                  # what is had for the time where the best form takes less than 0.95 of hand's
-    random: bool = False            # each form draws numbers of its own: there is no error to speak of
+    best: object = None             # the best known form without a rule; None if there is no better one
+    promised: tuple = ()            # (figure, "plain" or "best", the largest ratio allowed to it), …
+    buys: str = ""                  # what is gained in return if the best form takes less than 0.95 of hand's time
+    random: bool = False            # each form draws its own random numbers, so errors mean nothing
 
 
 def normal(*shapes, dtype=jnp.float32, scale=1.0):
@@ -38,7 +38,7 @@ def causal(q, k, v):
 
 
 def causal_in_pieces(q, k, v, rows=128):
-    """A piece of the queries at a time, its scores computed again on the way back."""
+    """A block of queries at a time, whose scores are recomputed in the backward pass."""
     @jax.checkpoint
     def piece(start):
         some = lax.dynamic_slice_in_dim(q, start, rows, 1)
@@ -62,7 +62,7 @@ def cross_entropy_by_logsumexp(logits, labels):
 
 
 def linear_classes_in_pieces(x, w, labels, chunk=2048):
-    """Some classes at a time, their scores computed again on the way back."""
+    """A block of classes at a time, whose scores are recomputed in the backward pass."""
     @jax.checkpoint
     def piece(carry, start):
         top, total, true = carry
@@ -101,7 +101,7 @@ def batch_norm_by_squares(x, gamma, beta, eps=1e-5):
 
 
 def weighted(norm):
-    """Each number times its own weight: the mere sum of what a batch norm returns has the gradient 0 by x."""
+    """Each output times its own weight: for a plain sum of a batch norm's outputs, the gradient in x is 0."""
     return lambda x, gamma, beta, c: norm(x, gamma, beta) * c
 
 
@@ -185,7 +185,7 @@ def unrolled(f):
 
 
 def gated(rule, gates):
-    """The rule takes weights with an axis for the gates."""
+    """The rule with plain weights, reshaped to the axis for the gates that it expects."""
     return lambda x, *weights: rule(x, *(w.reshape(*w.shape[:-1], gates, -1) for w in weights))[0]
 
 
@@ -204,7 +204,7 @@ CASES = [
     Case("linear_cross_entropy", "2048×256×32768", lambda: (*normal((2048, 256), (256, 32768), scale=0.06), labels(2048, 32768)),
          ops.linear_cross_entropy, lambda x, w, k: cross_entropy(x @ w, k), linear_classes_in_pieces,
          (("temp", "plain", 1 / 20), ("seconds", "best", 1.0)),
-         buys="a quarter of the scratch, a sixth of what is kept, and nobody writes pieces"),
+         buys="a quarter of the scratch, a sixth of the saved bytes, and no blocks to write by hand"),
     Case("maxout", "of 4, 512×512", lambda: normal((512, 512, 4)), ops.maxout, lambda x: x.max(-1), pairs_of_maxima,
          (("seconds", "plain", 0.2),)),
     Case("max_pool", "2×2, 32×32×32×64", lambda: normal((32, 32, 32, 64)), functools.partial(ops.max_pool, window=2), windows_of_two,
@@ -216,7 +216,7 @@ CASES = [
     Case("batch_norm", "64×28×28×128", lambda: normal((64, 28, 28, 128), (128,), (128,), (64, 28, 28, 128)),
          weighted(lambda *a: ops.batch_norm(*a)[0]), weighted(batch_norm), weighted(batch_norm_by_squares),
          (("seconds", "plain", 1 / 1.5), ("temp", "plain", 0.01)),
-         buys="the variance also where the mean is large, where the difference of squares cancels"),
+         buys="a correct variance when the mean is large, where the difference of squares cancels"),
     Case("layer_norm", "4096×768", lambda: normal((4096, 768), (768,), (768,)), ops.layer_norm, layer_norm, None,
          (("saved", "plain", 0.1),)),
     Case("dense_stack", "16 layers, tanh, 1024×256", lambda: (*normal((1024, 256), (16, 256, 256), scale=0.06), jnp.zeros((16, 256))),
@@ -224,20 +224,20 @@ CASES = [
     Case("reversible", "64 blocks, tanh, 2×1024×128", lambda: normal(*[(1024, 128)] * 2, *[(64, 128, 128)] * 2, scale=0.06),
          functools.partial(ops.reversible, f=tanh_layer, g=tanh_layer), coupled(), coupled(remat=True),
          (("temp", "plain", 1 / 20), ("seconds", "best", 1.05)),
-         buys="scratch and kept bytes of one block, however many there are"),
+         buys="the scratch and saved bytes of a single block, however many there are"),
     Case("dropout", "4096×2048", lambda: (*normal((4096, 2048)), jax.random.key(1)), ops.dropout, dropout, None,
          (("seconds", "plain", 1 / 2.5), ("temp", "plain", 0.01)), random=True),
     Case("binary_cross_entropy_with_logits", "4096×256",
          lambda: (normal((4096, 256))[0], jax.random.uniform(jax.random.key(1), (4096, 256))),
          ops.binary_cross_entropy_with_logits, logits_by_logs, logits_stable, (("seconds", "best", 1 / 1.5),),
-         buys="nothing kept, and the slopes at logit 0 and in both tails"),
+         buys="nothing saved, and correct slopes at logit 0 and in both tails"),
     Case("softmax_cross_entropy", "2048×32768", lambda: (*normal((2048, 32768)), labels(2048, 32768)), ops.softmax_cross_entropy,
          cross_entropy_of_one_hot, cross_entropy_by_logsumexp, (("temp", "plain", 0.01), ("seconds", "best", 1.05)),
-         buys="three numbers a row kept and not as much as the scores once more; the small loss of a sure and right row"),
+         buys="three saved numbers per row instead of another copy of the scores; accurate small losses of confident, correct rows"),
     Case("conv", f"{LAYERS} in a loop; best: in none, 16×14×14×64",
          lambda: (normal((16, 14, 14, 64))[0], normal((LAYERS, 3, 3, 64, 64), scale=0.04)[0]),
          looped(ops.conv), looped(convolution), unrolled(convolution), (("seconds", "best", 1.5),),
-         buys="a program that does not grow with the layers: the best form is no loop"),
+         buys="a program that does not grow with the number of layers: the best form has no loop"),
 ]
 
 
@@ -246,16 +246,16 @@ def chosen(only):
 
 
 def measured(case, seconds, exact=True):
-    forms = {"hand": case.hand, "best": case.best, "plain": case.plain}         # the last one's is the truth
+    forms = {"hand": case.hand, "best": case.best, "plain": case.plain}         # the last one serves as the truth
     found = fn.compare({name: f for name, f in forms.items() if f}, *case.arrays(), seconds=seconds, exact=exact).figures
     if not case.random and max(figures["error"] for figures in found.values()) > 1e-3:
-        raise AssertionError(f"the forms of {case.rule} do not compute the same: {[(name, f['error']) for name, f in found.items()]}")
+        raise AssertionError(f"the forms of {case.rule} must agree; got errors {[(name, f['error']) for name, f in found.items()]}")
     return [{"rule": case.rule, "sizes": case.sizes, "form": name, "ms": 1e3 * figures["seconds"], **figures,
              "error": None if case.random else figures["error"]} for name, figures in found.items()]
 
 
 def targets(*, only=None):
-    """A line for each promise: kept or not."""
+    """A line for each target: met or not."""
     for case in chosen(only):
         figures = {row["form"]: row for row in measured(case, 6.0)}
         for figure, form, limit in case.promised:
@@ -266,7 +266,7 @@ def targets(*, only=None):
 
 
 def gains(rows):
-    """Geometric means over the cases of the best plain form : hand, in time and in saved bytes. Less than a kilobyte counts as one."""
+    """Geometric means over the cases of best plain form : hand, in time and in saved bytes. Less than a kilobyte counts as one."""
     by_case = {}
     for row in rows:
         by_case.setdefault((row["rule"], row["sizes"]), {})[row["form"]] = row

@@ -1,4 +1,4 @@
-"""fnnet on the same jobs: a network of layers, an optimizer, and the forms a training loop has."""
+"""fnnet on the same jobs: a network of layers, an optimizer, and the forms of a training loop."""
 
 import jax
 import jax.numpy as jnp

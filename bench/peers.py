@@ -1,4 +1,4 @@
-"""Other libraries on the same jobs, each as its own documentation would write the step. What is not installed is named, not timed."""
+"""Other libraries on the same jobs, each with the step written as in its own documentation. Missing ones are named, not timed."""
 
 from importlib import import_module
 from itertools import pairwise
@@ -13,7 +13,7 @@ from bench.results import cores
 
 
 def available(model=perceptron):
-    """({name: build}, [names of the missing]) of those that have this model."""
+    """({name: build}, [names of missing libraries]) of the libraries that have this model."""
     found, missing = {}, []
     for name, (needs, build) in PEERS.items():
         if model is not perceptron and name not in model.PEERS:
@@ -37,7 +37,7 @@ def _cross_entropy(optax, logits, labels):
 
 
 def optax_step(job, optax):
-    """The plain network, with Optax's loss and optimizer."""
+    """The plain network with Optax's loss and optimizer."""
     transformation = _transformation(job, optax)
 
     def loss(params, x, y, key):
@@ -144,7 +144,7 @@ def equinox_step(job, equinox, optax):
 
 
 def torch_step(job, torch):
-    """Eager PyTorch, on the same kind of device, with as many threads as serve it best: on a shared machine all are often the worst."""
+    """Eager PyTorch on the same kind of device, with the fastest number of threads: on a shared machine, using all is often the slowest."""
     w, device = job.workload, "cpu" if jax.default_backend() == "cpu" else "cuda"
     move = lambda a: torch.from_numpy(np.array(a)).to(device)
     batches = [(move(x), move(y).long()) for x, y in job.batches]

@@ -1,4 +1,4 @@
-"""Workloads a, b, c, g, h: layers of ReLU and a linear one, as numpy arrays, as a good JAX user writes them, and in fnnet."""
+"""Workloads a, b, c, g, h: ReLU layers and a linear one, as NumPy arrays, as an experienced JAX user writes them, and in fnnet."""
 
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ from fnnet import layers, ops, train
 
 
 def examples(workload):
-    """x [n d] standard normal, labels y [n] that a linear map of x decides, so that there is something to learn."""
+    """x [n d] standard normal, labels y [n] determined by a linear map of x, so that there is something to learn."""
     rng = np.random.default_rng(1)
     n, d, k = workload.batch * workload.batches, workload.sizes[0], workload.sizes[-1]
     x = rng.standard_normal((n, d), np.float32)
@@ -19,7 +19,7 @@ def examples(workload):
 
 
 def weights(workload):
-    """(w, b) for each layer: He-normal and zeros. A linear model starts small, as one would start it."""
+    """(w, b) for each layer: He-normal and zeros. A linear model starts with small weights, as is usual."""
     rng = np.random.default_rng(2)
     scale = 2.0 if len(workload.sizes) > 2 else 0.01
     return [((rng.standard_normal((d, k)) * (scale / d) ** 0.5).astype(np.float32), np.zeros(k, np.float32))
@@ -37,7 +37,7 @@ def forward(params, x, key, dropout):
 
 
 def forward_stacked(params, x, key, dropout):
-    """The same with the equal hidden layers stacked in one array, which a careful user does for deep networks."""
+    """The same with the identical hidden layers stacked in one array, as a careful user does for deep networks."""
     first, stack, (w, b) = params
     x = jax.nn.relu(x @ first[0] + first[1])
     x, _ = lax.scan(lambda h, layer: (jax.nn.relu(h @ layer[0] + layer[1]), None), x, stack)
@@ -58,7 +58,7 @@ def network(workload):
 
 
 def arranged(net, pairs):
-    """The weights of the job, in the places this network has for them."""
+    """The weights of the job, arranged as parameters of this network."""
     given = iter(pairs)
 
     def of(layer):

@@ -1,4 +1,4 @@
-"""What is compared with: training steps as a good JAX user writes them, without a library. Nothing is made slow on purpose."""
+"""The baseline: training steps as an experienced JAX user writes them, without a library. Nothing is made slow on purpose."""
 
 from functools import partial
 
@@ -70,7 +70,7 @@ def per_step(job, forward=None, arrange=lambda params: params):
 
 
 def per_epoch(job, forward=None, arrange=lambda params: params):
-    """Shuffled, and the whole epoch one compiled scan."""
+    """A shuffled epoch as one compiled scan."""
     fresh, step = _training(job, forward or job.workload.model.forward, arrange)
 
     @partial(jax.jit, donate_argnums=0)

@@ -1,4 +1,4 @@
-"""python -m bench.readme [--front]: the tables of bench/README.md, or the three rows of the front page, from the newest results."""
+"""python -m bench.readme [--front]: prints the tables of bench/README.md, or the three rows of the front page, from the newest results."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ COLUMNS = ("fnnet epoch", "fnnet step", "plain JAX epoch", "optax", "flax linen"
 
 
 def newest():
-    """The results of the last day that has all parts."""
+    """The newest results that have all parts."""
     whole = [found for path in HERE.glob("*.json") if {"steps", "forms", "sweeps"} <= (found := json.loads(path.read_text())).keys()]
     return max(whole, key=lambda found: found["date"])
 
@@ -20,11 +20,12 @@ def markdown(found):
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if name not in ("jaxlib", "numpy"))
     return "\n\n".join([
         f"{about['device']}, {about['cores']} cores, {found['date']}, Python {about['python']}, {versions}.",
-        "A training step: ms for plain JAX, a jitted call for each step; for the others their time : that.", steps(found["steps"]),
-        "Value and gradient of a rule at the sizes where it buys most: ms and bytes of the rule; hand : the code one writes first, and "
-        "hand : the best that is known without a rule (in brackets).", forms(found["forms"]),
-        "; ".join(f"16 trainings of workload {row['workload'][0]} at once: {row['gain on plain JAX']:.1f} times as fast as "
-                  "in plain JAX one after another" for row in found["sweeps"]) + "."])
+        "A training step: for plain JAX, ms per step with one jitted call each; for the others, their time relative to it.",
+        steps(found["steps"]),
+        "Value and gradient of a rule at the sizes where it gains most: ms and bytes of the rule; ratios to the code one writes first and, "
+        "in parentheses, to the best known alternative without a custom rule.", forms(found["forms"]),
+        "; ".join(f"16 training runs of workload {row['workload'][0]} at once: {row['gain on plain JAX']:.1f} times as fast as "
+                  "one after another in plain JAX" for row in found["sweeps"]) + "."])
 
 
 def steps(rows):
@@ -42,7 +43,7 @@ def forms(rows):
         by_case.setdefault((row["rule"], row["sizes"]), {})[row["form"]] = row
 
     def ratios(of, figure):
-        """hand : plain (: best); where a form has nothing the bytes themselves say it."""
+        """hand : plain (hand : best); empty if a form has 0."""
         parts = [of["hand"][figure] / of[form][figure] if of[form][figure] else None for form in ("plain", "best") if form in of]
         words = ["" if part is None else f"{part:.2g}" for part in parts]
         return words[0] + (f" ({words[1]})" if words[1:] and words[1] else "")
@@ -59,7 +60,7 @@ FRONT = {
 
 
 def front(found):
-    """Three rows, each time or memory of fnnet beside plain JAX with autodiff, and a link to all of them."""
+    """Three rows with time or memory of fnnet beside plain JAX with autodiff, and a link to all measurements."""
     rows = []
     for what, (part, name, figure) in FRONT.items():
         ours, plain = ("fnnet epoch", "plain JAX step") if part == "steps" else ("hand", "plain")

@@ -1,4 +1,4 @@
-"""Workload e: an LSTM reads a sequence and says at its end which class it is of."""
+"""Workload e: an LSTM reads a sequence and predicts its class at the end."""
 
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ class Sizes(NamedTuple):
 
 
 def examples(workload):
-    """x [n t d] standard normal, labels y [n] that a linear map of the mean over time decides."""
+    """x [n t d] standard normal, labels y [n] determined by a linear map of the mean over time."""
     rng = np.random.default_rng(1)
     (length, d, _, classes), n = workload.sizes, workload.batch * workload.batches
     x = rng.standard_normal((n, length, d), np.float32)
@@ -40,7 +40,7 @@ def weights(workload):
 
 
 def forward(p, x, key, dropout):
-    """The scores, as a good JAX user writes them: a scan over time, one product for the four gates."""
+    """The scores, as an experienced JAX user writes them: a scan over time, one product for the four gates."""
     def step(state, x):
         h, c = state
         i, f, g, o = jnp.split(x @ p["wx"] + h @ p["wh"] + p["b"], 4, -1)

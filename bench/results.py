@@ -1,4 +1,4 @@
-"""Where figures are kept: one JSON file for each machine and day, named by its processor or accelerator."""
+"""Where figures are stored: one JSON file per machine and day, named by its processor or accelerator."""
 
 import datetime
 import json
@@ -15,7 +15,7 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**33), "MALLOC_TRIM_THRESHOLD_": str(2*
 
 
 def machine():
-    """What the figures depend on. No names of hosts or people."""
+    """What the figures depend on, without names of hosts or people."""
     device = jax.devices()[0]
     packages = {}
     for name in ("jax", "jaxlib", "numpy", "optax", "flax", "equinox", "torch"):
@@ -30,7 +30,7 @@ def machine():
 
 
 def cores():
-    """Those this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -43,7 +43,7 @@ def processor():
 
 
 def save(folder, *, of=None, **parts):
-    """Adds the parts to today's file of this machine, or of what they are figures of, and says where."""
+    """Adds the parts to today's file for this machine, or for `of`, and returns its path."""
     about = machine()
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     of = of or (f"{about['device']} {about['cores']} cores" if about["platform"] == "cpu" else about["device"])

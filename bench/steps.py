@@ -1,4 +1,4 @@
-"""Whole training steps: everyone on the same job, in turn, in one process."""
+"""Whole training steps: all contenders on the same job, interleaved in one process."""
 
 import jax
 
@@ -10,10 +10,10 @@ BASE = "plain JAX step"
 
 
 def run(workload, *, rounds=15, least=0.03, only=None, check=20):
-    """Rows of one workload: {"contender", "ms" a step, "ratio" to plain JAX per step, "first s": the first call, which compiles},
-    and who is missing.
+    """Rows of one workload: {"contender", "ms" per step, "ratio" to plain JAX per step, "first s": the first call, which compiles},
+    and the names of missing libraries.
 
-    The first `check` losses of everyone that takes one step at a time must agree, in float64 and without dropout.
+    The first `check` losses of all contenders that take one step at a time must agree, in float64 and without dropout.
     """
     found, missing = peers.available(workload.model) if only is None else ({}, [])
     builds = plain.contenders(workload) | ours.contenders(workload) | found
@@ -33,7 +33,7 @@ def run(workload, *, rounds=15, least=0.03, only=None, check=20):
 
 
 def agree(workload, builds, steps, tolerance=1e-8):
-    """Raises where somebody does not do the same mathematics."""
+    """Raises if a contender does not compute the same."""
     with jax.enable_x64(True):
         this = job(workload._replace(dropout=0.0), "float64")
         losses = {name: c.losses(steps) for name, build in builds.items() if (c := build(this)).steps == 1}
@@ -45,7 +45,7 @@ def agree(workload, builds, steps, tolerance=1e-8):
 
 
 def targets(*, rounds=25, only=None):
-    """A line for each workload: what was promised, what was measured."""
+    """A line for each workload: the target and the measurement."""
     for workload in WORKLOADS:
         if only and workload.name not in only:
             continue

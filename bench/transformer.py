@@ -1,4 +1,4 @@
-"""Workload f: a transformer block between an embedding of 8192 words and their scores, learning the next word."""
+"""Workload f: a transformer block between an embedding of 8192 words and their scores, predicting the next word."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Sizes(NamedTuple):
 
 
 def examples(workload):
-    """Texts x and the words that follow, y, both [n t]: each word decides the next but for noise."""
+    """Texts x and the words that follow, y, both [n t]: each word determines the next, except for noise."""
     rng = np.random.default_rng(1)
     words, length = workload.sizes[:2]
     follows, n = rng.permutation(words), workload.batch * workload.batches
@@ -47,7 +47,7 @@ def weights(workload):
 
 
 def forward(p, x, key, dropout):
-    """The scores of the next word, as a good JAX user writes them."""
+    """The scores of the next word, as an experienced JAX user writes them."""
     def norm(h, i):
         h = h - h.mean(-1, keepdims=True)
         return h / jnp.sqrt((h * h).mean(-1, keepdims=True) + 1e-5) * p[f"gamma{i}"] + p[f"beta{i}"]
@@ -86,7 +86,7 @@ def linen(workload, linen):
 
 @dataclass(frozen=True, repr=False)
 class Words(layers.Layer):
-    """The vector of each word plus that of its place."""
+    """The vector of each word plus that of its position."""
     words: int
     length: int
     features: int
@@ -107,7 +107,7 @@ def network(workload):
 
 
 def objective(net):
-    """The scores of the last layer are never held: the loss takes that layer's input and its weights."""
+    """An objective that never stores the scores of the last layer: the loss takes that layer's input and its weights."""
     body = layers.Serial(*net.parts[:-1])
 
     def objective(params, state, batch, *, key=None, train=True):

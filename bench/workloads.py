@@ -1,4 +1,4 @@
-"""The training jobs that everyone gets: the same data, weights and mathematics, as numpy arrays."""
+"""The training jobs given to all contenders: the same data, weights and mathematics, as NumPy arrays."""
 
 from types import ModuleType
 from typing import NamedTuple
@@ -8,13 +8,13 @@ from bench import convnet, perceptron, recurrent, transformer
 
 class Workload(NamedTuple):
     name: str
-    sizes: tuple                # of a perceptron: features of the input, of every hidden layer, of the output
+    sizes: tuple                # for a perceptron: the features of the input, of every hidden layer, and of the output
     batch: int
     optimizer: str              # "adam", "momentum" (β = 0.9) or "descent"
     rate: float
-    dropout: float = 0.0        # the share dropped after every hidden layer
-    batches: int = 16           # in an epoch
-    target: tuple = ()          # the form of ours that is held against plain JAX per step, and the ratio it may have
+    dropout: float = 0.0        # the fraction dropped after every hidden layer
+    batches: int = 16           # per epoch
+    target: tuple = ()          # the fnnet form that is compared with plain JAX per step, and the largest ratio allowed
     model: ModuleType = perceptron      # with examples, weights, forward (plain JAX), network, arranged, objective (fnnet)
 
     @property

@@ -20,7 +20,7 @@ prediction = ops.dense(x, w)
 by_hand = 2 * (prediction - y) * x
 by_rules = jax.grad(loss)(w)
 print(f"prediction {prediction[0, 0]:.1f}, loss {loss(w):.2f}")
-print(f"dL/dw = 2·({prediction[0, 0]:.1f} − 1)·3 = {by_hand[0, 0]:.1f}; through the rules of the library {by_rules[0, 0]:.1f}")
+print(f"dL/dw = 2·({prediction[0, 0]:.1f} − 1)·3 = {by_hand[0, 0]:.1f}; by the library's rules {by_rules[0, 0]:.1f}")
 
 optimizer = optim.gradient_descent(1.0)
 updates, _ = optimizer.update(by_rules, optimizer.init(w), w)

@@ -1,4 +1,4 @@
-"""Backpropagation through two layers, written out, and the same gradient three more ways.
+"""Backpropagation through two layers, written out, and the same gradient computed in three more ways.
 
     forward    a = x·W¹ + b¹,   z = tanh a,   y = z·W² + b²,   E = ½ Σ (y − t)²
     backward   δ² = y − t,   δ¹ = (1 − z²) · δ²·W²ᵀ,   ∂E/∂W = (input)ᵀ·δ,   ∂E/∂b = Σ δ
@@ -33,11 +33,11 @@ def by_hand(params):
 
 hand = by_hand(params)
 rules = jax.grad(error)(params)                                 # the library's rules, one after another
-autodiff = jax.grad(fn.autodiff(error))(params)                 # the rules set aside: JAX differentiates the plain formulas
+autodiff = jax.grad(fn.autodiff(error))(params)                 # without the rules: JAX differentiates the plain formulas
 print(f"{'':14}{'by hand':>10}{'rules':>10}{'autodiff':>10}")
 for (path, a), b, c in zip(jax.tree_util.tree_leaves_with_path(hand), jax.tree.leaves(rules), jax.tree.leaves(autodiff), strict=True):
     name = "∂E/∂params" + jax.tree_util.keystr(path)
     print(f"{name:18}{a.ravel()[0]:10.5f}{b.ravel()[0]:10.5f}{c.ravel()[0]:10.5f}")
     assert jnp.allclose(a, b, atol=1e-5) and jnp.allclose(a, c, atol=1e-5)
 
-print(fn.gradient_check(error, params))                         # and from values alone, in float64
+print(fn.gradient_check(error, params))                         # and by finite differences, in float64

@@ -1,6 +1,6 @@
-"""Write a rule of your own, and have it checked: first with a mistake, then without.
+"""Write your own rule, and check it: first with a mistake, then without.
 
-The decorated function is the reference, what autodiff would differentiate. The backward's argument names say what is kept.
+The decorated function is the reference, which autodiff would differentiate. The parameter names of the backward pass decide what is saved.
 """
 
 import jax
@@ -43,10 +43,10 @@ def right(dy, x, gamma):
 
 report = fn.audit(scaled_norm)
 print(f"\n{report}\n")
-# The reference divides by ‖x‖, which is 0 at 0: the audit reports nothing there that autodiff does not have too.
+# The reference divides by ‖x‖, which is 0 at x = 0: the audit reports only what goes wrong in the rule but not in autodiff.
 assert report.ok
 
-# A function of parameters, whatever it is made of, is checked against differences of its values.
+# Any function of parameters can be checked against finite differences.
 check = fn.gradient_check(lambda p: jnp.sin(scaled_norm(p["x"], p["gamma"])).sum(),
                           {"x": jax.random.normal(jax.random.key(0), (3, 4)), "gamma": jnp.array(2.0)})
 print(check)

@@ -1,4 +1,4 @@
-"""Handwritten digits, from the file to the learning curve, in the pieces of the library.
+"""Handwritten digits, from the file to the learning curve, with the pieces of the library.
 
 Everything is a pure function: net.init and net.apply, the objective, the optimizer's update, one step, one epoch.
 """
@@ -11,7 +11,7 @@ from fnnet import data, diagnostics, layers, ops, optim, train
 
 table = data.digits()
 training, validation, test = data.split(table.x, table.y)
-scaled = data.standardize(training[0], validation[0], test[0])          # by the mean and deviation of the training part alone
+scaled = data.standardize(training[0], validation[0], test[0])          # with the mean and deviation of only the training part
 training, validation, test = zip(scaled.parts, (training[1], validation[1], test[1]), strict=True)
 
 net = layers.Serial(layers.Dense(256), ops.relu, layers.Dropout(0.3), layers.Dense(10))
@@ -23,7 +23,7 @@ step = train.make_step(objective, optimizer)                            # (run, 
 epoch = train.make_epoch(step, batch_size=32)                           # (run, data) -> run, metrics: one compiled scan
 evaluate = train.make_evaluate(objective, validation)
 
-# The loop is yours. train.fit is this one with early stopping, the best state kept and a history.
+# The loop is your own. train.fit is the same loop with early stopping; it keeps the best state and a history.
 for run, log in train.epochs(run, epoch, training, evaluate=evaluate, epochs=5):
     print(f"epoch {log['epoch']}: loss {log['loss']:.3f}, validation {log['valid_loss']:.3f}, {100 * log['valid_accuracy']:.1f} %")
 

@@ -1,7 +1,7 @@
 """Three remedies for overfitting: dropout, the L2 penalty, early stopping.
 
-Two half-moons that overlap, 80 examples, and a network far too large for them. Without a remedy it draws its boundary around
-single examples; each remedy smooths it, and the error on new examples falls. Draws learning curves and decision regions.
+Two overlapping half-moons, 80 examples, and a network far too large for them. Without a remedy it draws its boundary around
+single examples; each remedy smooths the boundary, and the error on new examples falls. Draws learning curves and decision regions.
 """
 
 import jax
@@ -29,7 +29,7 @@ def trained(dropout=0.0, decay=0.0, patience=None, epochs=300):
     objective = train.supervised(net, ops.softmax_cross_entropy, penalty=lambda params: decay * ops.l2(ops.weights_of(params)))
     run = train.init(net, optimizer, jax.random.key(0), few[0])
     epoch = train.make_epoch(train.make_step(objective, optimizer), batch_size=20)
-    # monitor="loss" without patience: trained to the end, whatever the validation says
+    # monitor="loss" without patience: train to the end, whatever the validation loss
     fit = train.fit(run, epoch, few, epochs=epochs, evaluate=train.make_evaluate(objective, validation), patience=patience,
                     monitor="valid_loss" if patience else "loss")
     scores = [train.make_evaluate(objective, part, prefix="")(fit.run) for part in (few, validation, test)]

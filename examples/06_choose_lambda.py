@@ -1,7 +1,7 @@
-"""Choose λ as the lectures do: 0, 0.01, 0.02, 0.04, … 10, each trained, the one with the least validation error taken.
+"""Choose λ as in the lectures: train with each of 0, 0.01, 0.02, 0.04, … 10 and take the one with the lowest validation error.
 
-A fifth of all labels to train and to validate on are wrong: memorized, they cost. All trainings on 200 digits, two seeds of each, are one
-compiled program. Then the same by cross-validation, a learning rate by the range test, and whether more examples would help.
+A fifth of the training and validation labels are wrong, so that memorizing them is costly. All training runs on 200 digits, with two seeds
+each, are one compiled program. Then the same by cross-validation, a learning rate by the range test, and whether more examples would help.
 """
 
 import jax
@@ -18,7 +18,7 @@ def noisy(y):
     return np.where(draw.random(len(y)) < 0.2, draw.integers(0, 10, len(y)), y).astype(np.int32)
 
 
-y, validation = noisy(y), (validation[0], noisy(validation[1]))     # alike, so that J_train and J_validation can be compared
+y, validation = noisy(y), (validation[0], noisy(validation[1]))     # both, so that J_train and J_validation can be compared
 few = x[:200], y[:200]
 net = layers.Serial(layers.Dense(100), ops.tanh, layers.Dense(10))
 
@@ -35,7 +35,7 @@ lambdas = [0.0, *(0.01 * 2.0**k for k in range(10)), 10.0]
 found = train.sweep(make, {"decay": lambdas, "seed": range(2)}, few, validation, epochs=60, batch_size=50)
 best = found.settings[found.best]
 diagnostics.validation_curve(found, "decay", "lambda.png")
-print(f"of {len(found.settings)} trainings the best in validation has λ = {best['decay']:g}: {found.rows[found.best]['valid_loss']:.4f}, "
+print(f"best in validation of {len(found.settings)} runs: λ = {best['decay']:g} with {found.rows[found.best]['valid_loss']:.4f}, "
       f"without a penalty {min(row['valid_loss'] for row in found.rows if row['decay'] == 0):.4f}")
 
 folded = train.sweep(make, {"decay": lambdas}, few, folds=5, epochs=40, batch_size=40)

@@ -1,7 +1,7 @@
-"""The digits once more, as images of 8×8: a convolutional network, trained by one compiled program for each epoch.
+"""The digits once more, as 8×8 images: a convolutional network, trained by one compiled program per epoch.
 
-Its gradients are written as the convolutions they are. That matters inside a loop, where a CPU takes many times as long for the
-convolutions that autodiff makes of them.
+Its gradients are written as the convolutions that they are. This matters inside a loop, where a CPU takes many times as long for the
+convolutions that autodiff generates.
 """
 
 import time
@@ -17,7 +17,7 @@ table = data.digits()
 net = layers.Serial(
     layers.Conv(16), layers.BatchNorm(relu=True),               # 3×3, the image keeps its size
     layers.Conv(32), layers.MaxPool(2, relu=True),              # 8×8 → 4×4, ReLU and pooling in one rule
-    layers.Conv(64), ops.relu, layers.GlobalAvgPool(),          # the mean of each channel, wherever it is seen
+    layers.Conv(64), ops.relu, layers.GlobalAvgPool(),          # the mean of each channel over all positions
     layers.Dropout(0.2), layers.Dense(10))
 optimizer = optim.adam(optim.cosine(5e-3, steps=33 * 12, warmup=33))
 objective = train.supervised(net, ops.softmax_cross_entropy)
@@ -35,7 +35,7 @@ assert log["test_accuracy"] > 0.97
 
 
 def seconds(step):
-    """Of an epoch of eight steps, when it is compiled."""
+    """The time of an epoch of eight steps, once it is compiled."""
     epoch, taken = train.make_epoch(step, batch_size=32), []
     for _ in range(2):
         fresh = train.init(net, optimizer, jax.random.key(0), x[:1])
@@ -46,4 +46,4 @@ def seconds(step):
 
 
 hand, auto = seconds(step), seconds(fn.autodiff(step))
-print(f"an epoch of eight steps: {1e3 * hand:.0f} ms, and with autodiff's gradients {1e3 * auto:.0f} ms, {auto / hand:.0f} times as long")
+print(f"an epoch of eight steps: {1e3 * hand:.0f} ms; with autodiff's gradients {1e3 * auto:.0f} ms, {auto / hand:.0f} times as long")

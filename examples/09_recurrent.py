@@ -1,8 +1,8 @@
-"""Two tasks that are all memory [Hochreiter & Schmidhuber 1997], with sequences made on the spot.
+"""Two tasks that require memory [Hochreiter & Schmidhuber 1997], with generated sequences.
 
-Adding: of up to 30 numbers, give the sum of the two that are marked. Who forgets them answers 1, the mean, at a squared error of
-1/6; the least possible is 0. Copying: four of eight symbols, then a pause, then the four once more. Who forgets has a
-cross-entropy of log 8; the least possible is 0.
+Adding: given up to 30 numbers, return the sum of the two that are marked. A network that forgets them predicts 1, the mean, with a
+squared error of 1/6; the lowest possible is 0. Copying: four of eight symbols, then a pause, then the four again. A network that
+forgets them has a cross-entropy of log 8; the lowest possible is 0.
 """
 
 import math
@@ -17,7 +17,7 @@ LONGEST, SYMBOLS, HELD, PAUSE = 30, 8, 4, 4
 
 
 def adding(key, n):
-    """Sequences x [n t 2] of 15 to 30 numbers with a mark in either half, padded to one length, and the lengths; sums [n 1]."""
+    """Sequences x [n t 2] of 15 to 30 numbers with a mark in each half, padded to the same length, with their lengths; sums [n 1]."""
     numbers, size, first, second = (random.uniform(key, shape) for key, shape in zip(random.split(key, 4), [(n, LONGEST), n, n, n]))
     lengths = ((1 + size) * LONGEST / 2 + 0.5).astype("int32")
     half = lengths // 2
@@ -27,7 +27,7 @@ def adding(key, n):
 
 
 def copying(key, n):
-    """Symbols x [n t], and what is to be answered: nothing (−1) until the pause is over."""
+    """Symbols x [n t], and the expected answers: none (−1) until the pause is over."""
     symbols = random.randint(key, (n, HELD), 0, SYMBOLS)
     return (jnp.concatenate([symbols, jnp.full((n, PAUSE + HELD), SYMBOLS)], 1),
             jnp.concatenate([jnp.full((n, HELD + PAUSE), -1), symbols], 1))
@@ -52,6 +52,6 @@ def trained(net, loss, sequences, epochs=3, steps=200):
 
 for cell in layers.RNN, layers.GRU, layers.LSTM:
     error = trained(layers.Serial(cell(32, last=True), layers.Dense(1)), ops.squared_error, adding)
-    assert cell is layers.RNN or error < 1 / 6 / 50             # gates remember; without them it takes longer, if it works at all
+    assert cell is layers.RNN or error < 1 / 6 / 50             # gates remember; without them, learning takes longer, if it works at all
 reader = layers.Serial(layers.Embedding(SYMBOLS + 1, 16), layers.GRU(64), layers.Dense(SYMBOLS))
 assert trained(reader, cross_entropy, copying) < math.log(8) / 10

@@ -1,6 +1,6 @@
-"""A small GPT learns to sort: eight digits, a full stop, and then the same digits in order.
+"""A small GPT learns to sort: eight digits, a period, and then the same digits in order.
 
-Of what comes after the full stop nothing is left to chance, so the least loss possible is 0 and the best score 100 %.
+What follows the period is fully determined, so the lowest possible loss is 0 and the best score 100 %.
 """
 
 import jax
@@ -18,7 +18,7 @@ def texts(key, n):
 
 
 def questions(text):
-    """What is read, and what is to be written next: nothing (−1) while the digits to be sorted come, which nobody can foresee."""
+    """The input, and the next symbols to predict: none (−1) among the digits to be sorted, which are unpredictable."""
     return text[:, :-1], jnp.where(jnp.arange(2 * DIGITS) < DIGITS, -1, text[:, 1:])
 
 
@@ -31,16 +31,16 @@ training, test = texts(jax.random.key(0), STEPS * BATCH), texts(jax.random.key(2
 run = train.init(net, optimizer, jax.random.key(1), training[:1, :-1])
 evaluate = train.make_evaluate(objective, questions(test), prefix="test_")
 for run, log in train.epochs(run, epoch, questions(training), evaluate=evaluate, epochs=1):     # one epoch: no example is seen twice
-    print(f"{STEPS} steps: loss {log['loss']:.3f} on average, {log['test_loss']:.4f} on new sequences, the least possible is 0")
+    print(f"{STEPS} steps: loss {log['loss']:.3f} on average, {log['test_loss']:.4f} on new sequences; the lowest possible is 0")
 
-# One symbol after another, each the likeliest after all before it. The keys and values of those before are remembered.
+# One symbol after another, each the most likely one after all before it. The keys and values of earlier symbols are cached.
 written = layers.generate(net, run.params, run.state, test[:, :DIGITS + 1], DIGITS, temperature=0)
 for prompt, answer in zip(test[:3].tolist(), written[:3].tolist()):
     print(*prompt[:DIGITS], "→", *answer)
 score = float((written == test[:, DIGITS + 1:]).all(1).mean())
 print(f"sorted: {100 * score:.1f} % of 500 new sequences")
 
-# The same as reading the whole text anew for every symbol.
+# The result is the same as reading the whole text again for every symbol.
 whole = jnp.concatenate([test[:, :DIGITS + 1], written], 1)[:, :-1]
 scores, _ = jax.jit(net.apply)(run.params, run.state, whole)
 assert (scores[:, DIGITS:].argmax(-1) == written).mean() > 0.999 and score > 0.95

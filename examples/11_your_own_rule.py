@@ -1,7 +1,7 @@
-"""Somebody else's custom_vjp with a subtle mistake, found, explained and mended.
+"""A third-party custom_vjp with a subtle mistake, found, explained and fixed.
 
-RMS normalisation, y = γ·x/√(⟨x²⟩ + ε). The backward pass was written when γ was 1 everywhere, as it is when training starts, and
-the γ in it was forgotten. At the initial values no comparison can see that: a harness has to make up its own.
+RMS normalization, y = γ·x/√(⟨x²⟩ + ε). The backward pass was written when γ was 1 everywhere, as at the start of training, and
+γ was forgotten in it. At the initial values no comparison can detect this: a checker has to generate its own inputs.
 """
 
 from functools import partial
@@ -32,7 +32,7 @@ def backward(eps, kept, dy):
 rms_norm.defvjp(forward, backward)
 x, gamma = jax.random.normal(jax.random.key(0), (5, 8)), jnp.ones(8)
 
-# What one would try first sees nothing: at γ = 1 the gradient is right.
+# The obvious check finds nothing: at γ = 1 the gradient is right.
 check_grads(lambda x, gamma: rms_norm(x, gamma), (x, gamma), order=1, modes=["rev"])
 print("check_grads: nothing found\n")
 
@@ -41,14 +41,14 @@ print(report)
 assert not report.ok
 
 
-def mended(eps, kept, dy):
+def fixed(eps, kept, dy):
     x, gamma, r = kept
     dz = dy * gamma
     dx = r * (dz - x * r * r * jnp.mean(dz * x, -1, keepdims=True))
     return dx, (dy * x * r).reshape(-1, gamma.size).sum(0)
 
 
-rms_norm.defvjp(forward, mended)
+rms_norm.defvjp(forward, fixed)
 report = fn.verify.check(rms_norm, x, gamma, thorough=False)
-print(f"\nmended: {report}")
+print(f"\nfixed: {report}")
 report.raise_if_failed()

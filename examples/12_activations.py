@@ -1,6 +1,6 @@
-"""Every activation of the lectures: its value and its derivative, by the rule and by differences of values, and a picture of both.
+"""Every activation of the lectures: its value and its derivative, by the rule and by finite differences, and a picture of both.
 
-Where the derivative is small, little comes back: σ′ is ¼ at most, tanh′ is 1 at 0 only, and ReLU's is 0 on half the line.
+Where the derivative is small, little of the gradient passes: σ′ is at most ¼, tanh′ is 1 only at 0, and ReLU′ is 0 on half the line.
 """
 
 import jax
@@ -20,7 +20,7 @@ ACTIVATIONS = {
     "maxout of z/2 and −z": lambda z: ops.maxout(jnp.stack([0.5 * z, -z], -1)),
 }
 
-z = jnp.linspace(-4, 4, 161) + 0.0125                           # no kink among them
+z = jnp.linspace(-4, 4, 161) + 0.0125                           # avoids the kinks
 h = 1e-2
 fig, axes = plt.subplots(2, 4, figsize=(12, 5.2), sharex=True, layout="constrained")
 print(f"{'':<24}{'g(−2)':>9}{'g′(−2)':>9}{'g(2)':>9}{'g′(2)':>9}{'largest g′':>12}{'differences':>13}")
@@ -42,8 +42,8 @@ for ax in axes[1]:
     ax.set_xlabel("z")
 fig.savefig("activations.png", dpi=110)
 
-# PReLU learns its slope, and softmax has no slope but a matrix of them: ∂aⱼ/∂zₖ = aⱼ(δⱼₖ − aₖ).
-print(f"\nprelu at z = −2: ∂y/∂a = {jax.grad(ops.prelu, 1)(jnp.array(-2.0), jnp.array(0.25)):.0f}, that is z")
+# PReLU learns its slope, and softmax has a matrix of slopes: ∂aⱼ/∂zₖ = aⱼ(δⱼₖ − aₖ).
+print(f"\nprelu at z = −2: ∂y/∂a = {jax.grad(ops.prelu, 1)(jnp.array(-2.0), jnp.array(0.25)):.0f} = z")
 scores = jnp.array([2.0, 1.0, -1.0])
 a, jacobian = ops.softmax(scores), jax.jacobian(ops.softmax)(scores)
 jnp.set_printoptions(precision=3, suppress=True)

@@ -1,7 +1,7 @@
-"""Linear scores f(x, W) = Wx on the digits, trained in every way of the lectures.
+"""Linear scores f(x, W) = Wx on the digits, trained with every method of the lectures.
 
-Full batch, minibatch, example by example; gradient descent, momentum, Nesterov, RMSprop, Adam; with and without decay of the learning
-rate. The same objective throughout: only the optimizer and the batch size change.
+Full batch, minibatch, example by example; gradient descent, momentum, Nesterov, RMSprop, Adam; with and without learning-rate decay.
+The objective is always the same: only the optimizer and the batch size change.
 """
 
 import jax
@@ -16,7 +16,7 @@ steps_per_epoch = len(training[0]) // 32
 
 
 def after(optimizer, batch_size=32, epochs=10):
-    """Loss over the training part after each epoch, and the accuracy on the test part."""
+    """The training loss of each epoch, and the final test accuracy."""
     run = train.init(net, optimizer, jax.random.key(0), training[0][:1])
     epoch = train.make_epoch(train.make_step(objective, optimizer), batch_size=batch_size)
     losses = []
@@ -43,13 +43,13 @@ for name, (optimizer, batch_size, epochs) in WAYS.items():
     print(f"{name:<32}{batch_size:>6}{epochs:>8}{losses[0]:>12.3f}{losses[-1]:>12.3f}{accuracy:>10.1%}")
     last[name] = losses[-1]
     assert losses[-1] < losses[0] and accuracy > 0.9
-# At the rate of plain descent, momentum has gone ten times as far along directions that stay: Σ βᵏ = 1/(1 − β) = 10.
+# At the rate of plain descent, momentum moves ten times as far along directions that persist: Σ βᵏ = 1/(1 − β) = 10.
 assert max(last[name] for name in last if name[:3] in ("mom", "Nes")) < 0.5 * last["gradient descent, minibatches"]
 
 decay = optim.inverse_time_decay(0.2, 1.0)
 print("\nα = α₀/(1 + rate·epoch), α₀ = 0.2, rate 1:", ", ".join(f"{decay(epoch):.4f}" for epoch in range(4)))
 
-# Too small a rate does not arrive, too large a one does not stay. All five trainings are one compiled program.
+# A rate that is too small makes no progress, one that is too large diverges. All five training runs are one compiled program.
 def make(rate):
     optimizer = optim.gradient_descent(rate)
     return train.init(net, optimizer, jax.random.key(0), training[0][:1]), train.make_step(objective, optimizer)

@@ -1,11 +1,11 @@
-"""The chain rule in the lectures' numbers, each gradient three ways: by their formula, by the rules, by differences of values."""
+"""The chain rule with the lectures' numbers, each gradient in three ways: by formula, by the rules, by finite differences."""
 
 import jax
 import jax.numpy as jnp
 
 from fnnet import diagnostics, ops, verify
 
-jax.config.update("jax_enable_x64", True)                       # differences of float32 numbers are few digits long
+jax.config.update("jax_enable_x64", True)                       # finite differences in float32 have few correct digits
 jnp.set_printoptions(precision=4, suppress=True)
 
 
@@ -28,13 +28,13 @@ def circuit(x, y, z):
 
 show("f = (x + y)z", (z, z, x + y), circuit, x, y, z)
 
-# The same as the two-stage algorithm visits it: values forwards, then ∂L/∂u = Σ ∂L/∂v · ∂v/∂u backwards over the v that use u.
+# The same in the order of the two-stage algorithm: values forward, then ∂L/∂u = Σ ∂L/∂v · ∂v/∂u backward, over the v that use u.
 trace = diagnostics.trace(circuit, x, y, z)
 print(trace, *(sentence for stage, _, sentence in trace.steps() if stage == "backward"), sep="\n")
 print("drawn in", trace.draw("circuit.svg"), "and, step by step, in", trace.draw("circuit.html"))
 assert trace["L"].value == -12 and [float(trace[name].gradient) for name in ("x", "y", "v1", "z")] == [-4, -4, -4, 3]
 
-# Three layers of one sigmoid unit: every σ′ ≤ ¼ multiplies what goes further back.
+# Three layers of one sigmoid unit: what is passed back is multiplied by σ′ ≤ ¼ at every layer.
 w, x, y = (jnp.array(0.5), jnp.array(-1.3), jnp.array(0.8)), 0.7, 0.2
 
 
@@ -64,7 +64,7 @@ delta_k = y * (1 - y) * (y - t)
 delta_j = z * (1 - z) * (delta_k @ w2.T)
 show("two sigmoid layers: ∂E/∂W¹, ∂E/∂W²", (x.T @ delta_j, z.T @ delta_k), two_layers, w1, w2)
 
-# The numerical gradient of the lectures: a loss of 1.25347, and what it becomes when one weight grows by 10⁻⁴.
+# The numerical gradient of the lectures: a loss of 1.25347, and its value after one weight grows by 10⁻⁴.
 h, loss, moved = 1e-4, 1.25347, jnp.array([1.25322, 1.25353, 1.25347])
-print("from losses of five places:", (moved - loss) / h)
+print("from losses rounded to five decimals:", (moved - loss) / h)
 assert jnp.allclose((moved - loss) / h, jnp.array([-2.5, 0.6, 0.0]))

@@ -1,4 +1,4 @@
-"""A small GPT: scores of what comes after a text, from which layers.generate writes. To be imported; 10_attention.py teaches it to sort."""
+"""A small GPT: scores for the symbol after a text, for layers.generate. To be imported; 10_attention.py teaches it to sort."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from fnnet import layers, ops
 
 
 def gpt(symbols, d=64, heads=4, depth=2, rate=0.0):
-    """Texts [n t] of integers → scores [n t symbols] of what comes next   [Radford et al. 2018, with rotary positions]"""
+    """Texts [n t] of integers → scores [n t symbols] of the next symbol   [Radford et al. 2018, with rotary positions]"""
     attention = layers.MultiHeadAttention(heads, causal=True, rotary=10000.0)
     blocks = [layers.transformer_block(attention, d, rate=rate)] * depth
     return layers.Serial(layers.Embedding(symbols, d), *blocks, layers.LayerNorm(), layers.Dense(symbols, bias=False))
@@ -14,9 +14,9 @@ def gpt(symbols, d=64, heads=4, depth=2, rate=0.0):
 
 @dataclass(frozen=True)
 class NextSymbol:
-    """The objective of a network that ends in a layer of scores, on batches (texts, what follows): the cross-entropy of its last
-    layer, whose scores are never held. Settings are those of ops.linear_cross_entropy, `ignore_index=-1` for instance."""
-    net: layers.Serial              # by which errors name the layer
+    """The objective of a network that ends in a layer of scores, on batches (texts, following symbols): the cross-entropy of its last
+    layer, whose scores are never stored. Settings are those of ops.linear_cross_entropy, `ignore_index=-1` for instance."""
+    net: layers.Serial              # lets errors name the layer
     settings: tuple = ()
 
     def __call__(self, params, state, batch, *, key=None, train=True):
@@ -28,5 +28,5 @@ class NextSymbol:
 
 
 def next_symbol(net, **settings):
-    """The objective of what comes next, see NextSymbol."""
+    """The objective of predicting the next symbol, see NextSymbol."""
     return NextSymbol(net, tuple(settings.items()))

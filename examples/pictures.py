@@ -20,7 +20,7 @@ def gate(path):
 
 
 def digits(path):
-    """The learning curve of `python -m fnnet train digits`; the numbers drawn are kept in the file's description."""
+    """The learning curve of `python -m fnnet train digits`; the plotted numbers are stored in the file's description."""
     with tempfile.TemporaryDirectory() as folder:
         cli.main(["train", "digits", "--quiet", "--save", folder, "--out", f"{folder}/curve.png"])
         history = json.loads((Path(folder) / "run.json").read_text())["history"]

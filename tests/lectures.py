@@ -1,4 +1,4 @@
-"""Where each piece of the lectures is: the function, the test, the example. `python tests/lectures.py` prints the README's table."""
+"""Where to find each topic of the lectures: the function, the test, the example. `python tests/lectures.py` prints the README's table."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +38,7 @@ ROWS = {
         Row("softmax, ∂aⱼ/∂zₖ = aⱼ(δⱼₖ − aₖ)", "ops.softmax", f"{ACTIVATIONS}::test_softmax_has_the_derivative_of_the_course", "12"),
     ],
     "3. Losses and penalties": [
-        Row("squared error, each normalisation: (ŷ − y)², ½ mean, ½ Σ, 1/(2m) Σ", "ops.squared_error",
+        Row("squared error, each normalization: (ŷ − y)², ½ mean, ½ Σ, 1/(2m) Σ", "ops.squared_error",
             f"{LOSSES}::test_each_of_the_lectures_squared_errors", "13"),
         Row("binary cross-entropy, from probabilities and from logits", "ops.binary_cross_entropy ops.binary_cross_entropy_with_logits",
             f"{LOSSES}::test_binary_cross_entropy_in_float32_against_fifty_digits", "13"),
@@ -49,7 +49,7 @@ ROWS = {
         Row("L2, λΣw² and λ/(2m) Σθ² without the bias", "ops.l2 ops.weights_of", "ops/test_penalties.py::test_without_the_biases", "06"),
         Row("L1, elastic net", "ops.l1 ops.elastic_net", "ops/test_penalties.py::test_the_formulas", "13"),
         Row("dropout", "ops.dropout layers.Dropout", "ops/test_dropout.py::test_the_share_that_is_dropped", "13"),
-        Row("batch normalisation", "ops.batch_norm layers.BatchNorm",
+        Row("batch normalization", "ops.batch_norm layers.BatchNorm",
             "layers/test_layers.py::test_batch_norm_keeps_running_statistics_and_uses_them_when_testing", "13"),
         Row("stochastic depth", "ops.stochastic_depth layers.StochasticDepth",
             "ops/test_dropout.py::test_whole_examples_are_left_out", "13"),
@@ -114,7 +114,7 @@ def example(start):
 
 
 def markdown():
-    lines = ["| of the lectures | function | test | example |", "|---|---|---|---|"]
+    lines = ["| in the lectures | function | test | example |", "|---|---|---|---|"]
     for chapter, rows in ROWS.items():
         lines.append(f"| **{chapter}** | | | |")
         for row in rows:
