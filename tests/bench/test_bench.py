@@ -1,4 +1,4 @@
-"""The bench times what it says it times."""
+"""The bench times what it claims to time."""
 
 import json
 import platform
@@ -20,14 +20,14 @@ SEQUENCES = Workload("r", recurrent.Sizes(5, 2, 4, 3), 4, "momentum", 0.05, batc
 
 @pytest.fixture(autouse=True)
 def ordinary():
-    """The baseline is written as users write it, under JAX's defaults."""
+    """The baseline runs as users write it, under JAX's defaults."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield
 
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("optimizer", ["descent", "momentum", "adam"])
-def test_everyone_does_the_same_mathematics(optimizer):
+def test_all_contenders_compute_the_same(optimizer):
     workload = SMALL._replace(optimizer=optimizer)
     steps.agree(workload, plain.contenders(workload) | ours.contenders(workload), 6)
 
@@ -36,36 +36,36 @@ def test_everyone_does_the_same_mathematics(optimizer):
 @pytest.mark.parametrize("workload", [
     pytest.param(IMAGES, id="convnet"), pytest.param(TEXTS, id="transformer", marks=pytest.mark.slow),
     pytest.param(SEQUENCES, id="LSTM", marks=pytest.mark.slow)])
-def test_everyone_has_the_same_network(workload):
+def test_all_contenders_have_the_same_network(workload):
     steps.agree(workload, plain.contenders(workload) | ours.contenders(workload) | peers.available(workload.model)[0], 6)
 
 
 @pytest.mark.slow
-def test_deep_networks_are_the_same_stacked():
+def test_stacked_deep_networks_compute_the_same():
     workload = SMALL._replace(sizes=(6, *[5] * 5, 3))
     builds = plain.contenders(workload) | ours.contenders(workload)
     assert "plain JAX step, layers scanned" in builds
     steps.agree(workload, builds, 6)
 
 
-def test_who_does_something_else_is_refused():
+def test_contender_that_computes_something_else_raises():
     def other(job):
         return plain.per_step(job._replace(workload=job.workload._replace(rate=0.06)))
     with pytest.raises(AssertionError, match="losses of other differ"):
         steps.agree(SMALL, {steps.BASE: plain.per_step, "other": other}, 6)
 
 
-def test_an_epoch_goes_once_through_the_data():
+def test_epoch_visits_the_data_once():
     this = job(SMALL._replace(rate=0.0, dropout=0.0), "float64")
     mean = sum(plain.per_step(this).losses(3)) / 3
     for build in (plain.per_epoch, ours.per_epoch):
         contender = build(this)
         assert contender.steps == 3
-        assert contender.losses(2) == pytest.approx([mean, mean], rel=1e-6)      # the second epoch in another order
+        assert contender.losses(2) == pytest.approx([mean, mean], rel=1e-6)      # the second epoch has another order
 
 
 @pytest.mark.parametrize("name", peers.PEERS)
-def test_a_peer_is_timed_or_named(name):
+def test_peers_are_timed_or_named(name):
     found, missing = peers.available()
     assert (name in found) != (name in missing)
     if name in missing:
@@ -73,8 +73,8 @@ def test_a_peer_is_timed_or_named(name):
     steps.agree(SMALL, {steps.BASE: plain.per_step, name: found[name]}, 6)
 
 
-def test_a_ratio_is_of_times_side_by_side(monkeypatch):
-    """By a clock that only work moves; in some rounds the machine is slow, for both."""
+def test_ratio_compares_times_within_a_round(monkeypatch):
+    """With a clock that only work advances; in some rounds the machine is slow for both."""
     now, units = [0.0], {"one": 0, "two": 0}
     monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
 
@@ -91,14 +91,14 @@ def test_a_ratio_is_of_times_side_by_side(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_row_for_each_form():
+def test_forms_have_one_row_each():
     rows, missing = steps.run(SMALL, rounds=2, least=0.001, only={steps.BASE, "fnnet step", "fnnet epoch"}, check=0)
     assert [row["contender"] for row in rows] == [steps.BASE, "fnnet step", "fnnet epoch"] and missing == []
     assert rows[0]["ratio"] == 1 and all(row["ms"] > 0 for row in rows)
 
 
 @pytest.mark.slow
-def test_a_row_for_a_sweep(monkeypatch):
+def test_sweep_row(monkeypatch):
     monkeypatch.setattr(sweeps, "WORKLOADS", (SMALL._replace(dropout=0.0),))
     monkeypatch.setattr(sweeps, "RUNS", 3)
     row = sweeps.run("s", rounds=2, least=0.001)
@@ -106,7 +106,7 @@ def test_a_row_for_a_sweep(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_row_for_looking_inside(monkeypatch):
+def test_inside_row(monkeypatch):
     monkeypatch.setattr(inside, "WORKLOADS", (SMALL,))
     row = inside.run("s", rounds=2, least=0.001)
     assert all(row[what] > 0 for what in inside.COLUMNS) and set(inside.TARGETS) <= {w.name for w in WORKLOADS}
@@ -117,12 +117,12 @@ def test_each_workload_has_a_target_among_its_forms():
     assert all(w.target[0] in ours.contenders(w) for w in WORKLOADS)
 
 
-def test_a_row_for_a_rule():
+def test_rule_row():
     (row,) = rules.run(quick=True, only={"relu"})
     assert row["rule"] == "relu" and row["hand ms"] > 0 and row["gain"] == pytest.approx(row["autodiff ms"] / row["hand ms"])
 
 
-def test_a_rule_slower_than_the_best_plain_form_says_what_it_buys():
+def test_rule_slower_than_the_best_plain_form_states_its_gain():
     measured = readme.newest()["forms"]
     seconds = {(row["rule"], row["form"]): row["seconds"] for row in measured}
     slower = {rule for rule, form in seconds if seconds[rule, form] < 0.95 * seconds[rule, "hand"]}
@@ -130,7 +130,7 @@ def test_a_rule_slower_than_the_best_plain_form_says_what_it_buys():
 
 
 @pytest.mark.slow
-def test_a_promise_is_about_forms_that_are_there_and_compute_the_same():
+def test_targets_refer_to_existing_forms_that_agree():
     for case in forms.CASES:
         assert all(figure in ("seconds", "temp", "saved", "error") and getattr(case, form) for figure, form, _ in case.promised)
     (case,) = forms.chosen(["maxout"])
@@ -145,7 +145,7 @@ def test_a_promise_is_about_forms_that_are_there_and_compute_the_same():
     assert forms.gains([{**row, "seconds": {"hand": 1.0, "best": 4.0, "plain": 9.0}[row["form"]]} for row in rows])["seconds"] == 4
 
 
-def test_results_of_a_day_are_kept_together_and_name_no_host(tmp_path):
+def test_results_of_a_day_share_a_file_without_host_names(tmp_path):
     results.save(tmp_path, steps=[1])
     path = results.save(tmp_path, rules=[2])
     kept = json.loads(path.read_text())
@@ -155,13 +155,13 @@ def test_results_of_a_day_are_kept_together_and_name_no_host(tmp_path):
     assert platform.node() not in path.read_text() or len(platform.node()) < 3
 
 
-def test_an_unknown_name_is_one_sentence():
+def test_unknown_name_is_one_sentence():
     got = subprocess.run([sys.executable, "-m", "bench", "steps", "--only", "z"], capture_output=True, text=True)
     assert got.returncode == 1
     assert "--only must name some of a, b, c, d, e, f, g, h; got z" in got.stderr and "Traceback" not in got.stderr
 
 
-def test_compilers_for_other_devices_are_asked_or_named():
+def test_compilers_for_other_devices_are_used_or_named():
     found, missing = ahead.devices()
     assert {*found, *missing} == set(ahead.NEEDS) and set(found).isdisjoint(missing)
     rows = list(ahead.run(only={"relu"}))
@@ -169,7 +169,7 @@ def test_compilers_for_other_devices_are_asked_or_named():
     assert all(row["temp"] >= 0 for row in rows)
 
 
-def test_a_compiler_for_another_jax_is_not_asked(monkeypatch):
+def test_compiler_for_another_jax_is_not_used(monkeypatch):
     monkeypatch.setattr(ahead.metadata, "requires", lambda package: ['libtpu==0.0.42.*; extra == "tpu"'])
     monkeypatch.setattr(ahead.metadata, "version", {"libtpu": "0.0.42.1", "nvcc": "12.9"}.__getitem__)
     assert ahead._fitting("libtpu") and ahead._fitting("nvcc")
@@ -177,14 +177,14 @@ def test_a_compiler_for_another_jax_is_not_asked(monkeypatch):
     assert not ahead._fitting("libtpu")
 
 
-def test_without_compilers_that_is_what_is_said(monkeypatch, capsys):
+def test_missing_compilers_are_reported(monkeypatch, capsys):
     from bench.__main__ import measure_ahead
     monkeypatch.setattr(ahead, "devices", lambda: ({}, ["TPU v5e", "NVIDIA H100"]))
     assert not measure_ahead(None)
     assert "not installed: the compilers for TPU v5e and NVIDIA H100. pip install" in capsys.readouterr().out
 
 
-def test_a_program_for_this_device_has_its_row():
+def test_program_for_this_device_has_a_row():
     (hand, auto) = ahead._rows({"here": jax.devices()[0]}, "f", "3", {"hand": jax.numpy.sin, "bad": lambda x: x @ "y"}, [jax.numpy.ones(3)])
     assert hand["temp"] >= 0 and hand["instructions"] > 0 and hand["form"] == "hand"
     assert "refused" in auto and "temp" not in auto

@@ -1,4 +1,4 @@
-"""What a person types is interpreted, never run as Python: attacks, limits, a sentence for every malformed input."""
+"""User input is interpreted, never run as Python: attacks, limits, one sentence for every malformed input."""
 
 import time
 
@@ -11,7 +11,7 @@ from fnnet.layers import initializers
 from fnnet.rule import Rule
 from fnnet.verify.case.spec import parse as parse_spec
 
-# Many of these did what they say when Python evaluated expressions, its builtins taken away.
+# Many of these succeeded when Python evaluated the expressions, even without its builtins.
 ATTACKS = {
     "run a command by a rule's globals": "relu.reference.__globals__['__builtins__']"
         "['__import__']('os').system('touch hacked') + x",
@@ -56,7 +56,7 @@ ATTACKS = {
     "await": "await x",
     "yield": "(yield x)",
 }
-# Each of these took minutes, gigabytes, or the process.
+# Each of these took minutes or gigabytes, or ended the process.
 BOMBS = {
     "a tower of powers": ("9**9**9**9", "a whole number must be at most 1000000"),
     "a tower of powers with x": ("x * 9**9**9**9", "a whole number must be at most 1000000"),
@@ -132,31 +132,31 @@ def refused(capsys, tmp_path, text, values=()):
 
 @pytest.mark.parametrize("text", ATTACKS.values(), ids=ATTACKS)
 @pytest.mark.parametrize("values", [(), ("x=1",)], ids=["alone", "with a value"])
-def test_an_attack_is_an_error(capsys, tmp_path, monkeypatch, text, values):
+def test_attack_is_an_error(capsys, tmp_path, monkeypatch, text, values):
     monkeypatch.chdir(tmp_path)
     refused(capsys, tmp_path, text, values)
 
 
 @pytest.mark.parametrize("text, sentence", BOMBS.values(), ids=BOMBS)
-def test_a_bomb_is_an_error_at_once(capsys, tmp_path, text, sentence):
+def test_bomb_is_an_error_immediately(capsys, tmp_path, text, sentence):
     network = text.split("(")[0] in layers.__all__
     assert sentence in refused(capsys, tmp_path, text, () if network else ("x=1",))
 
 
-def test_a_layer_that_makes_too_much_is_an_error_before_it_is_made(capsys, tmp_path):
+def test_oversized_layer_is_an_error_before_it_is_initialized(capsys, tmp_path):
     status, _, err = run(capsys, "graph", "Serial(ConvTranspose(1, kernel=1, strides=100000), GlobalAvgPool())",
                          "--input", "1,3,3,1", "--out", str(tmp_path / "g.dot"))
     assert status == 1 and "at most 10000000 outputs; got 90000000000" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("text, sentence", MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_expression_is_a_sentence(capsys, tmp_path, text, sentence):
+def test_malformed_expression_is_one_sentence(capsys, tmp_path, text, sentence):
     network = text.split("(")[0] in layers.__all__
     assert sentence in refused(capsys, tmp_path, text, () if network else ("x=1",))
 
 
 def test_only_functions_of_arrays_and_constructors_of_layers_can_be_called():
-    """Nothing among them takes a text to run or a name to look up, opens a file, or imports."""
+    """None of them runs text, looks up names, opens a file, or imports."""
     for name, thing in graph.KNOWN.items():
         layer = isinstance(thing, type) and issubclass(thing, layers.Layer)
         assert (layer or isinstance(thing, Rule) or thing is layers.transformer_block or name in graph.FUNCTIONS
@@ -176,7 +176,7 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize("text", NETWORKS)
-def test_a_network_is_what_python_would_make_of_it(text):
+def test_network_equals_what_python_evaluates(text):
     program = expression.parse(text)
     names = {**vars(layers), **vars(ops), **vars(initializers)}
     assert expression.evaluate(program[0].value, graph.KNOWN) == eval(text, names)
@@ -187,7 +187,7 @@ CONSTANTS = {"2 + 3*4 - 6/4": 12.5, "-2**2": -4, "(-8)**2": 64, "+1e-3": 1e-3, "
 
 
 @pytest.mark.parametrize("text, value", CONSTANTS.items(), ids=CONSTANTS)
-def test_a_constant_is_what_python_would_make_of_it(text, value):
+def test_constant_equals_what_python_evaluates(text, value):
     assert expression.evaluate(expression.parse(text)[0].value, {}) == value
 
 
@@ -197,18 +197,18 @@ SETTINGS |= {word: word for word in WORDS}
 
 
 @pytest.mark.parametrize("text, value", SETTINGS.items())
-def test_a_setting_is_a_constant_or_a_word(text, value):
+def test_setting_is_a_constant_or_a_word(text, value):
     assert expression.literal(text) == value
 
 
-def test_a_setting_is_bounded(capsys):
+def test_setting_length_is_bounded(capsys):
     status, _, err = run(capsys, "audit", "fnnet.ops:relu", "--args", "x: f", "--settings", "a=" + "9" * 5000)
     assert status == 1 and "a setting must be at most 4000 characters; got 5000" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("spec", ["x: __import__('os').system('touch hacked')", "x: f[().__class__]",
                                   "x: {0.__class__}", "lambda: 1"])
-def test_a_spec_of_inputs_is_read_by_patterns_and_never_run(spec, tmp_path, monkeypatch):
+def test_input_spec_is_parsed_and_never_run(spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     try:
         parse_spec(spec, ["x"])
@@ -217,7 +217,7 @@ def test_a_spec_of_inputs_is_read_by_patterns_and_never_run(spec, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_a_value_given_twice_is_an_error(capsys, tmp_path):
+def test_value_given_twice_is_an_error(capsys, tmp_path):
     status, _, err = run(capsys, "graph", "x * x", "x=1", "x=2", "--out", str(tmp_path / "g.dot"))
     assert status == 1 and "x must have one value; got x=1 and x=2" in err
 
@@ -250,14 +250,14 @@ TYPOS = {
 
 
 @pytest.mark.parametrize("argv, sentence", TYPOS.items(), ids=map(" ".join, TYPOS))
-def test_a_typo_gets_a_suggestion(capsys, tmp_path, monkeypatch, argv, sentence):
+def test_typo_gets_a_suggestion(capsys, tmp_path, monkeypatch, argv, sentence):
     monkeypatch.chdir(tmp_path)
     status, out, err = run(capsys, *argv)
     assert status == (1 if argv[0] == "graph" else 2) and sentence in err and out == "", err
 
 
-def test_a_layer_takes_words_by_place_and_a_function_by_name():
-    """Of a layer every argument is a setting, of a rule those that are named: the others are arrays."""
+def test_layers_take_words_by_position_and_functions_by_name():
+    """All arguments of a layer are settings; of a rule only those given by name: the others are arrays."""
     known = {"Dense": layers.Dense, "relu": ops.relu}
     with pytest.raises(ValueError, match="an operand must be a number; got the string"):
         expression.evaluate(expression.parse("relu('x')")[0].value, known)

@@ -1,4 +1,4 @@
-"""Tables from the shell: raw rows in, a kept run, predictions of raw rows out."""
+"""Tables from the shell: from raw rows to a saved run to predictions for raw rows."""
 
 import csv
 import os
@@ -23,7 +23,7 @@ QUICK = ("--hidden", "8", "--epochs", "4", "--dropout", "0", "--quiet", "--batch
 
 @pytest.fixture
 def fnnet(capsys, monkeypatch, tmp_path):
-    """fnnet("train", …) as from a shell in an empty folder; the rules, which are audited elsewhere, are not audited."""
+    """fnnet("train", …) as from a shell in an empty folder, without audits of the rules, which other tests cover."""
     passed = SimpleNamespace(rule="", checks=(), worst=lambda kind: 0.0, raise_if_failed=lambda: None)
     monkeypatch.setattr(verify, "audit", lambda rule: passed)
     monkeypatch.chdir(tmp_path)
@@ -43,7 +43,7 @@ def written(path, text):
 
 @pytest.fixture
 def housing(tmp_path):
-    """200 houses, whose price follows from their size, city and age."""
+    """200 houses whose price depends on their size, city and age."""
     draw = np.random.default_rng(0)
     rows = ["id,size,city,age,price"]
     for i in range(200):
@@ -58,7 +58,7 @@ def test_train_and_predict_reproduce_the_score_to_the_last_digit(fnnet, housing,
     assert status == 0 and "200 examples of 5 features, to predict price: 140 for training, 30 for validation, 30 for testing" in out, err
     said = next(line for line in out.splitlines() if line.startswith("test mean squared error"))
     error, mean = (float(said.split(word)[1].split()[0].strip("),")) for word in ("error ", "the mean: "))
-    assert error < mean / 2 and mean > 1e8                              # in the unit of the price, squared
+    assert error < mean / 2 and mean > 1e8                              # in the squared unit of the price
     assert float(re.search(r"validation loss (\S+)", out)[1]) > 1e6
     assert "model: runs/housing/model.safetensors" in out and "predict runs/housing runs/housing/test.csv" in out
     done = subprocess.run([sys.executable, "-m", "fnnet", "predict", "runs/housing", "runs/housing/test.csv"], cwd=tmp_path,
@@ -76,7 +76,7 @@ def test_train_and_predict_reproduce_the_score_to_the_last_digit(fnnet, housing,
 
 @pytest.fixture
 def kept(tmp_path):
-    """kept(file, …): what `train` makes of a table, and the model that it would keep, with parameters that are not trained."""
+    """kept(file, …): what `train` prepares from a table; saves the model that it would save, with untrained parameters."""
     def kept(path, *argv):
         args = cli._parsed(["train", path, *argv])
         made = tables.prepared(args)
@@ -112,13 +112,13 @@ def test_predictions_are_matched_by_name_and_need_no_answers(fnnet, kept, housin
 
 @pytest.fixture
 def gaps(tmp_path):
-    """120 rows of two classes, with gaps in both columns, in 14 rows."""
+    """120 rows of two classes, with missing values in both columns, in 14 rows."""
     rows = [f"{'?' if i % 17 == 3 else i % 10},{'NA' if i % 19 == 4 else 'abc'[i % 3]},{'hot' if i % 10 > 4 else 'cold'}"
             for i in range(120)]
     return written(tmp_path / "gaps.csv", "\n".join(["n,letter,kind", *rows]) + "\n")
 
 
-def test_rows_with_gaps_are_an_error_or_dropped_or_filled(fnnet, kept, gaps, tmp_path):
+def test_rows_with_missing_values_raise_or_are_dropped_or_filled(fnnet, kept, gaps, tmp_path):
     status, _, err = fnnet("train", gaps, "--target", "kind")
     assert status == 1 and "gaps.csv, line 5, column 'n': no value ('?'); fill it" in err and "--missing drop, --missing mean" in err
     made = kept(gaps, "--target", "kind", "--missing", "drop")
@@ -136,7 +136,7 @@ def integers(tmp_path, k, n):
     return written(tmp_path / "t.csv", "a,y\n" + "".join(f"{i / 7},{i % k * 3}\n" for i in range(n)))
 
 
-def test_an_unclear_task_is_refused(fnnet, kept, tmp_path):
+def test_unclear_task_is_an_error(fnnet, kept, tmp_path):
     path = integers(tmp_path, 214, 300)
     status, _, err = fnnet("train", path, "--target", "y")
     assert status == 1 and "column 'y' has 214 distinct whole numbers in 300 rows, so it is unclear whether they are classes" in err
@@ -162,19 +162,19 @@ WRONG = [
 
 
 @pytest.mark.parametrize("text, more, sentence", WRONG, ids=range(len(WRONG)))
-def test_a_table_that_cannot_be_trained_on_is_a_sentence(fnnet, tmp_path, text, more, sentence):
+def test_unusable_table_is_one_sentence(fnnet, tmp_path, text, more, sentence):
     status, _, err = fnnet("train", written(tmp_path / "t.csv", text), "--target", "y", *more, *QUICK)
     assert status == 1 and sentence in err and err.count("\n") == 1
 
 
-def test_options_of_tables_are_for_tables(fnnet):
+def test_table_options_require_a_table(fnnet):
     for more, sentence in ((("--task", "regress"), "digits already define their features and classes: remove --task"),
                            (("--leave-out", "a"), "remove --leave-out"), (("--target", "a"), "digits already define their target")):
         status, _, err = fnnet("train", "digits", *more)
         assert status == 1 and sentence in err
 
 
-def test_a_model_of_images_says_how_it_is_used(fnnet, tmp_path):
+def test_predict_with_an_image_model_says_how_to_use_it(fnnet, tmp_path):
     net = fn.layers.Dense(2)
     fn.save(tmp_path / "m", net, net.init(jax.random.key(0), np.ones((1, 3), np.float32)))
     status, _, err = fnnet("predict", "m", integers(tmp_path, 2, 5))

@@ -1,6 +1,6 @@
-"""Reads damaged files of one kind, in a process of its own: python tests/data/fuzz.py KIND COUNT SEED, and prints what came of it.
+"""Reads damaged files of one kind in a separate process, python tests/data/fuzz.py KIND COUNT SEED, and prints the outcomes.
 
-Every mutant must be read, or raise an error that names its file; memory must not grow with what a file claims.
+Every mutant must be read, or raise an error that names its file; memory must not grow with what a file declares.
 """
 
 import gzip
@@ -35,7 +35,7 @@ def kept(content):
 
 
 def flipped(draw, content, near=400):
-    """One to four damages: bits, bytes, cuts, repeats and numbers written over, most of them where the structure is."""
+    """One to four changes: flipped bits, bytes, cuts, repeats and overwritten numbers, mostly in the file's structure."""
     content = bytearray(content)
     for _ in range(draw.choice([1, 1, 1, 2, 4])):
         ends = [draw.randrange(min(near, len(content)) or 1), max(len(content) - 1 - draw.randrange(near), 0)]
@@ -78,7 +78,7 @@ def pickles(draw, damage, folder):
 
 
 def npz(draw, damage, folder):
-    """Damage to the archive, or to an array within an archive that is whole."""
+    """Damage to the archive, or to an array within an intact archive."""
     x = draw.choice([np.ones((6, 3)), np.arange(18, dtype=np.int32).reshape(6, 3).T.copy().T, np.ones((6, 2, 2), np.float16)])
     arrays = {"x": x, "y": draw.choice([np.arange(6), np.ones(6), np.array([True] * 6), np.arange(6, dtype=np.uint64)])}
     path = folder / "t.npz"
@@ -123,7 +123,7 @@ def table(draw, damage, folder):
 
 
 def run(draw, damage, folder):
-    """Bytes, or single fields: of another type, missing, or doubled."""
+    """Bytes, or single fields: of another type, missing, or duplicated."""
     found = {"data": "digits", "what": "12 examples", "stopped": "ran all 2 epochs", "network": "Serial(Dense(2))", "summary": "layer",
              "classes": ["a", "c"], "confusion": [[4, 1], [2, 5]], "device": "cpu", "settings": {"rate": 0.1, "net": None},
              "rules": [{"rule": "dense", "checks": 18, "gradient": 1e-16, "differences": 3e-11}], "versions": {"jax": "0"},
@@ -157,7 +157,7 @@ def places(value):
 
 
 def cells(draw, damage, folder):
-    """A table as text, its columns and what is predicted."""
+    """A table as text, its columns and the column to predict."""
     _, path = table(draw, damage, folder)
     missing = draw.choice(["error", "drop", "mean"])
 
@@ -173,10 +173,10 @@ KINDS = {"pickle": pickles, "npz": npz, "idx": idx, "csv": table, "cells": cells
 
 
 def tried(kind, count, seed):
-    """{what came of it: how many}, with the raw errors, and the memory that reading took beyond what a good file does."""
+    """{outcome: count}, with the raw errors, and the memory that reading took beyond that for a good file."""
     told = {"read": 0, "named": 0, "raw": [], "seconds": 0.0}
     with tempfile.TemporaryDirectory() as name:
-        for i in range(-1, count):                          # the first is not damaged: what it takes is no growth
+        for i in range(-1, count):                          # the first is undamaged: its memory does not count as growth
             draw, folder = random.Random(f"{seed} {i}"), Path(name)
             for old in folder.iterdir():
                 old.unlink()
@@ -198,7 +198,7 @@ def tried(kind, count, seed):
 
 
 def remembered(draw):
-    """Draws each picture once: damage leaves most of the pictures of a run as they are, and drawing takes nearly all the time."""
+    """Draws each picture only once: damage leaves most pictures of a run unchanged, and drawing takes nearly all the time."""
     seen = {}
 
     def drawn(what, file, **settings):
@@ -221,13 +221,13 @@ if __name__ == "__main__":
     kind, count, seed = sys.argv[1], *map(int, sys.argv[2:])
     if kind == "run.json":
         from fnnet import diagnostics
-        module = sys.modules["fnnet.diagnostics.report"]        # the name in the package is that of the function
+        module = sys.modules["fnnet.diagnostics.report"]        # in the package, the function shadows the module
         module.learning_curve, module.draw_flow = remembered(module.learning_curve), remembered(module.draw_flow)
         diagnostics.Confusion.plot = remembered(diagnostics.Confusion.plot)
     else:
         from fnnet import data
-    warnings.simplefilter("ignore" if kind == "run.json" else "error")         # glyphs that a font has not; else a sign of a fault
+    warnings.simplefilter("ignore" if kind == "run.json" else "error")         # glyphs missing from a font; any other warning is a fault
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if Path("/proc/self/statm").exists() else 0
     if taken:
-        resource.setrlimit(resource.RLIMIT_AS, (taken + 2 * GIGABYTE,) * 2)    # what is claimed and never touched does not count above
+        resource.setrlimit(resource.RLIMIT_AS, (taken + 2 * GIGABYTE,) * 2)    # memory reserved but never touched is not counted above
     print(json.dumps(tried(kind, count, seed)))

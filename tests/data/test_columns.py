@@ -1,4 +1,4 @@
-"""Columns of words and numbers, gaps, and answers: what was so in training is so later."""
+"""Columns of words and numbers, missing values, and answers: new rows are treated as in training."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ def test_words_become_categories_and_numbers_are_scaled():
     np.testing.assert_array_equal(columns({"code": ["8"], "word": ["y"], "n": ["2.0"], "more": [1]}), [[0, 0, 1, 0, 1]])
 
 
-def test_numbers_alone_are_what_standardize_makes_of_them():
+def test_numeric_columns_equal_standardize():
     x = np.random.default_rng(0).normal(5, 3, (20, 3)).astype(np.float32)
     table = {name: column.tolist() for name, column in zip("abc", x.T)}
     rows = np.arange(4, 17)
     np.testing.assert_array_equal(data.columns_of(table, "abc", rows)(table)[rows], data.standardize(x[rows]).parts[0])
 
 
-def test_gaps_take_the_mean_of_training_and_the_commonest_word():
+def test_missing_values_become_the_training_mean_or_most_common_word():
     table = {"n": [1, "", 3, 100], "word": ["x", "y", None, "y"]}
     columns = data.columns_of(table, ["n", "word"], np.array([0, 1, 2]), missing="mean")
     x = columns(table)
@@ -37,7 +37,7 @@ def test_gaps_take_the_mean_of_training_and_the_commonest_word():
         data.columns_of(table, ["n"], missing="median")
 
 
-def test_words_among_numbers_are_an_error_and_numbers_among_words_are_words():
+def test_words_among_numbers_raise_and_numbers_among_words_are_words():
     with pytest.raises(ValueError, match="line 3, column 'n': must be a number; got '12,5'"):
         data.columns_of({"n": [1, 2, "12,5"]}, ["n"])
     with pytest.raises(ValueError, match="line 1, column 'n': '1_0' must be written with the digits"):
@@ -45,7 +45,7 @@ def test_words_among_numbers_are_an_error_and_numbers_among_words_are_words():
     assert data.columns_of({"n": ["A1", "7", "B2", "A1", "A1", "B2"]}, ["n"]).categories == (("7", "A1", "B2"),)
 
 
-def test_answers_go_there_and_back():
+def test_answers_round_trip():
     classes, y = data.answers_of({"y": ["10", "9", "10.0"]}, "y")
     assert classes.classes == ("9", "10") and y.tolist() == [1, 0, 1] and classes({"y": ["10.00", "11", "9"]}).tolist() == [1, -1, 0]
     assert classes.inverse([[1, 0], [0, 3]]).tolist() == ["9", "10"]
@@ -69,7 +69,7 @@ def table(k, n, text=""):
     (table(10, 40), "auto", None), (table(50, 1000, "w"), "auto", 50), (table(51, 1000, "w"), "auto", None), (table(3, 100), "regress", 0),
     (["0.5", *table(30, 60)], "auto", 0),
 ])
-def test_the_task_follows_from_the_column_or_is_asked_for(cells, task, classes):
+def test_task_follows_from_the_column_or_must_be_given(cells, task, classes):
     if classes is None:
         with pytest.raises(ValueError, match='unclear whether they are classes: write task="classify"'):
             data.answers_of({"y": cells}, "y", task=task)
@@ -77,7 +77,7 @@ def test_the_task_follows_from_the_column_or_is_asked_for(cells, task, classes):
         assert len(data.answers_of({"y": cells}, "y", task=task)[0].classes) == classes
 
 
-def test_read_csv_asks_too(tmp_path):
+def test_read_csv_asks_for_an_unclear_task(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,y\n" + "".join(f"1,{i}\n" for i in range(214)))
     with pytest.raises(ValueError, match='214 distinct whole numbers .* task="regress"'):
@@ -87,7 +87,7 @@ def test_read_csv_asks_too(tmp_path):
         data.read_csv(path, "y", task="guess")
 
 
-def test_a_table_is_columns_of_one_length():
+def test_table_columns_must_have_the_same_length():
     with pytest.raises(ValueError, match="all columns of a table must have the same length; got 1, 2"):
         data.columns_of({"a": [1], "b": [1, 2]}, ["a"])
     with pytest.raises(TypeError, match="a table must be columns by name"):

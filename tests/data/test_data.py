@@ -1,4 +1,4 @@
-"""Reading, splitting, scaling, and a sentence for every file that is not as it should be."""
+"""Reading, splitting, scaling, and one sentence for every invalid file."""
 
 import random
 import sys
@@ -63,19 +63,19 @@ def test_csv_targets(tmp_path, answers, y, classes):
     ("a,y\n1e39,0\n", "y", "line 2, column 'a': 1e39 is too large for float32"),
     ('a,y\n1,"b\n2,b\n3,b\n', "y", "is not a valid CSV file .*is a quotation mark left open"),
 ])
-def test_a_wrong_table_is_a_sentence(tmp_path, text, target, sentence):
+def test_wrong_table_is_one_sentence(tmp_path, text, target, sentence):
     with pytest.raises(ValueError, match=sentence.replace("(", r"\(")):
         data.read_csv(written(tmp_path, text), target)
 
 
 @pytest.mark.parametrize("delimiter", ["", ";;", None, "\n", '"'])
-def test_a_delimiter_must_be_one_character(tmp_path, delimiter):
+def test_delimiter_must_be_one_character(tmp_path, delimiter):
     with pytest.raises(ValueError, match="delimiter must be one character"):
         data.read_csv(written(tmp_path, "a,y\n1,2\n"), "y", delimiter=delimiter)
 
 
-def test_csv_as_spreadsheets_write_it(tmp_path):
-    """A byte-order mark, a blank first line, CRLF, quotation marks; what is not UTF-8 is a sentence."""
+def test_csv_as_written_by_spreadsheets(tmp_path):
+    """A byte-order mark, a blank first line, CRLF, quotation marks; text that is not UTF-8 is an error."""
     path = tmp_path / "t.csv"
     path.write_bytes('\ufeff\r\n"a, b",y\r\n"1",red\r\n\r\n2e0,"say ""hi"""\r\n'.encode())
     table = data.read_csv(path, "y")
@@ -108,7 +108,7 @@ def test_npz(tmp_path):
         data.read_npz(tmp_path / "absent.npz")
 
 
-def test_split_is_disjoint_exhaustive_stratified_and_by_its_seed():
+def test_split_is_disjoint_exhaustive_stratified_and_seeded():
     x, y = np.arange(1000)[:, None], np.repeat([0, 1, 2], [700, 200, 100])
     parts = data.split(x, y)
     assert [len(p) for p, _ in parts] == [700, 150, 150]
@@ -130,8 +130,8 @@ def test_standardize_learns_from_the_training_part_only():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32, np.float64])
-def test_standardize_gives_floats_of_mean_0_and_deviation_1_whatever_it_is_given(dtype):
-    """Whole numbers would be cut off, and sums of float16 overflow."""
+def test_standardize_returns_floats_with_mean_0_and_deviation_1(dtype):
+    """Whole numbers would be truncated, and float16 sums would overflow."""
     train = np.random.default_rng(0).integers(0, 200, (1000, 3)).astype(dtype) * dtype(1)
     scaled = data.standardize(train)
     part = scaled.parts[0]
@@ -142,13 +142,13 @@ def test_standardize_gives_floats_of_mean_0_and_deviation_1_whatever_it_is_given
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_a_constant_column_becomes_0_though_its_mean_is_rounded(dtype):
+def test_constant_column_becomes_0_though_its_mean_is_rounded(dtype):
     scaled = data.standardize(np.full((1000, 2), 0.1, dtype), np.full((1, 2), 1.1, dtype))
     assert (scaled.parts[0] == 0).all() and (scaled.scale == 1).all()
     np.testing.assert_allclose(scaled.parts[1], 1, rtol=1e-3)
 
 
-def test_labels_of_more_axes_are_split_by_chance():
+def test_labels_with_more_axes_are_split_at_random():
     x, y = np.arange(20), np.eye(5, dtype=int)[np.arange(20) % 5]
     parts = data.split(x, y)
     assert sorted(np.concatenate([p for p, _ in parts])) == list(range(20)) and all((y[p] == labels).all() for p, labels in parts)
@@ -180,7 +180,7 @@ def test_a_wrong_call_is_a_sentence(call, sentence):
         call()
 
 
-def test_standardize_by_channel_and_back():
+def test_standardize_by_channel_round_trips():
     draw = np.random.default_rng(0)
     images = (draw.normal(size=(50, 8, 6, 3)) * [1, 10, 100] + [5, -5, 0]).astype(np.float32)
     other = images[:5, :4, :4] * 2                  # of another size: the channels are the same
@@ -196,7 +196,7 @@ def test_standardize_by_channel_and_back():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("axis", [0, (0, 1), [-2, 0], (0, 1, 2)])
-def test_standardize_over_any_axes_is_that_of_float64(dtype, axis):
+def test_standardize_over_any_axes_matches_float64(dtype, axis):
     x = np.random.default_rng(1).integers(0, 100, (40, 5, 3)).astype(dtype)
     scaled, axes = data.standardize(x, axis=axis), tuple(axis) if isinstance(axis, list) else axis
     wide = x.astype(np.float64)
@@ -207,8 +207,8 @@ def test_standardize_over_any_axes_is_that_of_float64(dtype, axis):
     np.testing.assert_allclose(scaled.inverse(scaled.parts[0]), wide, atol=500 * np.finfo(floating).eps)
 
 
-def test_standardize_of_a_million_rows_sums_them_without_loss():
-    """Summed row after row in float32 the mean is 0.198 and the deviation 0.1002."""
+def test_standardize_sums_a_million_rows_accurately():
+    """Summed row by row in float32, the mean would be 0.198 and the deviation 0.1002."""
     x = np.full((2**20, 2), 0.1, np.float32)
     x[::2] = 0.3
     scaled = data.standardize(x)
@@ -226,13 +226,13 @@ def test_standardize_of_a_million_rows_sums_them_without_loss():
     (lambda x: data.standardize(x).inverse(np.ones((4, 3, 1))), r"axes of x must match the mean, \[3, 2\]; got \[4, 3, 1\]"),
     (lambda x: data.standardize(x).inverse(np.ones(2)), r"axes of x must match the mean, \[3, 2\]; got \[2\]"),
 ])
-def test_standardize_of_what_does_not_fit_raises(call, sentence):
+def test_standardize_of_mismatched_arrays_raises(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call(np.arange(24.0).reshape(4, 3, 2))
 
 
 @pytest.mark.parametrize("old, new", [("standardise", "standardize"), ("Standardised", "Standardized")])
-def test_old_spellings_still_work_with_a_warning(old, new):
+def test_old_spellings_work_with_a_warning(old, new):
     with pytest.warns(DeprecationWarning, match=f"fnnet.data.{old} is now fnnet.data.{new}"):
         assert getattr(data, old) is getattr(data, new)
     assert old not in data.__all__ and not hasattr(data, "standardisation")
@@ -245,7 +245,7 @@ ODD = ["nan", "inf", "1e39", "1_0", "٣", "0x10", "", "True", "1d3", "a", '"4"',
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("library", ["pyarrow", "pandas"])
 @pytest.mark.parametrize("target, task", [("a", "auto"), ("b", "regress"), ("c", "classify")])
-def test_a_library_reads_a_table_as_we_do_or_leaves_it_to_us(tmp_path, monkeypatch, library, target, task):
+def test_libraries_read_a_table_identically_or_not_at_all(tmp_path, monkeypatch, library, target, task):
     pytest.importorskip(library)
     monkeypatch.setattr(fast_csv, "SMALL", 1)
     if library == "pandas":
@@ -271,7 +271,7 @@ def test_a_library_reads_a_table_as_we_do_or_leaves_it_to_us(tmp_path, monkeypat
 
 
 def outcome(path, target, task):
-    """Everything about a table, or the error."""
+    """All contents of a table, or the error."""
     try:
         table = data.read_csv(path, target, task=task)
     except ValueError as error:

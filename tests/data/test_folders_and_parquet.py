@@ -1,4 +1,4 @@
-"""Parquet files by pyarrow and folders of images by Pillow: what was written is read, what is wrong is said, damage raises nothing raw."""
+"""Parquet files and folders of images: what was written is read back, errors say what is wrong, damage raises no raw exceptions."""
 
 import random
 import struct
@@ -24,7 +24,7 @@ def table(tmp_path):
     return write
 
 
-def test_columns_of_numbers_and_a_target_of_any_kind(table):
+def test_numeric_columns_and_any_kind_of_target(table):
     x, n = RNG.normal(size=30), np.arange(30)
     for y, task, wanted, classes in ((n % 3, "auto", n % 3, ("0", "1", "2")), (x * 2, "auto", x * 2, ()),
                                      ([str("ab"[i % 2]) for i in n], "auto", n % 2, ("a", "b")),
@@ -45,7 +45,7 @@ def test_columns_of_numbers_and_a_target_of_any_kind(table):
     ({"a": [1, 2]}, "no column 'y': it has a"),
     ({"a": [], "y": []}, "at least one row; got none"), ({"a": [1, 2], "y": [[1], [2]]}, "'y' must hold numbers or booleans, or words"),
     ({"a": list(range(214)), "y": list(range(214))}, 'task="classify"')])
-def test_a_parquet_file_that_is_no_table_of_numbers(table, columns, said):
+def test_parquet_file_that_is_not_a_table_of_numbers_raises(table, columns, said):
     with pytest.raises(ValueError, match=said):
         data.read_parquet(table(**columns), "y")
 
@@ -65,7 +65,7 @@ def test_damaged_parquet_files_raise_errors_that_name_them(table, count):
             assert str(path) in str(error)
 
 
-def test_a_parquet_file_that_claims_too_much_is_not_unpacked(table, monkeypatch):
+def test_parquet_file_that_declares_too_much_is_not_unpacked(table, monkeypatch):
     monkeypatch.setattr(sys.modules["fnnet.data.parquet"], "ROOM", 1000)
     zeros = np.zeros(10**6)
     with pytest.raises(ValueError, match="claims 1000000 rows of 2 columns, more than 1000 times its size"):
@@ -84,7 +84,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_images_are_read_class_by_class_in_the_order_of_their_names(folder):
+def test_images_are_read_by_class_in_the_order_of_their_names(folder):
     found = data.read_images(folder)
     assert found.classes == ("ant", "cat") and found.y.tolist() == [0, 1, 1] and found.x.shape == (3, 4, 6, 3)
     np.testing.assert_allclose(found.x[:, 2, 3] * 255, [[2, 100, 255], [1, 100, 255], [0, 100, 255]], atol=1e-4)
@@ -94,7 +94,7 @@ def test_images_are_read_class_by_class_in_the_order_of_their_names(folder):
     np.testing.assert_allclose(small.x[2, 0, 0, 0] * 255, 0.587 * 100 + 0.114 * 255, atol=1)
 
 
-def test_what_is_wrong_with_images_is_said(folder):
+def test_wrong_images_raise(folder):
     from PIL import Image
     with pytest.raises(ValueError, match=r"size must be \(height, width\) in pixels; got 32: write size=\(32, 32\)"):
         data.read_images(folder, size=32)
@@ -110,7 +110,7 @@ def test_what_is_wrong_with_images_is_said(folder):
         data.read_images(folder)
 
 
-def test_an_image_that_claims_gigabytes_is_not_unpacked(folder):
+def test_image_that_declares_gigabytes_is_not_unpacked(folder):
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
     header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 2, 0, 0, 0)
@@ -137,7 +137,7 @@ def test_damaged_images_raise_errors_that_name_them(folder, count):
 
 @pytest.mark.parametrize("read, library, extra", [(lambda: data.read_parquet("t.parquet", "y"), "pyarrow", "tables"),
                                                   (lambda: data.read_images("."), "PIL", "images")])
-def test_a_missing_library_is_one_sentence(monkeypatch, read, library, extra):
+def test_missing_library_is_one_sentence(monkeypatch, read, library, extra):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(ImportError, match=rf"which is not installed: pip install 'fnnet\[{extra}\]'"):
         read()

@@ -1,4 +1,4 @@
-"""Damaged files are read, or raise an error that names the file: no process is lost, and no memory is taken for what a file only claims."""
+"""Damaged files are read, or raise an error that names the file: no crash, and no memory is spent on what a file only declares."""
 
 import json
 import os
@@ -20,5 +20,5 @@ def test_damaged_files_raise_errors_that_name_them(kind, count, seed):
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout)
     assert told["raw"] == [] and told["read"] + told["named"] == count + 1
-    assert told["read"] > count / 20 and told["named"] > count / 2             # else the damage is too small or too large to say much
+    assert told["read"] > count / 20 and told["named"] > count / 2             # else the damage is too small or too large to be informative
     assert told["megabytes"] < 300 and told["seconds"] < 30

@@ -1,4 +1,4 @@
-"""Files made to run code, to end the process or to fill the memory raise an error that names them, in little time and memory."""
+"""Files crafted to run code, end the process or fill the memory raise an error that names them, in little time and memory."""
 
 import gzip
 import io
@@ -20,7 +20,7 @@ CLASSES = np.array([3, 7])
 
 @pytest.fixture
 def cifar(tmp_path):
-    """Reads a folder whose test batch has this content, and returns its images and labels."""
+    """Reads a folder whose test batch has this content; returns its images and labels."""
     def read(content):
         (tmp_path / "data_batch_1").write_bytes(batch())
         (tmp_path / "test_batch").write_bytes(content)
@@ -35,7 +35,7 @@ def batch(rows=ROWS, labels=(3, 7), protocol=2):
 
 @contextmanager
 def bounded(limit):
-    """Fails where more bytes are allocated, those that are claimed and never written to counted too."""
+    """Fails if more bytes are allocated, counting also those that are reserved but never written."""
     tracemalloc.start()
     try:
         yield
@@ -51,7 +51,7 @@ def test_pickles_of_every_protocol_and_both_module_paths_are_read(cifar, protoco
     for rows in (ROWS, np.asfortranarray(ROWS)):
         for path in (b"numpy._core", b"numpy.core"):
             content = batch(rows, labels, protocol)
-            if protocol > 3:        # text with its length before it
+            if protocol > 3:        # text preceded by its length
                 content = content.replace(bytes([len("numpy._core.multiarray")]) + b"numpy._core.multiarray",
                                           bytes([len(path) + 11]) + path + b".multiarray")
             else:
@@ -62,7 +62,7 @@ def test_pickles_of_every_protocol_and_both_module_paths_are_read(cifar, protoco
 
 
 def test_published_pickles_of_python_2_are_read(cifar):
-    """Made by Python 2: text of bytes, and NumPy's old state of a dtype."""
+    """Written by Python 2: text as bytes, and NumPy's old dtype state."""
     def text(value):
         return b"U" + bytes([len(value)]) + value
     content = (b"\x80\x02}q\x01(" + text(b"batch_label") + b"q\x02" + text(b"testing batch 1 of 1") + text(b"labels")
@@ -124,7 +124,7 @@ def written(path, content):
     return path
 
 
-def test_no_more_of_a_gzip_file_is_decompressed_than_its_header_announces(tmp_path):
+def test_gzip_file_is_decompressed_only_as_far_as_its_header_declares(tmp_path):
     header = bytes([0, 0, 8, 1]) + struct.pack(">I", 10)
     bomb = written(tmp_path / "a.gz", gzip.compress(header + bytes(50 * MEGABYTE), 1))
     with bounded(4 * MEGABYTE), pytest.raises(ValueError, match=r"a.gz declares \[10\] uint8, 10 bytes, but holds more"):
@@ -135,14 +135,14 @@ def test_no_more_of_a_gzip_file_is_decompressed_than_its_header_announces(tmp_pa
 @pytest.mark.parametrize("sizes, sentence", [((2**32 - 1,) * 3, "truncated"), ((0, 2**32 - 1, 2**32 - 1, 2**32 - 1), "which is impossible"),
                                              ((1,) * 40, "sizes of 40 axes")])
 @pytest.mark.parametrize("end, pack", [("", bytes), (".gz", gzip.compress)])
-def test_sizes_that_an_idx_file_only_announces_take_no_memory(tmp_path, sizes, sentence, end, pack):
+def test_sizes_that_an_idx_file_only_declares_take_no_memory(tmp_path, sizes, sentence, end, pack):
     path = written(tmp_path / f"a{end}", pack(bytes([0, 0, 0x0E, len(sizes)]) + struct.pack(f">{len(sizes)}I", *sizes) + bytes(100)))
     with bounded(4 * MEGABYTE), pytest.raises(ValueError, match=f"a{end} .*{sentence}"):
         data.read_idx(path)
 
 
 @pytest.mark.parametrize("labels", [np.array([2**31 - 1], ">i4"), np.array([-1], "i1"), np.array([np.nan], ">f4")])
-def test_labels_of_mnist_must_be_bytes(tmp_path, labels):
+def test_mnist_labels_must_be_bytes(tmp_path, labels):
     code = {"i4": 0x0C, "i1": 0x09, "f4": 0x0D}[labels.dtype.str[1:]]
     for part in ("train", "t10k"):
         written(tmp_path / f"{part}-images-idx3-ubyte", bytes([0, 0, 8, 3]) + struct.pack(">3I", 1, 2, 2) + bytes(4))
@@ -218,7 +218,7 @@ def test_crafted_archives_raise(npz, name):
         data.read_npz(path)
 
 
-def test_a_member_without_npy_is_not_an_array(tmp_path):
+def test_member_without_npy_is_not_an_array(tmp_path):
     with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive:
         archive.writestr("x", "1 2 3")
         archive.writestr("y.npy", npy(np.ones(3)))
@@ -226,8 +226,8 @@ def test_a_member_without_npy_is_not_an_array(tmp_path):
         data.read_npz(tmp_path / "t.npz")
 
 
-def test_flipped_bytes_of_an_archive_name_the_file(tmp_path):
-    """Each byte in turn; what is read nevertheless is what was written."""
+def test_flipped_bytes_in_an_archive_raise_errors_that_name_the_file(tmp_path):
+    """Each byte in turn; if the file can still be read, it holds what was written."""
     np.savez(tmp_path / "good.npz", x=np.ones((2, 2)), y=np.array([0, 1]))
     content = (tmp_path / "good.npz").read_bytes()
     for i in range(0, len(content), 3):
@@ -241,14 +241,14 @@ def test_flipped_bytes_of_an_archive_name_the_file(tmp_path):
 
 
 @pytest.mark.parametrize("make", [lambda a: a, np.asfortranarray, lambda a: a.astype(a.dtype.newbyteorder(">"))])
-def test_orders_of_axes_and_bytes_are_read(npz, make):
+def test_axis_and_byte_orders_are_read(npz, make):
     x = np.arange(24.0).reshape(4, 3, 2)
     table = data.read_npz(npz(x=make(x), y=make(np.arange(4))))
     np.testing.assert_array_equal(table.x, x)
     assert table.x.dtype.isnative and table.y.tolist() == [0, 1, 2, 3]
 
 
-def test_an_array_with_a_header_of_version_2_is_read(npz):
+def test_array_with_a_version_2_header_is_read(npz):
     file = io.BytesIO()
     np.lib.format.write_array(file, np.ones((3, 2)), version=(2, 0))
     assert data.read_npz(npz(x=file.getvalue())).x.tolist() == [[1, 1]] * 3

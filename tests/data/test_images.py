@@ -1,4 +1,4 @@
-"""Files made in the published formats are read back; files that are not are refused with what is wrong."""
+"""Files written in the published formats are read back; other files raise an error that says what is wrong."""
 
 import gzip
 import pickle
@@ -47,7 +47,7 @@ def test_mnist_is_read_plain_and_gzipped(tmp_path, end, pack):
 
 
 @pytest.mark.parametrize("dtype, code", [(">i4", 0x0C), (">f8", 0x0E), ("i1", 0x09)])
-def test_every_type_of_idx(tmp_path, dtype, code):
+def test_every_idx_type_is_read(tmp_path, dtype, code):
     array = RNG.integers(-5, 5, (2, 3)).astype(dtype)
     (tmp_path / "a").write_bytes(idx(array, code))
     read = data.read_idx(tmp_path / "a")
@@ -98,7 +98,7 @@ def _write(path, content):
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_file_is_a_sentence(tmp_path, capsys, name):
+def test_wrong_file_is_one_sentence(tmp_path, capsys, name):
     call, error, sentence = WRONG[name]
     with pytest.raises(error, match=sentence):
         call(tmp_path)

@@ -1,4 +1,4 @@
-"""A page in headless Chromium, by the DevTools protocol over a pipe: nothing to install but the browser."""
+"""A page in headless Chromium, controlled by the DevTools protocol over a pipe: only the browser must be installed."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 BROWSER = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-# The browser talks on the descriptors 3 and 4: puts ours there, whatever their numbers, and becomes the browser.
+# The browser uses descriptors 3 and 4: moves ours there, whatever their numbers, and becomes the browser.
 ON_3_AND_4 = """import fcntl, os, sys
 ends = [fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]]
 os.dup2(ends[0], 3), os.dup2(ends[1], 4)
@@ -39,13 +39,13 @@ class Page:
                 return answer["result"]
 
     def value(self, script):
-        """What the script's expression gives, awaited."""
+        """The awaited value of a script's expression."""
         found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
     def click(self, selector):
-        """A press and release of the mouse in the middle of what the selector finds."""
+        """Clicks the center of the element that the selector finds."""
         self.value(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
         x, y = self.value(f"(r => [r.x + r.width / 2, r.y + r.height / 2])(document.querySelector({selector!r}).getBoundingClientRect())")
         for kind in ("mousePressed", "mouseReleased"):

@@ -52,13 +52,13 @@ def look(act, depth=11):
 
 
 @pytest.mark.slow
-def test_a_wrong_gradient_is_found_among_twelve_layers_in_time():
-    start = time.process_time()             # of this process alone, whatever else the machine does
+def test_wrong_gradient_is_found_among_twelve_layers_in_time():
+    start = time.process_time()             # of only this process, regardless of other load
     found = look(swish)
     assert found.blame == ["swish"] and not found.ok and time.process_time() - start < 30
     names = [row[0] for row in found.rows]
     assert {"dense", "relu", "tanh", "batch_norm", "dropout", "softmax_cross_entropy", "l2", "swish"} <= set(names)
-    # Part 13 is the swish: what lies between it and the loss is right, everything before it is off.
+    # Part 13 is the swish: everything between it and the loss is right, everything before it is off.
     off = {row[0]: row[3] for row in found.rows}["swish"]
     assert off[-1] == "[12]['w']" or off[-1] == "[12]['b']", off
     assert "swish: wrong" in str(found) and "nearest to the loss [12]" in str(found)
@@ -76,6 +76,6 @@ def test_right_rules_are_not_blamed_and_wrong_values_are():
     assert diagnostics.bisect(loss, w, X, act=halved).blame == ["halved"]
 
 
-def test_an_objective_without_rules_is_a_sentence():
+def test_objective_without_rules_raises():
     with pytest.raises(ValueError, match="got one that uses none"):
         diagnostics.bisect(lambda w: (w**2).sum(), jnp.ones(3))

@@ -1,4 +1,4 @@
-"""Pictures and words for what validation chooses, and for what a classifier has learnt."""
+"""Pictures and words for choices made by validation, and for what a classifier has learned."""
 
 import re
 
@@ -34,7 +34,7 @@ def texts(axes):
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
-def test_the_validation_curve_takes_the_best_of_what_else_varies_and_marks_the_choice(tmp_path, drawn):
+def test_validation_curve_takes_the_best_over_other_settings_and_marks_the_choice(tmp_path, drawn):
     diagnostics.validation_curve(SWEEP, "decay", tmp_path / "a.png")
     axes = drawn[0].axes[0]
     lines = {line.get_label(): line for line in axes.lines}
@@ -53,7 +53,7 @@ def test_the_validation_curve_takes_the_best_of_what_else_varies_and_marks_the_c
                                   lambda path: diagnostics.first_layer(np.eye(12), (2, 2, 3), path),
                                   lambda path: diagnostics.first_layer(np.eye(16), (4, 4), path, units=5),
                                   lambda path: diagnostics.decision_boundary(np.abs, np.eye(2), np.array([0, 1]), path, resolution=20)])
-def test_pictures_are_written_where_they_are_wanted(tmp_path, draw):
+def test_pictures_are_written_to_the_given_path(tmp_path, draw):
     assert draw(tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -107,7 +107,7 @@ def test_bias_or_variance_in_words(errors, words):
     assert words in said and ("Try: " in said or words.startswith("neither"))
 
 
-def test_unseen_examples_are_drawn_and_counted_on_shared_axes(drawn, tmp_path):
+def test_unseen_examples_are_drawn_and_scored_on_shared_axes(drawn, tmp_path):
     x, unseen = np.array([[0.0, 0.0], [1.0, 1.0]]), (np.array([[0.2, 3.0], [0.4, 0.0], [0.9, 9.0]]), np.array([0, 1, 1]))
     diagnostics.decision_boundary(lambda p: (p[:, 0] - 0.5)[:, None], x, np.array([0, 1]), tmp_path / "b.png", test=unseen,
                                   limits=((-1, 2), (-3, 4)), title="Two moons")
@@ -129,7 +129,7 @@ def test_confusion_matrix_counts():
     np.testing.assert_array_equal(diagnostics.confusion([0, 0, 1, 1, 1, 2], scores).counts, found.counts)
 
 
-def test_the_boundary_of_a_linear_classifier_is_where_it_is(tmp_path, drawn):
+def test_boundary_of_a_linear_classifier_is_in_the_right_place(tmp_path, drawn):
     x = np.array([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
     diagnostics.decision_boundary(lambda p: (p[:, 0] - 0.5)[:, None], x, np.array([0, 1, 0, 1]), tmp_path / "b.png",
                                   classes=("left", "right"))

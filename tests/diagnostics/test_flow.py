@@ -1,4 +1,4 @@
-"""Where gradients are lost, and what is said about it."""
+"""Where gradients are lost, and how it is reported."""
 
 import json
 
@@ -54,37 +54,37 @@ def found(name):
 
 @pytest.mark.sweep(6)
 @pytest.mark.parametrize("name", NETS)
-def test_what_is_wrong_is_said_with_the_remedy(name):
+def test_faults_are_reported_with_a_remedy(name):
     _, kinds, words = NETS[name]
     assert found(name).kinds == kinds and found(name).ok == (not kinds)
     for word in words:
         assert word in str(found(name))
 
 
-def test_the_rate_is_that_of_the_layers():
+def test_reported_rate_matches_the_layers():
     seen = found("sigmoid").inside
     own = [i for i, name in enumerate(seen.names) if "Dense" in name]
     assert f"by a factor of {(seen.delta[own[0]] / seen.delta[own[-1]]) ** (1 / 8):.2g} from" in str(found("sigmoid"))
 
 
-def test_what_is_not_finite_is_said_first():
+def test_nonfinite_values_are_reported_first():
     net = layers.Serial(layers.Dense(4), ops.relu, layers.Dense(3))
     said = flow(net, X.at[0, 0].set(jnp.nan))
     assert said.kinds[0] == "not finite" and "the first of them at 0 Dense(4)" in str(said)
 
 
-def test_a_picture_from_figures_that_went_through_a_file(tmp_path):
+def test_picture_from_figures_read_from_a_file(tmp_path):
     record = json.loads(json.dumps(found("dead").record()))
     assert record["names"] == ["0 Dense(16)", "2 Dense(3)"] and record["dead"] == [1.0, None] and record["kinds"] == ["dead"]
     assert diagnostics.flow.draw_flow(record, tmp_path / "a.png").stat().st_size > 5000
     assert found("relu").draw(tmp_path / "new" / "b.png").stat().st_size > 5000
 
 
-def test_normalisations_are_left_out_of_the_comparison():
+def test_normalization_layers_are_left_out_of_the_comparison():
     net = deep(layers.Dense(8), layers.BatchNorm(), ops.relu, depth=2)
     assert flow(net).record()["names"] == ["0 Dense(8)", "3 Dense(8)", "6 Dense(3)"]
 
 
-def test_a_network_without_weights_is_looked_at_too():
+def test_network_without_weights_is_examined_too():
     said = flow(layers.Serial(ops.tanh, lambda x: x[:, :3]))
     assert np.isfinite(said.inside.delta).all() and said.record()["names"][0] == "0 tanh"

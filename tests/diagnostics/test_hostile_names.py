@@ -1,4 +1,4 @@
-"""Names of values are anybody's: in no form of a drawing do they become anything but text."""
+"""Names of values are untrusted: in every kind of drawing they remain text."""
 
 import functools
 import re
@@ -34,7 +34,7 @@ def drawn(name, path):
 
 
 class Tags(HTMLParser):
-    """The tags of a page with their attributes, and its text outside of scripts."""
+    """The tags of a page with their attributes, and its text outside scripts."""
 
     def __init__(self, text):
         super().__init__()
@@ -50,7 +50,7 @@ class Tags(HTMLParser):
 
 @dot
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_in_a_picture_a_name_is_text(tmp_path, name):
+def test_name_is_text_in_a_picture(tmp_path, name):
     root = ET.parse(drawn(name, tmp_path / "g.svg")).getroot()
     assert {part.tag.rpartition("}")[2] for part in root.iter()} == TAGS
     assert {key for part in root.iter() for key in part.attrib if "href" in key or key.startswith("on")} == set()
@@ -59,8 +59,8 @@ def test_in_a_picture_a_name_is_text(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_in_mermaid_a_name_is_text(tmp_path, name):
-    """Rendered by Mermaid 11 at security levels strict and loose these were the labels, with no element inside."""
+def test_name_is_text_in_mermaid(tmp_path, name):
+    """When rendered by Mermaid 11 at security levels strict and loose, these were the labels, with no element inside."""
     text = drawn(name, tmp_path / "g.mmd").read_text(encoding="utf-8")
     lines = text.splitlines()
     assert len(lines) == 8 and not re.search(r"[`$\\%{}@&:]", text)
@@ -71,19 +71,19 @@ def test_in_mermaid_a_name_is_text(tmp_path, name):
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_in_a_page_a_name_is_text(tmp_path, name):
+def test_name_is_text_in_a_page(tmp_path, name):
     plain = Tags(drawn("q", tmp_path / "plain.html").read_text(encoding="utf-8"))
     page = Tags(drawn(name, tmp_path / "g.html").read_text(encoding="utf-8"))
     assert page.found == plain.found and visible(name) in page.texts
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_in_text_for_graphviz_a_name_is_one_label(tmp_path, name):
+def test_name_is_one_label_in_graphviz_text(tmp_path, name):
     lines = drawn(name, tmp_path / "g.dot").read_text(encoding="utf-8").splitlines()
     assert len(lines) == len(drawn("q", tmp_path / "plain.dot").read_text(encoding="utf-8").splitlines())
     (line,) = [line for line in lines if line.startswith("  n1 [")]
     assert re.fullmatch(r'  n1 \[id="n1", label=<<B>[^<>]*</B>>, fillcolor="#\w+", shape=box\];', line)
 
 
-def test_a_name_is_visible():
+def test_name_is_visible():
     assert visible("a\nb\t\0\x1b\u202e\ud800 é ∂ 𝜃") == "a\\nb\\t\\x00\\x1b\\u202e\\ud800 é ∂ 𝜃"

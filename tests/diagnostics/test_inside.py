@@ -1,4 +1,4 @@
-"""Figures of every layer, against the same computed outside by numpy and plain JAX."""
+"""Figures of every layer, compared with values computed by NumPy and plain JAX."""
 
 import functools
 import json
@@ -45,7 +45,7 @@ def by_hand(params, scale=1.0):
     return jax.device_get((outputs, deltas))
 
 
-def test_figures_are_those_of_the_arrays():
+def test_figures_match_the_arrays():
     run = start()
     after, metrics = jax.jit(diagnostics.inside(STEP, every=1))(run, (X, Y))
     seen, (outputs, deltas) = metrics["inside"], by_hand(run.params)
@@ -70,7 +70,7 @@ def test_figures_are_those_of_the_arrays():
 
 
 @pytest.mark.slow
-def test_to_look_changes_nothing():
+def test_measuring_changes_nothing():
     run, looked = start(), start()
     for _ in range(3):
         run, metrics = jax.jit(STEP)(run, (X, Y))
@@ -80,7 +80,7 @@ def test_to_look_changes_nothing():
 
 
 @pytest.mark.slow
-def test_every_third_step_is_measured_and_means_are_over_those():
+def test_every_third_step_is_measured_and_means_cover_only_those():
     step, one = diagnostics.inside(STEP, every=3), diagnostics.inside(STEP, every=1)
     _, metrics = jax.lax.scan(lambda run, _: step(run, (X, Y)), start(), None, length=7)
     _, each = jax.lax.scan(lambda run, _: one(run, (X, Y)), start(), None, length=7)
@@ -93,7 +93,7 @@ def test_every_third_step_is_measured_and_means_are_over_those():
 
 
 @pytest.mark.slow
-def test_a_delta_whose_square_is_no_float32_is_measured():
+def test_delta_whose_square_underflows_float32_is_measured():
     objective = lambda *args, **kw: (lambda found: (1e-30 * found[0], found[1]))(OBJECTIVE(*args, **kw))
     run = start()
     seen = diagnostics.inside(objective)(run.params, run.state, (X, Y))[1][1]["inside"]
@@ -112,8 +112,8 @@ def test_many_runs_at_once():
 
 
 @pytest.mark.slow
-def test_a_layer_that_is_applied_twice_is_measured_as_one():
-    """As where a network is applied to each half of the batch: sums add up, shares are of both."""
+def test_layer_applied_twice_is_measured_as_one():
+    """As when a network is applied to each half of the batch: sums accumulate, fractions cover both."""
     def halves(params, state, batch, *, key=None, train=True):
         found = [OBJECTIVE(params, state, jax.tree.map(lambda a: a[rows], batch), key=key, train=train)
                  for rows in (slice(0, 4), slice(4, 8))]
@@ -126,7 +126,7 @@ def test_a_layer_that_is_applied_twice_is_measured_as_one():
 
 @pytest.mark.parametrize("kind", [pytest.param(jax.sharding.AxisType.Auto, marks=pytest.mark.slow), jax.sharding.AxisType.Explicit],
                          ids=["auto", "explicit"])
-def test_a_batch_over_several_devices(kind):
+def test_batch_sharded_over_several_devices(kind):
     step, run = diagnostics.inside(STEP, every=2), start()
     alone = jax.jit(step)(run, (X, Y))[1]["inside"]
     mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,), devices=jax.devices()[:4])
@@ -136,7 +136,7 @@ def test_a_batch_over_several_devices(kind):
     chex.assert_trees_all_close(jax.device_get(spread), jax.device_get(alone), rtol=1e-5, atol=1e-6)
 
 
-def test_what_is_not_finite_is_counted_and_is_null_in_json():
+def test_nonfinite_values_are_counted_and_null_in_json():
     bad = X.at[2, 1].set(jnp.nan)
     seen = jax.jit(diagnostics.inside(STEP, every=1))(start(), (bad, Y))[1]["inside"]
     assert (seen.nonfinite[[0, 2, 4]] >= 1).all()
@@ -145,7 +145,7 @@ def test_what_is_not_finite_is_counted_and_is_null_in_json():
     assert json.loads(text)["mean"][0] is None and json.loads(text)["names"][0] == "0 Dense(6)"
 
 
-def test_the_table_says_what_a_layer_has():
+def test_table_shows_only_the_figures_a_layer_has():
     seen = jax.jit(diagnostics.inside(STEP, every=1))(start(), (X, Y))[1]["inside"]
     lines = str(seen).splitlines()
     assert len(lines) == 2 + 5 and "rms δ" in lines[0]
@@ -153,7 +153,7 @@ def test_the_table_says_what_a_layer_has():
 
 
 @pytest.mark.slow
-def test_a_fit_keeps_them_and_they_are_drawn(tmp_path):
+def test_fit_keeps_the_figures_and_they_can_be_drawn(tmp_path):
     epoch = train.make_epoch(diagnostics.inside(STEP, every=2), batch_size=4)
     for data in ((X, Y), [(X, Y)] * 3):
         history = train.fit(start(), epoch, data, epochs=3).history
@@ -170,6 +170,6 @@ def test_a_fit_keeps_them_and_they_are_drawn(tmp_path):
     (lambda: diagnostics.heat_map([], what="loss"), "what must be one of mean, rms"),
     (lambda: jax.tree.map(jnp.zeros_like, diagnostics.inside(OBJECTIVE)(start().params, start().state, (X, Y))[1][1]["inside"]).steps(),
      "write inside(step, every=1)")])
-def test_what_cannot_be_is_a_sentence(call, sentence):
+def test_invalid_call_is_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=re.escape(sentence)):
         call()

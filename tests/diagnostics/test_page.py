@@ -30,13 +30,13 @@ def gate(x, y, z):
 
 
 def look(page, name):
-    """Keeps a picture of the page where FNNET_PICTURES names a folder."""
+    """Saves a picture of the page if FNNET_PICTURES names a folder."""
     if folder := os.environ.get("FNNET_PICTURES"):
         (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(page.picture()))
 
 
 @needs_browser
-def test_the_circuit_of_the_lectures_is_stepped_through(tmp_path):
+def test_circuit_of_the_lectures_can_be_stepped_through(tmp_path):
     path = diagnostics.trace(gate, -2.0, 5.0, -4.0).draw(tmp_path / "gate.html")
     with browser.opened(path, tmp_path / "profile") as page:
         assert page.value(SEEN) == [[None, None]] * 5 and "Press next" in page.value(SAID)
@@ -66,7 +66,7 @@ def test_the_circuit_of_the_lectures_is_stepped_through(tmp_path):
 
 
 @needs_browser
-def test_a_network_of_twelve_layers_fits_the_page(tmp_path):
+def test_network_of_twelve_layers_fits_the_page(tmp_path):
     net = layers.Serial(*[part for _ in range(6) for part in (layers.Dense(8), ops.tanh)])
     params, state = net.init(jax.random.key(0), jnp.ones((2, 3)))
     traced = diagnostics.trace(lambda params, x: (net.apply(params, state, x)[0]**2).sum(), params, jnp.ones((2, 3)))
@@ -77,7 +77,7 @@ def test_a_network_of_twelve_layers_fits_the_page(tmp_path):
         assert all(all(row) for row in page.value(SEEN))
 
 
-def test_the_page_needs_nothing_else_and_says_names_as_they_are(tmp_path):
+def test_page_is_self_contained_and_shows_names_verbatim(tmp_path):
     def f(x):
         return checkpoint_name(x * 2, "ROWS</script><b>") * 3
     text = diagnostics.trace(f, 1.0).draw(tmp_path / "page.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A kept run as one page."""
+"""A saved run as one page."""
 
 import json
 import math
@@ -17,7 +17,7 @@ RUN = {"data": "digits", "what": "12 examples <of> 3 features", "stopped": "ran 
 
 
 class Page(HTMLParser):
-    """The text, and whether every tag that opens closes and nothing comes from elsewhere."""
+    """The text, after checking that every tag is closed and nothing external is loaded."""
 
     def __init__(self, content):
         super().__init__()
@@ -40,7 +40,7 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_a_run_is_one_page_with_its_pictures_inside(tmp_path):
+def test_run_is_one_page_including_its_pictures(tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "run.json").write_text(json.dumps(RUN))
     path = diagnostics.report(tmp_path / "kept", tmp_path / "new" / "page.html")
@@ -52,22 +52,22 @@ def test_a_run_is_one_page_with_its_pictures_inside(tmp_path):
         assert words in text
 
 
-def test_a_good_classifier_is_not_said_to_overfit(tmp_path):
-    """Training at 100 %, validation and test at 98 %: in losses that is 0.001 against 0.067, in mistakes two of a hundred."""
+def test_good_classifier_is_not_reported_to_overfit(tmp_path):
+    """Training at 100 %, validation and test at 98 %: as losses 0.001 against 0.067, as mistakes two in a hundred."""
     run = {**RUN, "training": {"loss": 0.001, "accuracy": 1.0}, "validation": {"loss": 0.067, "accuracy": 0.981},
            "test": {"loss": 0.0506, "accuracy": 0.9815}}
     text = diagnostics.report(run, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "Neither bias nor variance stands out" in text and "High variance" not in text
 
 
-def test_the_gradient_flow_has_its_place(tmp_path):
+def test_gradient_flow_is_included(tmp_path):
     flow = {"said": "VANISHING: δ < shrinks", "kinds": ["vanishing"], "names": ["0 Dense(4)", "2 Dense(2)"], "delta": [1e-9, 0.1],
             "rms": [1.0, None], "dead": [None, None], "saturated": [0.5, None]}
     page = Page(diagnostics.report({**RUN, "flow": flow}, tmp_path / "page.html").read_text(encoding="utf-8"))
     assert page.open == [] and page.pictures == 4 and "VANISHING: δ < shrinks" in " ".join(page.text)
 
 
-def test_a_regression_has_no_confusion(tmp_path):
+def test_regression_has_no_confusion_matrix(tmp_path):
     run = {**RUN, "classes": [], "confusion": None, "test": {"loss": 0.25},
            "history": [{"epoch": 1, "loss": 1.0, "valid_loss": 2.0}]}
     page = Page(diagnostics.report(run, tmp_path / "page.html").read_text(encoding="utf-8"))
@@ -80,7 +80,7 @@ def test_a_regression_has_no_confusion(tmp_path):
                                                       ('{"a": ' + "9" * 5000 + "}", ValueError, "run.json is not complete JSON"),
                                                       ("[]", ValueError, "run.json is not a run: it must be a dictionary; got \\[\\]"),
                                                       ("{}", ValueError, "is not a run: it has no 'data'")])
-def test_no_run_is_a_sentence(tmp_path, content, error, sentence):
+def test_missing_run_is_one_sentence(tmp_path, content, error, sentence):
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(error, match=sentence):
@@ -88,7 +88,7 @@ def test_no_run_is_a_sentence(tmp_path, content, error, sentence):
 
 
 def fields(value, path=()):
-    """The path of every field, those of the first item for a list."""
+    """The path of every field; for a list, those of its first item."""
     for key, part in value.items() if isinstance(value, dict) else list(enumerate(value))[:1]:
         yield (*path, key)
         if isinstance(part, dict | list):
@@ -104,7 +104,7 @@ FIELDS = list(fields({**RUN, "flow": FLOW}))
 
 
 def changed(path, *value, of=None):
-    """The run as JSON, with another value in this place, or none."""
+    """The run as JSON, with another value in this place, or with the field removed."""
     run = json.loads(json.dumps(of or {**RUN, "flow": FLOW}))
     place = run
     for key in path[:-1]:
@@ -116,12 +116,12 @@ def changed(path, *value, of=None):
 
 
 def place(path):
-    """As a sentence names it: history[0].loss."""
+    """The field as written in an error message: history[0].loss."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
 
 
 @pytest.mark.parametrize("path", [path for path in FIELDS if path not in FREE], ids=place)
-def test_every_field_of_a_wrong_type_is_named_with_its_file(tmp_path, path):
+def test_field_of_a_wrong_type_is_named_with_its_file(tmp_path, path):
     for value in (True, {"a": [1]}, [[[]]], 2**70, "\ud800"):
         if isinstance(value, dict) and path[0] in ("settings", "versions"):
             continue
@@ -131,7 +131,7 @@ def test_every_field_of_a_wrong_type_is_named_with_its_file(tmp_path, path):
 
 
 @pytest.mark.parametrize("path", [path for path in FIELDS if isinstance(path[-1], str) and path not in FREE | OPTIONAL], ids=place)
-def test_every_missing_field_is_named_with_its_file(tmp_path, path):
+def test_missing_field_is_named_with_its_file(tmp_path, path):
     (tmp_path / "run.json").write_text(changed(path))
     with pytest.raises(ValueError, match=rf"run.json is not a run: {re.escape(place(path[:-1])) or 'it'} has no '{path[-1]}'"):
         diagnostics.report(tmp_path)
@@ -150,7 +150,7 @@ def test_every_missing_field_is_named_with_its_file(tmp_path, path):
     (("flow", "dead"), [None], "flow.dead must have a number for each layer in flow.names, and at least one; got 1 for 2"),
     (("settings", "rate"), "\ud800", "settings.rate must be something that can be shown as text"),
 ])
-def test_wrong_values_and_fields_that_do_not_go_together_are_named(tmp_path, path, value, sentence):
+def test_wrong_values_and_inconsistent_fields_are_named(tmp_path, path, value, sentence):
     (tmp_path / "run.json").write_text(changed(path, value))
     with pytest.raises(ValueError, match=f"run.json is not a run: {sentence}"):
         diagnostics.report(tmp_path)
@@ -164,7 +164,7 @@ def test_wrong_values_and_fields_that_do_not_go_together_are_named(tmp_path, pat
     {("history", 1, "loss"): 1e250, ("history", 1, "valid_loss"): -1e250, ("flow", "names", 0): r"$\frac$ $x",
      ("flow", "names", 1): "b" * 50_000},
 ])
-def test_odd_values_that_a_run_can_have_are_drawn(tmp_path, values):
+def test_unusual_values_of_a_run_are_drawn(tmp_path, values):
     run = {**RUN, "flow": FLOW}
     for path, value in values.items():
         run = json.loads(changed(path, value, of=run))

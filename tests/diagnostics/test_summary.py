@@ -1,4 +1,4 @@
-"""The table of a network: counted by hand, and against what JAX really keeps."""
+"""The table of a network: compared with counts by hand, and with what JAX really saves."""
 
 import json
 
@@ -14,7 +14,7 @@ from fnnet.measure.compare import saved_bytes
 X = jnp.ones((4, 6), jnp.float32)
 
 
-def test_the_network_of_the_digits_counted_by_hand():
+def test_digits_network_matches_counts_by_hand():
     net = layers.Serial(layers.Dense(512), ops.relu, layers.Dropout(0.2), layers.Dense(10))
     found = fn.summary(net, jax.ShapeDtypeStruct((128, 784), jnp.float32))
     assert [r.layer for r in found.rows] == ["Dense(512)", "relu", "Dropout(rate=0.2)", "Dense(10)"]
@@ -39,7 +39,7 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_totals_are_those_of_the_arrays_themselves(name):
+def test_totals_match_the_arrays(name):
     net = NETS[name]
     found = fn.summary(net, X)
     params, state = net.init(jax.random.key(0), X)
@@ -49,7 +49,7 @@ def test_totals_are_those_of_the_arrays_themselves(name):
     assert found.total.output == net.apply(params, state, X)[0].shape
 
 
-def test_parts_inside_parts_have_rows_of_their_own():
+def test_nested_parts_have_their_own_rows():
     found = fn.summary(NETS["residual"], X)
     assert [r.path for r in found.rows] == [(0,), (0, 0), (0, 1), (1,)]
     assert "  0 Dense(6)" in str(found)
@@ -60,10 +60,10 @@ def test_parts_inside_parts_have_rows_of_their_own():
                                          (layers.Repeat(layers.Residual(layers.Serial(layers.Dense(6), ops.relu)), 3), "Repeat(…)"),
                                          (layers.SpectralNorm(layers.Dense(4)), "SpectralNorm(Dense(4))"),
                                          (layers.Function(ops.relu), "relu")])
-def test_a_layer_in_a_word(layer, word):
+def test_layer_in_short_form(layer, word):
     assert short(layer) == word
 
 
-def test_a_loop_counts_as_often_as_it_runs():
+def test_loop_counts_as_often_as_it_runs():
     one, three = (fn.summary(layers.DenseStack(depth), X).total.operations for depth in (1, 3))
     assert three == 3 * one == 3 * (2 * 4 * 6 * 6 + 4 * 6 + 4 * 6)

@@ -34,7 +34,7 @@ def test_the_circuit_of_the_lectures():
     assert [float(d) for d in GATE["q"].local] == [1, 1] and [float(d) for d in GATE["f"].local] == [-4, 3]
 
 
-def test_both_stages_are_said_in_order():
+def test_both_stages_are_described_in_order():
     steps = GATE.steps()
     assert [(stage, i) for stage, i, _ in steps] == [("forward", i) for i in range(5)] + [("backward", i) for i in reversed(range(5))]
     said = [text for *_, text in steps]
@@ -73,7 +73,7 @@ def test_the_two_layer_networks_of_the_lectures(hidden, output, last):
 
 
 def edges(traced):
-    """The numbers on the edges of the drawn graph: (from, to) -> (value, gradient), as they are written."""
+    """The numbers on the edges of the drawn graph: (from, to) -> (value, gradient), as text."""
     pattern = r"n(\d+) -> (?:n)?(\w+) \[id=\"\w+\", label=<<FONT[^>]*>&#160;([^<]*)</FONT><BR/><FONT[^>]*>&#160;&#160;∂ ([^<]*)<"
     names = [n.name for n in traced.nodes] + ["out"]
     return {(names[int(u)], names[int(v)] if v != "out" else v): numbers for u, v, *numbers in re.findall(pattern, to_dot(traced))}
@@ -110,7 +110,7 @@ SLIDES = {                      # function, arguments, numbers on edges of the g
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", SLIDES)
-def test_the_numbers_of_the_lectures_stand_on_the_edges(name):
+def test_edges_carry_the_numbers_of_the_lectures(name):
     f, args, wanted = SLIDES[name]
     found = edges(diagnostics.trace(f, *args))
     assert {edge: tuple(found[edge]) for edge in wanted} == wanted
@@ -141,14 +141,14 @@ def everything(x, y):
     return ops.tanh(c / 1e3) * jax.nn.silu(b) + (first * second[::-1]).sum() + jax.nn.relu(y) * x.astype(float), {"aux": a}
 
 
-def test_any_function_has_the_gradients_of_jax():
+def test_any_function_has_jax_gradients():
     at = jnp.array(0.7), jnp.array(-0.4)
     found = diagnostics.trace(everything, *at)
     gradients = jax.grad(lambda *at: everything(*at)[0], (0, 1))(*at)
     np.testing.assert_allclose([found["x"].gradient, found["y"].gradient], gradients, rtol=1e-10)
     np.testing.assert_allclose(found.nodes[-1].value, everything(*at)[0], rtol=1e-12)
     assert {"tanh", "scan"} <= {n.kind for n in found.nodes}
-    for i, node in enumerate(found.nodes[:-1]):             # what reaches a node along its edges is its gradient
+    for i, node in enumerate(found.nodes[:-1]):             # the messages that reach a node along its edges sum to its gradient
         sent = [v.messages[v.inputs.index(i)] for v in found.nodes if i in v.inputs]
         for total, *parts in zip(*(jax.tree.leaves(tree) for tree in (node.gradient, *sent))):
             np.testing.assert_allclose(total, sum(parts), rtol=1e-10)
@@ -169,7 +169,7 @@ def deep():
 
 
 @pytest.mark.slow
-def test_a_network_has_the_gradients_of_its_parameters(deep):
+def test_network_has_the_gradients_of_its_parameters(deep):
     found, gradients = deep
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
         name = ".".join(["params", *(jax.tree_util.keystr((step,), simple=True) for step in path)])
@@ -242,13 +242,13 @@ def test_no_boxes_overlap_in_a_deep_network(deep, tmp_path):
             assert abs(x - a) >= (w + c) / 2 or abs(y - b) >= (h + d) / 2
 
 
-def test_the_text_for_graphviz_and_mermaid():
+def test_graphviz_and_mermaid_text():
     dot, mermaid = to_dot(GATE), to_mermaid(GATE)
     assert 'rankdir=LR' in dot and len(edges(GATE)) == dot.count("->") == 5
     assert 'n3["q = x + y"]' in mermaid and 'n2 -- "-4<br>∂ 3" --> n4' in mermaid
 
 
-def test_without_graphviz_its_text_is_written(tmp_path, monkeypatch):
+def test_dot_text_is_written_without_graphviz(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     path = GATE.draw(tmp_path / "gate.svg")
     assert path.suffix == ".dot" and path.read_text() == to_dot(GATE)
@@ -261,6 +261,6 @@ def test_without_graphviz_its_text_is_written(tmp_path, monkeypatch):
     (lambda: GATE["p"], KeyError, "it has x, y, z, q, f"),
     (lambda: GATE.fold(0), ValueError, "depth must be a whole number"),
     (lambda: GATE.draw("graph.pdf"), ValueError, "must end in .svg, .png")])
-def test_what_cannot_be_is_a_sentence(call, error, sentence):
+def test_invalid_call_is_one_sentence(call, error, sentence):
     with pytest.raises(error, match=re.escape(sentence)):
         call()

@@ -1,4 +1,4 @@
-"""What is measured is what is there; tables line up."""
+"""Measurements match what is known; tables line up."""
 
 import json
 from itertools import pairwise
@@ -31,7 +31,7 @@ def keeps_two():
 
 
 @pytest.mark.parametrize("make, expected", [(keeps_nothing_new, 0), (keeps_two, 2 * 4 * N)])
-def test_saved_bytes_are_those_of_the_arrays_that_are_no_arguments(make, expected):
+def test_saved_bytes_count_arrays_other_than_arguments(make, expected):
     assert verify.saved_bytes(make(), jnp.ones(N, jnp.float32)) == expected
 
 
@@ -42,8 +42,8 @@ def test_any_functions_are_compared_by_name():
     assert json.loads(result.to_json())["title"] == "two : none" and "saved bytes" in str(result)
 
 
-def test_each_runs_after_every_other():
-    """What one leaves in the caches is the next one's: nobody may always have the same neighbour."""
+def test_each_call_follows_every_other():
+    """Each call inherits the caches of the previous one, so none may always follow the same other call."""
     ran = []
 
     def told(name):
@@ -55,7 +55,7 @@ def test_each_runs_after_every_other():
     assert {a + b for a, b in pairwise(ran)} >= {"ab", "ac", "ba", "bc", "ca", "cb"}
 
 
-def test_a_rule_is_compared_with_its_reference_and_owes_a_reason_where_it_loses():
+def test_rule_is_compared_with_its_reference_and_must_give_a_reason_if_it_loses():
     result = verify.compare(ops.multiclass_hinge, seconds=0.05)
     assert list(result.figures) == ["hand", "autodiff"] and result.figures["hand"]["saved"] <= result.figures["autodiff"]["saved"]
     greedy = rule(ops.identity.reference)
@@ -72,7 +72,7 @@ def matrices(n):
     return jnp.ones((n, 30), jnp.float32), jnp.ones((30, 4), jnp.float32)
 
 
-def test_every_figure_is_what_it_says():
+def test_figures_measure_what_they_claim():
     def rounded(x, w):
         return (x @ w).astype(jnp.bfloat16).astype(x.dtype)
     x, w = (normal(i, a.shape, a.dtype) for i, a in enumerate(matrices(20)))
@@ -94,7 +94,7 @@ def test_three_implementations_are_compared_at_several_sizes(tmp_path):
     assert found.plot(tmp_path / "deep" / "figures.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_rule_grows_with_a_letter_of_its_example():
+def test_rule_scales_with_a_letter_of_its_example():
     found = verify.scaling(ops.maxout, sizes={"n": (8, 32)}, rounds=5)
     small, large = (c.figures["hand"]["saved"] for c in found.comparisons.values())
     assert large == 4 * small > 0

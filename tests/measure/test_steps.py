@@ -15,7 +15,7 @@ def make():
     return train.make_step(objective, optimizer), train.init(net, optimizer, jax.random.key(0), X)
 
 
-def test_a_step_is_compared_with_the_same_step_by_autodiff():
+def test_step_is_compared_with_the_same_step_under_autodiff():
     step, run = make()
     found = compare(step, run, (X, Y), rounds=5, seconds=0.01)
     hand, autodiff = found.figures.values()
@@ -24,7 +24,7 @@ def test_a_step_is_compared_with_the_same_step_by_autodiff():
     assert hand["error"] < 1e-6 and autodiff["error"] == 0 and "saved bytes" in str(found)
 
 
-def test_a_step_that_names_no_objective_has_no_saved_bytes():
+def test_step_without_an_objective_has_no_saved_bytes():
     step, run = make()
     found = compare(lambda run, batch: step(run, batch), run, (X, Y), rounds=5, seconds=0.01)
     assert found.figures["hand"]["saved"] is None and found.row()[4] == ""

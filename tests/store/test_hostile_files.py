@@ -1,4 +1,4 @@
-"""Files that are damaged, or made to do harm: every one is a ValueError that names it, and nothing in it is run."""
+"""Damaged or malicious files: each one raises a ValueError that names it, and nothing in it is run."""
 
 import json
 import random
@@ -52,7 +52,7 @@ def put_together(header, arrays):
 
 
 def forged(content, change):
-    """The file with another description, whose checksum is right."""
+    """The file with another description and the correct checksum."""
     header, arrays = taken_apart(content)
     described = json.loads(header["__metadata__"]["fnnet"])
     text = change(described)
@@ -72,11 +72,11 @@ def test_the_helpers_change_nothing_by_themselves(good, tmp_path):
     lambda good: struct.pack("<Q", len(good)) + good[8:], lambda good: b"PK\3\4" + bytes(100), lambda good: b"\x80\4" + bytes(100),
     lambda good: put_together({}, b""), lambda good: put_together({"__metadata__": {"fnnet": "{}"}}, b""),
 ], ids=range(12))
-def test_a_file_cut_short_or_of_another_kind(good, bad, make):
+def test_truncated_file_or_file_of_another_kind_raises(good, bad, make):
     bad(make(good))
 
 
-def test_the_headers_of_arrays_that_lie(good, bad):
+def test_false_array_headers_raise(good, bad):
     header, arrays = taken_apart(good)
     for change in ({"shape": [2**40, 2**40]}, {"shape": [-1]}, {"shape": [3, 4]}, {"dtype": "I32"}, {"dtype": "F99"}, {"dtype": 1},
                    {"data_offsets": [0, 2**60]}, {"data_offsets": [40, 0]}, {"shape": [12]}):
@@ -87,7 +87,7 @@ def test_the_headers_of_arrays_that_lie(good, bad):
     assert "nothing refers to: ../../etc/passwd" in bad(put_together(extra, arrays))
 
 
-def test_every_flipped_bit_is_noticed(good, bad):
+def test_every_flipped_bit_is_detected(good, bad):
     draw = random.Random(0)
     for _ in range(150):
         at = draw.randrange(len(good))
@@ -169,7 +169,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("change, sentence", CASES.values(), ids=CASES)
-def test_a_description_that_is_not_one(good, bad, change, sentence):
+def test_invalid_description_raises(good, bad, change, sentence):
     assert sentence in bad(forged(good, change))
 
 
@@ -186,7 +186,7 @@ def places(node, here=()):
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.fuzz) for seed in range(1, 40))])
-def test_any_value_anywhere_is_an_error_or_a_network(good, tmp_path, seed):
+def test_any_changed_value_is_an_error_or_a_network(good, tmp_path, seed):
     draw = random.Random(seed)
     everywhere = places(json.loads(taken_apart(good)[0]["__metadata__"]["fnnet"]))[1:]
     path = tmp_path / "bad.safetensors"
@@ -198,14 +198,14 @@ def test_any_value_anywhere_is_an_error_or_a_network(good, tmp_path, seed):
             assert "bad.safetensors" in str(problem)
 
 
-def test_a_missing_file_and_a_folder(tmp_path):
+def test_missing_file_and_folder_raise(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file .*nowhere: fn.save writes one"):
         fn.load(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="cannot be read"):
         fn.load(tmp_path)
 
 
-def test_parameters_of_another_library_say_what_to_write(tmp_path):
+def test_parameters_of_another_library_raise_with_a_remedy(tmp_path):
     import safetensors.numpy
     safetensors.numpy.save_file({"weight": np.ones(3)}, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"it does not hold a network saved by fn.save; for parameters only, write fn.store.from_torch"):

@@ -1,4 +1,4 @@
-"""A network that is saved and loaded is the same network, in this process and in another one."""
+"""A network that is saved and loaded is the same network, in this process and in another."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ def path(tmp_path):
 
 
 def filled(net, x):
-    """params and state of these shapes, other numbers in each; nothing is compiled."""
+    """params and state with these shapes and different numbers in each; nothing is compiled."""
     shapes = jax.eval_shape(lambda key: net.init(key, x), jax.random.key(0))
     return jax.tree.map(lambda leaf: normal(leaf.size, leaf.shape, leaf.dtype), shapes)
 
@@ -44,13 +44,13 @@ def check_same(path, net, x, known=()):
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", LAYERS)
-def test_every_layer_comes_back(path, name):
+def test_every_layer_is_restored(path, name):
     layer, x = made(name)
     check_same(path, layer, x)
     check_same(path, layers.Parallel(layer, join=tuple), x)
 
 
-def test_every_rule_comes_back(path):
+def test_every_rule_is_restored(path):
     rules = [layers.Function(r, **{name: default for name, default in r.settings.items() if isinstance(default, float)})
              for r in ops.rules() if len(r.arrays) == 1 and not r.__module__.endswith(("pooling", "penalties"))]
     assert len(rules) > 30
@@ -84,7 +84,7 @@ def test_another_process_predicts_the_same_bits(path, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "complex64", "int8", "uint32", "bool"])
-def test_every_dtype_comes_back(path, dtype):
+def test_every_dtype_is_restored(path, dtype):
     params = {"w": jnp.asarray(np.arange(6).reshape(2, 3), dtype), "empty": jnp.zeros((0, 3), dtype), "scalar": jnp.asarray(1, dtype)}
     fn.save(path, Free(), (params, {"seen": np.arange(3)}))
     model = fn.load(path, known=Free)
@@ -94,7 +94,7 @@ def test_every_dtype_comes_back(path, dtype):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Free(layers.Layer):
-    """A layer of the user's that takes any tree."""
+    """A user-defined layer that takes any tree."""
     f: object = None
 
     def apply(self, params, state, x, *, key=None, train=False):
@@ -116,7 +116,7 @@ def doubled(x):
     return 2 * x
 
 
-def test_what_is_the_users_is_handed_over(path):
+def test_user_defined_objects_are_passed_to_load(path):
     net = layers.Serial(Free(cubed), doubled, Free(functools.partial(doubled)), Free({"a": [1, 1.5, float("-inf"), np.float32(0.1)]}))
     fn.save(path, net, (({},) * 4, ({},) * 4))
     with pytest.raises(ValueError, match=r"contains test_store.(Free|doubled|cubed), .*known=\("):
@@ -130,7 +130,7 @@ def test_what_is_the_users_is_handed_over(path):
         fn.load(path, known=["Free"])
 
 
-def test_a_name_that_several_have_is_that_of_its_module(path):
+def test_ambiguous_name_is_resolved_by_module(path):
     other = dataclasses.make_dataclass("Free", [("f", object, None)], bases=(layers.Layer,), frozen=True, repr=False)
     other.__module__ = "elsewhere"
     fn.save(path, Free(), ({}, {}))
@@ -152,13 +152,13 @@ def closure(factor):
     (Free(np.zeros(2, "datetime64[s]")), r"net.f must have a dtype that safetensors can store"),
     (Free(jax.random.key(0)), r"net.f must be an array of numbers; got a random key"),
 ])
-def test_what_cannot_be_stored_is_named(path, part, sentence):
+def test_unstorable_value_is_named(path, part, sentence):
     with pytest.raises(TypeError, match=sentence):
         fn.save(path, part, ({}, {}))
     assert not path.exists()
 
 
-def test_initializers_of_elsewhere_are_not_needed_again(path):
+def test_third_party_initializers_are_not_needed_again(path):
     net = layers.Dense(3, weights=jax.nn.initializers.he_normal())
     params, state = filled(net, jnp.asarray(X))
     fn.save(path, net, (params, state), x=X)
@@ -170,7 +170,7 @@ def test_initializers_of_elsewhere_are_not_needed_again(path):
         again.net.init(jax.random.key(0), X)
 
 
-def test_the_parameters_to_evaluate_are_saved(path):
+def test_evaluation_parameters_are_saved(path):
     net = layers.Dense(1)
     optimizer = optim.chain(optim.sgd(0.1), optim.moving_average(0.5))
     run = train.init(net, optimizer, jax.random.key(0), X)
@@ -186,7 +186,7 @@ def test_the_parameters_to_evaluate_are_saved(path):
             fn.save(path, net, wrong)
 
 
-def test_preprocessing_goes_both_ways(path):
+def test_preprocessing_applies_to_inputs_and_outputs(path):
     net = layers.Dense(1)
     y = 1000 + 5 * X[:, :1]
     scaled, targets = data.standardize(X), data.standardize(y)
@@ -213,7 +213,7 @@ def test_parameters_must_fit_the_network(path):
         fn.save(path, net, (params, {}))
 
 
-def test_a_failed_save_leaves_the_file_before_it(path, monkeypatch):
+def test_failed_save_leaves_the_old_file(path, monkeypatch):
     net = layers.Dense(2)
     params, state = filled(net, jnp.asarray(X))
     fn.save(path, net, (params, state))
@@ -229,14 +229,14 @@ def test_a_failed_save_leaves_the_file_before_it(path, monkeypatch):
         fn.save(path.parent, net, (params, state))
 
 
-def test_donated_parameters_say_so(path):
+def test_donated_parameters_raise(path):
     w = jnp.ones((4, 2))
     w.delete()
     with pytest.raises(ValueError, match="params.w has been donated to a later step"):
         fn.save(path, layers.Dense(2, bias=False), ({"w": w}, {}))
 
 
-def test_rounding_on_loading_is_an_error(path):
+def test_rounding_on_load_raises(path):
     fn.save(path, layers.Dense(2, bias=False), ({"w": jnp.ones((4, 2), jnp.float64)}, {}))
     rounds = "params.w is float64, which this process rounds to float32: .*jax_enable_x64"
     with jax.enable_x64(False), pytest.raises(ValueError, match=rounds):

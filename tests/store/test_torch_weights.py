@@ -1,4 +1,4 @@
-"""A network with the numbers of a PyTorch state dict gives what PyTorch gives."""
+"""A network with the values of a PyTorch state dict computes the same as PyTorch."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def difference(case, params, state, y):
 
 @pytest.mark.sweep(6)
 @pytest.mark.parametrize("name", CASES)
-def test_it_gives_what_pytorch_gives(recorded, name):
+def test_network_matches_pytorch(recorded, name):
     case, (tensors, y) = CASES[name], of(recorded, name)
     params, state = fn.store.from_torch(case.net, case.x, tensors, mapping=case.mapping)
     assert jax.tree.map(jnp.shape, (params, state)) == jax.tree.map(jnp.shape, case.net.init(jax.random.key(0), jnp.asarray(case.x)))
@@ -39,14 +39,14 @@ def test_it_gives_what_pytorch_gives(recorded, name):
 
 @pytest.mark.peers
 @pytest.mark.parametrize("name", CASES)
-def test_pytorch_gives_today_what_was_recorded(recorded, name):
+def test_pytorch_matches_the_recorded_outputs(recorded, name):
     pytest.importorskip("torch", reason="pip install 'fnnet[peers]'")
     for key, value in torch_modules.record(name).items():
         np.testing.assert_allclose(recorded[f"{name}/{key}"], value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.peers
-def test_torch_tensors_are_taken_as_they_are():
+def test_torch_tensors_are_accepted():
     torch = pytest.importorskip("torch", reason="pip install 'fnnet[peers]'")
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         tensors = {"weight": torch.nn.Parameter(torch.ones(3, 4, dtype=dtype)), "bias": torch.zeros(3, dtype=dtype)}
@@ -54,7 +54,7 @@ def test_torch_tensors_are_taken_as_they_are():
         assert params["w"].dtype == jnp.float32 and (params["w"] == 1).all()
 
 
-def test_a_safetensors_file(recorded, tmp_path):
+def test_safetensors_file_is_read(recorded, tmp_path):
     library = pytest.importorskip("safetensors.numpy", reason="pip install 'fnnet[store]'")
     case, (tensors, y) = CASES["dense"], of(recorded, "dense")
     library.save_file(tensors, tmp_path / "w.safetensors")
@@ -72,7 +72,7 @@ TENSORS = {"a.weight": np.full((5, 4), 1.0), "a.bias": np.full(5, 2.0), "b.weigh
            "norm.weight": np.full(5, 5.0), "norm.bias": np.full(5, 6.0)}
 
 
-def test_a_mapping_by_name():
+def test_mapping_by_name():
     exchanged = {("b." + name[2:] if name[0] == "a" else "a." + name[2:] if name[0] == "b" else name): w for name, w in TENSORS.items()}
     for tensors, mapping in ((TENSORS, None), (exchanged, {"0": "b", "2": "a"}), (exchanged, {"0": "b"}), (TENSORS, {"3": ["norm"]})):
         params, _ = fn.store.from_torch(NET, X, tensors, mapping=mapping)
@@ -91,7 +91,7 @@ def test_attention_of_four_linear_modules(recorded):
     assert difference(case, *fn.store.from_torch(case.net, case.x, four, mapping={"": ("q", "k", "v", "o")}), y) < 1e-6
 
 
-def test_layers_inside_others():
+def test_nested_layers():
     tensors = {f"{i}.{leaf}": np.full(shape, i + 1.0) for i in range(3) for leaf, shape in (("weight", (4, 4)), ("bias", 4))}
     net = layers.Serial(layers.Repeat(layers.Residual(layers.Dense(4)), 2), layers.Frozen(layers.WeightStandardization(layers.Dense(4))))
     params, state = fn.store.from_torch(net, X, tensors)
@@ -133,13 +133,13 @@ WRONG = [
 
 
 @pytest.mark.parametrize("net, tensors, mapping, sentence", WRONG, ids=range(len(WRONG)))
-def test_what_does_not_pair_is_said(net, tensors, mapping, sentence):
+def test_unpaired_layers_raise(net, tensors, mapping, sentence):
     x = np.ones((2, 3, 4), np.float32) if isinstance(net, layers.GRU | layers.LSTM) else X
     with pytest.raises((ValueError, TypeError), match=sentence):
         fn.store.from_torch(net, x, tensors, mapping=mapping)
 
 
-def test_features_that_cannot_be_followed():
+def test_features_that_cannot_be_tracked_raise():
     images = np.ones((2, 4, 4, 2), np.float32)
     net = layers.Serial(layers.Conv(3), layers.Flatten(), layers.Residual(layers.Dense(48)))
     tensors = {"0.weight": np.ones((3, 2, 3, 3)), "0.bias": np.ones(3), "1.weight": np.ones((48, 48)), "1.bias": np.ones(48)}

@@ -1,8 +1,8 @@
-"""Modules of PyTorch and the networks here that compute the same.
+"""PyTorch modules and the fnnet networks that compute the same.
 
-    python tests/store/torch_modules.py         after a case came or changed, with torch installed
+    python tests/store/torch_modules.py         after a case was added or changed, with torch installed
 
-writes torch_modules.npz: of each module an input, the state dict and the output, with which the ordinary tests compare.
+writes torch_modules.npz: for each module an input, the state dict and the output, with which the ordinary tests compare.
 """
 
 from pathlib import Path
@@ -18,9 +18,9 @@ GELU = layers.Function(ops.gelu, approximate=False)
 
 class Case(NamedTuple):
     net: object                         # here
-    x: np.ndarray                       # as the network here takes it
-    make: object                        # make(torch.nn) -> the module there
-    images: bool = False                # x and y are [n ... c] here and [n c ...] there
+    x: np.ndarray                       # as the fnnet network takes it
+    make: object                        # make(torch.nn) -> the PyTorch module
+    images: bool = False                # x and y are [n ... c] here and [n c ...] in PyTorch
     mapping: dict | None = None
 
 
@@ -130,7 +130,7 @@ def there(a, images):
 
 
 def record(name):
-    """{"w:NAME": …, "y": …}: the state dict, every number of which is drawn, and the output as PyTorch has it."""
+    """{"w:NAME": …, "y": …}: a state dict of random numbers, and PyTorch's output."""
     import torch
     case = CASES[name]
     module = case.make(torch.nn).eval()

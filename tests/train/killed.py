@@ -1,4 +1,4 @@
-"""Trainings that are killed and resumed until they end: python killed.py KILLS FOLDER [SEED]. Prints what the kills met.
+"""Training runs that are killed and resumed until they end: python killed.py KILLS FOLDER [SEED]. Prints when the kills happened.
 
 Each training is a forked process, so that JAX is imported only once, and compiles into a cache.
 """
@@ -23,7 +23,7 @@ from fnnet import layers, ops, optim, train
 X = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int32)
 EPOCHS = 12
-SECONDS = 300       # more than any step of this takes
+SECONDS = 300       # more than any step here takes
 
 
 def training(folder=None, every=None, epochs=EPOCHS, pause=0.0):
@@ -48,7 +48,7 @@ def digest(fit):
 
 
 def forked(result: Path, **settings):
-    """The number of a process that trains and writes its digest into a file."""
+    """The pid of a process that trains and writes its digest into a file."""
     if child := os.fork():
         return child
     code = 1
@@ -105,7 +105,7 @@ def main(kills, root, seed=0):
             before = max(numbers(folder), default=0)
             child = forked(result, folder=folder, every=dice.choice(["4 steps", "7 steps", 1]))
             if met["kills"] < kills:
-                # After some progress, so that the training ends: half of the kills while something is being written.
+                # After some progress, so that the training eventually ends; half of the kills while something is being written.
                 wait_for(lambda: max(numbers(folder), default=0) > before + dice.randrange(2), child)
                 if met["kills"] % 2:
                     wait_for(lambda: saving(folder), child)

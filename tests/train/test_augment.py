@@ -1,4 +1,4 @@
-"""Images changed at random: what comes out is a part of what went in, by the key, and only in training."""
+"""Random image augmentation: outputs are parts of the inputs, determined by the key, and only in training."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ X = jnp.arange(1.0, 1 + 40 * 6 * 5 * 2).reshape(40, 6, 5, 2)
 LABELS = jnp.arange(40, dtype=jnp.int32) % 3
 
 
-def test_a_flip_is_the_image_or_its_mirror_image():
+def test_flip_returns_the_image_or_its_mirror_image():
     for axis in (1, 2):
         y = jax.jit(lambda k, x: augment.flip(k, x, axis=axis))(KEY, X)
         turned = [bool((a == jnp.flip(b, axis - 1)).all()) for a, b in zip(y, X)]
@@ -22,7 +22,7 @@ def test_a_flip_is_the_image_or_its_mirror_image():
     assert (augment.flip(KEY, X, chance=1.0) == X[:, :, ::-1]).all() and augment.flip(KEY, X.astype("uint8")).dtype == "uint8"
 
 
-def test_a_crop_is_a_window_of_the_padded_image_at_any_place():
+def test_crop_returns_windows_of_the_padded_image():
     for settings, room in (({"padding": 1}, (2, 2)), ({"size": (4, 5)}, (2, 0)), ({"size": (6, 6), "padding": 1}, (2, 1))):
         y, p = augment.crop(KEY, X, **settings), settings.get("padding", 0)
         h, w = settings.get("size", (6, 5))
@@ -34,7 +34,7 @@ def test_a_crop_is_a_window_of_the_padded_image_at_any_place():
         assert len(met) == (room[0] + 1) * (room[1] + 1)
 
 
-def test_a_cutout_is_a_square_clipped_at_the_border():
+def test_cutout_clips_its_square_at_the_border():
     y = np.asarray(augment.cutout(KEY, X, size=3, value=-1.0))
     sizes = set()
     for a, b in zip(y, np.asarray(X)):
@@ -46,8 +46,8 @@ def test_a_cutout_is_a_square_clipped_at_the_border():
     assert sizes == {(h, w) for h in (2, 3) for w in (2, 3)}
 
 
-def test_mixup_mixes_examples_and_targets_by_the_same_share():
-    own = jax.nn.one_hot(jnp.arange(40), 40)                    # its own class each, so that y says who was mixed
+def test_mixup_mixes_examples_and_targets_in_the_same_proportion():
+    own = jax.nn.one_hot(jnp.arange(40), 40)                    # a class of its own for each, so that y shows which were mixed
     x, y = augment.mixup(KEY, X, own, alpha=1.0)
     np.testing.assert_allclose(x, jnp.tensordot(y, X, 1), rtol=1e-6)
     assert len(np.unique(np.diag(y).round(6))) > 30
@@ -56,7 +56,7 @@ def test_mixup_mixes_examples_and_targets_by_the_same_share():
     np.testing.assert_allclose(y.sum(1), 1, rtol=1e-6)
 
 
-def test_cutmix_replaces_a_rectangle_and_weighs_by_its_area():
+def test_cutmix_replaces_a_rectangle_and_weights_by_area():
     own = jax.nn.one_hot(jnp.arange(40), 40)
     x, y = augment.cutmix(KEY, X, own)
     areas = set()
@@ -69,7 +69,7 @@ def test_cutmix_replaces_a_rectangle_and_weighs_by_its_area():
     assert len(areas) > 8
 
 
-def test_a_training_step_sees_changed_batches_and_evaluation_does_not():
+def test_augmentation_applies_in_training_but_not_in_evaluation():
     net = layers.Serial(layers.Flatten(), layers.Dense(3))
     x = jax.nn.one_hot(LABELS, 60).reshape(X.shape)
     run = train.init(net, optim.sgd(0.1), KEY, x)

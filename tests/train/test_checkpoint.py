@@ -1,4 +1,4 @@
-"""A training that was stopped goes on as if nothing had been."""
+"""A stopped training resumes as if it had never been interrupted."""
 
 import functools
 
@@ -15,7 +15,7 @@ Y = (X[:, 0] > 0).astype(np.int32)
 
 @functools.cache                        # the same run and programs for every test
 def training(width=8):
-    """All that changes besides the parameters: running statistics, random masks, moments."""
+    """Everything that changes besides the parameters: running statistics, random masks, moments."""
     net = layers.Serial(layers.Dense(width), layers.BatchNorm(), ops.relu, layers.Dropout(0.1), layers.Dense(2))
     optimizer = optim.adam(1e-2)
     objective = train.supervised(net, ops.softmax_cross_entropy)
@@ -23,7 +23,7 @@ def training(width=8):
     return run, train.make_epoch(train.make_step(objective, optimizer), 16), train.make_evaluate(objective, (X, Y))
 
 
-def test_a_training_cut_in_two_is_the_same_training(tmp_path):
+def test_resumed_training_equals_uninterrupted_training(tmp_path):
     run, epoch, evaluate = training()
     whole = train.fit(run, epoch, (X, Y), epochs=5, evaluate=evaluate)
     train.fit(run, epoch, (X, Y), epochs=2, evaluate=evaluate, checkpoint=tmp_path / "a")
@@ -35,7 +35,7 @@ def test_a_training_cut_in_two_is_the_same_training(tmp_path):
     chex.assert_trees_all_equal(*(jax.device_get(fit.run._replace(key=None)) for fit in (rest, whole)))
 
 
-def test_early_stopping_remembers_its_best_and_does_not_begin_again(tmp_path):
+def test_early_stopping_survives_resuming(tmp_path):
     run, epoch, _ = training()
     losses = iter([3.0, 1.0, 2.0, 2.0, 2.0, 0.0])
 
@@ -50,7 +50,7 @@ def test_early_stopping_remembers_its_best_and_does_not_begin_again(tmp_path):
     chex.assert_trees_all_equal(*(jax.device_get(fit.run.params) for fit in (first, third)))
 
 
-def test_the_checkpoint_of_another_network_is_a_sentence(tmp_path):
+def test_checkpoint_of_another_network_raises(tmp_path):
     run, epoch, _ = training()
     train.fit(run, epoch, (X, Y), epochs=1, checkpoint=tmp_path)
     run, epoch, _ = training(width=9)

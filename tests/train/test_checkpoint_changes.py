@@ -1,4 +1,4 @@
-"""Resuming with other settings, paths that cannot be used, and two trainings on one folder."""
+"""Resuming with other settings, unusable paths, and two training runs in one folder."""
 
 import functools
 import json
@@ -54,7 +54,7 @@ def test_resuming_with_other_settings_warns(tmp_path, settings, data, sentence):
         assert len(train.fit(run, epoch, data, epochs=2, checkpoint=tmp_path).history) == 2
 
 
-def test_resuming_with_another_rate_trains_at_that_rate(tmp_path):
+def test_resuming_with_another_rate_uses_it(tmp_path):
     run, epoch, _ = training()
     saved = train.fit(run, epoch, DATA, epochs=1, checkpoint=tmp_path).run
     still = training(rate=0.0)
@@ -62,14 +62,14 @@ def test_resuming_with_another_rate_trains_at_that_rate(tmp_path):
         resumed = train.fit(still[0], still[1], DATA, epochs=2, checkpoint=tmp_path).run
     assert optim.hyperparams(resumed.opt_state)["rate"] == 0
     fast = training(rate=5.0)
-    there = optim.with_hyperparams(saved.opt_state, rate=0.01)          # set by hand: it stands while the optimizer's own is the same
+    there = optim.with_hyperparams(saved.opt_state, rate=0.01)          # set by hand: kept as long as the optimizer's own rate is unchanged
     kept, _ = epoch(saved._replace(opt_state=there), DATA)
     assert float(optim.hyperparams(kept.opt_state)["rate"]) == pytest.approx(0.01)
     other, _ = fast[1](saved._replace(opt_state=there), DATA)
     assert float(optim.hyperparams(other.opt_state)["rate"]) == 5
 
 
-def test_resuming_with_equal_settings_is_silent(tmp_path):
+def test_resuming_with_equal_settings_does_not_warn(tmp_path):
     run, epoch, _ = training()
     train.fit(run, epoch, DATA, epochs=1, checkpoint=tmp_path)
     training.cache_clear()
@@ -77,7 +77,7 @@ def test_resuming_with_equal_settings_is_silent(tmp_path):
     train.fit(run, epoch, tuple(a.copy() for a in DATA), epochs=2, checkpoint=tmp_path)
 
 
-def test_a_fingerprint_is_the_same_in_another_process():
+def test_fingerprint_is_the_same_in_another_process():
     code = ("import sys; sys.path[:0] = ['tests/train', '.']\nfrom test_checkpoint_changes import *\n"
             "run, epoch, _ = training(loss=halved)\nprint(fingerprint(run, epoch, DATA))")
     root = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def test_a_fingerprint_is_the_same_in_another_process():
     assert outputs[0] == outputs[1] and "halved.code" not in outputs[0] and ".code" in outputs[0]
 
 
-def test_a_fingerprint_sees_into_closures_and_functions():
+def test_fingerprint_covers_closures_and_functions():
     def made(rate, factor):
         def loss(p, y):
             return factor(p) * rate
@@ -105,7 +105,7 @@ def test_a_fingerprint_sees_into_closures_and_functions():
     assert changes({}, {str(i): "1" for i in range(20)})[-1] == "and 12 more"
 
 
-def test_evaluation_and_patience_may_begin_later(tmp_path):
+def test_evaluation_and_patience_can_start_on_resuming(tmp_path):
     run, epoch, evaluate = training()
     train.fit(run, epoch, DATA, epochs=2, checkpoint=tmp_path)
     losses = iter([3.0, 1.0, 2.0, 2.0])
@@ -113,14 +113,14 @@ def test_evaluation_and_patience_may_begin_later(tmp_path):
     assert len(result.history) == 6 and "since epoch 4" in result.stopped and int(result.run.step) == 4 * 3
 
 
-def test_evaluation_may_end(tmp_path):
+def test_evaluation_can_stop_on_resuming(tmp_path):
     run, epoch, _ = training()
     train.fit(run, epoch, DATA, epochs=2, evaluate=lambda run: {"valid_loss": float(run.step)}, checkpoint=tmp_path)
     result = train.fit(run, epoch, DATA, epochs=3, checkpoint=tmp_path)
     assert int(result.run.step) == 3 * 3                    # the last one: nothing is monitored
 
 
-def test_another_monitor_never_gives_the_best_state_of_the_one_before(tmp_path):
+def test_changing_the_monitor_discards_the_old_best_state(tmp_path):
     run, epoch, _ = training()
     scores = iter([(1, 5), (2, 4), (3, 3), (4, 2)])
 
@@ -131,12 +131,12 @@ def test_another_monitor_never_gives_the_best_state_of_the_one_before(tmp_path):
     same = train.fit(run, epoch, DATA, epochs=3, evaluate=evaluate, checkpoint=tmp_path)
     assert int(same.run.step) == 1 * 3
     other = train.fit(run, epoch, DATA, epochs=3, evaluate=evaluate, monitor="valid_other", checkpoint=tmp_path)
-    assert int(other.run.step) == 3 * 3                     # of the two states that are known, 1 and 3, the better by this
+    assert int(other.run.step) == 3 * 3                     # the better by this monitor of the two saved states, 1 and 3
     more = train.fit(run, epoch, DATA, epochs=4, evaluate=evaluate, monitor="valid_other", mode="max", checkpoint=tmp_path)
     assert int(more.run.step) == 1 * 3
 
 
-def test_the_best_state_is_stored_once_where_it_is_the_last(tmp_path):
+def test_best_state_equal_to_the_last_is_stored_once(tmp_path):
     run, epoch, _ = training()
     losses = iter([3.0, 2.0, 4.0])
     for epochs, stored in ((1, {"last"}), (2, {"last"}), (3, {"last", "best"})):
@@ -145,7 +145,7 @@ def test_the_best_state_is_stored_once_where_it_is_the_last(tmp_path):
         assert {name.split("'")[1] for name, _ in log["names"]} == stored
 
 
-def test_a_metric_that_is_a_tree_is_restored(tmp_path):
+def test_tree_metrics_are_restored(tmp_path):
     run, epoch, _ = training()
 
     def seen(run, data):
@@ -156,7 +156,7 @@ def test_a_metric_that_is_a_tree_is_restored(tmp_path):
     assert str(train.fit(run, seen, DATA, epochs=2, checkpoint=tmp_path).history) == str(whole)
 
 
-def test_two_trainings_on_one_folder_raise(tmp_path):
+def test_two_trainings_in_one_folder_raise(tmp_path):
     run, epoch, _ = training()
     code = ("import sys, time; from pathlib import Path; from fnnet.train.checkpoint.lock import Lock\n"
             "lock = Lock(Path(sys.argv[1])); print('locked', flush=True); time.sleep(600)")
@@ -167,12 +167,12 @@ def test_two_trainings_on_one_folder_raise(tmp_path):
                 train.fit(run, epoch, DATA, epochs=1, checkpoint=tmp_path)
         finally:
             other.kill()
-    assert len(train.fit(run, epoch, DATA, epochs=1, checkpoint=tmp_path).history) == 1        # released with the process
+    assert len(train.fit(run, epoch, DATA, epochs=1, checkpoint=tmp_path).history) == 1        # released when the process ends
     with Folder(tmp_path), pytest.raises(RuntimeError, match="another training is using"):
-        train.fit(run, epoch, DATA, epochs=2, checkpoint=tmp_path)                             # in one process as well
+        train.fit(run, epoch, DATA, epochs=2, checkpoint=tmp_path)                             # also within one process
 
 
-def test_a_lock_without_flock_is_of_a_living_process(tmp_path, monkeypatch):
+def test_lock_without_flock_checks_for_a_living_process(tmp_path, monkeypatch):
     import errno
     import fcntl
 
@@ -207,7 +207,7 @@ def a_file(tmp_path):
     (lambda _: "gs://bucket/a", ValueError, 'got "gs://bucket/a"; mount the bucket'),
     (lambda _: "s3://bucket/a", ValueError, 'got "s3://bucket/a"'), (lambda _: "", ValueError, 'got ""; write checkpoint="runs/a"'),
     (lambda _: 3, TypeError, "must be the path of a folder; got 3"), (lambda _: True, TypeError, "got True")])
-def test_a_path_that_is_no_folder_raises(tmp_path, path, error, sentence):
+def test_path_that_is_not_a_folder_raises(tmp_path, path, error, sentence):
     run, epoch, _ = training()
     with pytest.raises(error, match=sentence):
         train.fit(run, epoch, DATA, epochs=1, checkpoint=path(tmp_path))
@@ -217,12 +217,12 @@ def test_a_path_that_is_no_folder_raises(tmp_path, path, error, sentence):
     (None, Every()), (5, Every(5, "epochs")), ("5 epochs", Every(5, "epochs")), ("1 epoch", Every(1, "epochs")),
     ("500 steps", Every(500, "steps")), ("10 minutes", Every(600, "seconds")), ("0.5 hours", Every(1800, "seconds")),
     ("90 seconds", Every(90, "seconds"))])
-def test_checkpoint_every_is_read(value, every):
+def test_checkpoint_every_is_parsed(value, every):
     assert Every.parse(value) == every
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "5", "steps", "1.5 steps", "0 seconds", "5 weeks", "-5 steps", "nan seconds"])
-def test_checkpoint_every_that_cannot_be_read_raises(value, tmp_path):
+def test_invalid_checkpoint_every_raises(value, tmp_path):
     run, epoch, _ = training()
     with pytest.raises(ValueError, match="checkpoint_every must be a number of epochs, steps"):
         train.fit(run, epoch, DATA, checkpoint=tmp_path / "never", checkpoint_every=value)
@@ -231,7 +231,7 @@ def test_checkpoint_every_that_cannot_be_read_raises(value, tmp_path):
         train.fit(run, epoch, DATA, checkpoint_every=value)
 
 
-def test_saves_are_made_when_they_are_due():
+def test_saves_happen_when_due():
     now = {"epochs": 2, "steps": 30, "seconds": 5.0, "took": 0.1, "idle": 1.0, "ended": True}
     assert Every().due(**now) and not Every().due(**now | {"took": 0.2}) and not Every().due(**now | {"ended": False})
     assert Every(2, "epochs").due(**now) and not Every(3, "epochs").due(**now) and not Every(2, "epochs").due(**now | {"ended": False})

@@ -1,4 +1,4 @@
-"""A damaged checkpoint is noticed and passed over; nothing is restored wrong."""
+"""Damaged checkpoints are detected and skipped; nothing is restored incorrectly."""
 
 import functools
 import random
@@ -14,7 +14,7 @@ import pytest
 from fnnet import layers, ops, optim, train
 from fnnet.train.checkpoint.folder import Folder
 
-# Where one array cannot be read, Orbax closes the event loop that the reads of the others still report to, from their threads.
+# If one array cannot be read, Orbax closes the event loop to which the reads of the others still report from their threads.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 X = np.random.default_rng(0).normal(size=(24, 3)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int32)
@@ -48,7 +48,7 @@ def arrays_of(folder, number):
 
 
 def renamed(folder):
-    """An array that Orbax's own list of them does not name any more."""
+    """Removes an array from Orbax's own list."""
     path = folder / "leaves" / "_METADATA"
     path.write_text(path.read_text().replace("000001", "000901"))
 
@@ -83,7 +83,7 @@ def test_training_resumes_from_the_checkpoint_before_a_damaged_one(two, tmp_path
     assert {p.name for p in folder.iterdir()} - {"lock"} == {"4", "5"} | ({"2"} if damage == "foreign folder" else set())
 
 
-def test_no_whole_checkpoint_raises(two, tmp_path):
+def test_no_intact_checkpoint_raises(two, tmp_path):
     folder, (run, epoch) = copied(two, tmp_path / "c"), training()
     for number in (1, 2):
         cut(folder / str(number) / "log" / "metadata")
@@ -91,7 +91,7 @@ def test_no_whole_checkpoint_raises(two, tmp_path):
         train.fit(run, epoch, (X, Y), epochs=4, checkpoint=folder)
 
 
-def test_torn_folders_are_removed_and_others_are_left_alone(two, tmp_path):
+def test_unfinished_folders_are_removed_and_others_left_alone(two, tmp_path):
     folder, (run, epoch) = copied(two, tmp_path / "c"), training()
     (folder / "3.orbax-checkpoint-tmp-17" / "leaves").mkdir(parents=True)
     (folder / "notes").mkdir()
@@ -101,7 +101,7 @@ def test_torn_folders_are_removed_and_others_are_left_alone(two, tmp_path):
 
 
 def flips(two, tmp_path, count, files):
-    """How many flipped bits were noticed; a flip that changes what is restored and is not noticed fails."""
+    """The number of flipped bits that were detected; fails for an undetected flip that changes what is restored."""
     (run, _), dice, noticed = training(), random.Random(1), 0
     with Folder(copied(two, tmp_path / "c")) as folder:
         true = {number: numbers_of(folder._read(folder.path / str(number), run, None)) for number in (1, 2)}
@@ -129,18 +129,18 @@ def numbers_of(saved):
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
-def test_flipped_bits_of_arrays_are_noticed(two, tmp_path, count):
+def test_flipped_bits_in_arrays_are_detected(two, tmp_path, count):
     assert flips(two, tmp_path, count, lambda folder: arrays_of(folder, 2)) > count / 10
 
 
 @pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
-def test_flipped_bits_of_any_file_are_noticed_or_harmless(two, tmp_path, count):
+def test_flipped_bits_in_any_file_are_detected_or_harmless(two, tmp_path, count):
     assert flips(two, tmp_path, count, lambda folder: sorted(p for p in (folder / "2").rglob("*") if p.is_file()
                                                              and p.stat().st_size)) > 0
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
-def test_flipped_bits_of_the_log_are_noticed(two, tmp_path, count):
+def test_flipped_bits_in_the_log_are_detected(two, tmp_path, count):
     assert flips(two, tmp_path, count, lambda folder: [folder / "2" / "log" / "metadata"]) > count * 0.9
 
 
@@ -168,7 +168,7 @@ def test_sharded_arrays_are_restored_to_their_devices(tmp_path):
     np.testing.assert_array_equal(back.state, run.state)
 
 
-def test_a_save_that_fails_warns_and_the_training_goes_on(tmp_path, monkeypatch):
+def test_failed_save_warns_and_training_continues(tmp_path, monkeypatch):
     from fnnet.train.checkpoint import storage
     run, epoch = training()
 
@@ -179,7 +179,7 @@ def test_a_save_that_fails_warns_and_the_training_goes_on(tmp_path, monkeypatch)
         assert len(train.fit(run, epoch, (X, Y), epochs=2, checkpoint=tmp_path).history) == 2
 
 
-def test_a_checkpoint_of_the_first_version_is_read(tmp_path):
+def test_checkpoint_of_version_0_1_is_read(tmp_path):
     """Written by version 0.1.0: three epochs, the second of which was the best."""
     folder = copied(Path(__file__).parent / "checkpoint_of_0_1", tmp_path / "c")
     run = train.TrainState({"b": jnp.zeros((), "float32"), "w": jnp.zeros(3, "float32")}, {"seen": jnp.zeros((), "int32")},
@@ -191,7 +191,7 @@ def test_a_checkpoint_of_the_first_version_is_read(tmp_path):
     np.testing.assert_array_equal(jax.random.key_data(result.run.key), np.uint32([928981903, 3453687069]))
 
 
-def test_a_training_of_0_1_with_adam_resumes(tmp_path):
+def test_training_of_version_0_1_with_adam_resumes(tmp_path):
     """Its state had neither hyperparams nor a loss scale; made with train.init, clip_by_global_norm and adam, as in the lines below."""
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
         folder = copied(Path(__file__).parent / "checkpoint_of_0_1_adam", tmp_path / "c")

@@ -1,4 +1,4 @@
-"""Trainings that are ended at any moment, by a signal, by SIGKILL, by an error, inside an epoch or between two."""
+"""Training runs that end at any moment, by a signal, SIGKILL or an error, inside an epoch or between two."""
 
 import functools
 import json
@@ -31,7 +31,7 @@ DATA = (X, Y)
 
 @pytest.fixture(autouse=True)
 def signals_as_in_a_terminal():
-    """A shell that starts the tests in the background has them ignore Ctrl-C, and so fnnet leaves it alone."""
+    """A shell that starts the tests in the background makes them ignore Ctrl-C, which fnnet then does not handle."""
     before = {number: signal.signal(number, handler)
               for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))}
     yield
@@ -55,7 +55,7 @@ def plain(tree):
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("batch_size, look, copied", [(8, False, 2**22), (8, True, 0), (30, False, 0), (60, False, 2**22)])
 @pytest.mark.parametrize("length", [1, 3])
-def test_an_epoch_in_parts_is_the_whole_epoch_bit_for_bit(monkeypatch, batch_size, look, copied, length):
+def test_epoch_in_parts_equals_the_whole_epoch_bit_for_bit(monkeypatch, batch_size, look, copied, length):
     monkeypatch.setattr(epochs_module, "COPIED", copied)
     run, epoch = training(batch_size, look)
     epoch = train.make_epoch(epoch.step, batch_size)                # its programs depend on COPIED
@@ -68,7 +68,7 @@ def test_an_epoch_in_parts_is_the_whole_epoch_bit_for_bit(monkeypatch, batch_siz
 
 
 def interrupted_at(monkeypatch, number, start):
-    """The signal comes while the part that begins at this step is running."""
+    """The signal arrives while the part that starts at this step is running."""
     part = train.Epoch.part
 
     def one(self, run, data, rows, seen, begin, stop):
@@ -82,11 +82,11 @@ def interrupted_at(monkeypatch, number, start):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("start", [0, 3, 6])
-def test_a_signal_inside_an_epoch_saves_and_the_same_call_resumes(tmp_path, monkeypatch, capfd, number, start):
+def test_signal_inside_an_epoch_saves_and_the_same_call_resumes(tmp_path, monkeypatch, capfd, number, start):
     run, epoch = training()
     whole = train.fit(run, epoch, DATA, epochs=3)
     interrupted_at(monkeypatch, number, start)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)         # rather than end pytest
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)         # instead of ending pytest
     try:
         with pytest.raises(KeyboardInterrupt):
             train.fit(run, epoch, DATA, epochs=3, checkpoint=tmp_path)
@@ -101,7 +101,7 @@ def test_a_signal_inside_an_epoch_saves_and_the_same_call_resumes(tmp_path, monk
     chex.assert_trees_all_equal(plain(rest.run), plain(whole.run))
 
 
-def test_a_handler_that_goes_on_gets_what_was_trained_so_far(tmp_path, monkeypatch):
+def test_handler_that_continues_gets_the_state_so_far(tmp_path, monkeypatch):
     run, epoch = training()
     interrupted_at(monkeypatch, signal.SIGTERM, 3)
     met = []
@@ -113,7 +113,7 @@ def test_a_handler_that_goes_on_gets_what_was_trained_so_far(tmp_path, monkeypat
     assert met == [1] and result.history == [] and "SIGTERM: saved in epoch 1, after 4 of its 7 steps" in result.stopped
 
 
-def test_a_training_in_another_thread_leaves_the_handlers_alone(tmp_path):
+def test_training_in_another_thread_leaves_signal_handlers_alone(tmp_path):
     run, epoch = training()
     found = []
     thread = threading.Thread(target=lambda: found.append(train.fit(run, epoch, DATA, epochs=1, checkpoint=tmp_path)))
@@ -130,7 +130,7 @@ def test_batches_from_an_iterable_are_saved_between_epochs(tmp_path):
     assert train.fit(run, epoch, batches, epochs=3, checkpoint=tmp_path).history == whole.history
 
 
-def test_a_wrapped_epoch_is_saved_between_epochs_and_stays_wrapped(tmp_path):
+def test_wrapped_epoch_is_saved_between_epochs_and_stays_wrapped(tmp_path):
     run, epoch = training()
     wrapped = autodiff(epoch)
     whole = train.fit(run, wrapped, DATA, epochs=2)
@@ -139,14 +139,14 @@ def test_a_wrapped_epoch_is_saved_between_epochs_and_stays_wrapped(tmp_path):
 
 
 def cut_inside(tmp_path, monkeypatch, data=DATA):
-    """A folder whose newest checkpoint is inside the first epoch, after 4 steps."""
+    """A folder whose newest checkpoint was saved inside the first epoch, after 4 steps."""
     run, epoch = training()
     interrupted_at(monkeypatch, signal.SIGINT, 3)
     with pytest.raises(KeyboardInterrupt):
         train.fit(run, epoch, data, epochs=2, checkpoint=tmp_path)
 
 
-def test_a_slow_save_of_a_resumed_training_holds_the_history_of_its_time(tmp_path, monkeypatch):
+def test_slow_save_holds_the_history_at_its_start(tmp_path, monkeypatch):
     run, epoch = training(batch_size=30)
     train.fit(run, epoch, DATA, epochs=1, checkpoint=tmp_path)
     write, written, ended = storage.write, [], threading.Event()
@@ -161,7 +161,7 @@ def test_a_slow_save_of_a_resumed_training_holds_the_history_of_its_time(tmp_pat
     assert written and all(position is None or position == 2 * done for done, position in written), written
 
 
-def test_other_batches_inside_an_epoch_begin_a_new_one(tmp_path, monkeypatch):
+def test_changed_batches_inside_an_epoch_start_a_new_one(tmp_path, monkeypatch):
     cut_inside(tmp_path, monkeypatch)
     run, epoch = training(batch_size=6)
     with pytest.warns(UserWarning) as caught:
@@ -169,7 +169,7 @@ def test_other_batches_inside_an_epoch_begin_a_new_one(tmp_path, monkeypatch):
     assert any("a new epoch begins from there" in str(w.message) for w in caught) and int(result.run.step) == 4 + 10
 
 
-def test_other_metrics_inside_an_epoch_are_of_the_rest_of_it(tmp_path, monkeypatch):
+def test_changed_metrics_inside_an_epoch_cover_the_rest_of_it(tmp_path, monkeypatch):
     cut_inside(tmp_path, monkeypatch)
     run, epoch = training(look=True)
     with pytest.warns(UserWarning) as caught:
@@ -178,7 +178,7 @@ def test_other_metrics_inside_an_epoch_are_of_the_rest_of_it(tmp_path, monkeypat
     assert 0.1 < result.history[0]["loss"] < 2
 
 
-def test_numbers_that_end_are_not_saved_and_are_explained_after_resuming(tmp_path, monkeypatch):
+def test_nonfinite_state_is_not_saved_and_is_explained_after_resuming(tmp_path, monkeypatch):
     x = X.copy()
     x[np.asarray(training()[1].order(training()[0], DATA))[5, 0]] = np.nan         # in the sixth batch
     cut_inside(tmp_path, monkeypatch, (x, Y))
@@ -189,7 +189,7 @@ def test_numbers_that_end_are_not_saved_and_are_explained_after_resuming(tmp_pat
 
 
 def started(folder, *more):
-    """A training in a process of its own, of which one epoch has ended."""
+    """A training in a separate process that has completed one epoch."""
     code = ("import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.path.insert(0, sys.argv[1]); import killed\n"
             "killed.training(killed.Path(sys.argv[2]), 1, epochs=10_000, pause=float(sys.argv[3]))")
     child = subprocess.Popen([sys.executable, "-c", code, KILLED.parent, folder, *more], stderr=subprocess.PIPE, text=True,
@@ -201,7 +201,7 @@ def started(folder, *more):
     return child
 
 
-def test_sigterm_saves_says_so_and_ends_the_process(tmp_path):
+def test_sigterm_saves_and_ends_the_process(tmp_path):
     with started(tmp_path / "a", "0.01") as child:
         child.send_signal(signal.SIGTERM)
         said = child.communicate(timeout=300)[1]
@@ -209,11 +209,11 @@ def test_sigterm_saves_says_so_and_ends_the_process(tmp_path):
     assert "SIGTERM: saving the training in" in said and re.search(r"saved (in|after) epoch \d+.*the same call of fit resumes there", said)
 
 
-def test_a_second_signal_ends_the_process_at_once(tmp_path):
-    with started(tmp_path / "a", "1000") as child:                  # in an evaluation that would take long
+def test_second_signal_ends_the_process_immediately(tmp_path):
+    with started(tmp_path / "a", "1000") as child:                  # during an evaluation that would take long
         assert child.stderr is not None
         child.send_signal(signal.SIGINT)
-        late = threading.Timer(120, child.kill)                     # rather than waiting without end
+        late = threading.Timer(120, child.kill)                     # instead of waiting forever
         late.start()
         while "saving the training in" not in child.stderr.readline():
             assert child.poll() is None
@@ -224,7 +224,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.slow)])
-def test_killed_trainings_end_like_one_that_was_not(tmp_path, kills):
+def test_killed_and_resumed_trainings_equal_an_uninterrupted_one(tmp_path, kills):
     done = subprocess.run([sys.executable, KILLED, str(kills), tmp_path], capture_output=True, text=True,
                           env={**os.environ, "XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"})
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""Batches from loaders: a new walk for each epoch, prepared ahead, as tuples or dictionaries."""
+"""Batches from loaders: a new pass for each epoch, prepared ahead, as tuples or dictionaries."""
 
 import threading
 import tracemalloc
@@ -32,7 +32,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("data", [loader, list(loader()), train.prefetch(loader), train.prefetch(list(loader()), size=1)],
                          ids=["function", "list", "prefetched function", "prefetched list"])
-def test_any_source_of_the_same_batches_trains_the_same(data):
+def test_every_source_of_the_same_batches_trains_the_same(data):
     wanted = train.fit(RUN, EPOCH, (X, Y), epochs=3, evaluate=train.make_evaluate(OBJECTIVE, (X, Y)))
     result = train.fit(RUN, EPOCH, data, epochs=3, evaluate=train.make_evaluate(OBJECTIVE, data))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), result.run.params, wanted.run.params)
@@ -64,7 +64,7 @@ def test_inputs_and_targets_may_be_trees():
     assert history[-1]["loss"] < history[0]["loss"] and history[-1]["valid_loss"] < history[0]["valid_loss"]
 
 
-def test_an_error_in_the_loader_is_raised_where_its_batch_would_come():
+def test_error_in_the_loader_is_raised_in_place_of_its_batch():
     def broken():
         yield X[:8], Y[:8]
         raise OSError("the disk is gone")
@@ -74,7 +74,7 @@ def test_an_error_in_the_loader_is_raised_where_its_batch_would_come():
         next(walk)
 
 
-def test_a_walk_that_is_left_early_ends_its_thread():
+def test_abandoned_iteration_ends_its_thread():
     def endless():
         while True:
             yield X[:8], Y[:8]
@@ -85,8 +85,8 @@ def test_a_walk_that_is_left_early_ends_its_thread():
     assert not [thread for thread in threading.enumerate() if thread.name == "fnnet-prefetch"]
 
 
-def test_few_batches_are_held_at_a_time():
-    """200 batches of 1 MB each; NumPy's arrays are traced."""
+def test_prefetch_holds_few_batches_at_a_time():
+    """200 batches of 1 MB each; the allocation of NumPy arrays is traced."""
     def big():
         for _ in range(200):
             yield np.zeros((2**15, 4), np.float64), np.zeros(2**15, np.int32)

@@ -1,4 +1,4 @@
-"""Metrics are sums and counts: over several batches they are those of one, with weights, ignored labels, and sequences."""
+"""Metrics are sums and counts: over several batches they equal those of one, with weights, ignored labels, and sequences."""
 
 import functools
 
@@ -13,7 +13,7 @@ N, D, K = 48, 4, 3
 X = jax.random.normal(jax.random.key(0), (N, D))
 Y = jnp.argmax(X[:, :K], 1).astype(jnp.int32).at[::3].set(2)
 NET = layers.Dense(K)
-SGD = optim.sgd(0.0)                                    # what is measured is the state it began with
+SGD = optim.sgd(0.0)                                    # rate 0: the initial state is measured
 EVEN = ops.softmax_cross_entropy
 
 
@@ -45,7 +45,7 @@ def reference(data, ignored=None, weights=None, net=NET):
     return {"loss": (w * each).sum() / w.sum(), "accuracy": (w * (scores.argmax(-1) == y)).sum() / w.sum()}
 
 
-SORTED = (X[jnp.argsort(Y)], jnp.sort(Y))               # one label after another, so that batches count unalike
+SORTED = (X[jnp.argsort(Y)], jnp.sort(Y))               # sorted by label, so that batches count differently
 WEIGHTS = jnp.where(jnp.arange(N) < 8, 0.0, jnp.linspace(0, 5, N))
 SEQUENCES = (X.reshape(12, 4, D), SORTED[1].reshape(12, 4))
 
@@ -56,7 +56,7 @@ SEQUENCES = (X.reshape(12, 4, D), SORTED[1].reshape(12, 4))
     (EVEN, SORTED, None, None), (ignoring(2), SORTED, 2, None), (ignoring(0), SORTED, 0, None), (EVEN, SORTED, None, WEIGHTS),
     (ignoring(1), SORTED, 1, WEIGHTS), (ignoring(-1), (SORTED[0], SORTED[1] - 1), -1, None)],
     ids=["plain", "ignored", "padding", "weights", "both", "negative"])
-def test_several_batches_are_as_one(loss, data, ignored, weights, batch_size):
+def test_several_batches_measure_like_one(loss, data, ignored, weights, batch_size):
     found = evaluated(loss, data if weights is None else (*data, weights), batch_size)
     for name, value in reference(data, ignored, weights).items():
         np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
@@ -64,14 +64,14 @@ def test_several_batches_are_as_one(loss, data, ignored, weights, batch_size):
 
 @pytest.mark.parametrize("loss, weights", [(ignoring(2), None), (EVEN, WEIGHTS)], ids=["ignored", "weights"])
 @pytest.mark.parametrize("listed", [False, True])
-def test_an_epoch_is_measured_as_one_batch(loss, weights, listed):
+def test_epoch_metrics_equal_those_of_one_batch(loss, weights, listed):
     data = SORTED if weights is None else (*SORTED, weights)
     found = trained(loss, [jax.tree.map(lambda a, i=i: a[i:i + 16], data) for i in range(0, N, 16)] if listed else data, 16)
     for name, value in reference(SORTED, 2 if weights is None else None, weights).items():
         np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
 
 
-def test_labels_of_sequences_count_one_by_one():
+def test_sequence_labels_count_individually():
     for batch_size in 12, 5:
         found = evaluated(ignoring(0), SEQUENCES, batch_size)
         for name, value in reference(SEQUENCES, 0).items():
@@ -87,7 +87,7 @@ def test_labels_of_sequences_count_one_by_one():
     lambda scores, y: (jnp.where(y == 2, 0, ops.softmax_cross_entropy(scores, y, reduction="none")).sum()
                        / (y != 2).sum(dtype=float).clip(1)),
     functools.partial(functools.partial(ops.softmax_cross_entropy, ignore_index=2), reduction="mean")], ids=["inside", "masked", "nested"])
-def test_the_labels_that_a_function_ignores_are_found(loss):
+def test_labels_ignored_by_a_function_are_detected(loss):
     found = evaluated(loss, SORTED, 16)
     for name, value in reference(SORTED, 2).items():
         np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
@@ -97,7 +97,7 @@ def r2(prediction, y, weights=None):
     return 1 - ((y - prediction) ** 2).sum() / ((y - y.mean()) ** 2).sum()
 
 
-def test_metrics_of_all_predictions():
+def test_over_all_metrics_use_all_predictions():
     net, target = layers.Dense(1), jnp.sort(X[:, :1], 0) * 3 + 1
     prediction, _ = net.apply(*start(net)[:2], X)
     expected = r2(np.asarray(prediction), np.asarray(target))
@@ -111,7 +111,7 @@ def test_metrics_of_all_predictions():
     np.testing.assert_allclose(found.history["valid_r2"][0, -1], expected, rtol=1e-6)
 
 
-def test_metrics_that_return_sums_and_counts():
+def test_metrics_may_return_sums_and_counts():
     def recall(scores, y, weights=None):
         w = jnp.where(y == 1, 1.0 if weights is None else weights, 0.0)
         return jnp.where(scores.argmax(-1) == 1, w, 0).sum(), w.sum()
@@ -133,14 +133,14 @@ def test_metrics_that_return_sums_and_counts():
 
 @pytest.mark.parametrize("steps", [2, 4])
 def test_ctc_has_no_accuracy(steps):
-    """Its labels say what comes and not where: also where there are as many labels as steps."""
+    """Its labels give the order but not the positions, even if there are as many labels as steps."""
     x, labels = jnp.ones((6, steps, D)), jnp.tile(jnp.array([1, 2], jnp.int32), (6, 1))
     labels = labels if steps == 4 else jnp.full((6, steps), 1, jnp.int32).at[:, 1].set(2)
     for loss in ops.ctc, lambda scores, y: ops.ctc(scores, y):
         assert set(evaluated(loss, (x, labels), 4)) == {"loss"}
 
 
-def test_a_mean_reads_as_a_number():
+def test_mean_behaves_like_a_number():
     m = train.Mean(jnp.float32(3), jnp.float32(4))
     assert float(m) == 0.75 and f"{m:.2f}" == "0.75" and np.asarray(m) == 0.75 and m < 1 and m > 0.5 and not m < 0.5
     assert float(m - 0.25) == 0.5 and float(1 - m) == 0.25 and float(m - m) == 0 and float(jnp.sqrt(m)) == pytest.approx(0.75 ** 0.5)
@@ -148,11 +148,11 @@ def test_a_mean_reads_as_a_number():
     assert np.isnan(float(train.Mean(jnp.float32(0), jnp.float32(0))))
 
 
-def test_nothing_to_measure_is_said():
+def test_nothing_to_evaluate_raises():
     nothing = jnp.full(N, 2, jnp.int32)
     with pytest.raises(ValueError, match="nothing to evaluate: all weights are 0"):
         evaluated(ignoring(2), (X, nothing), 16)
     with pytest.raises(FloatingPointError, match="no example counts"):
         trained(ignoring(2), (X, nothing), 16)
-    log = trained(ignoring(2), [(X[:16], nothing[:16]), (X[16:], SORTED[1][16:])], 16)         # an empty batch among others counts nothing
+    log = trained(ignoring(2), [(X[:16], nothing[:16]), (X[16:], SORTED[1][16:])], 16)         # an empty batch among others does not count
     assert np.isfinite(log["loss"])

@@ -1,4 +1,4 @@
-"""Objectives, steps and epochs are objects: equal by value, picklable, and found inside whatever wraps them."""
+"""Objectives, steps and epochs are objects: equal by value, picklable, and found inside any wrapper."""
 
 import functools
 import pickle
@@ -26,7 +26,7 @@ def start(net=NET, optimizer=ADAM):
 
 
 def own_step(run, batch):
-    """A user-defined step, which shows no objective."""
+    """A user-defined step that does not expose an objective."""
     (_, (state, metrics)), grads = jax.value_and_grad(OBJECTIVE, has_aux=True)(run.params, run.state, batch)
     updates, opt_state = ADAM.update(grads, run.opt_state, run.params)
     params = jax.tree.map(lambda p, u: p + u, run.params, updates)
@@ -45,16 +45,16 @@ WRAPPED = {"step": lambda step: step, "autodiff": fn.autodiff, "partial": functo
            "twice": lambda step: functools.partial(fn.autodiff(step))}
 
 
-def test_equal_objects_are_equal_and_hash_equal():
+def test_equal_objects_compare_and_hash_equal():
     again = train.make_step(train.supervised(NET, ops.softmax_cross_entropy), ADAM)
     assert again == STEP and hash(STEP) == hash(again) and STEP is not again
     assert train.make_epoch(STEP, 16) == train.make_epoch(again, 16) != train.make_epoch(again, 16, shuffle=False)
     other = layers.Serial(layers.Dense(9), ops.relu, layers.Dense(K))
     assert train.supervised(other, ops.softmax_cross_entropy) != OBJECTIVE and OBJECTIVE != STEP
-    assert train.Epoch(STEP, 1) != train.Epoch(STEP, True)                  # of another type, which is compiled otherwise
+    assert train.Epoch(STEP, 1) != train.Epoch(STEP, True)                  # a different type, which compiles differently
 
 
-def test_a_field_without_a_hash_makes_an_object_equal_to_itself_alone():
+def test_unhashable_field_makes_an_object_equal_only_to_itself():
     one, two = (train.Step(OBJECTIVE, jnp.ones(2)) for _ in range(2))
     assert one == one and one != two and len({one, two}) == 2
 
@@ -66,12 +66,12 @@ def test_a_field_without_a_hash_makes_an_object_equal_to_itself_alone():
 
 
 @pytest.mark.parametrize("thing", [OBJECTIVE, train.Step(OBJECTIVE, 3), train.Epoch(train.Step(OBJECTIVE, 3), 16, False)], ids=repr)
-def test_objects_pickle(thing):
+def test_objects_can_be_pickled(thing):
     copy = pickle.loads(pickle.dumps(thing))
     assert copy == thing and copy is not thing
 
 
-def test_an_epoch_that_has_run_pickles():
+def test_epoch_that_has_run_can_be_pickled():
     epoch = train.make_epoch(abs, 16)
     assert epoch._scanned and epoch._one
     assert pickle.loads(pickle.dumps(epoch)) == epoch
@@ -79,7 +79,7 @@ def test_an_epoch_that_has_run_pickles():
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
-def test_a_wrapped_step_trains_and_its_fault_is_named(wrap):
+def test_wrapped_step_trains_and_its_fault_is_named(wrap):
     step = wrap(STEP)
     run = start()
     broken = run._replace(params=jax.tree.map(lambda p: p * 1e200, run.params))
@@ -90,7 +90,7 @@ def test_a_wrapped_step_trains_and_its_fault_is_named(wrap):
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("wrap", [fn.autodiff, functools.partial, jax.jit])
-def test_a_wrapped_epoch_trains_and_its_fault_is_named(wrap):
+def test_wrapped_epoch_trains_and_its_fault_is_named(wrap):
     epoch = wrap(train.make_epoch(STEP, 16))
     run = start()
     assert train.fit(run, epoch, (X, Y), epochs=3).run.step == 12
@@ -99,8 +99,8 @@ def test_a_wrapped_epoch_trains_and_its_fault_is_named(wrap):
         train.fit(broken, epoch, (X, Y), epochs=1)
 
 
-def test_the_fault_is_that_of_the_wrapped_step_and_not_of_the_rule():
-    """√(x²) at 0: its rule has a gradient there, what autodiff makes of it is NaN."""
+def test_fault_is_that_of_the_wrapped_step_and_not_of_the_rule():
+    """√(x²) at 0: its rule has a gradient there, while autodiff gives NaN."""
     @fn.rule
     def size(x):
         return jnp.sqrt(x * x)
@@ -115,14 +115,14 @@ def test_the_fault_is_that_of_the_wrapped_step_and_not_of_the_rule():
         train.fit(start(net), train.make_epoch(fn.autodiff(step), 16), (X, Y), epochs=1)
 
 
-def test_a_user_defined_step_trains_and_its_fault_is_named():
+def test_user_defined_step_trains_and_its_fault_is_named():
     run, epoch = start(), train.make_epoch(own_step, 16)
     assert train.fit(run, epoch, (X, Y), epochs=3).history[-1]["step"] == 12
     broken = run._replace(params=jax.tree.map(lambda p: p * 1e200, run.params))
     with pytest.raises(FloatingPointError, match=r"params\[0\]\['[wb]'\] is not finite after step 0; this step is user-defined"):
         list(train.epochs(broken, epoch, (X, Y), epochs=1))
 
-    class Own:                      # shows its objective, whose network has names
+    class Own:                      # exposes its objective, whose network has names
         objective = OBJECTIVE
 
         def __call__(self, run, batch):
@@ -131,7 +131,7 @@ def test_a_user_defined_step_trains_and_its_fault_is_named():
         list(train.epochs(broken, train.make_epoch(Own(), 16), (X, Y), epochs=1))
 
 
-def test_a_user_defined_epoch_trains_and_its_fault_is_named():
+def test_user_defined_epoch_trains_and_its_fault_is_named():
     def epoch(run, data):
         run, metrics = own_step(run, data)
         return run, metrics
@@ -144,7 +144,7 @@ def test_a_user_defined_epoch_trains_and_its_fault_is_named():
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
-def test_a_wrapped_step_is_looked_into(wrap):
+def test_inside_measures_a_wrapped_step(wrap):
     run = start()
     looked = diagnostics.inside(wrap(STEP), every=1)
     after, metrics = jax.jit(looked)(run, (X, Y))
@@ -154,14 +154,14 @@ def test_a_wrapped_step_is_looked_into(wrap):
     assert (metrics["inside"].update[[0, 2]] > 0).all() and metrics["inside"].names == plain["inside"].names
 
 
-def test_looking_into_a_user_defined_step_raises():
+def test_inside_of_a_user_defined_step_raises():
     with pytest.raises(TypeError, match=r"this step is user-defined: .*own_step.*diagnostics.inside\(objective\)"):
         diagnostics.inside(own_step)
 
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
-def test_a_sweep_takes_wrapped_steps(wrap):
+def test_sweep_takes_wrapped_steps(wrap):
     def make(rate):
         optimizer = optim.adam(rate)
         return train.init(NET, optimizer, jax.random.key(0), X), wrap(train.make_step(OBJECTIVE, optimizer))
@@ -169,7 +169,7 @@ def test_a_sweep_takes_wrapped_steps(wrap):
     assert found.best == 1
 
 
-def test_a_sweep_takes_a_user_defined_step_with_its_objective():
+def test_sweep_takes_a_user_defined_step_with_its_objective():
     settings = {"seed": [0, 1]}
     found = train.sweep(lambda seed: (start(), own_step, OBJECTIVE), settings, (X, Y), (X, Y), epochs=2, batch_size=16)
     same = train.sweep(lambda seed: (start(), STEP), settings, (X, Y), (X, Y), epochs=2, batch_size=16)
@@ -181,7 +181,7 @@ def test_a_sweep_takes_a_user_defined_step_with_its_objective():
             wrong(lambda seed=0: (start(), own_step), settings, (X, Y), (X, Y), epochs=1, batch_size=16)
 
 
-def test_the_states_that_a_user_holds_stay_usable():
+def test_states_held_by_the_user_stay_usable():
     run, batches = start(), [(X[i:i + 16], Y[i:i + 16]) for i in range(0, N, 16)]
     epoch, held = train.make_epoch(STEP, 16), []
     for data in (X, Y), batches:
@@ -193,7 +193,7 @@ def test_the_states_that_a_user_holds_stay_usable():
     chex.assert_trees_all_close(run.params, start().params)
 
 
-def test_steps_over_batches_reuse_the_memory_of_the_state_before():
+def test_steps_over_batches_reuse_memory():
     seen = []
 
     class Seen(train.Step):

@@ -1,4 +1,4 @@
-"""What a step gives its optimizer beside the gradient, and which parameters are evaluated."""
+"""What a step passes to its optimizer besides the gradient, and which parameters are evaluated."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def start(optimizer):
     return train.init(NET, optimizer, jax.random.key(0), X)
 
 
-def test_a_step_gives_value_grad_and_value_fn_to_an_optimizer_that_takes_them():
+def test_step_passes_value_grad_and_value_fn_to_optimizers_that_take_them():
     def update(grads, state, params=None, *, value, grad, value_fn):
         assert grad is grads
         return jax.tree.map(lambda g: -0.1 * g, grads), jnp.stack([value, value_fn(params)])
@@ -37,7 +37,7 @@ def test_optimizers_that_evaluate_the_loss_train_in_an_epoch(make):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_the_moving_average_is_what_is_evaluated():
+def test_moving_average_is_evaluated():
     optimizer = optim.chain(optim.gradient_descent(0.5), optim.moving_average(0.9))
     step, run = train.make_step(OBJECTIVE, optimizer), start(optimizer)
     for _ in range(5):
@@ -49,7 +49,7 @@ def test_the_moving_average_is_what_is_evaluated():
     assert found != pytest.approx(float(OBJECTIVE(run.params, run.state, DATA, train=False)[0]), rel=1e-3)
 
 
-def test_metrics_of_a_step_reckon_as_numbers():
+def test_step_metrics_support_arithmetic():
     loss = train.make_step(OBJECTIVE, optim.adam(1e-3))(start(optim.adam(1e-3)), DATA)[1]["loss"]
     value = loss.value
     assert [loss + 1, 1 + loss, loss - 1, 1 - loss, 2 * loss, loss / 2, 1 / loss, -loss, sum([loss, loss])] == [

@@ -1,4 +1,4 @@
-"""precision="bfloat16" and "float16": products in the compute dtype in every layer, all that is kept or summed in float32."""
+"""precision="bfloat16" and "float16": products in the compute dtype in every layer, everything stored or summed in float32."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ NETS = {
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 @pytest.mark.parametrize("net, x", NETS.values(), ids=NETS)
-def test_every_layer_computes_in_the_dtype_and_all_that_is_kept_is_float32(net, x, precision):
+def test_layers_compute_in_the_dtype_and_results_stay_float32(net, x, precision):
     optimizer = optim.adam(1e-3)
     run = train.init(net, optimizer, jax.random.key(0), x[:1])
     objective, seen = train.supervised(net, ops.softmax_cross_entropy, precision=precision), set()
@@ -42,7 +42,7 @@ def test_every_layer_computes_in_the_dtype_and_all_that_is_kept_is_float32(net, 
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_it_trains_as_in_float32(precision):
+def test_low_precision_trains_like_float32(precision):
     net, optimizer, losses = NETS["dense"][0], optim.adam(1e-2), {}
     for chosen in None, precision:
         objective = train.supervised(net, ops.softmax_cross_entropy, precision=chosen)
@@ -53,8 +53,8 @@ def test_it_trains_as_in_float32(precision):
     assert losses[precision][-1] < 0.5 * losses[precision][0]
 
 
-def test_gradients_below_float16_are_saved_by_the_scale():
-    """1e-8 is 0 in float16; the loss scaled by 2¹⁵ keeps it."""
+def test_loss_scale_preserves_gradients_below_float16():
+    """1e-8 is 0 in float16; scaling the loss by 2¹⁵ preserves it."""
     net, optimizer = layers.Dense(1, bias=False), optim.sgd(1.0)
     x, y = jnp.ones((4, 1), jnp.float32), jnp.zeros((4, 1), jnp.float32)
     run = train.init(net, optimizer, jax.random.key(0), x)
@@ -64,7 +64,7 @@ def test_gradients_below_float16_are_saved_by_the_scale():
     np.testing.assert_allclose(after.params["w"], -1e-8, rtol=1e-2)
 
 
-def test_a_step_that_overflows_is_skipped_and_halves_the_scale():
+def test_overflowing_step_is_skipped_and_halves_the_scale():
     net, optimizer = layers.Dense(1, bias=False), optim.adam(0.1)
     x, y = jnp.ones((4, 1), jnp.float32), jnp.zeros((4, 1), jnp.float32)
     step = jax.jit(train.make_step(train.supervised(net, lambda p, y: 1e3 * p.sum(), precision="float16"), optimizer))
@@ -79,6 +79,6 @@ def test_a_step_that_overflows_is_skipped_and_halves_the_scale():
     assert grown.scale == 4
 
 
-def test_a_precision_there_is_not_raises():
+def test_unknown_precision_raises():
     with pytest.raises(ValueError, match="precision must be .* or None; got 'half'"):
         train.supervised(LAST, ops.softmax_cross_entropy, precision="half")

@@ -1,4 +1,4 @@
-"""In bfloat16 whole networks train as in float32: their loss curves lie within what the seed changes."""
+"""In bfloat16, whole networks train as in float32: their loss curves lie within the variation between seeds."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ TEXTS = np.cumsum(np.random.default_rng(0).integers(0, 3, (N, 9)), axis=1).astyp
 IMAGES = np.random.default_rng(1).normal(size=(N, 8, 8, 1)).astype(np.float32)
 QUADRANT = np.argmax(IMAGES.reshape(N, 2, 4, 2, 4).mean((2, 4)).reshape(N, 4), 1).astype(np.int32)
 WORDS = np.random.default_rng(2).integers(0, 11, (N, 8)).astype(np.int32)
-TAGS = ((WORDS + np.roll(WORDS, 1, axis=1) * (np.arange(8) > 0)) % 3).astype(np.int32)                   # of this word and the one before
+TAGS = ((WORDS + np.roll(WORDS, 1, axis=1) * (np.arange(8) > 0)) % 3).astype(np.int32)                 # from this word and the previous one
 DIGITS = (IMAGES.reshape(N, 64) @ np.random.default_rng(3).normal(size=(64, 16)) > 0).astype(np.float32)
 
 
@@ -54,9 +54,9 @@ NETS = {
 EPOCHS, SEEDS = 20, 4
 
 
-@pytest.mark.slow                   # two minutes; the dtypes of every layer and a dense network's curve are in the ordinary run
+@pytest.mark.slow                   # two minutes; the ordinary run covers the dtypes of every layer and a dense network's curve
 @pytest.mark.parametrize("net, loss, x, y", NETS.values(), ids=NETS)
-def test_curves_in_bfloat16_are_within_those_of_seeds_in_float32(net, loss, x, y):
+def test_bfloat16_loss_curves_lie_within_the_spread_of_float32_seeds(net, loss, x, y):
     optimizer = optim.adam(3e-3)
 
     def curve(seed, precision=None):

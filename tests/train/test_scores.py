@@ -1,4 +1,4 @@
-"""Scores of classification and regression are scikit-learn's, weighted, and in batches those of all examples at once."""
+"""Classification and regression scores match scikit-learn's, with weights, and batches give the scores of all examples at once."""
 
 import pickle
 
@@ -28,7 +28,7 @@ def value(metric, prediction, y, weights=None):
 
 
 @weighted
-def test_scores_of_two_classes_are_those_of_scikit_learn(weights):
+def test_two_class_scores_match_scikit_learn(weights):
     called = (LOGITS > 0).astype(int)
     expected = {train.precision(): sk.precision_score(BINARY, called, sample_weight=weights),
                 train.recall(): sk.recall_score(BINARY, called, sample_weight=weights),
@@ -44,9 +44,9 @@ def test_scores_of_two_classes_are_those_of_scikit_learn(weights):
 
 
 @weighted
-def test_scores_of_several_classes_are_those_of_scikit_learn(weights):
-    labels = np.where(LABELS == 3, 2, LABELS)                        # a class that is predicted and never there
-    scores = np.where(np.arange(K) == 1, -9, SCORES)                 # one that is there and never predicted
+def test_multiclass_scores_match_scikit_learn(weights):
+    labels = np.where(LABELS == 3, 2, LABELS)                        # a class that is predicted but never occurs
+    scores = np.where(np.arange(K) == 1, -9, SCORES)                 # a class that occurs but is never predicted
     called = scores.argmax(-1)
     for make, score in ((train.precision, sk.precision_score), (train.recall, sk.recall_score), (train.f1, sk.f1_score)):
         expected = score(labels, called, average="macro", sample_weight=weights, zero_division=0)
@@ -57,13 +57,13 @@ def test_scores_of_several_classes_are_those_of_scikit_learn(weights):
 
 
 @weighted
-def test_r2_is_that_of_scikit_learn(weights):
+def test_r2_matches_scikit_learn(weights):
     for of in (np.s_[:, 0], np.s_[:, :1], np.s_[:]):
         np.testing.assert_allclose(value(train.r2(), SCORES[of], TARGETS[of], weights),
                                    sk.r2_score(TARGETS[of], SCORES[of], sample_weight=weights), rtol=1e-12)
 
 
-def test_rows_that_do_not_count_change_nothing():
+def test_ignored_rows_change_nothing():
     odd = {"labels": np.where(np.arange(N) < 9, -1, LABELS), "even": np.where(np.arange(N) < 9, 2, LABELS)}
     for metric in (train.top_k(2), train.precision("macro"), train.recall("macro"), train.f1("macro")):
         np.testing.assert_allclose(value(metric, SCORES, odd["labels"]), value(metric, SCORES[9:], LABELS[9:]), rtol=1e-12)
@@ -76,9 +76,9 @@ def test_rows_that_do_not_count_change_nothing():
         np.testing.assert_allclose(value(make("macro", ignore_index=0), np.where(np.arange(K) == 0, -9, SCORES), LABELS), expected)
 
 
-def test_corners():
+def test_corner_cases():
     ones = jnp.ones((3, 4))
-    assert value(train.top_k(1), ones, [0, 1, 2]) == 1 / 3 and value(train.top_k(2), ones, [0, 1, 2]) == 2 / 3      # as arg max has it
+    assert value(train.top_k(1), ones, [0, 1, 2]) == 1 / 3 and value(train.top_k(2), ones, [0, 1, 2]) == 2 / 3      # as with arg max
     assert value(train.top_k(4), ones.at[0].set(jnp.nan), [0, 1, 2]) == 2 / 3
     assert value(train.auc(), [1.0, 1.0, 1.0], [0, 1, 1]) == 0.5 and value(train.auc(), [-jnp.inf, jnp.inf], [-1, 1]) == 1
     for found in (value(train.auc(), [1.0, 2.0], [1, 1]), value(train.auc(), [jnp.nan, 2.0], [0, 1]), value(train.f1(), [-1.0], [0]),
@@ -86,7 +86,7 @@ def test_corners():
         assert np.isnan(found)
 
 
-def test_batches_are_measured_as_one():
+def test_batches_measure_like_one():
     x, net, sgd = jnp.asarray(SCORES), layers.Dense(1), optim.sgd(0.1)
     several = {"top": train.top_k(2), "macro": train.f1("macro")}
     binary = {"precision": train.precision(), "auc": train.auc(), "f1": train.f1()}

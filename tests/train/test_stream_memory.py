@@ -1,4 +1,4 @@
-"""A stream is larger than the memory that training on it takes."""
+"""Training on a stream takes less memory than the stream's size."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ print(json.dumps([int(fit.run.step), (resource.getrusage(resource.RUSAGE_SELF).r
 
 @pytest.mark.parametrize("data", ["batches", "train.prefetch(batches)"])
 @pytest.mark.parametrize("count", [pytest.param(500, marks=pytest.mark.slow)])
-def test_a_stream_of_2_gigabytes_takes_less_than_500_megabytes(count, data):
+def test_stream_of_2_gigabytes_takes_less_than_500_megabytes(count, data):
     text = STREAM.replace("COUNT", str(count)).replace("DATA", data)
     done = subprocess.run([sys.executable, "-c", text], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
     steps, megabytes = json.loads(done.stdout)

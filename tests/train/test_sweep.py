@@ -1,4 +1,4 @@
-"""A sweep is the trainings it stands for, one after another; what it chooses is the best of them."""
+"""A sweep equals its training runs one after another, and chooses the best of them."""
 
 import functools
 import json
@@ -40,7 +40,7 @@ def one_by_one(setting, training=TRAINING, validation=VALIDATION, epochs=3):
     return run, logs
 
 
-def test_a_sweep_is_its_trainings_one_by_one():
+def test_sweep_equals_its_trainings_one_by_one():
     found = train.sweep(make, {"decay": [0.0, 0.1], "seed": range(2), "rate": [0.05]}, TRAINING, VALIDATION, epochs=3, batch_size=8)
     assert found.settings == [{"decay": d, "seed": s, "rate": 0.05} for d in (0.0, 0.1) for s in (0, 1)]
     for i in 0, 3:                          # each value of each setting
@@ -52,7 +52,7 @@ def test_a_sweep_is_its_trainings_one_by_one():
     assert found.best == end.argmin() and found.rows[found.best]["valid_loss"] == end.min()
 
 
-def test_static_settings_are_parts_of_one_program():
+def test_static_settings_are_compiled_into_one_program():
     chosen = [{"dropout": 0.5, "decay": 0.0}, {"dropout": 0.0, "decay": 0.1}, {"dropout": 0.5, "decay": 0.1}]
     found = train.sweep(make, chosen, TRAINING, VALIDATION, epochs=2, batch_size=8, static=("dropout",))
     assert found.settings == chosen                                     # in the order given
@@ -64,7 +64,7 @@ def test_static_settings_are_parts_of_one_program():
     np.testing.assert_allclose(single.history["loss"][0], found.history["loss"][0], rtol=1e-9)
 
 
-def test_folds_hold_each_part_out_once():
+def test_folds_hold_out_each_part_once():
     found = train.sweep(make, {"decay": [0.0, 0.3]}, TRAINING, folds=4, epochs=2, batch_size=8)
     rows = np.arange(40)
     by_fold = []
@@ -76,7 +76,7 @@ def test_folds_hold_each_part_out_once():
     np.testing.assert_allclose(found.errors["valid_loss"], np.std(by_fold, 0) / np.sqrt(3), rtol=1e-9)
 
 
-def test_the_worst_is_a_training_that_explodes_and_accuracy_is_best_where_largest():
+def test_exploding_training_ranks_worst_and_largest_accuracy_best():
     found = train.sweep(lambda rate: make(rate=rate), {"rate": [float("nan"), 0.05, 0.0]}, TRAINING, VALIDATION, epochs=2, batch_size=8)
     assert found.best == 1 and "best" in str(found).splitlines()[3] and json.loads(found.to_json().replace("NaN", "null"))["best"] == 1
 
@@ -88,7 +88,7 @@ def test_the_worst_is_a_training_that_explodes_and_accuracy_is_best_where_larges
     assert found.best == 1 and found.mode == "max"
 
 
-def test_one_program_whatever_the_number_of_trainings():
+def test_sweep_compiles_one_program_for_any_number_of_trainings():
     traced = []
 
     def counted(decay):
@@ -98,7 +98,7 @@ def test_one_program_whatever_the_number_of_trainings():
     assert len(traced) == 1
 
 
-def test_the_range_test_finds_rates_that_train():
+def test_range_test_finds_rates_that_train():
     def with_rate(rate):
         net = layers.Dense(2, weights=lambda key, shape, dtype: jnp.zeros(shape, dtype))
         objective = train.supervised(net, ops.squared_error)
@@ -117,8 +117,8 @@ def test_more_examples_bring_training_and_validation_together():
     assert gap[0] > 2 * gap[2] > 0 and found.training[0] < found.training[2] and found.validation[0] > found.validation[2]
 
 
-def test_j_train_is_of_the_first_m_examples_alone():
-    run, step = make(rate=0.0)                                                      # what is measured is the state it began with
+def test_j_train_covers_only_the_first_m_examples():
+    run, step = make(rate=0.0)                                                      # rate 0: the initial state is measured
     found = train.size_curve(lambda: (run, step), TRAINING, VALIDATION, sizes=(2, 7), steps=1)
     for m, j in zip((2, 7), found.training, strict=True):
         loss, _ = step.objective(run.params, run.state, (X[:m], Y[:m]), train=False)

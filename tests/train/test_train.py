@@ -1,4 +1,4 @@
-"""Training on protocols: one step, one epoch as one program, the loop, stopping early, and stopping where numbers end."""
+"""Training through protocols: one step, one epoch as one program, the loop, early stopping, and non-finite values."""
 
 import functools
 
@@ -26,7 +26,7 @@ def setup(rate=0.05, batch_size=16, net=NET, **supervised):
     return train.init(net, optimizer, jax.random.key(0), X), objective, step, train.make_epoch(step, batch_size)
 
 
-def test_a_step_is_one_gradient_and_one_update():
+def test_step_is_one_gradient_and_one_update():
     net = layers.Serial(layers.Dense(K))
     objective = train.supervised(net, ops.softmax_cross_entropy, penalty=lambda p: 0.1 * ops.l2(p), metrics={"top": lambda p, y: p.max()})
     optimizer = optim.sgd(0.5)
@@ -42,7 +42,7 @@ def test_a_step_is_one_gradient_and_one_update():
     np.testing.assert_allclose(metrics["objective"] - metrics["loss"], 0.1 * ops.l2(run.params), rtol=1e-10)
 
 
-def test_the_state_keeps_its_types_so_that_nothing_compiles_twice():
+def test_state_keeps_its_types_so_that_nothing_recompiles():
     run, _, step, epoch = setup()
     after, _ = jax.jit(step)(run, (X[:16], Y[:16]))
     assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, run)
@@ -52,7 +52,7 @@ def test_the_state_keeps_its_types_so_that_nothing_compiles_twice():
         run, _ = epoch(run, (X, Y))
 
 
-def test_an_epoch_is_the_steps_over_its_batches():
+def test_epoch_equals_the_steps_over_its_batches():
     run, _, step, epoch = setup()
     after, metrics = epoch(run, (X, Y))
     rows = np.asarray(order(run, (X, Y), 16, True))
@@ -74,7 +74,7 @@ def test_large_data_are_gathered_batch_by_batch_with_the_same_result(monkeypatch
     chex.assert_trees_all_close(train.make_epoch(step, 16)(run, (X, Y))[0].params, whole.params, rtol=1e-9)
 
 
-def test_every_epoch_has_another_order_and_the_key_decides():
+def test_each_epoch_has_a_different_order_determined_by_the_key():
     run, *_ = setup()
     first = order(run, (X, Y), 10, True)
     assert (first != order(run._replace(step=run.step + 10), (X, Y), 10, True)).any()
@@ -84,13 +84,13 @@ def test_every_epoch_has_another_order_and_the_key_decides():
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 64, 1000])
-def test_permutation_is_one(n):
+def test_permutation_is_a_permutation(n):
     for seed in range(3):
         assert sorted(np.asarray(permutation(jax.random.key(seed), n))) == list(range(n))
 
 
-def test_permutations_are_even():
-    """Every number in every place equally often, to within 5 standard deviations; and every order of 3."""
+def test_permutations_are_uniform():
+    """Every number occurs in every position equally often, to within 5 standard deviations; and so does every order of 3."""
     drawn = np.asarray(jax.vmap(lambda k: permutation(k, 8))(jax.random.split(jax.random.key(0), 4000)))
     counts = np.stack([(drawn == i).sum(0) for i in range(8)])
     assert np.abs(counts - 500).max() < 5 * np.sqrt(4000 * 7 / 64)
@@ -99,7 +99,7 @@ def test_permutations_are_even():
     assert len(each) == 6 and np.abs(each - 1000).max() < 5 * np.sqrt(6000 * 5 / 36)
 
 
-def test_epochs_can_be_left_and_learn():
+def test_epochs_can_be_stopped_and_learn():
     run, objective, _, epoch = setup()
     logs = []
     for run, log in train.epochs(run, epoch, (X, Y), evaluate=train.make_evaluate(objective, (X, Y))):
@@ -110,7 +110,7 @@ def test_epochs_can_be_left_and_learn():
     assert [log["step"] for log in logs[:3]] == [6, 12, 18] and all(type(v) in (int, float) for v in logs[0].values())
 
 
-def test_evaluation_is_the_mean_over_all_examples_also_with_weights():
+def test_evaluation_is_the_mean_over_all_examples_with_or_without_weights():
     run, objective, *_ = setup()
     prediction, _ = NET.apply(run.params, run.state, X)
     each = ops.softmax_cross_entropy(prediction, Y, reduction="none")
@@ -124,8 +124,8 @@ def test_evaluation_is_the_mean_over_all_examples_also_with_weights():
     np.testing.assert_allclose(got["accuracy"], np.average(hits, weights=np.asarray(w)), rtol=1e-12)
 
 
-def test_a_single_score_has_no_accuracy_by_itself():
-    """The largest of one is always the first: an accuracy would be the share of class 0."""
+def test_single_scores_have_no_default_accuracy():
+    """The largest of one score is always the first: an accuracy would be the fraction of class 0."""
     net = layers.Serial(layers.Dense(1))
     objective = train.supervised(net, lambda z, y: ops.binary_cross_entropy_with_logits(z[:, 0], y.astype(z.dtype)))
     run = train.init(net, optim.sgd(0.1), jax.random.key(0), X)
@@ -143,29 +143,29 @@ def test_fit_stops_early_and_keeps_the_best():
     result = train.fit(run, epoch, (X, Y), epochs=50, evaluate=scripted([3, 2, 1, 4, 5, 6, 0]), patience=3)
     assert len(result.history) == 6 and int(result.run.step) == 3 * 6
     assert "valid_loss has not improved for 3 epochs since epoch 3" in result.stopped
-    assert jnp.isfinite(jax.tree.leaves(result.run.params)[0]).all()            # nothing of it was donated away
+    assert jnp.isfinite(jax.tree.leaves(result.run.params)[0]).all()            # none of it was donated
     small = train.fit(run, epoch, (X, Y), evaluate=scripted([3.0, 2.95, 2.9, 2.85]), patience=2, min_delta=0.2)
     assert int(small.run.step) == 6 and len(small.history) == 3
     best = train.fit(run, epoch, (X, Y), epochs=3, evaluate=scripted([1, 2, 3]), mode="max")
     assert int(best.run.step) == 18 and best.stopped == "ran all 3 epochs"
     nan = train.fit(run, epoch, (X, Y), epochs=5, evaluate=scripted([float("nan"), float("nan"), 2, float("nan"), 3]), patience=2)
-    assert int(nan.run.step) == 18 and "since epoch 3, 2" in nan.stopped              # NaN first is no best for ever
+    assert int(nan.run.step) == 18 and "since epoch 3, 2" in nan.stopped              # an initial NaN does not stay the best
     plain = train.fit(run, epoch, (X, Y), epochs=2)
     assert int(plain.run.step) == 12
 
 
-def test_fit_shows_a_bar(capsys):
+def test_fit_shows_a_progress_bar(capsys):
     run, _, _, epoch = setup()
     train.fit(run, epoch, (X, Y), epochs=2, progress=True)
     assert "2/2" in capsys.readouterr().err
 
 
 def big_after(limit):
-    """A function that gives infinity once its layer's weights have moved."""
+    """A function that returns infinity once its layer's weights have changed."""
     return lambda x: jnp.where(jnp.abs(x) > limit, jnp.inf, x)
 
 
-def test_a_loss_that_is_not_finite_is_named_by_step_and_layer():
+def test_nonfinite_loss_names_the_step_and_layer():
     run, _, _, epoch = setup(net=layers.Serial(layers.Dense(8), ops.relu, layers.Dense(K)))
     broken = run._replace(params=jax.tree.map(lambda p: p * 1e200, run.params))
     with pytest.raises(FloatingPointError, match=r"not finite at step 0: .*params\[\d\]\['[wb]'\] of layer \d, Dense\(\d\)"):
@@ -175,13 +175,13 @@ def test_a_loss_that_is_not_finite_is_named_by_step_and_layer():
         list(train.epochs(run, epoch, (X, Y), epochs=9))
 
 
-def test_nan_in_the_data_is_named_by_array_and_row():
+def test_nan_in_the_data_names_the_array_and_row():
     run, _, _, epoch = setup()
     with pytest.raises(FloatingPointError, match=r"data\[0\] has NaN or infinity in row 37"):
         list(train.epochs(run, epoch, (X.at[37, 2].set(jnp.nan), Y), epochs=2))      # an epoch leaves some examples out
 
 
-def test_a_label_that_is_no_class_is_named():
+def test_out_of_range_label_is_named():
     run, _, _, epoch = setup()
     with pytest.raises(ValueError, match="3 classes takes labels 0 to 2; got the label 7"):
         list(train.epochs(run, epoch, (X, Y.at[:50].set(7)), epochs=1))
@@ -222,7 +222,7 @@ def test_a_wrong_call_is_a_sentence(call, sentence):
         call()
 
 
-def test_a_step_is_vmapped_over_runs():
+def test_step_can_be_vmapped_over_runs():
     """A sweep: several runs at once."""
     run, _, step, _ = setup()
     keys = jax.random.split(jax.random.key(5), 3)
@@ -232,7 +232,7 @@ def test_a_step_is_vmapped_over_runs():
     chex.assert_trees_all_close(jax.tree.map(lambda leaf: leaf[1], after).params, one.params, rtol=1e-10)
 
 
-def test_an_optax_optimizer_trains_a_network():
+def test_optax_optimizer_trains_a_network():
     optax = pytest.importorskip("optax", reason="Optax is not a dependency; where it is installed, its optimizers must work here")
     objective = train.supervised(NET, ops.softmax_cross_entropy)
     optimizer = optax.adam(0.05)
@@ -243,23 +243,23 @@ def test_an_optax_optimizer_trains_a_network():
 
 
 @pytest.mark.parametrize("kind", [jax.sharding.AxisType.Explicit, pytest.param(jax.sharding.AxisType.Auto, marks=pytest.mark.slow)])
-def test_an_evaluation_in_batches_of_data_spread_over_devices(kind):
+def test_evaluation_in_batches_of_sharded_data(kind):
     x = normal(5, (32, 4), jnp.float64)
     data, run = (x, jnp.argmax(x[:, :3], 1)), train.init(NET, optim.sgd(0.1), jax.random.key(6), x)
     objective = train.supervised(NET, ops.softmax_cross_entropy)
     want = train.make_evaluate(objective, data)(run)
     with jax.set_mesh(jax.make_mesh((4,), ("data",), axis_types=(kind,))):
         spread, everywhere = jax.device_put(data, jax.P("data")), jax.device_put(run, jax.P())
-        for batch_size in (32, 8, 12, 5):       # the last of 8 rows, and batches that do not go into four parts
+        for batch_size in (32, 8, 12, 5):       # a last batch of 8 rows, and batches that do not divide by four
             got = train.make_evaluate(objective, spread, batch_size=batch_size)(everywhere)
             assert got.keys() == want.keys() and all(abs(got[name] - want[name]) < 1e-12 for name in want)
 
 
-@pytest.mark.parametrize("kind, copied", [      # each of either once; the other pairs are slow tests
+@pytest.mark.parametrize("kind, copied", [      # each value once; the other pairs are slow tests
     (jax.sharding.AxisType.Explicit, True), (jax.sharding.AxisType.Auto, False),
     pytest.param(jax.sharding.AxisType.Auto, True, marks=pytest.mark.slow),
     pytest.param(jax.sharding.AxisType.Explicit, False, marks=pytest.mark.slow)])
-def test_an_epoch_on_data_spread_over_devices_is_the_same_epoch(kind, copied, monkeypatch):
+def test_epoch_on_sharded_data_is_the_same(kind, copied, monkeypatch):
     monkeypatch.setattr("fnnet.train.epoch.COPIED", 2**22 if copied else 0)
     net = layers.Serial(layers.Dense(8, bias=False), layers.BatchNorm(), ops.relu, layers.Dropout(0.1), layers.LayerNorm(), layers.Dense(3))
     optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.adam(1e-2))

@@ -1,4 +1,4 @@
-"""A row that does not count, by a weight of 0 or an ignored label, adds exactly 0 to the value and to the gradients, whatever it holds."""
+"""A row that does not count, because of weight 0 or an ignored label, adds exactly 0 to the value and the gradients, whatever it holds."""
 
 import functools
 
@@ -19,7 +19,7 @@ SEQUENCES = normal(2, (N, 5, K), jnp.float64)
 SPELLED = jnp.tile(jnp.array([1, 2], jnp.int32), (N, 1))
 LINEAR = normal(3, (K, 7), jnp.float64)
 
-# (loss of the arrays that are differentiated and the weights, these arrays)
+# (loss as a function of the differentiated arrays and the weights, these arrays)
 LOSSES = {
     "softmax_cross_entropy": (lambda z, w, r: ops.softmax_cross_entropy(z, LABELS, w, reduction=r), (Z,)),
     "distributions": (lambda z, t, w, r: ops.softmax_cross_entropy(z, t, w, reduction=r, z_loss=0.1), (Z, T)),
@@ -43,7 +43,7 @@ LOSSES = {
 @pytest.mark.sweep(6)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("loss, arrays", LOSSES.values(), ids=LOSSES)
-def test_a_row_of_weight_0_adds_nothing_whatever_it_holds(loss, arrays, reduction):
+def test_row_with_weight_0_adds_nothing_whatever_it_holds(loss, arrays, reduction):
     gradient = jax.jit(jax.value_and_grad(lambda arrays: loss(*arrays, W, reduction)))
     value, grads = gradient(arrays)
     rows = [len(a) == N for a in arrays]
@@ -57,7 +57,7 @@ def test_a_row_of_weight_0_adds_nothing_whatever_it_holds(loss, arrays, reductio
 
 @pytest.mark.parametrize("loss", [ops.softmax_cross_entropy, lambda z, y, **s: ops.linear_cross_entropy(z, LINEAR, y, **s)],
                          ids=["softmax", "linear"])
-def test_an_ignored_row_adds_nothing_whatever_it_holds(loss):
+def test_ignored_row_adds_nothing_whatever_it_holds(loss):
     gradient = jax.value_and_grad(lambda z: loss(z, LABELS, ignore_index=1))
     (value, grad), (spoiled, found) = gradient(Z), gradient(Z.at[BAD].set(jnp.nan))
     np.testing.assert_allclose(spoiled, value, rtol=1e-12)
@@ -65,8 +65,8 @@ def test_an_ignored_row_adds_nothing_whatever_it_holds(loss):
     assert (found[BAD] == 0).all()
 
 
-def test_labels_that_cannot_be_spelled():
-    """Two steps for two equal labels: ∞, or 0 on request, as PyTorch's zero_infinity."""
+def test_impossible_label_sequences():
+    """Two steps for two equal labels: ∞, or 0 on request, as with PyTorch's zero_infinity."""
     labels, lengths = SPELLED.at[2].set(1), jnp.array([5, 5, 2, 5, 5, 5], jnp.int32)
 
     def of(z, weights=None, **settings):
@@ -90,7 +90,7 @@ NET = layers.Serial(layers.Dense(8), ops.relu, layers.Dense(K))
 @pytest.mark.parametrize("loss, batch", [
     (ops.softmax_cross_entropy, (X, LABELS, W)), (functools.partial(ops.softmax_cross_entropy, ignore_index=1), (X, LABELS)),
     (ops.squared_error, (X, T, W))], ids=["weights", "ignored", "regression"])
-def test_training_does_not_see_the_features_of_rows_that_do_not_count(loss, batch):
+def test_training_ignores_the_features_of_uncounted_rows(loss, batch):
     optimizer = optim.adam(0.1)
     step = jax.jit(train.make_step(train.supervised(NET, loss), optimizer))
     run = train.init(NET, optimizer, jax.random.key(0), X)
@@ -107,8 +107,8 @@ def fit(data, loss=ops.softmax_cross_entropy, net=NET, batch_size=N):
     return train.fit(train.init(net, optimizer, jax.random.key(0), data[0]), epoch, data, epochs=2)
 
 
-def test_the_row_whose_loss_is_infinite_is_named():
-    """Also where its gradient is finite: a loss of ∞ whose derivative is 0."""
+def test_row_with_infinite_loss_is_named():
+    """Even if its gradient is finite: a loss of ∞ whose derivative is 0."""
     labels = jnp.tile(jnp.array([1, 2], jnp.int32), (N, 1)).at[3].set(1)
     x, net = normal(5, (N, 2, D), jnp.float64), layers.Dense(K)
     with pytest.raises(FloatingPointError, match="the loss is not finite at step 0: row 3 of the data has a loss of inf; give it weight"):
@@ -117,7 +117,7 @@ def test_the_row_whose_loss_is_infinite_is_named():
     assert np.isfinite(fit((x, labels, jnp.ones(N).at[3].set(0)), ops.ctc, net).history[-1]["loss"])
 
 
-def test_the_row_at_fault_is_named_with_the_layer():
+def test_row_at_fault_is_named_with_the_layer():
     def loss(prediction, target):
         return jnp.log(jnp.where(target == 7, prediction * 0, prediction**2 + 1)).mean()
     target = jnp.zeros((N, K)).at[2].set(7)
@@ -125,7 +125,7 @@ def test_the_row_at_fault_is_named_with_the_layer():
         fit((X, target), loss)
 
 
-def test_a_row_of_weight_0_is_not_blamed():
+def test_row_with_weight_0_is_not_blamed():
     x = X.at[1].set(jnp.nan)
     assert np.isfinite(fit((x, LABELS, W)).history[-1]["loss"])
     with pytest.raises(FloatingPointError, match=r"data\[0\] has NaN or infinity in row 2"):

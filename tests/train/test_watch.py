@@ -22,7 +22,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_norms_and_rates_are_those_of_the_step():
+def test_norms_and_rates_match_the_step():
     run, metrics = LOGGED(RUN, (X, Y))
     grads = jax.grad(lambda p: OBJECTIVE(p, RUN.state, (X, Y), train=True)[0])(RUN.params)
     updates, _ = ADAM.update(grads, RUN.opt_state, RUN.params)
@@ -31,7 +31,7 @@ def test_norms_and_rates_are_those_of_the_step():
     assert metrics["rate"] == pytest.approx(0.1)
 
 
-def test_epochs_log_the_means_and_hooks_see_them(tmp_path):
+def test_epochs_log_means_and_hooks_receive_them(tmp_path):
     seen = []
     epoch = train.make_epoch(LOGGED, batch_size=8)
     log = train.jsonl(tmp_path / "logs" / "a.jsonl")
@@ -41,7 +41,7 @@ def test_epochs_log_the_means_and_hooks_see_them(tmp_path):
     assert result.history[0]["rate"] > result.history[2]["rate"] > 0 and result.history[0]["grad_norm"] > 0
 
 
-def test_a_log_is_replaced_from_the_epoch_that_is_run_again(tmp_path):
+def test_log_is_replaced_from_the_repeated_epoch_on(tmp_path):
     epoch, path = train.make_epoch(LOGGED, batch_size=8), tmp_path / "a.jsonl"
     whole = train.fit(RUN, epoch, (X, Y), epochs=4)
     train.fit(RUN, epoch, (X, Y), epochs=2, on_epoch=train.jsonl(path), checkpoint=tmp_path / "run")
@@ -54,7 +54,7 @@ def test_a_log_is_replaced_from_the_epoch_that_is_run_again(tmp_path):
 
 
 @pytest.mark.parametrize("wrap", [lambda step: step, jax.jit, fn.autodiff], ids=["plain", "jit", "autodiff"])
-def test_a_function_is_called_after_every_so_many_steps(wrap):
+def test_on_step_calls_the_function_every_n_steps(wrap):
     seen = []
     step = train.on_step(wrap(LOGGED), lambda step, metrics: seen.append((step, float(metrics["loss"]))), every=3)
     run, _ = train.make_epoch(step, batch_size=4)(RUN, (X, Y))

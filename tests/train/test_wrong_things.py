@@ -1,4 +1,4 @@
-"""Wrong things in wrong places are errors that say what to write."""
+"""Misplaced arguments raise errors that say what to write."""
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ WRONG = {
 
 
 def fit_one(loss, target):
-    """One score for each example."""
+    """One score per example."""
     net = layers.Dense(1)
     run = train.init(net, ADAM, jax.random.key(0), X)
     step = train.make_step(train.supervised(net, loss), ADAM)
@@ -92,7 +92,7 @@ def test_a_wrong_thing_says_what_to_write(call, sentence):
         call()
 
 
-def test_exchanged_arguments_of_binary_cross_entropy_warn():
+def test_swapped_arguments_of_binary_cross_entropy_warn():
     target, probability = jnp.array([0.0, 1.0]), jnp.array([0.2, 0.7])
     with pytest.warns(UserWarning, match=r"write binary_cross_entropy\(probability, target\)"):
         ops.binary_cross_entropy(target, probability)
@@ -101,20 +101,20 @@ def test_exchanged_arguments_of_binary_cross_entropy_warn():
     ops.binary_cross_entropy(target, target)
 
 
-def test_parameters_of_half_precision_warn():
+def test_half_precision_parameters_warn():
     with pytest.warns(UserWarning, match="parameters are bfloat16: steps of less than 0.004 of a parameter are rounded away"):
         half = RUN._replace(params=jax.tree.map(lambda p: p.astype(jnp.bfloat16), RUN.params))
         STEP(half._replace(opt_state=ADAM.init(half.params)), (X.astype(jnp.bfloat16), Y))
 
 
-def test_a_network_of_one_batch_size_is_trained():
+def test_network_with_a_fixed_batch_size_trains():
     net = layers.Serial(lambda x: x.reshape(8, D), layers.Dense(K))
     run = train.init(net, ADAM, jax.random.key(0), X[:8])
     epoch = train.make_epoch(train.make_step(train.supervised(net, ops.softmax_cross_entropy), ADAM), batch_size=8)
     assert len(train.fit(run, epoch, (X, Y), epochs=1).history) == 1
 
 
-def test_batches_in_lists_and_dictionaries_are_data():
+def test_batches_may_be_lists_or_dictionaries():
     for data in [(X[:8], Y[:8]), (X[8:], Y[8:])], ((x, y) for x, y in [(X, Y)]):
         assert jnp.isfinite(EPOCH(RUN, data)[1]["loss"])
     assert float(STEP(RUN, (X, Y))[1]["loss"]) > 0

@@ -1,4 +1,4 @@
-"""What the families of right and wrong rules are written with."""
+"""Helpers for writing the families of right and wrong rules."""
 
 from typing import NamedTuple
 
@@ -8,18 +8,18 @@ import numpy as np
 
 
 class Case(NamedTuple):
-    """A rule, right or wrong: the function and its call; `caught` names the checks that are meant to see the mistake."""
+    """A rule, right or wrong: the function and its call; `caught` names the checks that should find the mistake."""
     kind: str
     name: str
     f: object
     args: tuple
     caught: tuple = ()
-    options: dict | None = None     # of the call of fnnet.verify.check: reference, settings, vary, spec …
-    quick: bool = True      # whether the quick form is meant to see it too
+    options: dict | None = None     # of the call to fnnet.verify.check: reference, settings, vary, spec, …
+    quick: bool = True      # whether the quick form should find it too
 
 
 def vjp(fun, backward, forward=None, static=()):
-    """A custom_vjp whose backward is `backward(g, *saved, *static)`; the arguments are saved unless a forward says otherwise."""
+    """A custom_vjp with the backward pass `backward(g, *saved, *static)`; saves the arguments unless a forward pass is given."""
     f = jax.custom_vjp(fun, nondiff_argnums=static)
 
     def keep_arguments(*args):
@@ -39,7 +39,7 @@ def slope(fun, derivative):
 
 
 def normal(*shape, seed=0):
-    """Numbers about 1 in size, in float32, of another seed for each shape."""
+    """Standard normal float32 numbers, with a different seed for each shape."""
     return jnp.asarray(np.random.default_rng([*shape, seed]).normal(size=shape), jnp.float32)
 
 

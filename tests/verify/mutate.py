@@ -1,9 +1,9 @@
-"""What `audit` and `check` find of mistakes made by a program in the library's own backward passes, one at a time:
+"""What `audit` and `check` find among mistakes generated in the library's own backward passes, one at a time:
 
     python -m tests.verify.mutate runs/mutants.jsonl --count 200 [--seed 0] [--audit]     # resumes where the file ends
 
 A mutant is one change of an operator, a sign, a comparison, a constant, an axis, a transposition, the two sides of a `where`, or a call.
-Each line of the file says where it is and what found it; survivors are printed at the end, to be looked at: equivalent, or a hole.
+Each line of the file says where it is and what found it. Survivors are printed at the end for review: equivalent, or a gap.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import jax
 from fnnet import ops, sample, verify
 from fnnet.rule import Rule
 
-SECONDS = 120           # that one mutant may take
+SECONDS = 120           # allowed per mutant
 BACKWARD = ("bwd", "slope")
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd}
 COMPARISONS = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.Lt, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
@@ -42,7 +42,7 @@ class Mutant(NamedTuple):
     line: int
     before: str
     after: str
-    place: int              # of the change among those of the function
+    place: int              # index of the change within the function
 
     @property
     def id(self):
@@ -50,7 +50,7 @@ class Mutant(NamedTuple):
 
 
 def changes(node):
-    """What may stand in a node's place: each wrong, or the same by chance."""
+    """Replacements for a node: each one wrong, or equivalent by chance."""
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
         yield ast.BinOp(node.left, OPERATORS[type(node.op)](), node.right)
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult):
@@ -80,7 +80,7 @@ def backwards(tree):
 
 
 def places(function):
-    """[(place, node, what may stand there)] of a function, in one order always."""
+    """[(index, node, replacements)] of a function, always in the same order."""
     found = [(node, new) for statement in function.body for node in ast.walk(statement) for new in changes(node)]
     return [(place, *pair) for place, pair in enumerate(found)]
 
@@ -102,7 +102,7 @@ class _Replace(ast.NodeTransformer):
 
 
 def mutated(mutant):
-    """The rule with that change, from its module run anew with it."""
+    """The rule with that change, from its module executed again with it."""
     module = importlib.import_module(mutant.module)
     tree = ast.parse(inspect.getsource(module))
     function = next(f for rule, f in backwards(tree) if rule == mutant.rule)
@@ -135,7 +135,7 @@ def _stop(signum, frame):
 
 
 def fails(look):
-    """What a look at a mutant says: found, survived, the exception that the harness itself raised, or that it did not end."""
+    """The outcome for a mutant: found, survived, an exception raised by the checker itself, or not ended."""
     previous = signal.signal(signal.SIGALRM, _stop)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
@@ -150,7 +150,7 @@ def fails(look):
 
 
 def checked(rule):
-    """`check` of a rule at its first example, and at the others until it fails."""
+    """`check` of a rule at its first example, then at the others until it fails."""
     for example in rule.examples:
         arrays, settings = sample.inputs(rule, example)
         report = verify.check(rule, *arrays, settings=settings, thorough=False)
@@ -169,7 +169,7 @@ def tried(mutant, audit_alone=False):
 
 
 def summary(rows):
-    """The share that each found, and the survivors."""
+    """The fraction that each found, and the survivors."""
     lines = []
     for name in ("audit", "check"):
         known = [row[name] for row in rows if name in row]

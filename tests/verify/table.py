@@ -1,6 +1,6 @@
-"""What `fnnet.verify.check` finds of the families of wrong rules, by kind, beside JAX's own check_grads:
+"""What `fnnet.verify.check` finds among the families of wrong rules, by kind, compared with JAX's own check_grads:
 
-    python -m tests.verify.table [MODULE …] [--thorough]       # of tests/verify/broken and correct; all where none is named
+    python -m tests.verify.table [MODULE …] [--thorough]       # modules of tests/verify/broken and correct; default: all
 """
 
 import importlib

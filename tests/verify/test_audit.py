@@ -1,4 +1,4 @@
-"""What an audit says of a rule that fails, and of one that is no derivative on purpose."""
+"""What an audit reports for a failing rule, and for one that is intentionally not a derivative."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ def sine(backward):
     return f
 
 
-def test_a_failure_names_the_argument_and_the_cause_in_a_narrow_table():
+def test_failure_names_the_argument_and_the_cause_in_a_narrow_table():
     def bwd(dy, x):
         return 3 * dy * jnp.cos(x)
     text = str(audit(sine(bwd)))
@@ -24,20 +24,20 @@ def test_a_failure_names_the_argument_and_the_cause_in_a_narrow_table():
     assert all(len(line) < 60 for line in text.splitlines() if set(line) <= {"─", " "} and line)
 
 
-def test_a_gradient_that_is_meant_passes_with_the_reference_that_says_so():
+def test_intentional_gradient_passes_with_its_reference():
     def bwd(dy):
         return dy
     assert not audit(sine(bwd)).ok
     audit(sine(bwd), reference=lambda x: x + jax.lax.stop_gradient(jnp.sin(x) - x)).raise_if_failed()
 
 
-def test_nan_that_comes_out_as_0_fails():
+def test_nan_that_becomes_0_fails():
     def bwd(dy, x):
         return jnp.nan_to_num(dy * jnp.cos(x))
     assert [check.name for check in audit(sine(bwd)).failures] == ["NaN"]
 
 
-def test_what_a_backward_pass_raises_is_a_failed_check_that_names_its_line():
+def test_exception_in_a_backward_pass_is_a_failed_check_that_names_its_line():
     def bwd(dy, x):
         return dy @ x                                   # which do not fit
     found, = audit(sine(bwd)).failures

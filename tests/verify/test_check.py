@@ -1,4 +1,4 @@
-"""The harness for anybody's gradient rule: right ones pass, wrong ones are caught."""
+"""The checker for any gradient rule: right rules pass, wrong ones are caught."""
 
 import os
 import re
@@ -28,11 +28,11 @@ def sine(backward):
 
 
 @pytest.mark.parametrize("f", [ops.relu, ops.softmax, sine(lambda x, g: (g * jnp.cos(x),))], ids=["relu", "softmax", "custom_vjp"])
-def test_a_right_rule_passes(f):
+def test_right_rule_passes(f):
     assert verify.check(f, X, thorough=False).ok
 
 
-def test_a_failure_is_told_in_full_and_those_after_it_in_a_line():
+def test_first_failure_is_reported_in_full_and_later_ones_in_a_line():
     report = verify.check(sine(lambda x, g: (2 * g * jnp.cos(x),)), X, thorough=False)
     text = str(report)
     assert text.count("  reproduce") == 1 and text.count("\nFAILED ") == len(report.failures) > 3
@@ -44,7 +44,7 @@ LEFT, RIGHT = np.random.default_rng(1).normal(size=(5, 4)), np.random.default_rn
 
 
 def affine(dx=None, dw=None, db=None):
-    """x RIGHT, or LEFT w, or x + b, with another derivative, and its shapes. All in one function take twice as long to compile."""
+    """x RIGHT, or LEFT w, or x + b, with another derivative, and its shapes. All in one function would take twice as long to compile."""
     shapes, f, backward = [(((5, 4),), lambda x: x @ RIGHT, lambda g: (dx(g),)), (((4, 4),), lambda w: LEFT @ w, lambda g: (dw(g),)),
                            (((5, 4), (4,)), lambda x, b: x + b, lambda g: (g, db(g)))][[bool(d) for d in (dx, dw, db)].index(True)]
     wrong = jax.custom_vjp(f)
@@ -57,7 +57,7 @@ RNG = np.random.default_rng(0)
 
 
 def noise(w):
-    """Of another size at each call."""
+    """A gradient of a different size at each call."""
     return jax.pure_callback(lambda w: 1e-3 * RNG.normal(size=w.shape).astype(w.dtype), jax.typeof(w), w, vmap_method="sequential")
 
 
@@ -76,13 +76,13 @@ def noise(w):
     (affine(dw=lambda g: LEFT.T @ g + noise(g[:4])), "not deterministic"),
     (affine(dx=lambda g: (g + 0.3 * g[::-1]) @ RIGHT.T), "examples mix: a cotangent in only row 0 also affects other rows of x"),
 ], ids=lambda v: v if isinstance(v, str) else "")
-def test_the_cause_is_guessed_from_the_whole_pattern_though_the_case_shown_is_small(f, guess):
+def test_cause_is_guessed_from_the_whole_pattern_though_the_case_shown_is_small(f, guess):
     rng, (f, shapes) = np.random.default_rng(0), f
     report = verify.check(f, *(jnp.asarray(rng.normal(size=s)) for s in shapes), thorough=False)
     assert guess in str(report) and report.failures[0].name == "gradient"
 
 
-def test_the_numbers_shown_are_in_the_ratio_that_is_named():
+def test_numbers_shown_have_the_named_ratio():
     wrong, shapes = affine(db=lambda g: g.mean(0))
     rng = np.random.default_rng(0)
     first = verify.check(wrong, *(jnp.asarray(rng.normal(size=s)) for s in shapes), thorough=False).failures[0]
@@ -92,7 +92,7 @@ def test_the_numbers_shown_are_in_the_ratio_that_is_named():
 
 @pytest.mark.parametrize("backward, guess", [(lambda y, g: (g * y * (1 + y),), "1 + y in place of 1 − y"),
                                              (lambda y, g: (g * (1 - y),), "a factor y is missing")])
-def test_a_factor_made_of_the_output_is_named(backward, guess):
+def test_factor_made_of_the_output_is_named(backward, guess):
     f = jax.custom_vjp(lambda x: jax.nn.sigmoid(x))
     f.defvjp(lambda x: (f(x), f(x)), backward)
     assert verify.check(f, X[0], thorough=False).failures[0].looks_like == guess
@@ -114,7 +114,7 @@ def test_a_pattern_of_the_small_case_alone_is_not_told():
     assert "multiplies the cotangent" not in failure.looks_like and "constant factor" not in failure.looks_like
 
 
-def test_an_error_names_the_line_of_the_backward_pass_and_the_shapes():
+def test_error_names_the_line_of_the_backward_pass_and_the_shapes():
     def bwd(x, g):
         return g @ x,                                   # which do not fit
     failure, = verify.check(sine(bwd), X, thorough=False).failures
@@ -123,8 +123,8 @@ def test_an_error_names_the_line_of_the_backward_pass_and_the_shapes():
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("case", [c for c in kinds.CASES if c.kind == "purpose"], ids=lambda c: c.name)
-def test_what_may_be_meant_is_said_with_the_reference_that_says_so(case):
-    """The line offered, taken as it stands, makes the check pass."""
+def test_possibly_intentional_gradient_is_reported_with_its_reference(case):
+    """The suggested line, copied verbatim, makes the check pass."""
     with jax.numpy_dtype_promotion("standard"):
         said = str(verify.check(case.f, *case.args, thorough=False).failures[0])
         line = re.search(r"reference=(lambda .*|f)(?:, a function|$)", said, re.M)[1]
@@ -132,7 +132,7 @@ def test_what_may_be_meant_is_said_with_the_reference_that_says_so(case):
 
 
 @pytest.mark.parametrize("targets, said", [(jax.nn.softmax(X), "works only where t sums to 1"), (X + 2, "")], ids=["sum to 1", "any"])
-def test_what_a_rule_works_for_is_said(targets, said):
+def test_limits_of_a_rule_are_reported(targets, said):
     f = jax.custom_vjp(lambda z, t: -(t * jax.nn.log_softmax(z)).sum())
     f.defvjp(lambda z, t: (f(z, t), (z, t)), lambda kept, g: (
         g * (jax.nn.softmax(kept[0]) - kept[1]), -g * jax.nn.log_softmax(kept[0])))
@@ -140,15 +140,15 @@ def test_what_a_rule_works_for_is_said(targets, said):
     assert report.ok == bool(said) and (not said or any(said in note for note in report.notes))
 
 
-def test_the_time_a_check_may_take_is_kept_and_what_is_left_out_is_said():
+def test_time_limit_is_respected_and_unchecked_parts_are_reported():
     report = verify.check(sine(lambda x, g: (g * jnp.cos(x),)), X, seconds=1e-3)
     assert any("not checked" in note and "low precision" in note for note in report.notes)
 
 
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("case", [c for c in overlooked.CASES if c.quick and c.caught[0] in TWO_LINES], ids=lambda c: c.name)
-def test_the_two_lines_run_and_show_what_they_say(case, capsys):
-    """In whatever way the rule went wrong: under vmap, at second order, in low precision, at other settings."""
+def test_two_line_reproduction_runs_and_shows_the_failure(case, capsys):
+    """However the rule went wrong: under vmap, at second order, in low precision, with other settings."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         failures = [f for f in verify.check(case.f, *case.args, thorough=False, **case.options).failures if f.reproduce]
         assert any(failure.name in case.caught for failure in failures)
@@ -160,8 +160,8 @@ def test_the_two_lines_run_and_show_what_they_say(case, capsys):
             assert any(np.isclose(float(v), float(said), rtol=2e-3, equal_nan=True) for v in numbers)
 
 
-def test_arrays_of_the_usual_precision_made_inside_a_rule_are_of_the_session_s():
-    """one_hot, arange and Python numbers are float32 in a session without float64, in which a rule is right that is not in another."""
+def test_arrays_created_inside_a_rule_have_the_precision_of_the_session():
+    """one_hot, arange and Python numbers are float32 in a session without float64, where a rule may be right that is wrong with float64."""
     f = jax.custom_vjp(lambda z, t: jax.nn.logsumexp(z, -1) - jnp.take_along_axis(z, t[:, None], 1)[:, 0])
     f.defvjp(lambda z, t: (f(z, t), (z, t)), lambda s, g: (g[:, None] * (jax.nn.softmax(s[0]) - jax.nn.one_hot(s[1], s[0].shape[1])), None))
     args = np.float32(X), np.array([0, 2, 1])
@@ -172,7 +172,7 @@ def test_arrays_of_the_usual_precision_made_inside_a_rule_are_of_the_session_s()
         assert [failure.name for failure in verify.check(f, *args, thorough=False).failures] == ["structure"]
 
 
-def test_a_complex_step_knows_a_slope_to_the_last_digits_and_keeps_out_of_what_is_not_analytic():
+def test_complex_step_is_exact_and_skips_functions_that_are_not_analytic():
     x, rng = np.array([0.3, -1.2]), np.random.default_rng(0)
     for value, slope, exact in ((lambda x: np.exp(x).sum(), np.exp(x), True), (lambda x: abs(x[0]) ** 3 + x[1].real, [0.27, 1.0], False)):
         (_, found, errors), = differences.complex_step(lambda xs, v=value: complex(v(xs[0])), [x], differences.differences(
@@ -182,7 +182,7 @@ def test_a_complex_step_knows_a_slope_to_the_last_digits_and_keeps_out_of_what_i
 
 
 @pytest.mark.parametrize("kept, guess", [(0.5, "the mask differs between forward and backward"), (None, "a constant factor of 0.5")])
-def test_a_dropout_with_another_mask_or_another_rate_is_told_apart(kept, guess):
+def test_dropout_with_a_wrong_mask_and_a_wrong_rate_are_distinguished(kept, guess):
     def mask(x, key):
         return jax.random.bernoulli(key, 0.5, x.shape)
     f = jax.custom_vjp(lambda x, key: jnp.where(mask(x, key), x / 0.5, 0))
@@ -203,7 +203,7 @@ def test_arguments_are_drawn_from_a_spec():
 @pytest.mark.parametrize("spec, sentence", [("x: f[N]", "the spec must describe every argument; got none for 'w'"),
                                             ("x: f[N], w: i[N]", "the integers of w must have an upper bound: write w: i"),
                                             ("x: f[N, w: f", "cannot be parsed: write name")])
-def test_a_wrong_spec_is_a_sentence(spec, sentence):
+def test_wrong_spec_is_one_sentence(spec, sentence):
     with pytest.raises(ValueError, match=sentence):
         verify.check(lambda x, w: x * w, spec=spec)
 
@@ -211,7 +211,7 @@ def test_a_wrong_spec_is_a_sentence(spec, sentence):
 @pytest.mark.parametrize("options, status, words", [
     ((), 1, "FAILED gradient"),
     pytest.param(("--gradients=thorough",), 1, "looks like", marks=pytest.mark.slow)])       # the option alone is new
-def test_the_fixture_fails_a_test_with_the_report(tmp_path, options, status, words):
+def test_fixture_fails_a_test_with_the_report(tmp_path, options, status, words):
     (tmp_path / "conftest.py").write_text('pytest_plugins = "fnnet.verify.plugin"\n')
     (tmp_path / "test_mine.py").write_text("""
 import jax, jax.numpy as jnp
@@ -229,15 +229,15 @@ def test_wrong(check_gradient): check_gradient(wrong, jnp.ones(3))
 
 @pytest.mark.parametrize("backward", [lambda x, g: (-g * jnp.cos(x),), lambda x, g: (jnp.cos(x),), lambda x, g: (g * jnp.cos(x) * 1.001,)],
                          ids=["sign", "cotangent ignored", "a thousandth off"])
-def test_a_wrong_rule_is_caught(backward):
+def test_wrong_rule_is_caught(backward):
     report = verify.check(sine(backward), X, thorough=False)
     assert not report.ok and report.failures
     with pytest.raises(AssertionError):
         report.raise_if_failed()
 
 
-def test_arguments_given_away(monkeypatch):
-    """As if an output had come to lie where an argument lay, before the backward pass read it."""
+def test_donated_arguments(monkeypatch):
+    """As if an output had overwritten the memory of an argument before the backward pass read it."""
     assert not [check for check in verify.check(ops.tanh, X).checks if check.name == "donation" and not check.ok]
     monkeypatch.setattr(jnp, "copy", lambda x: x + 1)
     assert [check.name for check in verify.check(ops.tanh, X).failures] == ["donation"]
@@ -245,9 +245,9 @@ def test_arguments_given_away(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MALLOC_PERTURB_ is an option of glibc's")
-def test_no_program_reads_what_it_has_freed():
-    """XLA did, in programs compiled with the harness's own options (quick.py): heads that share keys, under vmap. Here what is freed is
-    overwritten at once, so that a process that does so dies; before, three in four did at the first look."""
+def test_programs_do_not_read_freed_memory():
+    """XLA did, in programs compiled with the checker's own options (quick.py): heads that share keys, under vmap. Here freed memory is
+    overwritten immediately, so that such a process dies; before the fix, three in four did at the first check."""
     looks = """
 from fnnet import ops, sample, verify
 arrays, settings = sample.inputs(ops.attention, ops.attention.examples[1])

@@ -1,6 +1,6 @@
-"""The harness among rules broken on purpose, each of which it must catch by the check meant for it, and right ones, which it must pass.
+"""The checker on deliberately broken rules, each of which the intended check must catch, and on right rules, which must pass.
 
-The ordinary run takes the quick look at the first of each class; everything, thoroughly, takes the better part of an hour:
+The ordinary run uses the quick form on the first of each class; everything, thoroughly, takes the better part of an hour:
 
     python -m pytest tests/verify/test_families.py -m ""
 
@@ -24,7 +24,7 @@ from tests.verify.correct import CORRECT
 
 
 def cases(family, count):
-    """Each case as a parameter; all but the first few of each class are slow."""
+    """Each case as a parameter; all except the first few of each class are slow."""
     seen, params = Counter(), []
     for case in family:
         seen[case.kind] += case.quick
@@ -35,7 +35,7 @@ def cases(family, count):
 
 @pytest.fixture(autouse=True)
 def ordinary_promotion():
-    """The families are written as users write: without strict promotion of types and ranks, and with warnings."""
+    """The families run as user code does: without strict promotion of dtypes and ranks, and with warnings allowed."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -43,7 +43,7 @@ def ordinary_promotion():
 
 @pytest.fixture(scope="module")
 def tally(request):
-    """{class: [(whether the case is wrong, whether check fails it, whether check_grads fails it)]}, told when the module is done."""
+    """{class: [(whether the case is wrong, whether check fails it, whether check_grads fails it)]}, printed when the module is done."""
     found = {}
     yield found
     if not whole(request):
@@ -58,7 +58,7 @@ def tally(request):
 
 
 def whole(request):
-    """Whether this is no ordinary run: then every look is thorough, and check_grads stands beside it."""
+    """Whether this is a full run: then every check is thorough, and check_grads is compared."""
     return "not slow" not in request.config.option.markexpr
 
 
@@ -67,7 +67,7 @@ def looked_at(case, thorough):
 
 
 def check_grads_fails(case):
-    """Whether JAX's own check fails the rule, at the same inputs in float64, the arrays that have no gradient closed over."""
+    """Whether JAX's own check fails the rule, at the same inputs in float64, with arrays without a gradient closed over."""
     options = case.options or {}
     leaves, treedef = jax.tree.flatten(case.args)
     real = [i for i, a in enumerate(leaves) if hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.floating)]
@@ -87,7 +87,7 @@ def check_grads_fails(case):
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("case", cases(BROKEN, 1))
-def test_a_wrong_rule_is_caught_by_the_check_meant_for_it(case, tally, request):
+def test_wrong_rule_is_caught_by_the_intended_check(case, tally, request):
     report = looked_at(case, whole(request))
     tally.setdefault(case.kind, []).append((True, not report.ok, whole(request) and check_grads_fails(case)))
     assert {*case.caught} <= {failure.name for failure in report.failures}, report
@@ -95,7 +95,7 @@ def test_a_wrong_rule_is_caught_by_the_check_meant_for_it(case, tally, request):
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("case", cases(CORRECT, 2))
-def test_a_right_rule_raises_no_alarm(case, tally, request):
+def test_right_rule_raises_no_alarm(case, tally, request):
     report = looked_at(case, whole(request))
     tally.setdefault("right: " + case.kind, []).append((False, not report.ok, whole(request) and check_grads_fails(case)))
     report.raise_if_failed()
@@ -103,13 +103,13 @@ def test_a_right_rule_raises_no_alarm(case, tally, request):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("op, k", [pytest.param(op, k, id=f"{op.__name__}-{k}") for op in ops.rules() for k in range(len(op.examples))])
-def test_a_rule_of_fnnet_raises_no_alarm(op, k, tally):
+def test_rule_of_fnnet_raises_no_alarm(op, k, tally):
     arrays, settings = sample.inputs(op, op.examples[k])
     report = verify.check(op, *arrays, settings=settings)
     tally.setdefault("right: fnnet", []).append((False, not report.ok, False))
     report.raise_if_failed()
 
 
-def test_the_families_are_as_large_as_promised():
+def test_families_have_the_promised_size():
     assert len({c.name for c in BROKEN}) >= 350 and len({c.kind for c in BROKEN}) >= 16
     assert len(CORRECT) >= 210

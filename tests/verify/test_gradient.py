@@ -1,4 +1,4 @@
-"""Numeric gradients, and the checking of a whole network."""
+"""Numerical gradients, and checking a whole network."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,14 @@ from drawn import normal
 from fnnet import autodiff, layers, ops, rule, train, verify
 
 
-def test_central_differences_are_exact_to_1e9_where_the_function_is_smooth():
+def test_central_differences_are_accurate_to_1e9_for_smooth_functions():
     x = normal(0, (20,), jnp.float64) * 10.0 ** jnp.arange(-3.0, 1.0).repeat(5)
     for f, slope in ((jnp.sin, jnp.cos), (lambda x: x**3, lambda x: 3 * x**2), (jnp.tanh, lambda x: 1 - jnp.tanh(x) ** 2)):
         got = verify.difference(lambda x, f=f: f(x).sum(), x, jnp.arange(20))
         np.testing.assert_allclose(got, slope(x), rtol=2e-9, atol=2e-9)
 
 
-def test_differences_step_over_a_kink_nearby():
+def test_differences_avoid_a_nearby_kink():
     x = jnp.array([1e-5, -1e-4, 0.5])
     np.testing.assert_allclose(verify.difference(lambda x: jnp.abs(x).sum(), x, jnp.arange(3)), jnp.sign(x), atol=1e-6)
 
@@ -35,12 +35,12 @@ def network():
 
 
 def standard(f):
-    """A user's session: float32 data meet float64 parameters."""
+    """A user's session, in which float32 data meet float64 parameters."""
     with jax.numpy_dtype_promotion("standard"):
         return f()
 
 
-def test_a_network_passes_in_float64_though_it_is_float32():
+def test_float32_network_passes_in_float64():
     f, params = network()
     report = standard(lambda: verify.gradient_check(f, params))
     assert report.ok and len(report.rows) == 6 and all(row[3] < 1e-7 for row in report.rows), report
@@ -68,7 +68,7 @@ def test_one_wrong_element_is_named():
     assert not report.ok and report.rows[0][5] == (1, 2) and "(1, 2)" in str(report)
 
 
-def test_of_a_large_array_some_elements_are_checked():
+def test_some_elements_of_a_large_array_are_checked():
     report = verify.gradient_check(lambda w: jnp.sin(w).sum(), jnp.ones((100, 100)), samples=30)
     assert report.ok and report.rows[0][1:3] == (10_000, 30)
 

@@ -1,4 +1,4 @@
-"""The program that makes mistakes in the library's backward passes: what it changes, and a few mutants, each of which must be found."""
+"""The program that generates mistakes in the library's backward passes: what it changes, and a few mutants that must be found."""
 
 import ast
 import json
@@ -24,13 +24,13 @@ def test_each_kind_of_change_is_made():
     assert "jnp.where(m, b, a)" in changed("jnp.where(m, a, b)")
 
 
-def test_mutants_lie_in_backward_passes_alone_and_repeat():
+def test_mutants_lie_only_in_backward_passes_and_are_reproducible():
     found = list(mutate.all_mutants())
     assert len(found) > 300 and len({m.id for m in found}) == len(found)
     assert [m for m in found if m.module == smooth.__name__] == list(mutate.mutants(smooth))
 
 
-def test_a_mutant_is_wrong_and_the_rule_itself_stays_as_it_was():
+def test_mutant_is_wrong_and_the_rule_itself_is_unchanged():
     mutant = next(m for m in mutate.mutants(smooth) if m.rule == "sigmoid" and m.before.startswith("a / ("))
     right = jax.grad(ops.sigmoid)(2.0)
     assert abs(jax.grad(mutate.mutated(mutant))(2.0) - right) > 0.1 * right and jax.grad(ops.sigmoid)(2.0) == right
@@ -40,7 +40,7 @@ def raises():
     raise ValueError("of the harness")
 
 
-def test_what_becomes_of_a_mutant_is_told_and_survivors_are_shown_with_their_line():
+def test_outcomes_are_reported_and_survivors_shown_with_their_line():
     assert mutate.fails(lambda: SimpleNamespace(ok=True)) == "survived" and mutate.fails(lambda: SimpleNamespace(ok=False)) == "found"
     assert mutate.fails(raises) == "raised ValueError: of the harness"
     mutant = next(mutate.mutants(smooth))
@@ -50,7 +50,7 @@ def test_what_becomes_of_a_mutant_is_told_and_survivors_are_shown_with_their_lin
 
 
 @pytest.mark.parametrize("count", [pytest.param(6, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.fuzz)])
-def test_most_mutants_are_found_none_ends_in_an_exception_and_the_run_resumes(count, tmp_path, capsys):
+def test_most_mutants_are_found_none_raises_and_the_run_resumes(count, tmp_path, capsys):
     file = tmp_path / "mutants.jsonl"
     mutate.main([str(file), "--count", "2"])
     mutate.main([str(file), "--count", str(count)])

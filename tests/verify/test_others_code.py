@@ -1,4 +1,4 @@
-"""`check` on code of other libraries and of JAX's own that has gradient rules inside: none is alarmed, and mistakes are found."""
+"""`check` on code from other libraries and from JAX itself that contains gradient rules: no false alarms, and mistakes are found."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ SINE, WRONG = slope(jnp.sin, jnp.cos), slope(jnp.sin, lambda x: jnp.cos(x) + 0.1
 
 @pytest.fixture(autouse=True)
 def ordinary_promotion():
-    """Others' code is not written for strict promotion of types and ranks."""
+    """Third-party code is not written for strict promotion of dtypes and ranks."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 
@@ -33,7 +33,7 @@ def fails(f, *args, **run):
 
 @pytest.mark.peers
 @pytest.mark.parametrize("sine, outcome", [(SINE, passes), (WRONG, fails)], ids=("right", "wrong"))
-def test_an_equinox_module_with_a_rule_inside(sine, outcome):
+def test_equinox_module_with_a_rule_inside(sine, outcome):
     eqx = pytest.importorskip("equinox")
 
     class Layer(eqx.Module):
@@ -48,7 +48,7 @@ def test_an_equinox_module_with_a_rule_inside(sine, outcome):
 
 @pytest.mark.peers
 @pytest.mark.parametrize("sine, outcome", [(SINE, passes), (WRONG, fails)], ids=("right", "wrong"))
-def test_a_flax_apply_with_a_rule_inside(sine, outcome):
+def test_flax_apply_with_a_rule_inside(sine, outcome):
     nn = pytest.importorskip("flax.linen")
 
     class Net(nn.Module):
@@ -60,7 +60,7 @@ def test_a_flax_apply_with_a_rule_inside(sine, outcome):
 
 
 @pytest.mark.peers
-def test_an_optax_loss_and_one_with_a_mistake():
+def test_optax_loss_and_one_with_a_mistake():
     optax = pytest.importorskip("optax")
     loss = optax.softmax_cross_entropy_with_integer_labels
     passes(loss, LOGITS, LABELS)
@@ -69,7 +69,7 @@ def test_an_optax_loss_and_one_with_a_mistake():
 
 
 def kernel_of(f):
-    """f computed by a Pallas kernel, which is interpreted."""
+    """f computed by a Pallas kernel in interpret mode."""
     def kernel(x_ref, y_ref):
         y_ref[...] = f(x_ref[...])
 
@@ -80,20 +80,20 @@ def kernel_of(f):
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("slope_, outcome", [(lambda x: jnp.cos(x) + 0.1, fails), (jnp.cos, passes)], ids=("wrong", "right"))
-def test_a_pallas_kernel_in_interpret_mode(slope_, outcome):
+def test_pallas_kernel_in_interpret_mode(slope_, outcome):
     forward, derivative = kernel_of(jnp.sin), kernel_of(slope_)
     outcome(vjp(forward, lambda g, x: g * derivative(x)), V, reference=jnp.sin)
 
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("sine, outcome", [(WRONG, fails), (SINE, passes)], ids=("wrong", "right"))
-def test_a_rule_inside_shard_map(sine, outcome):
+def test_rule_inside_shard_map(sine, outcome):
     mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2], axis_types=(jax.sharding.AxisType.Auto,))
     rows = jax.shard_map(lambda x: sine(x), mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data"))
     outcome(lambda x: rows(x), jnp.stack([V, V[::-1]]))
 
 
-def test_the_shell_prints_the_test_that_keeps_an_audit(tmp_path, monkeypatch, capsys):
+def test_shell_prints_the_regression_test_of_an_audit(tmp_path, monkeypatch, capsys):
     (tmp_path / "mine_to_keep.py").write_text("import jax, jax.numpy as jnp\nf = jax.custom_vjp(jnp.sin)\n"
                                               "f.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))\n")
     monkeypatch.chdir(tmp_path)

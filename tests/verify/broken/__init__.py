@@ -1,4 +1,4 @@
-"""Rules that are wrong, each in one way, by classes of mistakes."""
+"""Wrong rules with one mistake each, grouped by kind of mistake."""
 
 from tests.verify.broken import afterwards, everyday, formulas, inputs, kinds, numbers, overlooked, running
 

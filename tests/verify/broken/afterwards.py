@@ -1,4 +1,4 @@
-"""Wrong rules made up after the harness was settled, to see what it misses: layers as people write them, long arrays, old traps."""
+"""Wrong rules written after the checker was finished, to see what it misses: layers as people write them, long arrays, old traps."""
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def pool(x):
 
 
 def pool_all(g, x):
-    """Every element as large as the largest of its window gets the whole."""
+    """Every element equal to the maximum of its window gets the full cotangent."""
     y, out = pool(x), jnp.zeros_like(x)
     for j in range(y.shape[1]):
         out = out.at[:, 2 * j:2 * j + 3].add((x[:, 2 * j:2 * j + 3] == y[:, j:j + 1]) * g[:, j:j + 1])
@@ -53,7 +53,7 @@ def pool_all(g, x):
 
 
 def pool_set(g, x):
-    """The second of two windows that share their largest element overwrites the first."""
+    """If two windows share their largest element, the second overwrites the first."""
     out = jnp.zeros_like(x)
     for j in range(g.shape[1]):
         out = out.at[jnp.arange(len(x)), x[:, 2 * j:2 * j + 3].argmax(1) + 2 * j].set(g[:, j])
@@ -86,13 +86,13 @@ def length(x, keepdims=False):
 
 
 def stalling(g, x, w):
-    """dw summed one by one in the type of g."""
+    """dw summed one by one in the dtype of g."""
     total = lax.scan(lambda c, ab: (c + (ab[0] * ab[1]).astype(c.dtype), None), jnp.zeros(w.shape, g.dtype), (x, g))[0]
     return (g[:, None] * w).astype(x.dtype), total.astype(w.dtype)
 
 
 def blocks(size):
-    """The sine, by blocks, of which the last and unfinished one is forgotten once there is another."""
+    """The sine in blocks; a last, incomplete block is forgotten if there is another."""
     def backward(g, x):
         d = g * jnp.cos(x)
         return d if d.size < size else d.reshape(-1).at[d.size // size * size:].set(0).reshape(d.shape)
@@ -106,7 +106,7 @@ def softmax_back(g, x):
 
 
 def on_itself():
-    """Residuals kept on an object."""
+    """Residuals stored on an object."""
     class Layer:
         def forward(self, x):
             self.x = x

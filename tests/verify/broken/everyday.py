@@ -16,7 +16,7 @@ def broken(kind, name, f, *args, caught="inputs", quick=True, **options):
 
 # Attention
 def attend(scores, mask):
-    """Softmax over the entries of the mask, 0 for rows without one."""
+    """Softmax over the unmasked entries, 0 for rows without any."""
     s = jnp.where(mask, scores, -jnp.inf)
     top = s.max(-1, keepdims=True)
     e = jnp.where(mask, jnp.exp(scores - jnp.where(jnp.isfinite(top), top, 0)), 0)
@@ -28,7 +28,7 @@ def attend_back(g, p):
 
 
 def rotate(x, start):
-    """Pairs of x [T, D], turned by position."""
+    """Pairs of x [T, D], rotated by position."""
     angle = (start + jnp.arange(x.shape[-2]))[:, None] / 100 ** (jnp.arange(x.shape[-1] // 2) / (x.shape[-1] // 2))
     a, b = jnp.split(x, 2, -1)
     c, s = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
@@ -56,7 +56,7 @@ def segment_mean(x, ids):
 
 
 def segment_mean_back(g, x, ids):
-    """The counts by bisection, as if the segments were sorted."""
+    """Counts by bisection, as if the segments were sorted."""
     ends = jnp.searchsorted(ids, jnp.arange(4))
     return (g / jnp.maximum(jnp.diff(ends), 1))[ids], None
 
@@ -66,7 +66,7 @@ def recur(x, w):
 
 
 def recur_back(steps):
-    """Through the last so many steps."""
+    """Backward through only the last steps."""
     def back(g, x, w):
         hs = jax.lax.scan(lambda h, x: (jnp.tanh(x + w * h), h), jnp.zeros_like(x[0]), x)[1]
 
@@ -80,7 +80,7 @@ def recur_back(steps):
 
 
 def pooled(x):
-    """Means of pairs, an odd one left over is dropped."""
+    """Means of pairs; an odd element left over is dropped."""
     n = x.shape[-1] // 2
     return x[..., :2 * n].reshape(*x.shape[:-1], n, 2).mean(-1)
 
@@ -164,7 +164,7 @@ broken("norms", "a bias added to a single row", vjp(lambda x, b: x + b, lambda g
 
 # Complex numbers
 def filtered(x, w):
-    """x, each of its frequencies times a complex weight."""
+    """x with each of its frequencies multiplied by a complex weight."""
     return jnp.fft.irfft(jnp.fft.rfft(x) * w, len(x))
 
 
@@ -249,7 +249,7 @@ broken("raises", "a NotImplemented in the forward pass", vjp(lambda x: x * x, la
 
 # Converging
 def settle(a, b):
-    """x = tanh(A·x + b), until it moves by less than 1e-10, in no more than 200 turns."""
+    """x = tanh(A·x + b), iterated until it changes by less than 1e-10, at most 200 times."""
     def more(s):
         return (jnp.abs(s[1] - s[0]).max() > 1e-10) & (s[2] < 200)
 

@@ -15,7 +15,7 @@ def broken(kind, name, f, *args, caught, quick=True, **options):
 
 # Only at some shapes
 def only(where, wrong=2.0):
-    """sin, its gradient wrong where the shape is so."""
+    """sin, with a wrong gradient for certain shapes."""
     return vjp(jnp.sin, lambda g, x: g * jnp.cos(x) * (wrong if where(x.shape) else 1.0))
 
 

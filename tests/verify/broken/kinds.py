@@ -1,4 +1,4 @@
-"""Wrong rules of kinds that an earlier form of the harness looked past: what the reference takes and nobody gave."""
+"""Wrong rules of kinds that an earlier version of the checker missed: inputs that the reference accepts but the arguments do not show."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ def broken(kind, name, f, *args, caught, quick=True, **options):
     CASES.append(Case(kind, name, f, args, (caught,), options, quick))
 
 
-# Rules that raise, or make the harness raise
+# Rules that raise, or make the checker raise
 def fails(x):
     raise RuntimeError("the host has gone")
 
@@ -55,7 +55,7 @@ def softmax_back(g, y):
 
 
 def masked(x):
-    """Softmax, 0 for rows without an entry."""
+    """Softmax, 0 for rows without entries."""
     top = x.max(-1, keepdims=True)
     e = jnp.exp(x - jnp.where(jnp.isneginf(top), 0, top))
     total = e.sum(-1, keepdims=True)
@@ -87,7 +87,7 @@ def looked_up(table, i):
 
 
 def ignoring(z, t):
-    """Cross entropy, the mean over the labels that are not -100."""
+    """Cross entropy, averaged over the labels other than -100."""
     keep = t != -100
     losses = -jnp.take_along_axis(jax.nn.log_softmax(z), jnp.where(keep, t, 0)[:, None], 1)[:, 0]
     return jnp.where(keep, losses, 0).sum() / jnp.maximum(keep.sum(), 1)
@@ -204,7 +204,7 @@ def two(x, y):
 
 
 def symbolic(backward):
-    """x·y and x + sin y, whose backward pass is told which cotangents are 0."""
+    """x·y and x + sin y, with a backward pass that is told which cotangents are 0."""
     f = jax.custom_vjp(two)
     f.defvjp(lambda x, y: (two(x.value, y.value), (x.value, y.value)), lambda kept, cts: backward(*kept, *cts), symbolic_zeros=True)
     return f
@@ -226,7 +226,7 @@ broken("symbolic zeros", "the sign, where the second is 0", symbolic(lambda x, y
     x, y, dense_zero(a), b)), V, normal(6, seed=2), caught="argnums", reference=two)
 
 
-# On purpose, and not said
+# Intentional, but not declared
 broken("purpose", "a gradient reversed", slope(lambda x: x, lambda x: -0.3 * jnp.ones_like(x)), X, caught="gradient")
 broken("purpose", "straight through a sine", slope(lambda x: jnp.sin(x), jnp.ones_like), X, caught="gradient")
 broken("purpose", "a clipped gradient", vjp(lambda x: 2 * x, lambda g, x: jnp.clip(2 * g, -0.5, 0.5)), X, caught="gradient")

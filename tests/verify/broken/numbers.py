@@ -1,4 +1,4 @@
-"""Mistakes of arithmetic: extremes, low precision, types, what is kept, second derivatives."""
+"""Mistakes of arithmetic: extremes, low precision, dtypes, residuals, second derivatives."""
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +88,7 @@ broken("value", "another integer beside", vjp(lambda x: (x.max(), x.argmax()), l
 broken("value", "in float32 inside", vjp(jnp.sin, lambda g, x: g * jnp.cos(x), lambda x: (jnp.sin(x.astype(jnp.bfloat16)).astype(x.dtype),
     (x,))), V, caught="value")
 
-# Second derivatives alone
+# Only second derivatives
 stop = jax.lax.stop_gradient
 broken("second order", "the slope stopped", slope(jnp.sin, lambda x: stop(jnp.cos(x))), V, caught="second order")
 broken("second order", "the cotangent stopped", vjp(jnp.sin, lambda g, x: stop(g) * jnp.cos(x)), V, caught="second order",
@@ -101,7 +101,7 @@ broken("second order", "the norm of a row held fixed", vjp(lambda x: jax.nn.logs
 broken("second order", "through a table", slope(lambda x: x**4, lambda x: 4 * jnp.interp(stop(x), jnp.linspace(0, 1, 2),
     jnp.linspace(0, 1, 2)) * 0 + 4 * x * stop(x * x)), V, caught="second order")
 
-# What is kept
+# Residuals
 broken("budget", "an outer product kept", vjp(lambda x: jnp.sin(x), lambda g, c: g * c[0, :, :].sum(-1) / c.shape[-1] * c.shape[-1],
     lambda x: (jnp.sin(x), (jnp.broadcast_to(jnp.cos(x)[None, :, None] / 64, (64, len(x), 64)) * jnp.ones((64, len(x), 64), x.dtype),))), V,
     caught="budget", budget={"saved": 24})

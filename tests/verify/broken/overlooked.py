@@ -1,4 +1,4 @@
-"""Wrong rules that an earlier form of the harness overlooked, at least in its quick form."""
+"""Wrong rules that an earlier version of the checker overlooked, at least in its quick form."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def told(x, y):
 
 
 def misread(saved, cts):
-    """Takes an argument that is not differentiated for one on which nothing depends."""
+    """Treats an argument that is not differentiated as one on which nothing depends."""
     x, y, asked = saved
     a, b = (jnp.zeros_like(x) if isinstance(c, jax.custom_derivatives.SymbolicZero) else c for c in cts)
     return a * y, a * x - (b * jnp.sin(y) if asked else 0.0)
@@ -87,7 +87,7 @@ def wide(x, w):
     return x.astype(jnp.float32) @ w
 
 
-# At a kink elsewhere than at 0, a step by the last digit had passed for bad conditioning.
+# At a kink other than 0, a jump within one unit in the last place was mistaken for bad conditioning.
 broken("kink", "hinge, 1/2 at the margin", slope(lambda s: jnp.maximum(0, 1 - s), lambda s: jnp.where(
     s < 1, -1.0, jnp.where(s == 1, 0.5, 0))), V, caught="kinks")
 broken("kink", "clip, 2 at its ends", slope(lambda x: jnp.clip(x, -1, 1), lambda x: jnp.where(
@@ -95,7 +95,7 @@ broken("kink", "clip, 2 at its ends", slope(lambda x: jnp.clip(x, -1, 1), lambda
 broken("cotangent", "its square overflows", vjp(lambda x: jnp.sin(x), lambda g, x: jnp.sign(g) * jnp.sqrt(g * g) * jnp.cos(x)), V,
        caught="cotangents")
 
-# The quick form had tried small sizes only, and an axis of size 1 had stayed one.
+# The quick form tried only small sizes, and left an axis of size 1 at 1.
 broken("shape", "beyond eight", vjp(squares, lambda g, x: 2 * x * g[..., None] * (jnp.arange(x.shape[-1]) < 8)), X, caught="shapes")
 broken("shape", "beyond 64", vjp(squares, lambda g, x: 2 * x * g[..., None] * (jnp.arange(x.shape[-1]) < 64)), X, caught="shapes")
 broken("shape", "a loop cut off after eight steps", vjp(recurrence, first_steps_lost), normal(5, 4), Y[0], caught="shapes")
@@ -104,7 +104,7 @@ broken("shape", "right for the one row given", vjp(lambda x, w: x @ w, lambda g,
 broken("shape", "rows of one array and of another", vjp(lambda x, y: (x * y).sum(0), lambda g, x, y: (g * y[:1] + 0 * x, g * x)),
        normal(1, 4), normal(1, 4, seed=1), caught="shapes")
 
-# What had been asked: all arguments at once, and for each lane a cotangent of its own.
+# Only all arguments at once were differentiated, with a separate cotangent for each lane.
 broken("transform", "vmap where the cotangent is not mapped", vjp(lambda x: jnp.sin(x), lambda g, x: times(g, jnp.cos(x))), V,
        caught="vmap")
 broken("transform", "symbolic zeros: an argument that is not differentiated", misread_vjp, V, normal(6, seed=2), caught="argnums",
@@ -119,7 +119,7 @@ broken("rare input", "the last class, absent from the examples", vjp(cross_entro
 broken("rare input", "the segment that was empty", vjp(segments, last_segment_lost), normal(7, 3), jnp.array([0, 0, 1, 1, 2, 2, 3]),
        caught="inputs")
 
-# Precisions as they were given: several at once, and in the quick form too.
+# The given precisions: several at once, and in the quick form too.
 broken("precision", "weights in float32, their gradient through bfloat16", vjp(wide, lambda g, x, w: (
     (g @ w.T).astype(x.dtype), (x.T @ g.astype(x.dtype)).astype(w.dtype))), X.astype(jnp.bfloat16), W, caught="as given", reference=wide)
 broken("precision", "half of it in bfloat16", vjp(lambda x: jnp.sin(x), lambda g, x: g * jnp.cos(x) * (

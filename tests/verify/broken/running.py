@@ -19,9 +19,9 @@ def broken(kind, name, f, *args, caught, quick=True, **options):
     CASES.append(Case(kind, name, f, args, tuple(caught.split(", ")), options, quick))
 
 
-# Under transformations alone
+# Only under transformations
 def batched(make):
-    """The cosine, with a batching rule of its own."""
+    """The cosine, with a custom batching rule."""
     cos = custom_vmap(lambda x: jnp.cos(x))
     cos.def_vmap(make)
     return cos
@@ -67,9 +67,9 @@ broken("transform", "an axis counted among the mapped", vjp(lambda x: x.sum(), l
     f)[1])(custom_vmap(lambda g, x: g * jnp.ones_like(x)))(g, x)), V, caught="vmap")
 
 
-# State: what is closed over, remembered, counted
+# State: closed over, remembered, counted
 def stale():
-    """The first arguments are remembered, and stand for all later ones."""
+    """The first arguments are remembered and used in place of all later ones."""
     memory = {}
 
     def forward(x):
@@ -80,7 +80,7 @@ def stale():
 
 
 def latest():
-    """What the last forward left behind, whichever pullback asks."""
+    """The residuals of the last forward pass, whichever pullback runs."""
     memory = []
 
     def backward(g, x):
@@ -103,7 +103,7 @@ def counted():
 
 
 def through_host(make):
-    """A factor asked from the host at every call."""
+    """A factor requested from the host at every call."""
     return vjp(jnp.sin, lambda g, x: g * jnp.cos(x) * jax.pure_callback(lambda: np.asarray(make(), x.dtype), jax.ShapeDtypeStruct((),
         x.dtype), vmap_method="sequential"))
 
@@ -196,7 +196,7 @@ lazy = slope(jnp.tanh, lambda x: 1 - jnp.tanh(x))
 
 
 def recurrent(w, xs):
-    """A network over time, its nonlinearity with a wrong rule."""
+    """A network over time whose nonlinearity has a wrong rule."""
     def step(h, x):
         h = lazy(x + h @ w)
         return h, h
@@ -204,7 +204,7 @@ def recurrent(w, xs):
 
 
 def truncated(w, xs):
-    """Backward through one step only."""
+    """Backward through only one step."""
     def step(h, x):
         h = jnp.tanh(x + jax.lax.stop_gradient(h) @ w)
         return h, h

@@ -1,4 +1,4 @@
-"""Rules that are right, many of them awkward: none of them may fail."""
+"""Right rules, many of them awkward: none may fail."""
 
 from tests.verify.correct import awkward, everyday, kinds, plain
 

@@ -115,7 +115,7 @@ STATE = NET.init(KEY, X)[1]
 
 # Arithmetic
 def wide(backward):
-    """Computed in float32 at least, answered in the argument's type."""
+    """Computed in at least float32, returned in the argument's dtype."""
     return lambda g, *saved: tuple(d.astype(a.dtype) for d,
         a in zip(backward(*(v.astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (g, *saved))), saved))
 

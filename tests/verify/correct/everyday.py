@@ -1,4 +1,4 @@
-"""Right rules of the kinds of broken/everyday.py, and others as they come about in real code."""
+"""Right rules of the kinds in broken/everyday.py, and others that occur in real code."""
 
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ def products_back(g, x):
 
 
 def singular(w):
-    """The singular vectors of its largest singular value, by 30 turns of the power iteration, which are not differentiated."""
+    """The singular vectors of its largest singular value, by 30 power iterations, which are not differentiated."""
     u = jax.lax.fori_loop(0, 30, lambda _, u: (v := w @ (w.T @ u)) / jnp.linalg.norm(v), jnp.ones(len(w), w.dtype))
     v = w.T @ u
     return jax.lax.stop_gradient((u, v / jnp.linalg.norm(v)))

@@ -1,4 +1,4 @@
-"""Right rules of the kinds of broken/kinds.py."""
+"""Right rules of the kinds in broken/kinds.py."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ CASES = []
 
 
 def settled(a, b):
-    """x = A·x + b, again and again."""
+    """x = A·x + b, iterated."""
     def more(s):
         return (jnp.abs(s[1]).max() > 1e-12) & (s[2] < 300)
 

@@ -1,4 +1,4 @@
-"""Right rules of smooth functions, of functions with kinks, and of functions with more than arrays as arguments."""
+"""Right rules for smooth functions, for functions with kinks, and for functions with more than arrays as arguments."""
 
 import functools
 
@@ -73,7 +73,7 @@ right("step", "floor", slope(jnp.floor, jnp.zeros_like), 3 * X, reference=jnp.fl
 right("step", "sign", slope(jnp.sign, jnp.zeros_like), X)
 right("step", "above a threshold", vjp(lambda x: (x > 0.3).astype(x.dtype), lambda g, x: jnp.zeros_like(x)), X)
 
-# What is not meant as a derivative: the reference says what is
+# Intentionally not a derivative: the reference declares it
 stop = jax.lax.stop_gradient
 right("intended", "straight through, by a reference", slope(lambda x: jnp.round(x), jnp.ones_like), X, reference=lambda x:
     x + stop(jnp.round(x) - x))
