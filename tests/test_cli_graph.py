@@ -1,5 +1,6 @@
 """fnnet graph: what it prints and writes, and one sentence for everything a user can get wrong."""
 
+import jax
 import pytest
 from test_cli import run
 
@@ -22,6 +23,12 @@ def test_a_network(capsys, tmp_path):
                          "--depth", "1", "--out", str(tmp_path / "net.html"))
     assert status == 0 and "0 Dense(4)(x)" in out and "softmax_cross_entropy" in out
     assert "[5 3]" in (tmp_path / "net.html").read_text(encoding="utf-8")
+
+
+def test_a_network_in_float32_is_drawn_without_a_warning(capsys, tmp_path):
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        status, _, err = run(capsys, "graph", "Dense(2)", "--input", "2,3", "--out", str(tmp_path / "net.mmd"))
+    assert status == 0 and not err
 
 
 def test_without_graphviz_its_text_is_written(capsys, tmp_path, monkeypatch):

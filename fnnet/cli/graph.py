@@ -132,7 +132,7 @@ def _check_sizes(net, key, x):
 def _traced(net, shape, seed):
     """A pass with random examples: cross entropy if there are several outputs per example, else a squared error."""
     keys = jax.random.split(jax.random.key(seed), 3)
-    _check_sizes(net, keys[1], jax.ShapeDtypeStruct(shape, float))
+    _check_sizes(net, keys[1], jax.ShapeDtypeStruct(shape, jnp.result_type(float)))
     x = jax.random.normal(keys[0], shape)
     params, state = net.init(keys[1], x)
 

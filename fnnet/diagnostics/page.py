@@ -7,7 +7,7 @@ import shutil
 
 from fnnet.diagnostics.figure import BLUE, ORANGE
 from fnnet.diagnostics.graph import picture, visible
-from fnnet.diagnostics.trace import say
+from fnnet.diagnostics.matrices import cell, lettered, steps
 
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Backpropagation, step by step</title><style>
@@ -21,10 +21,15 @@ button { font: inherit; padding: .25rem .9rem } #said { font-size: 1.15rem; min-
 table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: left; border-bottom: 1px solid #ddd }
 .node { scroll-margin: 11rem 0 2rem } tr.now { background: #FFF3C4 }
 .value { color: BLUE } .gradient { color: ORANGE } small { color: #555 }
+#math { display: flex; flex-wrap: wrap; gap: .3rem .6rem; align-items: center; margin: .8rem 0 } #math:empty { display: none }
+.m { display: inline-table; border: solid currentColor; border-width: 0 2px; border-radius: .5rem; font-variant-numeric: tabular-nums }
+.m td { border: 0; padding: 0 .4rem; text-align: right; white-space: nowrap } .m caption { font-size: .75rem; color: #555 }
+td .m { font-size: .75rem }
 </style></head><body><div id="bar"><h1>Backpropagation, step by step</h1>
 <button id="first">start</button> <button id="back">◀ back</button> <button id="next">next ▶</button>
 <button id="last">end</button> <span id="count"></span> <small>or the keys ← and →</small>
 <p id="said" aria-live="polite"></p></div>
+<div id="math"></div>
 <div id="both"><div id="graph">GRAPH</div>
 <table><tr><th>node</th><th>operation</th><th>value</th><th>∂LOSS/∂node</th></tr>ROWS</table></div>
 <script>
@@ -37,7 +42,8 @@ function render() {
   steps.slice(0, at).forEach(s => (s[0] === "forward" ? valued : graded).add(s[1]));
   const now = at ? steps[at - 1] : null;
   one("count").textContent = `step ${at} of ${steps.length}`;
-  one("said").textContent = now ? `${now[0]}: ${now[2]}`
+  one("math").innerHTML = now ? now[3] : "";        // made by fnnet, names escaped
+  one("said").textContent = now ? now[2]
     : "Press next: the forward pass computes the values, the backward pass the gradients.";
   all("tr[data-node]").forEach(row => {
     const i = +row.dataset.node;
@@ -69,20 +75,21 @@ render();
 
 def page(trace):
     """The page as text. The graph is in it where Graphviz is there to lay it out; the table always is."""
+    trace = lettered(trace)
     graph = ""
     if shutil.which("dot"):
         drawn = picture(trace, "svg").decode()
         graph = drawn[drawn.index("<svg"):]
     rows = "".join(_row(i, node) for i, node in enumerate(trace.nodes))
-    said = [(stage, i, visible(sentence)) for stage, i, sentence in trace.steps()]
-    steps = json.dumps(said, ensure_ascii=False).replace("<", "\\u003c")
-    parts = {"BLUE": BLUE, "ORANGE": ORANGE, "LOSS": html.escape(visible(trace.loss)), "LAST": str(len(trace.nodes) - 1), "STEPS": steps,
+    said = [(stage, i, visible(sentence), matrices) for stage, i, sentence, matrices in steps(trace)]
+    program = json.dumps(said, ensure_ascii=False).replace("<", "\\u003c")
+    parts = {"BLUE": BLUE, "ORANGE": ORANGE, "LOSS": html.escape(visible(trace.loss)), "LAST": str(len(trace.nodes) - 1), "STEPS": program,
              "ROWS": rows, "GRAPH": graph}
     return re.sub(rf"\b({'|'.join(parts)})\b", lambda found: parts[found[1]], PAGE)
 
 
 def _row(i, node):
-    texts = node.name, node.operation, node.formula, say(node.value), say(node.gradient)
-    name, operation, formula, value, gradient = (html.escape(visible(text)) for text in texts)
+    name, operation, formula = (html.escape(visible(text)) for text in (node.name, node.operation, node.formula))
+    value, gradient = cell(node.value), cell(node.gradient)
     return (f'<tr data-node="{i}"><td>{name}</td><td>{operation}{f"<br><small>{formula}</small>" if formula else ""}</td>'
             f'<td class="value">{value}</td><td class="gradient">{gradient}</td></tr>')

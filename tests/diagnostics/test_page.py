@@ -2,16 +2,20 @@
 
 import base64
 import os
+import re
 import shutil
 import sys
+from functools import cache, partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 from fnnet import diagnostics, layers, ops
+from fnnet.diagnostics import matrices
 
 sys.path.insert(0, str(Path(__file__).parent))
 import browser
@@ -63,6 +67,71 @@ def test_circuit_of_the_lectures_can_be_stepped_through(tmp_path):
         assert page.value("document.getElementById('count').textContent") == "step 9 of 10"
         page.click("#first")
         assert page.value(SEEN) == [[None, None]] * 5
+
+
+@cache
+def network():
+    """Three inputs, four hidden units, two outputs, eight examples, in the letters of the lectures."""
+    net = layers.Serial(layers.Dense(4), ops.tanh, layers.Dense(2))
+    x, t = (jnp.asarray(np.random.default_rng(k).normal(size=(8, n))) for k, n in enumerate((3, 2)))
+    params, state = net.init(jax.random.key(0), x)
+    return diagnostics.trace(lambda params, x: ops.squared_error(net.apply(params, state, x)[0], t, scale=0.5), params, x)
+
+
+def test_a_small_network_is_told_in_the_letters_of_the_lectures():
+    traced = matrices.lettered(network())
+    assert {node.name for node in traced.nodes} == {"x", "W¹", "b¹", "z¹", "a¹", "W²", "b²", "z²", "L"}
+    assert traced["a¹"].operation == "tanh(z¹)" and traced["z²"].operation == "dense(a¹, W², b²)"
+    told = matrices.steps(traced)
+    assert [sentence for stage, _, sentence, _ in told if stage == "backward"] == [
+        "backward: ∂L/∂L = 1", "backward: δ² = ∂L/∂z² = squared_error′(z²)", "backward: ∂L/∂b² = Σ δ² over the examples",
+        "backward: ∂L/∂W² = (a¹)ᵀ·δ²", "backward: ∂L/∂a¹ = δ²·(W²)ᵀ", "backward: δ¹ = ∂L/∂z¹ = ∂L/∂a¹ ⊙ tanh′(z¹)",
+        "backward: ∂L/∂b¹ = Σ δ¹ over the examples", "backward: ∂L/∂W¹ = xᵀ·δ¹", "backward: ∂L/∂x = δ¹·(W¹)ᵀ"]
+    assert [sentence for stage, _, sentence, _ in told if stage == "forward"][-4:-1] == [
+        "forward: z¹ = x·W¹ + b¹", next(s for _, _, s, _ in told if s.startswith("forward: a¹ = tanh(z¹)")), "forward: z² = a¹·W² + b²"]
+
+
+def test_the_matrices_of_a_step_give_its_result():
+    """Each line of matrices, read back from its HTML: left times right is what stands after the sign of equality."""
+    traced = matrices.lettered(network())
+    for _, i, sentence, line in matrices.steps(traced):
+        found = {}
+        for table in re.findall("<table.*?</table>", line):
+            rows = [re.findall("<td>(.*?)</td>", row) for row in table.split("<tr>")[1:]]
+            found[re.search("<caption>(.*?) \\[", table)[1]] = np.array(rows, float)
+        close = partial(np.testing.assert_allclose, rtol=0.02, atol=0.02)
+        if sentence.endswith("(a¹)ᵀ·δ²"):
+            close(found["(a¹)ᵀ"] @ found["δ²"], found["∂L/∂W²"])
+            close(found["∂L/∂W²"], traced["W²"].gradient)
+        elif sentence.endswith("z¹ = x·W¹ + b¹"):
+            close(found["x"] @ found["W¹"] + found["b¹"], found["z¹"])
+        elif "tanh′" in sentence:
+            close(found["∂L/∂a¹"] * found["tanh′(z¹)"], found["δ¹"])
+
+
+def test_names_that_somebody_gave_stay():
+    net = layers.Serial(layers.Dense(2))
+    params, state = net.init(jax.random.key(0), jnp.ones((2, 3)))
+    traced = diagnostics.trace(lambda params, x: checkpoint_name(net.apply(params, state, x)[0], "W¹").sum(), params, jnp.ones((2, 3)))
+    assert matrices.lettered(traced) is traced
+
+
+@needs_browser
+def test_a_network_is_stepped_through_in_matrices(tmp_path):
+    with browser.opened(network().draw(tmp_path / "net.html"), tmp_path / "profile") as page:
+        for _ in range(6):
+            page.click("#next")
+        captions = "[...document.querySelectorAll('#math caption')].map(c => c.textContent)"
+        assert page.value(SAID) == "forward: z¹ = x·W¹ + b¹"
+        assert page.value(captions) == ["x [8 3]", "W¹ [3 4]", "b¹ [4]", "z¹ [8 4]"]
+        look(page, "page_network_forward")
+        for _ in range(7):
+            page.click("#next")
+        assert page.value(SAID) == "backward: ∂L/∂W² = (a¹)ᵀ·δ²"
+        assert page.value(captions) == ["(a¹)ᵀ [4 8]", "δ² [8 2]", "∂L/∂W² [4 2]"]
+        look(page, "page_network_backward")
+        page.click("#first")
+        assert page.value(captions) == [] and page.value("document.documentElement.scrollWidth") <= 1200
 
 
 @needs_browser

@@ -1,0 +1,143 @@
+"""Both passes of a small network as matrices, in the letters of the lectures: W¹, b¹, z¹, a¹ and δ¹ = ∂L/∂z¹."""
+
+import html
+import re
+
+import numpy as np
+
+from fnnet.diagnostics.graph import visible
+from fnnet.diagnostics.trace import say
+
+SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+DIGITS = str.maketrans("0123456789", SUPERSCRIPTS)
+ROWS, COLUMNS, NARROW = 8, 8, 4         # the largest matrix that is written out, and the widest beside others in a table
+AUTOMATIC = re.compile(r"v\d+")         # the name of a node to which nobody gave one
+
+
+def lettered(trace):
+    """The same trace, the nodes of its dense layers and of the activations after them named as in the lectures."""
+    names, layer = {}, 0
+    for i, node in enumerate(trace.nodes):
+        if _dense(node, trace):
+            layer += 1
+            up = str(layer).translate(DIGITS)
+            names[i] = f"z{up}"
+            for k, letter in enumerate("xWb"[:len(node.inputs)]):
+                leaf = trace.nodes[node.inputs[k]]
+                if leaf.kind == "input" and (k or layer == 1) and node.inputs[k] not in names:
+                    names[node.inputs[k]] = letter + up * bool(k)
+        elif layer and len(node.inputs) == 1 and names.get(node.inputs[0], "").startswith("z") and _like_input(node, trace):
+            names[i] = f"a{str(layer).translate(DIGITS)}"
+    names = {i: name for i, name in names.items() if trace.nodes[i].kind == "input" or AUTOMATIC.fullmatch(trace.nodes[i].name)}
+    if {node.name for i, node in enumerate(trace.nodes) if i not in names} & {*names.values()}:
+        return trace
+    old = {trace.nodes[i].name: name for i, name in names.items()}
+    words = re.compile("|".join(rf"(?<![\w.]){re.escape(name)}(?![\w.])" for name in sorted(old, key=len, reverse=True)) or r"(?!)")
+    nodes = (node._replace(name=names.get(i, node.name), operation=words.sub(lambda found: old[found[0]], node.operation))
+             for i, node in enumerate(trace.nodes))
+    return trace._replace(nodes=tuple(nodes))
+
+
+def steps(trace):
+    """(stage, place of the node, sentence, the same in matrices as HTML), the gradients of a layer's parameters right after its own."""
+    said = {(stage, i): sentence for stage, i, sentence in trace.steps()}
+    order = [("forward", i) for i in range(len(trace.nodes))] + [("backward", i) for i in _backward(trace)]
+    return [(stage, i, *(_forward if stage == "forward" else _gradient)(trace, i, said[stage, i])) for stage, i in order]
+
+
+def cell(value):
+    """A value in a table: its numbers where they are few."""
+    small = np.ndim(value) == 2 and np.size(value) > NARROW and np.shape(value)[1] <= NARROW
+    return matrix("", value, "") if small else html.escape(visible(say(value)))
+
+
+class Html(str):
+    """What is to stand in a page as it is."""
+
+
+def matrix(name, value, kind="value"):
+    """A number, a vector or a small matrix, its name and shape above it; of others the shape and the size."""
+    few = not isinstance(value, tuple) and np.size(value) > 1 and np.ndim(value) <= 2
+    rows = np.atleast_2d(np.asarray(value)) if few else np.zeros((ROWS + 1, 1))
+    if rows.shape[0] > ROWS or rows.shape[1] > COLUMNS:
+        return Html(f'<span class="{kind}">{html.escape(visible(say(value)))}</span>')
+    body = "".join("<tr>" + "".join(f"<td>{v:.3g}</td>" for v in row) + "</tr>" for row in rows.tolist())
+    head = html.escape(visible(f"{name} [{' '.join(map(str, np.shape(value)))}]".strip()))
+    return Html(f'<table class="m {kind}"><caption>{head}</caption>{body}</table>')
+
+
+def _dense(node, trace):
+    """Whether a node is x·W + b, or x·W, of examples x [n d]."""
+    dims = [np.ndim(trace.nodes[u].value) for u in node.inputs]
+    return node.kind == "dense" and dims in ([2, 2, 1], [2, 2]) and np.ndim(node.value) == 2
+
+
+def _like_input(node, trace):
+    return np.shape(node.value) == np.shape(trace.nodes[node.inputs[0]].value) and node.name != trace.loss
+
+
+def _backward(trace):
+    """The nodes from the loss to the inputs; an input as soon as all that use it are done, those of the top layer first."""
+    users = {i: {v for v, node in enumerate(trace.nodes) if i in node.inputs} for i in range(len(trace.nodes))}
+    order = []
+    if not any(_dense(node, trace) for node in trace.nodes):
+        return [*reversed(range(len(trace.nodes)))]
+    for i in reversed([i for i, node in enumerate(trace.nodes) if node.kind != "input"]):
+        order.append(i)
+        order += [u for u in reversed(trace.nodes[i].inputs) if trace.nodes[u].kind == "input" and users[u] <= {*order} and u not in order]
+    return order + [i for i in reversed(range(len(trace.nodes))) if i not in order]
+
+
+def _d(trace, node):
+    """∂L/∂node, δˡ where the node is zˡ."""
+    return node.name.replace("z", "δ", 1) if re.fullmatch(f"z[{SUPERSCRIPTS}]+", node.name) else f"∂{trace.loss}/∂{node.name}"
+
+
+def _forward(trace, i, said):
+    node = trace.nodes[i]
+    if np.size(node.value) == 1 or isinstance(node.value, tuple):
+        return f"forward: {said}", ""
+    given = [matrix(trace.nodes[u].name, trace.nodes[u].value) for u in node.inputs]
+    result = matrix(node.name, node.value)
+    if _dense(node, trace):
+        x, w, *b = (trace.nodes[u].name for u in node.inputs)
+        parts = [given[0], "·", given[1], *(["+", *given[2:]] if b else []), "=", result]
+        return f"forward: {node.name} = {' + '.join([f'{x}·{w}', *b])}", _line(parts)
+    return f"forward: {said}", _line([node.kind, given[0], "=", result] if len(given) == 1 else [result])
+
+
+def _gradient(trace, i, said):
+    """The messages that reach a node, each by its formula, and their sum."""
+    node = trace.nodes[i]
+    if np.size(node.value) == 1 or isinstance(node.value, tuple):
+        return f"backward: {said}", ""
+    terms = [_message(trace, v, k) for v in trace.nodes for k, u in enumerate(v.inputs) if u == i]
+    d, whole = _d(trace, node), f"∂{trace.loss}/∂{node.name}"
+    letters = " + ".join(term[0] for term in terms)
+    parts = [part for k, term in enumerate(terms) for part in (["+"] * bool(k) + term[1])]
+    said = f"backward: {d if d == whole else f'{d} = {whole}'} = {letters}"
+    return said, _line([*parts, "=", matrix(d, node.gradient, "gradient")] if parts else [matrix(d, node.gradient, "gradient")])
+
+
+def _message(trace, v, k):
+    """(∂L/∂v·∂v/∂u in letters, the same as parts of a line), of the k-th input u of v."""
+    u, d = trace.nodes[v.inputs[k]], _d(trace, v)
+    dy = matrix(d, v.gradient, "gradient")
+    if _dense(v, trace):
+        x, w = (trace.nodes[j] for j in v.inputs[:2])
+        wt, xt = (f"({n.name})ᵀ" if n.name[-1] in SUPERSCRIPTS else f"{n.name}ᵀ" for n in (w, x))
+        return [(f"{d}·{wt}", [dy, "·", matrix(wt, np.transpose(w.value))]),
+                (f"{xt}·{d}", [matrix(xt, np.transpose(x.value)), "·", dy]),
+                (f"Σ {d} over the examples", ["Σ", dy])][k]
+    slope = f"{v.kind}′({u.name})" if len(v.inputs) == 1 else f"∂{v.name}/∂{u.name}"
+    if v is trace.nodes[-1]:
+        return slope, []
+    if v.local[k] is not None and np.shape(v.local[k]) == np.shape(u.value):
+        times = "⊙" if np.size(v.gradient) > 1 else "·"
+        return f"{d} {times} {slope}", [dy, times, matrix(slope, v.local[k])]
+    return f"{d}·∂{v.name}/∂{u.name}", [matrix("", v.messages[k], "gradient")]
+
+
+def _line(parts):
+    """Words and matrices beside one another."""
+    return "".join(part if isinstance(part, Html) else f"<span>{html.escape(visible(part))}</span>" for part in parts)
