@@ -1,4 +1,4 @@
-"""Strict on purpose: an implicit promotion, a silent broadcast or a warning in the library is a mistake."""
+"""Strict on purpose: an implicit promotion, a silent broadcast or a warning in the library is an error."""
 
 import gc
 import os
@@ -26,13 +26,13 @@ jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 def pytest_xdist_auto_num_workers(config):
-    """As many processes as cores for the whole suite, none beside this one for a few tests by name."""
+    """As many processes as cores for the whole suite, and only this one for a few tests by name."""
     return None if config.args_source is config.ArgsSource.TESTPATHS and not config.option.keyword else 0
 
 
 def pytest_collection_modifyitems(items):
-    """Of the cases of a test marked sweep(n) the ordinary run takes one in n, the others are slow tests. Where they stand in the list
-    falls in step with no list inside it: of two settings in turn both are met."""
+    """Of the cases of a test marked sweep(n), one in n is in the ordinary run and the others are slow tests. The choice is not periodic in
+    the list of cases, so that alternating settings are all covered."""
     met = Counter()
     for item in items:
         if (sweep := item.get_closest_marker("sweep")) and not item.get_closest_marker("slow"):
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def forget():
-    """Compiled programs are kept for as long as the process lives: after some thousand tests, gigabytes of them."""
+    """Compiled programs stay in memory as long as the process runs: gigabytes after some thousand tests."""
     yield
     TESTS_RUN[0] += 1
     if TESTS_RUN[0] >= 150 and gigabytes() > 2:
@@ -52,7 +52,7 @@ def forget():
 
 
 def gigabytes():
-    """What this process holds; where that is not told, more than enough."""
+    """The memory of this process; infinity if it is not known."""
     try:
         with open("/proc/self/statm") as found:
             return int(found.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**30

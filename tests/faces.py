@@ -1,10 +1,10 @@
-"""The faces of ops, layers and optim: each `__init__.py` imports what its modules export by their `__all__`.
+"""The generated `__init__.py` files of ops, layers and optim, which import what their modules export in `__all__`.
 
-    python tests/faces.py           after a name came, went or moved
+    python tests/faces.py           after adding, removing or moving a name
 
-They are generated, as a test checks, and static, so that editors, type checkers and readers see plain imports. What is
-written by hand is kept: the docstring, imports from elsewhere in the package, and aliases (`swish = silu`). The modules
-are read, not imported, so that a face that cannot be imported at the moment can be written too.
+They are generated (a test checks that they are up to date) and static, so that editors, type checkers and readers see plain imports.
+Handwritten parts are kept: the docstring, imports from elsewhere in the package, and aliases (`swish = silu`). The modules
+are parsed, not imported, so that a file that cannot be imported at the moment can be regenerated too.
 """
 
 import ast
@@ -13,19 +13,19 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "fnnet"
 ROOMS = ("ops", "layers", "optim")
-WHOLE = {"layers": ["initializers"]}            # modules that are exported as such, fnnet.layers.initializers.he
+WHOLE = {"layers": ["initializers"]}            # modules that are exported as modules, as in fnnet.layers.initializers.he
 NOTE = "# Written by `python tests/faces.py` from the __all__ of each module. By hand: the docstring and aliases."
 WIDTH = 120
 
 
 def faces():
-    """{path: what it should hold} of the rooms and of the chapters inside them."""
+    """{path: contents} for the rooms and the chapters inside them."""
     folders = [folder for room in ROOMS for folder in (*(PACKAGE / room).rglob("*/"), PACKAGE / room)]
     return {folder / "__init__.py": face(folder) for folder in folders if (folder / "__init__.py").exists()}
 
 
 def face(folder):
-    """The text of a face."""
+    """The text of an `__init__.py`."""
     docstring, elsewhere, aliases = kept(folder)
     room = folder.parent == PACKAGE
     sources = [(dotted(path), exported(path)) for path in modules(folder)] + list(elsewhere.items())
@@ -41,7 +41,7 @@ def face(folder):
 
 
 def exported(path):
-    """The names that a module exports by its `__all__`; of a folder, those of its modules and its aliases."""
+    """The names that a module exports in its `__all__`; for a folder, those of its modules and its aliases."""
     if path.is_dir():
         _, elsewhere, aliases = kept(path)
         names = [name for found in (*map(exported, modules(path)), *elsewhere.values()) for name in found]
@@ -55,14 +55,14 @@ def exported(path):
 
 
 def modules(folder):
-    """The modules and chapters in a folder, by name, but for those that are exported as such."""
+    """The modules and chapters in a folder, by name, except those exported as modules."""
     apart = {"__init__", *(WHOLE.get(folder.name, ()) if folder.parent == PACKAGE else ())}
     found = [path for path in folder.glob("*.py") if path.stem not in apart]
     return sorted([*found, *(path.parent for path in folder.glob("*/__init__.py"))], key=lambda path: path.stem)
 
 
 def kept(folder):
-    """What is written by hand in a face: its docstring, {module: names} from outside the folder, lines of aliases."""
+    """The handwritten parts of an `__init__.py`: its docstring, {module: names} from outside the folder, lines of aliases."""
     text = (folder / "__init__.py").read_text(encoding="utf-8")
     first, *body = ast.parse(text).body
     found = [node for node in body if isinstance(node, ast.ImportFrom) and node.module != dotted(PACKAGE)]
@@ -73,7 +73,7 @@ def kept(folder):
 
 
 def imports(module, names):
-    """An import as Ruff sorts it: constants, classes, then the others; one name a line where they do not fit one."""
+    """An import as Ruff sorts it: constants, classes, then the others; one name per line if they do not fit on one."""
     names = sorted(names, key=lambda name: (rank(name), natural(name.lower()), natural(name)))
     line = f"from {module} import {', '.join(names)}"
     if len(line) <= WIDTH:
@@ -82,7 +82,7 @@ def imports(module, names):
 
 
 def listed(names):
-    """`__all__`, in as few lines as it fits, sorted as Ruff does."""
+    """`__all__`, in as few lines as possible, sorted as Ruff does."""
     lines, line = [], "__all__ = ["
     for name in sorted(names, key=lambda name: (rank(name), natural(name))):
         if len(line) + len(name) + 3 > WIDTH:

@@ -1,4 +1,4 @@
-"""Every layer that fnnet.layers exports, found there: with small settings, and the first input that it takes."""
+"""Every layer that fnnet.layers exports, with small settings and the first of several inputs that it accepts."""
 
 import functools
 import inspect
@@ -14,7 +14,7 @@ from fnnet import layers, ops
 KEY = jax.random.key(0)
 LAYERS = {name: thing for name, thing in ((name, getattr(layers, name)) for name in layers.__all__)
           if isinstance(thing, type) and issubclass(thing, layers.Layer) and thing is not layers.Layer}
-# What a setting without a default is given, by its name; a layer inside is the first of these that goes.
+# The value of a setting without a default, by its name; a layer inside is the first of these that works.
 SETTINGS = {"features": 8, "symbols": 11, "depth": 2, "rate": 0.4, "groups": 2, "heads": 2, "times": 2, "length": 9, "p": 3.0}
 INSIDE = (layers.Dense(8), layers.GRU(8), layers.Dense(4), ops.tanh)
 INPUTS = {
@@ -28,7 +28,7 @@ INPUTS = {
 
 @functools.cache
 def made(name):
-    """A layer of this class, and an input that it takes."""
+    """A layer of this class, and an input that it accepts."""
     needed = [p for p in inspect.signature(LAYERS[name]).parameters.values()
               if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     problems = []
@@ -46,5 +46,5 @@ def made(name):
 
 
 def place(name):
-    """Where a layer is: Dense in layers/basic.py."""
+    """Where a layer is defined: Dense in layers/basic.py."""
     return f"{name} in {LAYERS[name].__module__.removeprefix('fnnet.').replace('.', '/')}.py"

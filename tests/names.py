@@ -1,4 +1,4 @@
-"""`python tests/names.py` prints what other libraries' names are called here, as in fnnet/NAMES.md."""
+"""`python tests/names.py` prints the tables of fnnet/NAMES.md: other libraries' names and ours."""
 
 import sys
 from itertools import groupby
@@ -19,7 +19,7 @@ def room(target):
 
 
 def tables():
-    """The tables of names, a section for each room, and of settings."""
+    """The tables of names, with a section for each room, and of settings."""
     parts = []
     ordered = sorted(hints.ELSEWHERE, key=lambda target: list(TITLES).index(room(target)))
     for name, targets in groupby(ordered, room):
@@ -31,7 +31,7 @@ def tables():
 
 
 def code(target):
-    """A target as code, and what is said of it."""
+    """A target formatted as code, with its remark."""
     path, comma, more = target.partition(",")
     return f"`{path}`{comma}{more}"
 

@@ -19,7 +19,7 @@ FACES = ["fnnet", *(f"fnnet.{room}" for room in ROOMS)]
 
 
 def public():
-    """{"ops.relu": the object} of every public name, at the first place that exports it; modules are no entries."""
+    """{"ops.relu": the object} for every public name, under the first room that exports it, without modules."""
     found, seen = {}, set()
     for face in FACES[1:]:
         module = importlib.import_module(face)
@@ -45,7 +45,7 @@ def as_function(thing):
 
 
 def converted(docstring, *_):
-    """A docstring as HTML: the words as they are written, since * and _ are not Markdown there, and examples as code."""
+    """A docstring as HTML: text as it is written, since * and _ are not Markdown there, and examples as code."""
     parts = doctest.DocTestParser().parse(inspect.cleandoc(docstring))
     pieces = []
     for part in parts:
@@ -59,7 +59,7 @@ def converted(docstring, *_):
 
 
 def write(folder):
-    """The pages, in a folder."""
+    """Writes the pages into a folder."""
     try:
         from pdoc import doc, docstrings, render
     except ImportError:

@@ -1,4 +1,4 @@
-"""Who may import whom. A line of code should know its room."""
+"""Which room may import which."""
 
 import ast
 import shutil
@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "fnnet"
 TOP = {"pyproject.toml", "README.md", "LICENSE", "fnnet", "tests", "examples", "bench"}
 PLAIN = {"jax", "numpy"}
-TYPES = "trees"                                             # the names of types, which every room may import
+TYPES = "trees"                                             # type names, which every room may import
 EXTRAS = {"sklearn", "matplotlib", "tqdm", "orbax", "safetensors", "tensorboardX", "pandas", "pyarrow", "PIL"}  # only inside a function
 MAY_IMPORT = {
     "trees": {"jax"},
@@ -41,13 +41,13 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": {"config", "rule", "ops", "layers", "optim", "train", "data", "store", "measure", "verify", "diagnostics", "hints"},
 }
-NARROW = {"ops", "layers", "rule", "optim"}            # whose lines have at most 120 characters
+NARROW = {"ops", "layers", "rule", "optim"}            # with lines of at most 120 characters
 FILES = sorted(PACKAGE.rglob("*.py"))
-PLUGIN = PACKAGE / "verify" / "plugin.py"                   # pytest's, which loads it where a conftest.py names it; nobody imports it
+PLUGIN = PACKAGE / "verify" / "plugin.py"                   # loaded by pytest because a conftest.py names it; never imported
 
 
 def imported(node):
-    """The names of modules that an import statement brings in, `fnnet.x.y` as `x`."""
+    """The names of the modules that an import statement imports, `fnnet.x.y` as `x`."""
     names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
     if isinstance(node, ast.ImportFrom) and node.module == "fnnet":
         names = [f"fnnet.{a.name}" for a in node.names]
@@ -55,7 +55,7 @@ def imported(node):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_file_imports_only_what_its_room_may(path):
+def test_files_import_only_what_their_room_may(path):
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     allowed = MAY_IMPORT[room] | {TYPES} | ({"pytest"} if path == PLUGIN else set())
     tree = ast.parse(path.read_text())
@@ -69,18 +69,18 @@ def test_a_file_imports_only_what_its_room_may(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_file_is_a_chapter_and_uses_public_jax(path):
+def test_files_are_short_and_use_public_jax(path):
     text = path.read_text()
     if path.relative_to(PACKAGE).parts[0] in NARROW:
         assert not [i for i, line in enumerate(text.splitlines(), 1) if len(line) > 120], "wrap these lines at 120"
-    assert len(text.splitlines()) <= 400, "outgrown: make it a folder of the same name"
+    assert len(text.splitlines()) <= 400, "too long: make it a folder of the same name"
     assert "jax._src" not in text
     assert "optax" not in {name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import | ast.ImportFrom)
                            for name in imported(n)}
 
 
 def tracked():
-    """The paths that belong to the project: what git tracks or, in an unpacked sdist, what pyproject.toml puts into one."""
+    """The paths that belong to the project: those tracked by git or, in an unpacked sdist, those that pyproject.toml includes."""
     root = PACKAGE.parent
     if (root / ".git").exists() and shutil.which("git"):
         listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -88,12 +88,12 @@ def tracked():
     return tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"]
 
 
-def test_top_level_holds_nothing_else():
-    """Of the project's own files: what a user's commands write beside them does not count."""
+def test_top_level_has_only_known_files():
+    """Checks only the project's own files: files written by a user's commands do not count."""
     top = {Path(path).parts[0] for path in tracked()}
     assert {name for name in top if not name.startswith(".")} <= TOP
 
 
-def test_an_sdist_holds_the_top_level():
+def test_sdist_contains_the_top_level():
     included = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"]
     assert set(included) >= TOP

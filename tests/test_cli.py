@@ -1,4 +1,4 @@
-"""The command line: what it prints, and one sentence for everything a user can get wrong."""
+"""The command line: its output, and a one-sentence error for every user mistake."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ from fnnet import cli, ops, verify
 
 
 def run(capsys, *argv):
-    """status, stdout, stderr of a command in this process, as from a shell: warnings and strictness of the tests aside."""
+    """Status, stdout and stderr of a command in this process, as from a shell, without the warnings and strictness of the tests."""
     try:
         status = cli.main(list(argv))
     except SystemExit as exit:                                  # argparse
@@ -27,7 +27,7 @@ def run(capsys, *argv):
 
 @pytest.fixture
 def train(capsys, monkeypatch, tmp_path):
-    """run("train", …) as a shell would have it; each rule is audited once for all trainings, on its first example."""
+    """run("train", …) as from a shell; each rule is audited once for all trainings, on its first example."""
     monkeypatch.setattr(verify, "audit", AUDIT)
     monkeypatch.chdir(tmp_path)
 
@@ -69,7 +69,7 @@ def test_audit_and_compare_of_chosen_rules(capsys):
 
 
 @pytest.mark.slow
-def test_a_failing_audit_is_a_failing_command(capsys, monkeypatch):
+def test_failing_audit_fails_the_command(capsys, monkeypatch):
     backward = ops.relu.backward
     monkeypatch.setattr(ops.relu, "backward", lambda dy, y: 2 * backward(dy, y))
     ops.relu._built.cache_clear()
@@ -80,7 +80,7 @@ def test_a_failing_audit_is_a_failing_command(capsys, monkeypatch):
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """A module of somebody's own in the working directory."""
+    """A user-defined module in the working directory."""
     (tmp_path / "somebodys.py").write_text("""
 import jax, jax.numpy as jnp
 def plain(x, *, axis=-1): return jax.nn.log_softmax(x, axis)
@@ -96,7 +96,7 @@ wrong.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x) * jnp.where
 
 
 @pytest.mark.slow
-def test_audit_of_a_function_of_ones_own(capsys, mine):
+def test_audit_of_a_user_defined_function(capsys, mine):
     status, out, _ = run(capsys, "audit", "somebodys:right", "somebodys:wrong", "--args", "x: f[N, D]", "--quick")
     assert status == 1 and "somebodys:right(x f32[5, 3]): passed" in out and "somebodys:wrong(x f32[5, 3]): FAILED" in out
     assert "def test_right(check_gradient): check_gradient(somebodys.right, spec='x: f[N, D]')" in out
@@ -114,7 +114,7 @@ def test_audit_of_a_function_of_ones_own(capsys, mine):
     (("relu", "--quick"), "--quick applies only to your own functions"),
     (("somebodys:wrong", "--args", "x: f", "--settings", "axis"), "a setting must be NAME=VALUE; got 'axis': write axis=-1"),
 ])
-def test_a_wrong_audit_is_a_sentence(capsys, mine, argv, sentence):
+def test_wrong_audit_arguments_print_one_sentence(capsys, mine, argv, sentence):
     status, _, err = run(capsys, "audit", *argv)
     assert status == 1 and sentence in err
 
@@ -132,7 +132,7 @@ def table(tmp_path_factory):
 
 @pytest.mark.slow                           # .ci/run trains on the digits twice
 def test_train_digits_writes_the_curve_and_the_accuracy(tmp_path):
-    """The front page's figure and picture are of this command: on every version the run stays close to the one that is drawn."""
+    """The front page's figures and picture come from this command: with every version, the run stays close to the one drawn."""
     done = shell("train", "digits", "--quiet", "--out", str(tmp_path / "curve.png"), "--save", str(tmp_path / "kept"))
     assert done.returncode == 0, done.stderr
     assert float(re.search(r"test accuracy ([\d.]+) %", done.stdout).group(1)) >= 97.5
@@ -143,13 +143,13 @@ def test_train_digits_writes_the_curve_and_the_accuracy(tmp_path):
         assert log["loss"] == pytest.approx(drawn["loss"], rel=0.02) and log["valid_loss"] == pytest.approx(drawn["valid_loss"], rel=0.02)
 
 
-@pytest.mark.slow                           # the audits and the check of a network's gradient are tested where they live
+@pytest.mark.slow                           # audits and gradient checks of networks have their own tests
 def test_a_check_before_training(train, tmp_path):
     _, out, _ = train("digits", *QUICK, "--check", "--out", str(tmp_path / "c.png"))
     assert re.search(r"audited dense +against autodiff", out) and "gradient check passed" in out
 
 
-def test_what_train_makes_goes_into_runs(train, table, tmp_path, monkeypatch):
+def test_train_writes_into_runs(train, table, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     status, out, err = train(str(table), "--target", "kind", *QUICK)
     assert status == 0 and "learning curve: runs/points/learning_curve.png" in out, err
@@ -157,8 +157,8 @@ def test_what_train_makes_goes_into_runs(train, table, tmp_path, monkeypatch):
     assert f"train {table} --target kind --save runs/points" in out
 
 
-@pytest.mark.slow                           # steps of every kind of layer are held against autodiff's where the layers are tested
-def test_train_digits_is_the_same_with_autodiff(train, tmp_path):
+@pytest.mark.slow                           # steps of every kind of layer are compared with autodiff in the tests of layers
+def test_train_digits_matches_autodiff(train, tmp_path):
     out = [train("digits", *QUICK, "--out", str(tmp_path / "c.png"), *more)[1] for more in ((), ("--autodiff",))]
     scores = [re.search(r"test accuracy ([\d.]+) %, loss ([\d.]+)", text).groups() for text in out]
     assert scores[0][0] == scores[1][0] and abs(float(scores[0][1]) - float(scores[1][1])) <= 1e-4
@@ -174,7 +174,7 @@ def test_train_on_a_table(train, table, tmp_path):
 
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory):
-    """30 images a batch in the binary form, whose class is the brightness of their first pixels."""
+    """30 images per batch in the binary format, whose class is the brightness of their first pixels."""
     folder, draw = tmp_path_factory.mktemp("cifar"), np.random.default_rng(0)
     for name in ("data_batch_1.bin", "data_batch_2.bin", "test_batch.bin"):
         kinds = np.arange(60, dtype=np.uint8) % 10
@@ -236,12 +236,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize("argv, sentence", WRONG, ids=lambda v: v if isinstance(v, str) else None)
-def test_a_wrong_command_is_one_sentence(capsys, tmp_path, argv, sentence):
+def test_wrong_commands_print_one_sentence(capsys, tmp_path, argv, sentence):
     status, _, err = run(capsys, *(a(tmp_path) if callable(a) else a for a in argv))
     assert status == 1 and sentence in err and err.count("\n") == 1 and "Traceback" not in err
 
 
-def test_an_unknown_command_or_option_is_a_usage_error(capsys):
+def test_unknown_command_or_option_is_a_usage_error(capsys):
     for argv in (("trian",), (), ("train", "digits", "--epoch"), ("train", "digits", "--epochs", "many")):
         status, _, err = run(capsys, *argv)
         assert status == 2 and "usage: fnnet" in err
@@ -265,7 +265,7 @@ import fnnet as fn
     (["orbax.checkpoint"], "fn.train.fit(None, None, None, checkpoint='runs/a')", "pip install 'fnnet[checkpoint]'"),
     (["safetensors"], "fn.load('model.safetensors')", "pip install 'fnnet[store]'"),
 ], ids=["jax alone", "data", "plot", "progress", "checkpoint", "store"])
-def test_jax_alone_is_enough_and_a_missing_extra_is_a_sentence(blocked, code, sentence):
+def test_jax_alone_suffices_and_missing_extras_print_a_sentence(blocked, code, sentence):
     program = BLOCKED.format(blocked=blocked, code=code)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""})
     if sentence is None:
@@ -274,7 +274,7 @@ def test_jax_alone_is_enough_and_a_missing_extra_is_a_sentence(blocked, code, se
         assert sentence in done.stderr.strip().splitlines()[-1]
 
 
-def test_a_reader_that_stops_early_is_no_error():
+def test_closed_pipe_is_not_an_error():
     done = subprocess.run(f"{sys.executable} -m fnnet rules | head -1; exit ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash",
                           capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""})
     assert done.returncode == 0 and not done.stderr

@@ -1,4 +1,4 @@
-"""fnnet graph: what it prints and writes, and one sentence for everything a user can get wrong."""
+"""fnnet graph: its output, and a one-sentence error for every user mistake."""
 
 import jax
 import pytest
@@ -31,7 +31,7 @@ def test_a_network_in_float32_is_drawn_without_a_warning(capsys, tmp_path):
     assert status == 0 and not err
 
 
-def test_without_graphviz_its_text_is_written(capsys, tmp_path, monkeypatch):
+def test_without_graphviz_the_dot_text_is_written(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     status, out, _ = run(capsys, "graph", "x * x", "x=3", "--out", str(tmp_path / "g.svg"))
     assert status == 0 and "not on the PATH" in out
@@ -47,6 +47,6 @@ def test_without_graphviz_its_text_is_written(capsys, tmp_path, monkeypatch):
     (("x", "x=1", "--input", "1"), "--input applies only to a network"),
     (("Dense(2)", "--input", "1,a"), "--input must be whole numbers"),
     (("x", "x=1", "--out", "g.pdf"), "the path of a graph must end in .svg")])
-def test_what_is_wrong_is_one_sentence(capsys, argv, sentence):
+def test_wrong_expressions_print_one_sentence(capsys, argv, sentence):
     status, _, err = run(capsys, "graph", *argv)
     assert status == 1 and sentence in err and err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The configuration, and the formulations that are chosen by it and by sizes."""
+"""The configuration, and the formulations chosen by it and by sizes."""
 
 import os
 import subprocess
@@ -18,14 +18,14 @@ from fnnet.ops.linear import cpu_form
 
 
 def python(code, **environment):
-    """What a new process prints."""
+    """The output of a new process."""
     run = subprocess.run([sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
 
-def test_the_environment_is_read_and_import_starts_no_backend():
-    """Nor does asking for the configuration. A backend that does not exist would raise as soon as it is started."""
+def test_environment_is_read_and_import_does_not_start_a_backend():
+    """Reading the configuration does not either. A nonexistent backend would raise as soon as it is started."""
     code = ("import fnnet, jax; print(fnnet.config.current())\n"
             "with fnnet.config.use(cores=3): print(fnnet.config.current().cores, fnnet.config.sources())\n"
             "try: jax.devices()\nexcept RuntimeError: print('none was started')")
@@ -34,7 +34,7 @@ def test_the_environment_is_read_and_import_starts_no_backend():
         "3 {'backend': 'the environment, FNNET_BACKEND', 'cores': 'fnnet.config.use'}", "none was started"]
 
 
-def test_what_is_used_stays_and_ends_with_its_block():
+def test_use_lasts_until_the_end_of_its_block():
     before = config.current()
     with config.use(cores=5):
         config.use(backend="tpu")
@@ -60,7 +60,7 @@ def test_wrong_settings_raise(given, message):
 @pytest.mark.parametrize("name, value, message", [
     ("FNNET_BACKEND", "cuda", "FNNET_BACKEND must be one of auto, cpu, gpu, tpu; got 'cuda': write FNNET_BACKEND=auto"),
     ("FNNET_CORES", "-1", "FNNET_CORES must be a whole number ≥ 1; got '-1': write FNNET_CORES=2")])
-def test_a_wrong_environment_raises(name, value, message, monkeypatch, capsys):
+def test_wrong_environment_raises(name, value, message, monkeypatch, capsys):
     monkeypatch.setenv(name, value)
     config._environment.cache_clear()
     try:
@@ -70,7 +70,7 @@ def test_a_wrong_environment_raises(name, value, message, monkeypatch, capsys):
         config._environment.cache_clear()
 
 
-def test_the_command_prints_what_is_set_and_by_whom(capsys):
+def test_command_prints_settings_and_their_sources(capsys):
     with config.use(cores=3):
         assert cli.main(["config"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -78,8 +78,8 @@ def test_the_command_prints_what_is_set_and_by_whom(capsys):
     assert ["JAX", jax.__version__] in [line[:2] for line in lines]
 
 
-def test_a_program_is_traced_again_under_another_configuration():
-    """Rules too, which are jitted each by itself, called eagerly."""
+def test_programs_are_traced_again_under_another_configuration():
+    """Including eagerly called rules, each of which is jitted by itself."""
     traced = []
 
     @jax.jit
@@ -100,7 +100,7 @@ def test_a_program_is_traced_again_under_another_configuration():
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("forth, back", [("tpu", "cpu"), ("cpu", "tpu"), ("tpu", "auto"), ("auto", "tpu")])
-def test_a_gradient_is_right_where_the_configuration_changed_since_the_forward_pass(forth, back):
+def test_gradient_is_right_if_the_configuration_changed_after_the_forward_pass(forth, back):
     x, dy = normal(0, (2, 5, 6, 3)), normal(1, (2, 2, 3, 3))
     for op in ops.max_pool, ops.relu_max_pool:
         want = jax.vjp(lambda x: op(x, window=2), x)[1](dy)
@@ -124,7 +124,7 @@ def test_the_formulations_of_every_backend_agree(backend):
 
 # Forms
 
-def test_the_first_form_that_fits_is_taken_and_a_symbolic_size_takes_the_general_one():
+def test_first_fitting_form_is_chosen_and_symbolic_sizes_get_the_general_form():
     n, = export.symbolic_shape("n")
     forms = (Form("few cores", lambda cores, k: cores < 3 and k > 4, None, ""),
              Form("large", lambda n: n > 10, None, ""), Form("general", always, None, ""))
@@ -136,7 +136,7 @@ def test_the_first_form_that_fits_is_taken_and_a_symbolic_size_takes_the_general
         choose(forms[:2], n=3, k=3)
 
 
-def test_of_a_symbolic_batch_the_product_is_that_of_many_rows():
+def test_symbolic_batch_uses_the_form_for_many_rows():
     n, = export.symbolic_shape("n")
     assert [cpu_form(*shape).name for shape in ((n, 784, 10), (n, 784, 128), (n, 8, 8), (128, n, 10), (128, 784, n))] == [
         "from the right", "transpose first", "plain", "plain", "plain"]

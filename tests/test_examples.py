@@ -1,4 +1,4 @@
-"""Every example runs, and asserts its own claims."""
+"""Every example runs and asserts its own claims."""
 
 import os
 import subprocess
@@ -16,8 +16,8 @@ from examples.resnet import resnet
 from fnnet import autodiff, layers, ops, optim, train
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
-LONG = {"05", "06", "07", "08", "09", "10", "14"}   # half a minute of processor each, and more of all examples' time than the rest
-ALIKE = {"03", "04", "12", "13", "15"}              # a check as in the README, `train digits`; tables of what other tests hold to
+LONG = {"05", "06", "07", "08", "09", "10", "14"}   # half a CPU minute each, and more than the rest of the examples together
+ALIKE = {"03", "04", "12", "13", "15"}              # a check as in the README, `train digits`; tables whose claims other tests check
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem[:2] in LONG | ALIKE))
@@ -31,14 +31,14 @@ def test_example(path, tmp_path):
 
 
 @pytest.mark.slow
-def test_gpt_writes_what_the_whole_text_says_and_learns_from_scores_it_never_holds():
+def test_gpt_generates_from_its_cache_and_learns_without_storing_scores():
     net = gpt(symbols=7, d=8, heads=2)
     prompts = jnp.asarray(np.random.default_rng(0).integers(0, 7, (3, 4)), jnp.int32)
     params, state = net.init(jax.random.key(0), prompts)
     params = jax.tree.map(lambda a: a.astype(jnp.float64), params)
     written, text = layers.generate(net, params, state, prompts, 5, temperature=0), np.pad(prompts, ((0, 0), (0, 5)))
-    scores = jax.jit(lambda text: net.apply(params, state, text)[0])    # of one length, so that it is compiled once
-    for t in range(3, 8):                                       # the whole text anew for each symbol: nothing sees what comes later
+    scores = jax.jit(lambda text: net.apply(params, state, text)[0])    # all of the same length, so that it is compiled once
+    for t in range(3, 8):                                       # the whole text again for each symbol: nothing sees later symbols
         text[:, t + 1] = scores(text)[:, t].argmax(-1)
     chex.assert_trees_all_equal(written, text[:, 4:])
     assert len({tuple(row) for row in written.tolist()}) > 1
@@ -58,7 +58,7 @@ def test_gpt_writes_what_the_whole_text_says_and_learns_from_scores_it_never_hol
 
 
 @pytest.mark.slow
-def test_resnet_halves_the_image_at_each_stage_and_learns_as_by_autodiff():
+def test_resnet_halves_the_image_at_each_stage_and_matches_autodiff():
     rng = np.random.default_rng(0)
     images, labels = jnp.asarray(rng.standard_normal((8, 8, 8, 3))), jnp.arange(8) % 4
     net, whole = resnet(4, widths=(4, 6), depth=1), jax.ShapeDtypeStruct((2, 32, 32, 3), "float32")

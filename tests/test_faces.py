@@ -1,4 +1,4 @@
-"""Faces hold what their modules export, and nothing else. A forgotten step is told by name."""
+"""The `__init__.py` files contain what their modules export, and nothing else. A forgotten step is reported by name."""
 
 import ast
 import importlib
@@ -20,18 +20,18 @@ WRITE = "run `python tests/faces.py`"
 
 
 def place(module):
-    """Where a module is, as one says it: ops/activations/kinked.py."""
+    """Where a module is, as it is usually written: ops/activations/kinked.py."""
     return module.removeprefix("fnnet.").replace(".", "/") + ".py"
 
 
 def modules(room):
-    """The modules of a room, imported, chapters aside."""
+    """The imported modules of a room, without chapters."""
     return [importlib.import_module(faces.dotted(path)) for path in sorted((faces.PACKAGE / room).rglob("*.py"))
             if path.stem != "__init__"]
 
 
 @pytest.mark.parametrize("path", FACES, ids=lambda path: str(path.relative_to(faces.PACKAGE)))
-def test_a_face_is_what_its_modules_export(path):
+def test_generated_init_files_are_up_to_date(path):
     current = path.read_text(encoding="utf-8") == FACES[path]
     assert current, f"{path.relative_to(faces.PACKAGE)} is not what its modules export: {WRITE}"
 
@@ -67,15 +67,15 @@ def test_every_method_schedule_and_transform_is_exported(module):
 
 
 @pytest.mark.parametrize("face", [ops, layers, fnnet.optim, *CHAPTERS], ids=lambda face: face.__name__)
-def test_nothing_leaks(face):
-    """A face has what it exports, and its modules, which Python puts there."""
+def test_init_files_export_nothing_else(face):
+    """A package has what it exports, and its modules, which Python adds."""
     for name, thing in vars(face).items():
         assert name in face.__all__ or name.startswith("_") or isinstance(thing, types.ModuleType), name
     for name in ("pointwise", "product", "gate", "shape", "weights", "small", "Rule"):
         assert isinstance(getattr(face, name, types), types.ModuleType), name
 
 
-def test_rules_are_those_of_the_face_by_chapter_and_name():
+def test_rules_are_listed_by_chapter_and_name():
     found = [rule for name, rule in vars(ops).items() if isinstance(rule, Rule)]
     keys = [(rule.__module__.split(".")[2], rule.__name__) for rule in ops.rules()]
     assert set(found) == set(ops.rules()) and keys == sorted(set(keys))
@@ -84,7 +84,7 @@ def test_rules_are_those_of_the_face_by_chapter_and_name():
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """A copy of the package to change; faces are generated from it."""
+    """A copy of the package to modify; the `__init__.py` files are generated from it."""
     shutil.copytree(faces.PACKAGE, tmp_path / "fnnet", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(faces, "PACKAGE", tmp_path / "fnnet")
     for path, text in faces.faces().items():
@@ -92,7 +92,7 @@ def copy(tmp_path, monkeypatch):
     return tmp_path / "fnnet"
 
 
-def test_a_new_rule_goes_to_the_faces(copy):
+def test_new_rule_is_exported(copy):
     kinked = copy / "ops" / "activations" / "kinked.py"
     text = kinked.read_text(encoding="utf-8")
     kinked.write_text(text.replace('__all__ = ["celu"', '__all__ = ["celu", "hard_turn"'), encoding="utf-8")
@@ -102,8 +102,8 @@ def test_a_new_rule_goes_to_the_faces(copy):
         assert "    hard_turn,\n" in text and '"hard_tanh", "hard_turn"' in " ".join(text.split())
 
 
-def test_a_file_that_becomes_a_folder_goes_to_the_faces(copy):
-    """optim/masks.py as optim/masks/ranks.py, whose face is generated too."""
+def test_file_that_becomes_a_folder_is_exported(copy):
+    """optim/masks.py as optim/masks/ranks.py, whose `__init__.py` is generated too."""
     masks = copy / "optim" / "masks"
     masks.mkdir()
     (masks / "__init__.py").write_text('"""Masks."""\n')
@@ -114,7 +114,7 @@ def test_a_file_that_becomes_a_folder_goes_to_the_faces(copy):
     assert texts[copy / "optim" / "__init__.py"].count("sgd = gradient_descent") == 1
 
 
-def test_an_import_from_elsewhere_is_kept(copy):
+def test_import_from_another_room_is_kept(copy):
     face = copy / "ops" / "norm" / "__init__.py"
     text = face.read_text(encoding="utf-8")
     wide, first = "from fnnet.numeric import wide\n", "from fnnet.ops.norm.batch"
@@ -124,7 +124,7 @@ def test_an_import_from_elsewhere_is_kept(copy):
     assert texts[face].count(wide) == 1
 
 
-def test_a_name_exported_twice_is_an_error(copy):
+def test_name_exported_twice_raises(copy):
     smooth = copy / "ops" / "activations" / "smooth.py"
     text = smooth.read_text(encoding="utf-8")
     smooth.write_text(text.replace('__all__ = ["identity"', '__all__ = ["identity", "relu"'), encoding="utf-8")
@@ -132,8 +132,8 @@ def test_a_name_exported_twice_is_an_error(copy):
         faces.faces()
 
 
-def test_the_command_writes_what_is_missing(tmp_path):
-    """On a copy whose faces cannot be imported."""
+def test_command_writes_missing_names(tmp_path):
+    """On a copy whose `__init__.py` files cannot be imported."""
     root = faces.PACKAGE.parent
     shutil.copytree(root / "fnnet", tmp_path / "fnnet", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "tests").mkdir()

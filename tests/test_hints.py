@@ -1,4 +1,4 @@
-"""What a module says where it is asked for a name that it does not have."""
+"""The errors of a module for a name that it does not have."""
 
 import copy
 import inspect
@@ -63,7 +63,7 @@ def test_an_unknown_name_gets_a_hint(path, said):
         operator.attrgetter(path)(fnnet)
     assert said in str(caught.value)
     shown = "".join(traceback.format_exception(caught.value)).lower()
-    assert shown.count("did you mean") + shown.count("write ") == 1         # Python adds no suggestion of its own
+    assert shown.count("did you mean") + shown.count("write ") == 1         # Python does not add its own suggestion
 
 
 @pytest.mark.parametrize("target", hints.ELSEWHERE)
@@ -74,7 +74,7 @@ def test_each_target_exists(target):
         assert name == hints.plain(name)
 
 
-def test_each_name_of_elsewhere_has_one_target():
+def test_each_third_party_name_has_one_target():
     names = [name for names in hints.ELSEWHERE.values() for name in names.split()]
     assert len(names) == len(set(names))
 
@@ -88,7 +88,7 @@ def test_each_setting_that_is_suggested_exists(name):
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.__name__)
-def test_a_module_is_a_module_as_ever(room):
+def test_modules_still_behave_as_modules(room):
     for name in ("Linear", "xyzzy", "__wrapped__", "_private", "__path_of_something__", "__copy__"):
         assert not hasattr(room, name) and getattr(room, name, 7) == 7
     assert set(room.__all__) <= set(dir(room)) and "Linear" not in dir(room)
@@ -100,7 +100,7 @@ def test_a_module_is_a_module_as_ever(room):
     assert set(names) - {"__builtins__"} == set(room.__all__)
 
 
-def test_what_is_in_a_module_is_pickled_and_copied_as_ever():
+def test_contents_of_modules_are_still_pickled_and_copied():
     net = layers.Serial(layers.Dense(3), layers.Dropout(0.5))
     assert pickle.loads(pickle.dumps(net)) == net and copy.deepcopy(net) == net
     assert pickle.loads(pickle.dumps(ops.weights_of)) is ops.weights_of
@@ -113,8 +113,8 @@ def test_importing_an_unknown_name_is_an_import_error():
     assert cli.main
 
 
-def test_import_loads_nothing_for_hints():
-    """difflib comes with the first hint."""
+def test_import_does_not_load_difflib():
+    """difflib is loaded with the first hint."""
     code = "import sys, jax; before = set(sys.modules); import fnnet; print(*set(sys.modules) - before, sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

@@ -1,4 +1,4 @@
-"""Every worked number of the lectures, and the whole path with rules and with autodiff."""
+"""Every worked number of the lectures, and a whole training run with rules and with autodiff."""
 
 from functools import partial
 
@@ -30,12 +30,12 @@ def gate(x, y, z):
 
 
 def slide(w):
-    """A loss that has the slide's values at its four points, in float64."""
+    """A loss with the slide's values at its four points, in float64."""
     return 1.25347 - 2.5 * w[0] + 0.6 * w[1] + 0.0 * w[2]
 
 
 def rounded(gradient):
-    """As the slide computes it: from losses given to five places."""
+    """As computed on the slide: from losses with five digits."""
     return [round((round(float(slide(jnp.zeros(3).at[i].set(1e-4))), 5) - 1.25347) / 1e-4, 6) for i in range(len(gradient))]
 
 
@@ -75,8 +75,8 @@ def random(shape, seed):
     return normal(seed, shape, jnp.float64)
 
 
-def test_three_layer_sigmoid_net_of_the_slide():
-    """∂J/∂W³ = (ŷ − y)a³,  ∂J/∂W² = (ŷ − y)W³σ′(z³)a²,  ∂J/∂W¹ = (ŷ − y)W³σ′(z³)W²σ′(z²)X, with one unit a layer."""
+def test_three_layer_sigmoid_network_of_the_slide():
+    """∂J/∂W³ = (ŷ − y)a³,  ∂J/∂W² = (ŷ − y)W³σ′(z³)a²,  ∂J/∂W¹ = (ŷ − y)W³σ′(z³)W²σ′(z²)X, with one unit per layer."""
     x, y, (w1, w2, w3) = 0.7, 0.2, (0.5, -1.3, 0.8)
 
     def loss(w1, w2, w3):
@@ -120,9 +120,9 @@ def test_delta_of_a_sigmoid_or_softmax_with_cross_entropy_is_prediction_minus_ta
 
 
 def small_run(transform=lambda f: f, dtype=jnp.float64):
-    """Ten losses of a small network on made data: dropout, batch norm, penalty, clipping and Adam."""
+    """Ten losses of a small network on synthetic data: dropout, batch norm, penalty, clipping and Adam."""
     x, y = random((64, 8), 0).astype(dtype), jax.random.randint(jax.random.key(1), (64,), 0, 3)
-    # No bias before the batch norm: its gradient is 0, and Adam would make steps of its rounding.
+    # No bias before the batch norm: its gradient is 0, and Adam would turn its rounding errors into steps.
     net = layers.Serial(layers.Dense(16, bias=False), layers.BatchNorm(), ops.relu, layers.Dropout(0.3), layers.Dense(3))
     objective = transform(train.supervised(net, ops.softmax_cross_entropy, penalty=lambda p: 1e-3 * ops.l2(ops.weights_of(p))))
     optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.adam(1e-2))
@@ -143,7 +143,7 @@ def test_golden_run_with_rules_and_with_autodiff():
     assert with_rules[0][-1] < with_rules[0][0]
 
 
-def test_equal_nets_share_a_trace():
+def test_equal_networks_share_a_trace():
     @partial(jax.jit, static_argnums=0)
     @partial(chex.assert_max_traces, n=1)
     def forward(net, params, state, x):

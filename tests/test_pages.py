@@ -1,4 +1,4 @@
-"""The Markdown pages are true: generated parts are what their commands print, code runs, tables are whole, links lead somewhere."""
+"""The Markdown pages are correct: generated parts are up to date, code runs, tables are well-formed, links have targets."""
 
 import ast
 import operator
@@ -23,14 +23,14 @@ TEXTS = {str(page.relative_to(ROOT)): page.read_text() for page in PAGES}
 
 
 @pytest.mark.parametrize("page, command", [(page, block["command"]) for page, text in TEXTS.items() for block in BLOCK.finditer(text)])
-def test_a_generated_part_is_what_its_command_prints(page, command):
+def test_generated_parts_are_up_to_date(page, command):
     block = next(block for block in BLOCK.finditer(TEXTS[page]) if block["command"] == command)
     assert block["text"] == printed(command), "run `python tests/pages.py`, which writes all generated parts"
 
 
 @pytest.mark.parametrize("page", TEXTS)
-def test_every_row_of_a_table_has_as_many_cells_as_its_header(page):
-    """Cells are split as the parser splits them; it drops what a raw | makes too many."""
+def test_table_rows_have_as_many_cells_as_their_header(page):
+    """Cells are split as in the Markdown parser, which drops extra cells made by a raw |."""
     lines = TEXTS[page].splitlines()
     tokens = MarkdownIt("commonmark").enable("table").parse(TEXTS[page])
     tables = [lines[slice(*token.map)] for token in tokens if token.type == "table_open"]
@@ -41,7 +41,7 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_header(page):
 
 
 @pytest.mark.parametrize("page", TEXTS)
-def test_links_and_pictures_lead_to_files(page):
+def test_links_and_pictures_point_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)", TEXTS[page]):
         assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
 
@@ -56,16 +56,16 @@ PROGRAMS = [(f"{page}-{i}", *found) for page, text in TEXTS.items()
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("block, shown", [pytest.param(*found, id=name) for name, *found in PROGRAMS])
-def test_the_code_runs_and_prints_what_is_shown_below_it(block, shown, tmp_path):
+def test_code_runs_and_prints_the_output_shown(block, shown, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
-    (tmp_path / "page.py").write_text(block)                # a file, since a rule's source may be wanted
+    (tmp_path / "page.py").write_text(block)                # a file, since a rule's source may be needed
     done = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout, done.stderr
     for line in shown.splitlines():
         assert line in done.stdout.splitlines()
 
 
-def test_the_commands_are_those_of_ci():
+def test_commands_match_ci():
     commands = re.search(r"```bash\n(.*?)```", README, re.DOTALL).group(1).splitlines()
     ci = (ROOT / ".ci" / "run").read_text()
     for command in commands:
@@ -74,8 +74,8 @@ def test_the_commands_are_those_of_ci():
 
 
 @pytest.mark.parametrize("row", [row for rows in lectures.ROWS.values() for row in rows], ids=lambda row: row.what)
-def test_each_piece_of_the_lectures_is_where_the_table_says(row):
-    """The functions exist, the test does, with its case, and the example calls one of the functions by name."""
+def test_lecture_table_points_to_existing_things(row):
+    """The functions and the test with its case exist, and the example calls one of the functions by name."""
     for name in row.functions.split():
         operator.attrgetter(name)(fnnet)
     file, function, case = re.fullmatch(r"(.+)::(\w+)(?:\[(.+)\])?", row.test).groups()
@@ -90,8 +90,8 @@ CONCEPTS = [row for rows in concepts.ROWS.values() for row in rows]
 
 
 @pytest.mark.parametrize("row", CONCEPTS, ids=lambda row: row.what)
-def test_each_concept_of_the_lectures_is_where_the_table_says(row):
-    """Functions exist, and so do files (the page links them); one of the examples uses one of the functions."""
+def test_concept_table_points_to_existing_things(row):
+    """The functions and the files linked by the page exist, and one of the examples uses one of the functions."""
     for name in row.functions:
         operator.attrgetter(name)(fnnet)
     assert row.functions and row.examples

@@ -1,4 +1,4 @@
-"""The pictures show what the program computes: their labels and lines are read back from the files."""
+"""The pictures show computed results: their labels and lines are read back from the files."""
 
 import json
 import re
@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parents[1] / "examples" / "pictures"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_the_gate_shows_the_values_and_gradients_of_the_lecture():
+def test_gate_picture_shows_the_values_and_gradients_of_the_lecture():
     root = ET.parse(FOLDER / "gate.svg").getroot()
     drawn = {group.get("id"): tuple(text.text.strip() for text in group.iter(f"{SVG}text"))
              for group in root.iter(f"{SVG}g") if group.get("class") == "edge"}
@@ -33,7 +33,7 @@ def history():
 
 
 @pytest.mark.parametrize("name, color", [("loss", figure.BLUE), ("valid_loss", figure.ORANGE)])
-def test_the_lines_of_the_learning_curve_are_its_numbers(name, color):
+def test_learning_curve_lines_match_its_numbers(name, color):
     """The longest line of that color is an affine image of the points (epoch, log loss)."""
     paths = [path.get("d") for path in ET.parse(FOLDER / "digits.svg").getroot().iter(f"{SVG}path")
              if f"stroke: {color.lower()}" in (path.get("style") or "")]
@@ -50,8 +50,8 @@ def numbers(name):
 
 
 @pytest.mark.parametrize("name", lecture_pictures.PICTURES)
-def test_the_lines_of_a_picture_of_the_lectures_are_its_numbers(name):
-    """Each line that the file names is an affine image of its points, the same for all lines of a panel's scale."""
+def test_lecture_picture_lines_match_their_numbers(name):
+    """Each line named in the file is an affine image of its points."""
     told, lines = numbers(name), 0
     for group in ET.parse(FOLDER / f"{name}.svg").getroot().iter(f"{SVG}g"):
         if group.get("id") in told:
@@ -61,7 +61,7 @@ def test_the_lines_of_a_picture_of_the_lectures_are_its_numbers(name):
             for drawn, values in zip(points.T, (x, y)):
                 if np.ptp(values) > 0:
                     slope, offset = np.polyfit(values, drawn, 1)
-                    np.testing.assert_allclose(slope * values + offset, drawn, atol=0.2)        # of some hundred points
+                    np.testing.assert_allclose(slope * values + offset, drawn, atol=0.2)        # a picture is a few hundred points wide
                     assert slope * (1 if values is x else -1) > 0
                 else:
                     assert np.ptp(drawn) < 0.2
@@ -71,8 +71,8 @@ def test_the_lines_of_a_picture_of_the_lectures_are_its_numbers(name):
 
 @pytest.mark.sweep(5)
 @pytest.mark.parametrize("name", lecture_pictures.PICTURES)
-def test_a_picture_of_the_lectures_shows_what_the_library_computes(name):
-    """Trainings end a little elsewhere on another machine."""
+def test_lecture_pictures_show_computed_values(name):
+    """Results of training differ a little between machines."""
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         now = lecture_pictures.computed(name)
     then = numbers(name)
@@ -83,7 +83,7 @@ def test_a_picture_of_the_lectures_shows_what_the_library_computes(name):
             np.testing.assert_allclose(one, other, rtol=0.01, atol=0.01 * np.abs(other).max(initial=0), err_msg=line)
 
 
-def test_the_pictures_of_the_lectures_say_what_the_lectures_do():
+def test_lecture_pictures_support_the_claims_of_the_lectures():
     rates, xor, starts = numbers("learning_rates"), numbers("xor"), numbers("initialization")
     small, good, large = (abs(path[0][-1]) for path in rates.values())
     assert good < 1e-3 < 1 < small < 2 < large
@@ -97,7 +97,7 @@ def test_the_pictures_of_the_lectures_say_what_the_lectures_do():
     assert [fit[0] for fit in fits] == sorted(fit[0] for fit in fits) and min(fits, key=lambda fit: fit[1]) == fits[1]
 
 
-def test_the_front_page_shows_the_run_that_is_drawn():
+def test_front_page_shows_the_run_that_is_drawn():
     best = min(history(), key=lambda log: log["valid_loss"])
     readme = (FOLDER.parents[1] / "README.md").read_text()
     assert f"the best was epoch {best['epoch']}, validation loss {best['valid_loss']:.4g}\n" in readme

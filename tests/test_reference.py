@@ -1,4 +1,4 @@
-"""Every public name says what it is and shows an example, and the example gives what it says."""
+"""Every public name has a docstring, with examples that give the output shown."""
 
 import doctest
 import inspect
@@ -24,18 +24,18 @@ def examples(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_public_name_says_what_it_is(name):
+def test_public_names_have_docstrings(name):
     assert (inspect.getdoc(NAMES[name]) or "").strip()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.partition(".")[0] in SHOWN])
-def test_a_public_name_has_an_example(name):
+def test_public_names_have_examples(name):
     assert examples(name).examples
 
 
 @pytest.mark.sweep(6)
 @pytest.mark.parametrize("name", NAMES)
-def test_an_example_gives_what_it_says(name, tmp_path, monkeypatch):
+def test_docstring_examples_give_the_output_shown(name, tmp_path, monkeypatch):
     """As for a user, in float32, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     said = []
@@ -46,6 +46,6 @@ def test_an_example_gives_what_it_says(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_reference_is_written_without_a_warning(tmp_path):
+def test_reference_is_written_without_warnings(tmp_path):
     subprocess.run([sys.executable, "-W", "error", reference.__file__, str(tmp_path)], check=True, cwd=reference.ROOT)
     assert "Ba et al. 2016" in (tmp_path / "fnnet" / "ops.html").read_text()

@@ -1,4 +1,4 @@
-"""What a user installs: the sdist and the wheel, built, checked, installed into empty environments and used."""
+"""What users install: the sdist and the wheel, built, checked, installed into empty environments and used."""
 
 import os
 import subprocess
@@ -31,18 +31,18 @@ def dist(tmp_path_factory):
 
 
 def environment(folder, what):
-    """The Python of a new environment in which `what` is installed, extras and all."""
+    """The Python of a new environment in which `what` is installed with its extras."""
     shell(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
     python = folder / "venv" / "bin" / "python"
     shell(python, "-m", "pip", "install", "-q", what, cwd=folder)
     return python
 
 
-def test_the_metadata_are_accepted(dist):
+def test_metadata_is_accepted(dist):
     assert "PASSED" in shell(sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir(), cwd=dist)
 
 
-def test_the_wheel_holds_the_package_and_trains(dist, tmp_path):
+def test_wheel_contains_the_package_and_trains(dist, tmp_path):
     wheel, = dist.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "fnnet/py.typed" in names and {name.split("/")[0] for name in names} == {"fnnet", f"fnnet-{fnnet.__version__}.dist-info"}
@@ -52,7 +52,7 @@ def test_the_wheel_holds_the_package_and_trains(dist, tmp_path):
     assert shell(python, "-c", "import fnnet; print(fnnet.__version__)", cwd=tmp_path).strip() == fnnet.__version__
 
 
-def test_the_sdist_holds_all_that_its_tests_need(dist, tmp_path):
+def test_sdist_contains_everything_its_tests_need(dist, tmp_path):
     sdist, = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")

@@ -1,4 +1,4 @@
-"""What decays, by the names of parameters: of ours, of other libraries' trees, and of trees without names."""
+"""Which parameters decay, by their names: in our trees, in those of other libraries, and in trees without names."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The machinery: a rule is right under every transformation, and every mistake in one is a sentence."""
+"""The machinery of rules: they are right under every transformation, and every mistake in a rule raises a clear error."""
 
 import copy
 import gc
@@ -51,7 +51,7 @@ def mask(x, key, *, rate=0.5):
 
 @mask.bwd
 def mask_bwd(dy, key, *, rate):
-    # Calls the rule itself, and depends on the key even where y does not.
+    # Calls the rule itself, and depends on the key even if y does not.
     return mask(dy, key, rate=rate) + 0 * random.uniform(key, dy.shape, dy.dtype), None
 
 
@@ -102,14 +102,14 @@ TRANSFORMED = {
 
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", TRANSFORMED)
-def test_a_rule_is_its_reference_under(name):
+def test_rule_matches_its_reference_under(name):
     transform = TRANSFORMED[name]
     close(transform(loss)(*arrays()), transform(autodiff(loss))(*arrays()))
 
 
 @rule
 def rounded(x):
-    """y = round(x),   y′ = 1: a straight-through gradient, of which autodiff knows nothing"""
+    """y = round(x),   y′ = 1: a straight-through gradient, unknown to autodiff"""
     return jnp.round(x)
 
 
@@ -140,13 +140,13 @@ VALUES = {
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("transform", VALUES.values(), ids=VALUES)
-def test_the_derivative_of_a_differentiated_value_is_the_rules(transform):
+def test_derivative_of_a_differentiated_value_is_the_rules(transform):
     close(transform(rounded, jnp.asarray(1.3)), jnp.asarray(1.0))
     close(transform(lambda x: swell(rounded(x), alpha=0.5), jnp.asarray(2.7)), jnp.asarray(3.0))
     assert jax.hessian(rounded)(1.3) == 0 and jax.hessian(lambda x: rounded(x) ** 2)(1.3) == 2
 
 
-def test_the_derivative_of_a_value_also_follows_y_where_it_is_saved():
+def test_derivative_of_a_value_follows_a_saved_y():
     @rule
     def kept(x):
         return jnp.round(x)
@@ -154,8 +154,8 @@ def test_the_derivative_of_a_value_also_follows_y_where_it_is_saved():
     assert jax.hessian(kept)(2.7) == 3 and jax.grad(jax.grad(kept))(2.7) == 3
 
 
-def test_one_differentiation_meets_nothing_but_the_custom_vjp():
-    """What gives a differentiated value its derivative is no step of the program, and nothing more is saved for it."""
+def test_single_differentiation_adds_nothing_to_the_custom_vjp():
+    """The derivative of a differentiated value adds no steps to the program and no saved values."""
     x = jnp.ones((3, 4))
     jaxpr = jax.make_jaxpr(lambda x: swell(x))(x)
     assert "custom_jvp" not in str(jaxpr)
@@ -173,7 +173,7 @@ def test_one_differentiation_meets_nothing_but_the_custom_vjp():
     assert stacked == [(5, 3, 4)]                                   # y of every layer, once
 
 
-def test_python_and_numpy_numbers_stand_where_arrays_are():
+def test_python_and_numpy_numbers_work_as_arrays():
     @rule
     def shaped(x, y):
         return x.astype(x.dtype) * y.reshape(y.shape)
@@ -192,7 +192,7 @@ def test_an_array_named_y_is_that_array_and_not_the_output():
     assert jax.grad(named, (0, 1))(2.0, 3.0) == (3, 2)
 
 
-def test_while_runs_a_rule():
+def test_rule_inside_while_loop():
     def doubled(x):
         return lax.while_loop(lambda c: c.sum() < 100, lambda c: swell(c, alpha=2.0), x)
     close(doubled(jnp.ones(3)), autodiff(doubled)(jnp.ones(3)))
@@ -219,7 +219,7 @@ def test_vmap_over_an_argument_that_the_output_does_not_depend_on(rate):
     close(jax.grad(total)(jnp.ones(3)), jax.grad(autodiff(total))(jnp.ones(3)))
 
 
-def test_the_tie_of_output_to_arguments_leaves_nothing_in_the_program():
+def test_tie_of_output_to_arguments_is_compiled_away():
     program = jax.jit(grad(lambda x, w, b: affine(x, w, b).sum())).lower(*arrays()).compile().as_text()
     assert "select" not in program and "compare" not in program
 
@@ -257,7 +257,7 @@ def test_in_shard_map_each_sum_over_devices_is_one_all_reduce():
     close(rows(x), jax.grad(lambda x: swell(affine(x, w, b)).sum())(x))
 
 
-def test_a_cotangent_made_from_nothing_is_at_home_in_shard_map():
+def test_constant_cotangent_works_in_shard_map():
     @rule
     def second(x, y):
         return 2 * y
@@ -272,7 +272,7 @@ def count(f, *args):
     return str(jax.make_jaxpr(f)(*args)).count("custom_vjp_call")
 
 
-def test_autodiff_sets_rules_aside_on_functions_jitted_already_too():
+def test_autodiff_works_on_already_jitted_functions():
     jitted = jax.jit(loss)
     jitted(*arrays())
     assert [count(jitted, *arrays()), count(autodiff(jitted, swell), *arrays()), count(autodiff(jitted), *arrays())] == [4, 3, 0]
@@ -282,14 +282,14 @@ def test_autodiff_sets_rules_aside_on_functions_jitted_already_too():
     close(jax.jacfwd(autodiff(loss))(*arrays()), jax.grad(loss)(*arrays()))
 
 
-def test_autodiff_holds_in_its_own_thread_only():
+def test_autodiff_affects_only_its_thread():
     seen = []
     with_rules = threading.Thread(target=lambda: seen.append(count(loss, *arrays())))
     autodiff(lambda: (with_rules.start(), with_rules.join()))()
     assert seen == [4]
 
 
-def test_used_lists_the_rules_of_a_function_also_of_one_jitted_and_compiled_before():
+def test_used_lists_the_rules_of_a_function_even_if_already_compiled():
     x, w, b = arrays()
     f = jax.jit(lambda x, w, b, alpha: swell(affine(swell(x), w, b), alpha=alpha), static_argnames="alpha")
     for _ in range(2):
@@ -298,13 +298,13 @@ def test_used_lists_the_rules_of_a_function_also_of_one_jitted_and_compiled_befo
     assert used(jnp.sum, x) == [] and used(autodiff(f), x, w, b, alpha=2.0) == []
 
 
-def test_no_two_recorders_are_alike_to_a_cache():
-    """Caches compare by == and by !=, and look at few bits of the hash before: alike by one of them, a trace is found now and then."""
+def test_recorders_never_match_in_a_cache():
+    """Caches compare by ==, by != and, before, by a few bits of the hash: a match in any of them would sometimes reuse a trace."""
     one, other = Recorder(), Recorder()
     assert one != other and not one == other and one != frozenset() and not frozenset() == one and one == one  # noqa: SIM201
 
 
-def test_a_differentiated_call_has_the_value_of_a_plain_one():
+def test_differentiated_call_has_the_value_of_a_plain_call():
     @rule
     def square(x):
         return x * x
@@ -319,7 +319,7 @@ def test_a_differentiated_call_has_the_value_of_a_plain_one():
     assert jax.value_and_grad(square)(3.0)[0] == square(3.0)
 
 
-def test_a_rule_inside_a_rule_is_its_reference():
+def test_rule_inside_a_rule_uses_its_reference():
     @rule
     def outer(x):
         return swell(x, alpha=3.0)
@@ -335,7 +335,7 @@ def test_a_rule_inside_a_rule_is_its_reference():
     assert jax.grad(outer)(2.0) == 12 and jax.hessian(outer)(2.0) == 6
 
 
-def test_equal_calls_share_a_trace_and_an_eager_call_is_compiled():
+def test_equal_calls_share_a_trace_and_eager_calls_are_compiled():
     traced = []
 
     @rule
@@ -346,7 +346,7 @@ def test_equal_calls_share_a_trace_and_an_eager_call_is_compiled():
     for _ in range(3):
         noted(1.0, alpha=2.0)
     assert traced == [2.0]
-    noted(1.0, alpha=2)                     # an integer is another setting than the equal float
+    noted(1.0, alpha=2)                     # an integer and an equal float are different settings
     assert len(traced) == 2
 
 
@@ -416,12 +416,12 @@ plain, two = rule(lambda x, *, eps=1: x), rule(lambda x, y: x)
     (lambda: two.fwd(lambda x: x), r"must take its arrays, x, y; it takes x: write def <lambda>_fwd\(x, y\)"),
     (lambda: two.check(lambda x: x), r"check of <lambda> must take its arrays, x, y; it takes x"),
 ])
-def test_a_wrong_call_is_a_sentence(call, sentence):
+def test_wrong_calls_raise(call, sentence):
     with pytest.raises(TypeError, match=sentence):
         call()
 
 
-def test_a_traced_setting_is_refused_before_a_check_asks_for_its_value():
+def test_traced_setting_raises_before_a_check_uses_its_value():
     scaled = rule(lambda x, *, rate: x * rate)
     scaled.slope(lambda x, *, rate: jnp.full_like(x, rate))
     asked = []
@@ -445,7 +445,7 @@ def test_a_traced_setting_is_refused_before_a_check_asks_for_its_value():
     (lambda dy, x, y: {"x": dy}, r"must return a cotangent for each of x, y; it returned none for y: write None"),
     (lambda dy, x, y: {"x": dy, "z": dy}, r"it returned none for y and named z"),
 ])
-def test_a_wrong_cotangent_is_a_sentence(backward, sentence):
+def test_wrong_cotangents_raise(backward, sentence):
     wrong = rule(product.reference)
     wrong.bwd(backward)
     with pytest.raises(TypeError, match=f"product.*{sentence}"):
@@ -456,12 +456,12 @@ def test_cotangents_by_name():
     named = rule(lambda x, w, labels: x * w)
     named.bwd(lambda dy, x, w: {"w": dy * x, "labels": None, "x": dy * w})
     close(jax.grad(lambda x, w: named(x, w, jnp.arange(3)).sum(), (0, 1))(2 * x32, 3 * x32), (3 * x32, 2 * x32))
-    tree = rule(lambda parts: parts["a"] * parts["b"])                    # of one array a dictionary is its tree
+    tree = rule(lambda parts: parts["a"] * parts["b"])                    # for a single array, a dictionary is its tree
     tree.bwd(lambda dy, parts: {"a": dy * parts["b"], "b": dy * parts["a"]})
     close(jax.grad(tree)({"a": 2.0, "b": 3.0}), {"a": 3.0, "b": 2.0})
 
 
-def test_cast_is_of_precision_and_of_nothing_else():
+def test_cast_changes_only_precision():
     def made(backward, cast):
         op = rule(cast=cast)(lambda x, w: x * w)
         op.bwd(backward)
@@ -482,7 +482,7 @@ def test_cast_is_of_precision_and_of_nothing_else():
             made(wrong, True)(*args)
 
 
-def test_the_operations_of_many_settings_are_not_held_forever():
+def test_operations_of_many_settings_are_released():
     lots = rule(lambda x, *, alpha: alpha * x)
     lots.slope(lambda x, *, alpha: jnp.full_like(x, alpha))
     first = weakref.ref(lots._built((("alpha", float, 0.0),)))
@@ -491,7 +491,7 @@ def test_the_operations_of_many_settings_are_not_held_forever():
     assert first() is not None and lots._built.cache_info().currsize == BUILT
     lots(1.0, alpha=-1.0)
     gc.collect()
-    assert first() is None, "the jitted operation, and its programs with it, outlived its place"
+    assert first() is None, "the jitted operation and its programs were not released"
     assert lots._built.cache_info().currsize == BUILT and lots(1.0, alpha=0.0) == 0
 
 
@@ -509,25 +509,25 @@ def with_captured(s, x=2.0):
     lambda: jax.vmap(lambda s: jax.grad(lambda x: with_captured(s, x))(2.0))(jnp.ones(3)),
     lambda: lax.scan(lambda c, s: (c + jax.grad(lambda x: with_captured(s, x))(c), None), 1.0, jnp.ones(3)),
 ], ids=["grad", "jit", "vmap", "scan"])
-def test_a_captured_traced_value_has_no_gradient_and_is_named(f):
+def test_captured_traced_value_raises_with_its_name(f):
     with pytest.raises(TypeError, match=r"scaled uses s, a traced value from outside, .*: make it an array argument"):
         f()
 
 
-def test_a_captured_traced_value_is_right_where_nothing_is_differentiated():
+def test_captured_traced_value_works_without_differentiation():
     assert jax.jit(with_captured)(3.0) == 6
     close(jax.vmap(with_captured)(jnp.arange(3.0)), 2 * jnp.arange(3.0))
 
 
-def test_forward_mode_names_autodiff():
+def test_forward_mode_error_names_autodiff():
     for f in (lambda: jax.jvp(swell, (1.0,), (1.0,)), lambda: jax.jacfwd(swell)(1.0)):
         with pytest.raises(TypeError, match=r"swell has a rule for reverse mode, .* write fn.autodiff\(f\)"):
             f()
     assert jax.jvp(autodiff(swell), (3.0,), (1.0,))[1] == jax.jacfwd(autodiff(swell))(3.0) == 6
 
 
-def test_a_physics_informed_network_trains_by_forward_mode_inside_of_reverse_mode():
-    """The example of `rule`'s documentation: u′ = cos(x), u(0) = 0, of which sin is the solution."""
+def test_physics_informed_network_trains_with_forward_mode_inside_reverse_mode():
+    """The example in `rule`'s docstring: u′ = cos(x), u(0) = 0, whose solution is sin."""
     net = fn.layers.Serial(fn.layers.Dense(16), fn.ops.tanh, fn.layers.Dense(1))
     x = jnp.linspace(0.0, 3.0, 24)[:, None]
     params, _ = net.init(random.key(0), x)
@@ -550,7 +550,7 @@ def test_a_physics_informed_network_trains_by_forward_mode_inside_of_reverse_mod
     assert abs(u(train(params), x) - jnp.sin(x)).max() < 0.02
 
 
-def test_a_forward_that_keeps_no_tuple_is_a_sentence():
+def test_fwd_without_a_tuple_raises():
     wrong = rule(product.reference)
     wrong.fwd(lambda x, y: x * y)
     wrong.bwd(lambda dy: (dy, dy))
@@ -558,12 +558,12 @@ def test_a_forward_that_keeps_no_tuple_is_a_sentence():
         wrong(x32, x32)
 
 
-def test_none_is_no_gradient_and_nothing_is_asked_of_integers_keys_and_flags():
+def test_none_means_no_gradient_and_integers_keys_and_flags_need_none():
     @rule
     def gate(x, y, labels, flags, key):
         return x * flags * labels * random.uniform(key, x.shape, x.dtype).round() + y
 
-    gate.bwd(lambda dy: (dy, None, dy, 3.0, dy))         # whatever is given for the last three, there is none
+    gate.bwd(lambda dy: (dy, None, dy, 3.0, dy))         # whatever is returned for the last three, they have no gradient
     args = x32, x32, jnp.arange(3), jnp.ones(3, bool), random.key(0)
     strict = jax.numpy_dtype_promotion("standard")
     with strict:
@@ -571,7 +571,7 @@ def test_none_is_no_gradient_and_nothing_is_asked_of_integers_keys_and_flags():
     close((dx, dy), (x32, 0 * x32))
 
 
-def test_a_check_runs_before_every_call_also_with_the_rule_set_aside():
+def test_check_runs_before_every_call_even_with_the_rule_set_aside():
     checked = rule(product.reference)
     checked.bwd(product.backward)
 
@@ -584,7 +584,7 @@ def test_a_check_runs_before_every_call_also_with_the_rule_set_aside():
             call(x32, x32[:2])
 
 
-def test_a_slope_keeps_the_forward_pass_given_before_it():
+def test_slope_keeps_an_earlier_fwd():
     @rule
     def square(x):
         """y = x²,   y′ = 2x"""

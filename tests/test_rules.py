@@ -1,4 +1,4 @@
-"""THE test: every rule, on every one of its examples, against everything it must agree with."""
+"""The main test: every rule, on every one of its examples, against everything it must agree with."""
 
 from functools import partial
 
@@ -12,13 +12,13 @@ from fnnet import ops, sample, verify
 from fnnet.rule import autodiff, rule
 
 RULES = pytest.mark.parametrize("op", ops.rules(), ids=lambda op: op.__name__)
-# Compiled for several devices each takes a second or two; the further examples of a rule differ from its first in settings and in
-# what is given, hardly in what becomes of shardings: `pytest -m slow`.
+# Compiling for several devices takes a second or two; further examples of a rule differ from its first in settings and
+# arguments, but hardly in sharding: `pytest -m slow`.
 EXAMPLES = pytest.mark.parametrize("op, example", [pytest.param(op, example, id=f"{op.__name__}-{i}", marks=[pytest.mark.slow] * (i > 0))
                                                    for op in ops.rules() for i, example in enumerate(op.examples)])
 
 
-@pytest.mark.sweep(10)                                   # the next test takes every rule
+@pytest.mark.sweep(10)                                   # the next test covers every rule
 @RULES
 def test_audit(op):
     example(op, 0)
@@ -57,7 +57,7 @@ SCALARS = [pytest.param(op, example, id=f"{op.__name__}-{i}")
 
 @pytest.mark.sweep(8)
 @pytest.mark.parametrize("op, example", SCALARS)
-def test_python_numbers_stand_where_arrays_are(op, example):
+def test_python_numbers_work_as_arrays(op, example):
     arrays, settings = sample.inputs(op, example, dtype=jnp.float64)
     numbers = [a.item() if a is not None and not is_key(a) else a for a in arrays]
     over = real_arguments(arrays)
@@ -68,7 +68,7 @@ def test_python_numbers_stand_where_arrays_are(op, example):
             chex.assert_trees_all_close(jax.jit(g)(*numbers), want, rtol=1e-12)
 
 
-@pytest.mark.slow                                       # what `python -m fnnet audit` does
+@pytest.mark.slow                                       # as in `python -m fnnet audit`
 @RULES
 def test_audit_of_every_example_in_every_precision(op):
     verify.audit(op, precisions=("float32", "bfloat16")).raise_if_failed()
@@ -82,12 +82,12 @@ def test_is_documented_and_has_examples(op):
 
 
 def place(op):
-    """Where a rule is: hard_shrink in ops/activations/kinked.py."""
+    """Where a rule is defined: hard_shrink in ops/activations/kinked.py."""
     return f"{op.__name__} in {op.reference.__module__.removeprefix('fnnet.').replace('.', '/')}.py"
 
 
 def example(op, i):
-    """The i-th example of a rule. A rule has three: with them it is checked, in several sizes and settings."""
+    """The i-th example of a rule. A rule has at least three, so that it is checked with several sizes and settings."""
     if len(op.examples) <= i:
         have = {0: "no example", 1: "one example"}.get(len(op.examples), f"{len(op.examples)} examples")
         pytest.fail(f"{place(op)} has {have}: write three, {op.__name__}.example(...)", pytrace=False)
@@ -96,8 +96,8 @@ def example(op, i):
 
 @pytest.mark.sweep(12)
 @RULES
-def test_the_large_sizes_fit_a_small_machine(op):
-    """What autodiff of the reference keeps there: `python -m bench rules` computes it several times over."""
+def test_large_sizes_fit_a_small_machine(op):
+    """The memory that autodiff of the reference saves: `python -m bench rules` computes it several times."""
     for example in op.examples:
         arrays = jax.eval_shape(lambda example=example: sample.inputs(op, example, large=True)[0])
         assert verify.saved_bytes(partial(op.reference, **sample.inputs(op, example)[1]), *arrays) < 2 * 2**30, example
@@ -138,7 +138,7 @@ def test_on_an_explicit_mesh_with_the_examples_sharded(op, example):
 
 
 def summed(op):
-    """Whether there are sums in a rule: activations work element by element, and were seen to be as accurate as autodiff's."""
+    """Whether a rule has sums: activations are elementwise, and were found to be as accurate as autodiff."""
     return op.reference.__module__.rpartition(".")[2] not in ("gates", "kinked", "smooth")
 
 
@@ -154,7 +154,7 @@ def test_low_precision_is_no_worse_than_autodiff(op, dtype):
     over, cotangents = real_arguments(arrays), cotangents_of(partial(op, **settings), arrays)
     cotangents = [abs(c) for c in cotangents] if long else cotangents
 
-    def gradients(arrays, cotangents):                  # one program: nearly all the time is compilation
+    def gradients(arrays, cotangents):                  # one program, as compilation takes nearly all the time
         def of(f, wide):
             widen = partial(jax.tree.map, lambda a: a.astype(jnp.float64) if wide and jnp.issubdtype(a.dtype, jnp.floating) else a)
             return jax.grad(total(partial(f, **settings), widen(cotangents)), over)(*(a if a is None else widen(a) for a in arrays))
@@ -196,12 +196,12 @@ MISTAKES = {
 }
 
 
-GROSS = "factor of two", "nothing", "upside down"       # what a thousandth off and one element are, and more
+GROSS = "factor of two", "nothing", "upside down"       # an error of a thousandth, a single wrong element, and more
 
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in GROSS)) for name in MISTAKES])
-def test_a_rule_broken_on_purpose_is_caught(name):
+def test_rule_broken_on_purpose_is_caught(name):
     report = verify.audit(broken(ops.dense, MISTAKES[name]), examples=1)
     assert not report.ok, report
     assert "FAILED" in str(report)
@@ -214,13 +214,13 @@ def test_an_intact_copy_passes():
 
 
 @pytest.mark.slow
-def test_a_mask_drawn_anew_on_the_way_back_is_caught():
+def test_different_mask_in_the_backward_pass_is_caught():
     def other_mask(cotangents, dy, saved):
         return ops.dropout.backward(dy, jax.random.fold_in(saved[0], 1), rate=0.5)
     assert not verify.audit(broken(ops.dropout, other_mask)).ok
 
 
-def test_a_sum_that_stalls_in_bfloat16_is_caught():
+def test_sum_that_stalls_in_bfloat16_is_caught():
     def one_by_one(cotangents, dy, saved):
         db, _ = jax.lax.scan(lambda total, row: (total + row, None), jnp.zeros_like(cotangents[2]), dy)
         return *cotangents[:2], db
@@ -229,10 +229,10 @@ def test_a_sum_that_stalls_in_bfloat16_is_caught():
         test_low_precision_is_no_worse_than_autodiff(broken(ops.dense, one_by_one), jnp.bfloat16)
 
 
-@pytest.mark.parametrize("dtype, lost", [(jnp.float32, 2.0**6), (jnp.bfloat16, float("nan")),     # each of both once; the others slow
+@pytest.mark.parametrize("dtype, lost", [(jnp.float32, 2.0**6), (jnp.bfloat16, float("nan")),     # one of each; the others are slow tests
                                          pytest.param(jnp.float32, float("nan"), marks=pytest.mark.slow),
                                          pytest.param(jnp.bfloat16, 2.0**6, marks=pytest.mark.slow)])
-def test_what_is_lost_in_low_precision_alone_is_caught(dtype, lost):
+def test_loss_of_accuracy_only_in_low_precision_is_caught(dtype, lost):
     def rounded(cotangents, dy, saved):
         wrong = 1 + lost * float(jnp.finfo(dtype).eps) if dy.dtype == dtype else 1.0
         return jax.tree.map(lambda g: g * wrong, cotangents)
@@ -243,12 +243,12 @@ def test_what_is_lost_in_low_precision_alone_is_caught(dtype, lost):
 
 @pytest.mark.parametrize("given, message", [({"precisions": "float16"}, "float32, bfloat16 beside float64, .* and was given float16"),
                                             ({"examples": 0}, "the examples of audit must be at least 1; got 0")])
-def test_an_audit_that_would_see_nothing_is_a_sentence(given, message):
+def test_audit_without_cases_raises(given, message):
     with pytest.raises(ValueError, match=message):
         verify.audit(ops.dense, **given)
 
 
-def test_nan_at_the_ends_is_caught():
+def test_nan_at_extreme_inputs_is_caught():
     @rule
     def soft(x):
         """y = log(1 + eˣ)"""
@@ -259,7 +259,7 @@ def test_nan_at_the_ends_is_caught():
     assert [check.name for check in report.failures] == ["corners"] and "not finite" in str(report)
 
 
-def test_a_forgotten_example_or_formula_is_told_by_name():
+def test_missing_example_or_formula_is_reported_by_name():
     @rule
     def hard_shrink(x):
         return jnp.where(abs(x) > 1, x, 0)

@@ -42,7 +42,7 @@ def test_str_and_repr_are_the_text():
     assert str(Two()) == repr(Two()) == "<script>alert(1)</script>\nname      ms\n───────  ───\na|b & c   12\nFAILED   3.5"
 
 
-def test_a_long_repr_is_cut():
+def test_long_repr_is_cut():
     @shown
     class Long:
         def parts(self):
@@ -51,23 +51,23 @@ def test_a_long_repr_is_cut():
     assert len(repr(Long()).splitlines()) == 51 and repr(Long()).endswith("… print(Long) shows 452 lines more")
 
 
-def test_what_fit_returns_is_short():
+def test_repr_of_fit_results_is_short():
     net = layers.Serial(layers.Dense(3), ops.relu, layers.Dense(2))
     x, optimizer = jnp.ones((8, 4)), optim.sgd(0.1)
     run = train.init(net, optimizer, jax.random.key(0), x)
     result = train.Fit(run, [{"epoch": i + 1, "loss": 1 / (i + 1)} for i in range(30)], "ran all 30 epochs")
     assert "params=<23 numbers in 4 arrays>" in repr(run) and len(repr(result)) < 1000
     assert "0.03333" in repr(result) and "<td" in result._repr_html_()
-    assert repr(jax.tree.map(jnp.shape, run)).startswith("TrainState(params=(")           # of no arrays: everything
+    assert repr(jax.tree.map(jnp.shape, run)).startswith("TrainState(params=(")           # without arrays: everything
 
 
-def test_a_network_shows_its_parts_with_their_paths():
+def test_network_html_shows_parts_with_their_paths():
     page = layers.Serial(layers.Dense(3), layers.Residual(layers.Serial(layers.Dense(3), layers.BatchNorm())))._repr_html_()
     for cell in ("  0", "    1.0.1", "Dense(3)", "BatchNorm()", "gamma, beta"):
         assert f">{cell}<" in page.replace("      1.0.1", "    1.0.1")
 
 
-def test_a_rule_shows_its_formula_its_functions_and_the_last_audit():
+def test_rule_html_shows_formula_functions_and_last_audit():
     @rule
     def doubled(x):
         """y = 2x,   y′ = 2
@@ -87,7 +87,7 @@ def test_a_rule_shows_its_formula_its_functions_and_the_last_audit():
     assert "last audit" in doubled._repr_html_() and "doubled: passed" in doubled._repr_html_()
 
 
-def test_each_kind_of_result_has_html():
+def test_every_kind_of_result_has_html():
     trace = diagnostics.trace(lambda a, b: jnp.tanh(a * b), jnp.array(0.3), jnp.array(0.2))
     confusion = diagnostics.confusion(np.array([0, 1, 1]), np.array([0, 1, 0]), classes=("cat", "dog"))
     report = verify.check(jnp.tanh, jnp.ones(3), thorough=False)

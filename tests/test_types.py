@@ -1,4 +1,4 @@
-"""The public API is annotated: what an editor and a type checker show of it. `basedpyright` checks the rest (.ci/run)."""
+"""The public API is annotated for editors and type checkers. `basedpyright` checks the rest (.ci/run)."""
 
 import importlib
 import inspect
@@ -25,21 +25,21 @@ def test_public_functions_are_fully_annotated(package):
     assert not missing, f"annotate in {package}: {', '.join(missing)}"
 
 
-def test_every_package_with_a_public_face_is_looked_at():
+def test_every_public_package_is_checked():
     faces = {f"fnnet.{name}" for name in fnnet.__all__ if inspect.ismodule(getattr(fnnet, name))}
     assert faces <= set(PACKAGES)
 
 
-def test_a_rule_shows_the_signature_and_the_docstring_of_its_function():
+def test_rule_shows_the_signature_and_docstring_of_its_function():
     assert isinstance(ops.layer_norm, Rule)
     assert ops.layer_norm.__doc__ == ops.layer_norm.reference.__doc__ != Rule.__doc__
     assert inspect.signature(ops.layer_norm) == inspect.signature(ops.layer_norm.reference)
 
 
-def test_a_rule_is_written_without_types():
+def test_repr_of_a_rule_omits_types():
     assert repr(ops.softmax) == "<rule softmax(x, where=None, *, axis=-1)>"
 
 
-def test_a_rule_that_takes_any_setting_raises():
+def test_rule_with_kwargs_raises():
     with pytest.raises(TypeError, match=r"name each setting after a bare \*"):
         fnnet.rule(lambda x, **settings: x)

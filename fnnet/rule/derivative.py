@@ -35,8 +35,8 @@ def differentiable(rule, key):
         with inside(rule):
             result = rule.forward(*arrays, **for_fwd)
         if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], tuple)):
-            raise TypeError(f"the fwd of {rule.__name__} must return y and a tuple of what is saved, "
-                            f"`return y, (x, w)`, not {type(result).__name__}")
+            raise TypeError(f"the fwd of {rule.__name__} must return y and a tuple of what is saved; "
+                            f"got {type(result).__name__}: write return y, (x, w)")
         return result
 
     def primal(*arrays):

@@ -1,4 +1,4 @@
-"""Multi-head attention against heads written out one by one, and networks that write token after token."""
+"""Multi-head attention against heads computed one by one, and networks that generate one token at a time."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ def head_by_head(net, params, x, memory=None, mask=None):
 
 
 @pytest.mark.parametrize("name", ["plain", "causal", "shared heads"])
-def test_it_is_head_by_head(name):
+def test_matches_heads_computed_one_by_one(name):
     params, state = started(NETS[name])
     y, after = NETS[name].apply(params, state, X)
     chex.assert_trees_all_close(y, head_by_head(NETS[name], params, X), rtol=1e-10)
@@ -109,8 +109,8 @@ def test_cross_attention_in_a_network():
     chex.assert_trees_all_close(y, inner @ params[1]["w"], rtol=1e-10)
 
 
-def test_rotary_attention_knows_distances_alone():
-    """Zeros before a sequence, which have no weight, move it to other places and change nothing."""
+def test_rotary_attention_depends_only_on_distances():
+    """Masked zeros before a sequence shift its positions and change nothing."""
     net = MultiHeadAttention(2, rotary=10000.0, bias=False)
     params, state = started(net)
     mask = jnp.arange(9)[None, :] >= 3
@@ -122,7 +122,7 @@ def test_rotary_attention_knows_distances_alone():
 
 # A transformer
 
-def test_a_transformer_block_is_its_parts():
+def test_transformer_block_matches_its_parts():
     block = transformer_block(NETS["causal"], 8, 12)
     assert block == Serial(Residual(Serial(LayerNorm(), NETS["causal"])),
                            Residual(Serial(LayerNorm(), Dense(12), ops.gelu, Dense(8))))
@@ -135,8 +135,8 @@ def test_a_transformer_block_is_its_parts():
 @pytest.mark.parametrize("attention", [
     pytest.param(MultiHeadAttention(4, kv_heads=2, causal=True, rotary=10000.0, rate=0.1), id="rotary"),
     pytest.param(MultiHeadAttention(2, causal=True, window=3, softcap=2.0), id="window", marks=pytest.mark.slow)])
-def test_a_step_of_a_transformer_is_the_step_of_autodiff(attention):
-    """Texts, an embedding, a block with dropout, scores: in float64 all parameters after two whole steps, with both
+def test_transformer_step_matches_autodiff(attention):
+    """Texts, an embedding, a block with dropout, scores: in float64, all parameters and losses after two training
     losses."""
     net = Serial(layers.Embedding(9, 8), transformer_block(attention, 8, rate=0.2), LayerNorm(), Dense(9, bias=False))
     texts = jnp.asarray(np.random.default_rng(0).integers(0, 9, (4, 7)), jnp.int32)
@@ -163,7 +163,7 @@ BLOCK = Serial(Residual(Serial(MultiHeadAttention(2, causal=True, rotary=100.0),
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("net", [*(NETS[name] for name in ("causal", "shared heads", "wide heads", "window")), BLOCK],
                          ids=range(5))
-def test_a_piece_at_a_time_is_the_whole(net):
+def test_pieces_match_the_whole_sequence(net):
     params, plain = started(net)
     apply = jax.jit(net.apply)
     whole, _ = apply(params, plain, X)
@@ -173,13 +173,13 @@ def test_a_piece_at_a_time_is_the_whole(net):
             before = jax.tree.map(np.array, state)
             y, after = apply(params, state, np.asarray(X)[:, begin:begin + n])
             chex.assert_trees_all_equal_shapes_and_dtypes(state, after)
-            chex.assert_trees_all_equal(state, before)      # nothing is written in place
+            chex.assert_trees_all_equal(state, before)      # nothing is modified in place
             state, begin = after, begin + n
             found.append(y)
         chex.assert_trees_all_close(np.concatenate(found, 1), whole, rtol=1e-9, atol=1e-12)
 
 
-def test_a_loop_over_tokens_is_a_scan():
+def test_loop_over_tokens_can_be_a_scan():
     params, state = started(BLOCK)
     whole, _ = BLOCK.apply(params, state, X)
 
@@ -190,7 +190,7 @@ def test_a_loop_over_tokens_is_a_scan():
     chex.assert_trees_all_close(jnp.swapaxes(ys, 0, 1), whole, rtol=1e-9, atol=1e-12)
 
 
-def test_layers_without_a_memory_keep_their_state():
+def test_layers_without_a_cache_keep_their_state():
     net = Serial(layers.SpectralNorm(Dense(8)), layers.Frozen(Dense(8)), layers.Repeat(Residual(NETS["causal"]), 2),
                  Dense(3))
     params, state = started(net)
@@ -202,7 +202,7 @@ def test_layers_without_a_memory_keep_their_state():
     chex.assert_trees_all_close(jnp.concatenate([first, rest], 1), whole, rtol=1e-9, atol=1e-12)
 
 
-def test_past_the_end_there_is_no_answer():
+def test_past_the_cache_the_output_is_nan():
     net = NETS["causal"]
     params, state = started(net)
     state = layers.with_cache(net, params, state, 2, 4)
@@ -213,7 +213,7 @@ def test_past_the_end_there_is_no_answer():
 
 
 @pytest.mark.parametrize("shape", [(0, 6, 8), (2, 0, 8)])
-def test_of_nothing_comes_nothing(shape):
+def test_empty_inputs(shape):
     net = NETS["wide heads"]
     params, state = started(net)
 
@@ -224,8 +224,8 @@ def test_of_nothing_comes_nothing(shape):
     assert not any(leaf.any() for leaf in jax.tree.leaves(jax.grad(loss)(params, jnp.zeros(shape))))
 
 
-def test_tokens_of_more_precision_than_the_memory():
-    """Parameters of bfloat16 are promoted to the float32 of x, with a memory as without one."""
+def test_tokens_of_higher_precision_than_the_cache():
+    """bfloat16 parameters are promoted to the float32 of x, with a cache as well as without one."""
     net = MultiHeadAttention(2, causal=True)
     params, state = net.init(KEY, X.astype(jnp.bfloat16))
     with jax.numpy_dtype_promotion("standard"):
@@ -278,12 +278,12 @@ def remembered(n, length):
      r"got 6 tokens of 2 sequences, but its state has room for 5 of 2: write with_cache\("),
     (lambda: remembered(n=3, length=9), ValueError, r"room for 9 of 3: write with_cache\(net, params, state, n=2"),
 ])
-def test_what_is_wrong_is_said(do, error, said):
+def test_wrong_arguments_raise(do, error, said):
     with pytest.raises(error, match=said):
         do()
 
 
-def test_memory_is_not_for_a_layer_that_remembers():
+def test_memory_with_a_cache_raises():
     net = NETS["causal"]
     params, state = started(net)
     with pytest.raises(ValueError, match="takes only x"):

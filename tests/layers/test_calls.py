@@ -1,4 +1,4 @@
-"""Wrong calls: settings that a layer does not have or of the wrong kind, arguments exchanged or forgotten, parameters
+"""Wrong calls: unknown settings or settings of the wrong kind, swapped or missing arguments, parameters
 of other names."""
 
 import copy
@@ -46,7 +46,7 @@ W, B = jnp.ones((5, 3)), jnp.ones(3)
 
 
 @pytest.mark.parametrize("make, said", [
-    # misspelt, or as other libraries call them
+    # misspelled, or as other libraries call them
     (lambda: Dense(units=3),
      r"Dense has no setting 'units': write features\. It is Dense\(features, \*, bias=True, .*"),
     (lambda: Dense(3, kernel_init=initializers.he()), "no setting 'kernel_init': write weights"),
@@ -70,7 +70,7 @@ W, B = jnp.ones((5, 3)), jnp.ones(3)
     (lambda: Repeat(Dense(3), depth=2), "'depth': write times"),
     (lambda: Parallel(Dense(3), mode="sum"), "'mode': write join"),
     (lambda: Serial(Dense(3), name="net"), "identified by their place in it"),
-    # without a name, where a number would be taken for something else
+    # by position, where a number would be interpreted as something else
     (lambda: Dense(64, 128),
      r"takes features by position .* got Dense\(64, 128\): write Dense\(128\), since the input sizes"),
     (lambda: Dense(3, "relu"), r"got Dense\(3, 'relu'\): write Serial\(Dense\(3\), ops.relu\)"),
@@ -107,12 +107,12 @@ W, B = jnp.ones((5, 3)), jnp.ones(3)
     (lambda: LayerNorm(eps=(8, 64)), "eps of LayerNorm must be a number"),
     (lambda: Repeat(Dense(3), 2.0), "times of Repeat must be a whole number"),
 ])
-def test_a_wrong_setting_says_what_to_write(make, said):
+def test_wrong_settings_raise_with_a_remedy(make, said):
     with pytest.raises(TypeError, match=said):
         make()
 
 
-def test_numbers_of_numpy_are_settings():
+def test_numpy_numbers_are_valid_settings():
     assert Dense(np.int64(3), bias=np.bool_(False)) == Dense(3, bias=False)
     assert Dropout(np.float32(0.5)) == Dropout(0.5) and Dropout(1) == Dropout(1.0)
 
@@ -168,7 +168,7 @@ def test_signatures_copies_and_pickles_are_those_of_a_dataclass():
      ValueError,
      "bias=False leaves bq out"),
 ])
-def test_a_wrong_call_says_what_to_write(call, error, said):
+def test_wrong_calls_raise_with_a_remedy(call, error, said):
     with pytest.raises(error, match=said):
         call()
 
@@ -178,8 +178,8 @@ ops_layer = layers.as_layer(ops.relu)
 
 @pytest.mark.parametrize("name",
                          [name for name in layers.__all__ if name not in ("Layer", "Serial", "Parallel", "Function")])
-def test_no_layer_takes_a_setting_that_it_has_not(name):
-    """Nor leaves it to Python to say so."""
+def test_unknown_settings_raise_for_every_layer(name):
+    """With an error of ours rather than Python's."""
     kind = getattr(layers, name)
     if isinstance(kind, type):
         with pytest.raises(TypeError, match=f"{name} has no setting 'zzz': there is no similar setting. It is {name}\\("):
@@ -190,7 +190,7 @@ def test_no_layer_takes_a_setting_that_it_has_not(name):
                          ids=lambda net: type(net).__name__)
 @pytest.mark.parametrize("lengths, said",
                          [([5, 2], "must be from 0 to 4, the number of steps in x; got 5"), ([2, -1], "got -1")])
-def test_lengths_beyond_the_sequence(net, lengths, said):
+def test_lengths_beyond_the_sequence_raise(net, lengths, said):
     x = SEQUENCE, jnp.asarray(lengths)
     params, state = net.init(KEY, x)
     with pytest.raises(ValueError, match=said):

@@ -1,4 +1,4 @@
-"""Layers of convolution and pooling: shape and gradient, how they start, and a whole convnet's step."""
+"""Convolution and pooling layers: shape and gradient, initialization, and a training step of a whole network."""
 
 import re
 
@@ -45,7 +45,7 @@ NETS = {                                            # and the shape of y for X
     "MaxPool": (MaxPool(), (2, 2, 3, 4)),
     "MaxPool with relu": (MaxPool(3, strides=2, padding="SAME", relu=True), (2, 3, 3, 4)),
     "AvgPool": (AvgPool((2, 3)), (2, 2, 2, 4)),
-    "AvgPool of what is there": (AvgPool(3, strides=1, padding=1, count_include_pad=False), (2, 5, 6, 4)),
+    "AvgPool without padding": (AvgPool(3, strides=1, padding=1, count_include_pad=False), (2, 5, 6, 4)),
     "MaxPool, dilated": (MaxPool(2, strides=1, dilation=2), (2, 3, 4, 4)),
     "AvgPool, rounded up": (AvgPool(2, ceil_mode=True), (2, 3, 3, 4)),
     "LpPool": (LpPool(3), (2, 2, 3, 4)),
@@ -83,7 +83,7 @@ def test_repr_is_the_code_that_builds_it(name):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-def test_the_input_says_how_many_spatial_axes_there_are(rank):
+def test_number_of_spatial_axes_follows_from_the_input(rank):
     net = Serial(Conv(4), ops.relu, DepthwiseConv(), ConvTranspose(3), MaxPool(2), AvgPool(2), AdaptiveAvgPool(2),
                  GlobalMaxPool())
     x = jnp.zeros((2, *(4, 5, 6)[:rank], 3))
@@ -92,7 +92,7 @@ def test_the_input_says_how_many_spatial_axes_there_are(rank):
     assert params[0]["w"].shape == (3,) * rank + (3, 4)
 
 
-def test_a_kernel_of_1_is_dense_at_every_place():
+def test_kernel_of_size_1_is_dense_at_every_place():
     net = Conv(3, kernel=1)
     params, _ = net.init(KEY, X)
     want = ops.dense(X, params["w"].reshape(4, 3), params["b"])
@@ -105,7 +105,7 @@ def test_a_kernel_of_1_is_dense_at_every_place():
                                             (initializers.variance_scaling(3.0, "fan_out"), 3 / (9 * 64)),
                                             (initializers.normal(0.3), 0.09),
                                             (jax.nn.initializers.glorot_uniform(), 2 / (9 * 16 + 9 * 64))])
-def test_every_tap_counts_as_an_input(make, variance):
+def test_fan_in_counts_every_tap(make, variance):
     w = Conv(64, weights=make).init(KEY, jax.ShapeDtypeStruct((1, 8, 8, 16), "float32"))[0]["w"]
     np.testing.assert_allclose(jnp.var(w), variance, rtol=0.05)
 
@@ -115,14 +115,14 @@ def test_an_orthogonal_kernel_has_orthonormal_outputs():
     chex.assert_trees_all_close(w.T @ w, jnp.eye(6), atol=1e-12)
 
 
-def test_pixels_of_a_byte_are_numbers():
+def test_uint8_pixels_are_accepted():
     net = Serial(Conv(2), MaxPool())
     pixels = jnp.arange(64, dtype=jnp.uint8).reshape(1, 8, 8, 1)
     params, state = net.init(KEY, pixels)
     chex.assert_trees_all_close(net.apply(params, state, pixels), net.apply(params, state, pixels.astype(jnp.float32)))
 
 
-def test_what_is_wrong_is_said():
+def test_wrong_arguments_raise():
     for kernel in (3, 3, 3), (3, 3.0), 0, -1:
         for layer in Conv(3, kernel=kernel), ConvTranspose(3, kernel=kernel), DepthwiseConv(kernel):
             said = "must be a whole number ≥ 1, or a tuple with one for each of the 2 spatial axes"
@@ -146,15 +146,15 @@ def test_what_is_wrong_is_said():
 
 
 def convnet():
-    """Every kind of part, small: strides, groups, batch norm, a residual block, pooling three ways."""
+    """Every kind of part, small: strides, groups, batch norm, a residual block, three kinds of pooling."""
     return Serial(Conv(8, strides=2), BatchNorm(relu=True),
                   Residual(Serial(DepthwiseConv(), ops.relu, Conv(8, kernel=1))),
                   MaxPool(relu=True), Conv(6, padding="VALID", kernel=2, groups=2), AvgPool(2, strides=1), Flatten(),
                   Dense(3))
 
 
-def test_a_whole_training_step_by_hand_and_by_autodiff():
-    """In float64 to 1e-10: parameters, running statistics, optimizer and loss after one step, and after an epoch of
+def test_training_step_matches_autodiff():
+    """In float64 to 1e-10: parameters, running statistics, optimizer state and loss after one step, and after an epoch of
     them."""
     net, optimizer = convnet(), optim.momentum(0.1)
     x, y = normal(0, (12, 12, 12, 2), jnp.float64), jnp.arange(12) % 3
@@ -167,7 +167,7 @@ def test_a_whole_training_step_by_hand_and_by_autodiff():
     by_hand, by_autodiff = (results(jax.jit(f), run, (x, y)) for f in (step, autodiff(step)))
     chex.assert_trees_all_close(by_hand, by_autodiff, rtol=1e-10, atol=1e-10)
     assert not jnp.allclose(by_hand[0].params[0]["w"], run.params[0]["w"])
-    copies = [jax.tree.map(jnp.array, run) for _ in range(2)]               # an epoch takes the run it is given
+    copies = [jax.tree.map(jnp.array, run) for _ in range(2)]               # an epoch donates its run
     epochs = [results(train.make_epoch(f, batch_size=4), copy, (x, y))
               for f, copy in zip((step, autodiff(step)), copies)]
     chex.assert_trees_all_close(*epochs, rtol=1e-10, atol=1e-10)

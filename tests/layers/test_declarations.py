@@ -1,4 +1,4 @@
-"""What holds of every layer: the roles of its parameters, their dtype, and defaults that are those of its
+"""Properties of every layer: the roles of its parameters, their dtypes, and defaults as in its
 documentation."""
 
 import inspect
@@ -19,7 +19,7 @@ from fnnet.layers import Layer, initializers
 
 KEY = jax.random.key(0)
 FLAT, SEQUENCE, IMAGE = (2, 6), (2, 5, 6), (2, 4, 4, 6)
-MORE = {                                            # settings that add parameters or change what is done with them
+MORE = {                                            # settings that add parameters or change how they are used
     "LSTM with peepholes": (layers.LSTM(6, peepholes=True), SEQUENCE),
     "PReLU shared": (layers.PReLU(shared=True), FLAT),
     "Dense without bias": (layers.Dense(4, bias=False), FLAT),
@@ -30,7 +30,7 @@ MORE = {                                            # settings that add paramete
     "Repeat that keeps nothing": (layers.Repeat(layers.Coupling(layers.Dense(3), ops.tanh), 2, keep="nothing"), FLAT),
 }
 each = pytest.mark.parametrize("name", [*LAYERS, *MORE])
-# The defaults, as the documentation has them.
+# The documented defaults.
 DEFAULTS = {
     "AdaptiveAvgPool": "(size=1)", "AdaptiveMaxPool": "(size=1)", "GlobalAvgPool": "()", "GlobalMaxPool": "()",
     "Flatten": "()",
@@ -73,14 +73,14 @@ DEFAULTS = {
 
 
 def made(name, dtype):
-    """A layer, an x for it, and what it makes for x."""
+    """A layer, an x for it, and its parameters for x."""
     net, x = (MORE[name][0], jnp.ones(MORE[name][1])) if name in MORE else layer_cases.made(name)
     x = jax.tree.map(lambda a: jnp.ones(a.shape, dtype if jnp.issubdtype(a.dtype, jnp.floating) else a.dtype), x)
     return net, x, *jax.eval_shape(net.init, KEY, x)
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_its_defaults_are_written_down(name):
+def test_every_layer_has_pinned_defaults(name):
     assert name in DEFAULTS, f"{place(name)} has no line in DEFAULTS: write its settings as its documentation has them"
 
 
@@ -88,7 +88,7 @@ def test_its_defaults_are_written_down(name):
 
 @pytest.mark.sweep(3)
 @each
-def test_roles_agree_with_what_an_optimizer_sees(name):
+def test_roles_agree_with_roles_by_name(name):
     net, _, params, _ = made(name, jnp.float32)
     found = net.roles(params)
     assert jax.tree.structure(found) == jax.tree.structure(params) and set(jax.tree.leaves(found)) <= set(roles.ROLES)
@@ -111,8 +111,8 @@ def test_roles_are_declared():
     layers.GRU(6), layers.LSTM(6), layers.DenseStack(2),
     layers.Repeat(layers.Serial(layers.Dense(6), layers.LayerNorm()), 2),
 ], ids=lambda net: type(net).__name__)
-def test_no_bias_and_no_scale_decays(net):
-    """Of these biases have an axis of gates or layers beside that of features, and decayed."""
+def test_biases_and_scales_do_not_decay(net):
+    """In these layers, biases have an axis of gates or layers in addition to that of the features; they used to decay."""
     params, _ = net.init(KEY, jnp.ones(SEQUENCE))
     params = jax.tree.map(lambda p: p + 1, params)
     optimizer = optim.adamw(0.1, decay=0.5)
@@ -139,7 +139,7 @@ class Scale(Layer):
         return params[self.name][None] * x, state
 
 
-def test_a_name_that_misleads_an_optimizer_is_refused():
+def test_misleading_parameter_name_raises():
     x = jnp.ones(FLAT)
     assert Scale().roles(Scale().init(KEY, x)[0]) == {"s": "bias"}              # by its one axis
     assert Scale("s", "scale").roles(Scale("s", "scale").init(KEY, x)[0]) == {"s": "scale"}
@@ -170,8 +170,8 @@ def test_parameters_are_at_least_float32(name, dtype):
 @pytest.mark.parametrize("net", [layers.LayerNorm(), layers.BatchNorm(), layers.PReLU(), layers.DenseStack(1),
                                  layers.Dense(6)],
                          ids=lambda net: type(net).__name__)
-def test_after_bfloat16_layers_learn(net):
-    """With parameters in bfloat16 steps of 1e-4 round to nothing beside 1, and γ did not move in 200 steps."""
+def test_parameters_train_after_bfloat16_layers(net):
+    """With bfloat16 parameters, steps of 1e-4 are lost to rounding next to 1, and γ would not move in 200 steps."""
     net = layers.Serial(layers.Dense(6, compute_dtype="bfloat16"), net)
     x, y = normal(0, (16, 6), jnp.float32), normal(1, (16, 6), jnp.float32)
     params, state = net.init(KEY, x)
@@ -200,9 +200,9 @@ def test_defaults(name):
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_the_documentation_says_what_a_truth_changes(name):
-    """Beside relu=True stands what that does, so that relu is False by default; and no default is written as if it were
-    a choice."""
+def test_docstrings_explain_boolean_settings(name):
+    """A docstring that says what relu=True does implies that the default is False; no default is described as
+    an option."""
     kind = getattr(layers, name)
     text = " ".join([*(base.__doc__ or "" for base in kind.__mro__[:-1]), sys.modules[kind.__module__].__doc__])
     for field in fields(kind):
@@ -212,8 +212,8 @@ def test_the_documentation_says_what_a_truth_changes(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_documentation_names_the_parameters(name):
-    """params w [d features], b [features]: what the default layer makes, but for what its words say comes with a
+def test_docstrings_name_the_parameters(name):
+    """params w [d features], b [features]: the parameters of the default layer, except those that the docstring ties to a
     setting."""
     net, _, params, _ = made(name, jnp.float32)
     if net.names() is None or not isinstance(params, dict):
@@ -229,8 +229,8 @@ def test_the_documentation_names_the_parameters(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_it_declares_the_roles_of_its_parameters(name):
-    """Those that it makes itself: around other layers it has theirs."""
+def test_parameter_roles_are_declared(name):
+    """The parameters it creates itself; a wrapper has those of the layers inside."""
     net, _, params, _ = made(name, jnp.float32)
     inside = any(isinstance(getattr(net, field.name), Layer) for field in fields(net))
     if isinstance(params, dict) and params and not inside:
@@ -238,7 +238,7 @@ def test_it_declares_the_roles_of_its_parameters(name):
                                          f"parameters = {{{next(iter(params))!r}: \"weight\", ...}}")
 
 
-def test_the_same_layer_twice_has_parameters_of_its_own_at_each_place():
+def test_repeated_layer_object_has_separate_parameters():
     block = layers.Dense(6)
     params, _ = layers.Serial(block, block).init(KEY, jnp.ones(FLAT))
     assert abs(params[0]["w"] - params[1]["w"]).max() > 0.1
@@ -246,7 +246,7 @@ def test_the_same_layer_twice_has_parameters_of_its_own_at_each_place():
     assert set(shared) == {"w", "b"}
 
 
-def test_initialisers_have_their_documented_defaults():
+def test_initializers_have_their_documented_defaults():
     wanted = {"normal": 0.01, "glorot": "normal", "he": "normal", "lecun": "normal", "orthogonal": 1.0,
               "truncated_normal": 0.01, "uniform": -0.05, "variance_scaling": 1.0}
     assert {name: fields(getattr(initializers, name))[0].default for name in wanted} == wanted

@@ -1,4 +1,4 @@
-"""Every layer that fnnet.layers exports: its gradient, its repr, its init. What each is made with is in layer_cases."""
+"""Every layer that fnnet.layers exports: gradient, repr and init. The settings of each are in layer_cases."""
 
 import chex
 import jax
@@ -16,7 +16,7 @@ def case(request):
 
 
 @pytest.mark.sweep(6)
-def test_its_gradient_is_that_of_autodiff(case):
+def test_gradient_matches_autodiff(case):
     layer, x = case
     params, state = layer.init(KEY, x)
     over = (0, 1) if jnp.issubdtype(jax.tree.leaves(x)[0].dtype, jnp.floating) else 0
@@ -32,27 +32,27 @@ def test_its_gradient_is_that_of_autodiff(case):
         chex.assert_trees_all_close(got, want, rtol=rtol, atol=atol)
 
 
-def test_its_repr_is_the_code_that_builds_it(case):
+def test_repr_is_the_code_that_builds_it(case):
     layer, _ = case
     again = layers.as_layer(eval(repr(layer), {**vars(layers), **vars(ops), **vars(initializers)}))
     assert again == layers.as_layer(layer) or repr(again) == repr(layer)
     assert hash(again) == hash(layers.as_layer(layer))
 
 
-def test_init_needs_a_shape_alone(case):
+def test_init_needs_only_a_shape(case):
     layer, x = case
     shape = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), x)
     from_shape = jax.eval_shape(lambda key: layer.init(key, shape), KEY)
     chex.assert_trees_all_equal_shapes_and_dtypes(from_shape, jax.eval_shape(lambda key: layer.init(key, x), KEY))
 
 
-def test_it_is_documented(case):
+def test_is_documented(case):
     kind = type(case[0])
     of_dataclass = kind.__doc__ and kind.__doc__.startswith(f"{kind.__name__}(")
     assert kind.__doc__ and not of_dataclass, f"{place(kind.__name__)} must have a docstring: its formula, and its shapes"
 
 
-def test_a_layer_whose_settings_are_unknown_is_told_by_name(monkeypatch):
+def test_layer_without_test_settings_is_reported_by_name(monkeypatch):
     class Colored(layers.Layer):
         def __init__(self, color):
             raise ValueError("a color must be red or blue")

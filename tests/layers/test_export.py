@@ -33,7 +33,7 @@ from fnnet.layers import (
 )
 
 ROWS, SEQUENCES, IMAGES = jnp.zeros((3, 6)), jnp.zeros((3, 4, 6)), jnp.zeros((3, 6, 5, 4))
-MORE = {                                                # beside every layer as layer_cases makes it
+MORE = {                                                # in addition to every layer as in layer_cases
     "Maxout of three": (Maxout(4, pieces=3), ROWS), "LoRA of rank 2": (LoRA(4, rank=2), ROWS),
     "Function with a setting": (Function(ops.gelu, approximate=False), ROWS),
     "Frozen among others": (Serial(Frozen(Dense(5)), Dense(2)), ROWS),
@@ -59,7 +59,7 @@ def made(name):
 
 
 def examples(x, n):
-    """n examples like those of x."""
+    """n examples like those in x."""
     def some(a):
         if jnp.issubdtype(a.dtype, jnp.floating):
             return normal((n, *a.shape), (n, *a.shape[1:]))
@@ -96,8 +96,8 @@ def test_forward_pass_and_training_gradient_trace_with_a_symbolic_batch(name):
 @pytest.mark.sweep(24)
 @pytest.mark.filterwarnings("ignore:.* was trained on one value of each feature:UserWarning")
 @pytest.mark.parametrize("name", NETS)
-def test_the_exported_program_is_right_for_three_sizes(name):
-    """Each pass, exported once."""
+def test_exported_program_is_right_for_three_sizes(name):
+    """Each pass is exported once."""
     net, of = made(name)
     params, state = net.init(KEY, of)
     for f in map(jax.jit, passes(net)):
@@ -110,7 +110,7 @@ def test_the_exported_program_is_right_for_three_sizes(name):
                 chex.assert_trees_all_close(a, b, rtol=rtol, atol=atol)
 
 
-FREE = {                                                # with a symbolic length of every axis but that of the features
+FREE = {                                                # with a symbolic length for every axis except the features
     "Conv": Conv(3), "Conv with strides": Conv(3, strides=2), "Conv of even taps": Conv(3, kernel=4, strides=2),
     "Conv without padding": Conv(3, strides=2, padding="VALID"), "Conv padded by 1": Conv(3, strides=2, padding=1),
     "Conv of one tap": Conv(3, kernel=1), "Conv in groups": Conv(4, strides=2, groups=2),
@@ -128,8 +128,8 @@ FREE = {                                                # with a symbolic length
 
 @pytest.mark.sweep(12)
 @pytest.mark.parametrize("name", FREE)
-def test_with_every_length_symbolic_the_exported_program_is_right(name):
-    """Odd and even lengths, a single one, and one of more steps than a chunk has."""
+def test_exported_program_with_symbolic_lengths_is_right(name):
+    """Odd and even lengths, a length of 1, and one of more steps than a chunk."""
     net = FREE[name]
     long = isinstance(net, MultiHeadAttention | LSTM | layers.GRU | layers.RNN | layers.LayerNorm)
     sizes = [(1, 1), (2, 5), (3, 70)] if long else [(1, 4, 5), (2, 5, 4), (3, 9, 6)]
@@ -143,7 +143,7 @@ def test_with_every_length_symbolic_the_exported_program_is_right(name):
             chex.assert_trees_all_close(exported.call(params, state, x), f(params, state, x), rtol=1e-9, atol=1e-11)
 
 
-def test_a_length_that_may_be_too_small_says_which_constraint_to_write():
+def test_length_that_may_be_too_small_raises_with_a_constraint():
     h, w = jax.export.symbolic_shape("h, w", constraints=("w >= 3",))
     x = jax.ShapeDtypeStruct((1, h, w, 4), jnp.float64)
     for net, least in (Conv(3, padding="VALID"), 3), (MaxPool(3), 3), (Conv(3, padding=((0, 1), (0, 0))), 2):

@@ -1,4 +1,4 @@
-"""Texts that a network writes: the likeliest, or drawn by their probabilities."""
+"""Texts that a network generates: the most likely one, or drawn by probability."""
 
 import jax
 import jax.numpy as jnp
@@ -11,26 +11,26 @@ from fnnet import layers
 KEY = jax.random.key(0)
 ATTENTION = layers.MultiHeadAttention(2, causal=True, rotary=100.0)
 GPT = layers.Serial(layers.Embedding(7, 8), layers.transformer_block(ATTENTION, 8), layers.Dense(7))
-BIGRAMS = layers.Embedding(5, 5)                        # row i: the scores of what follows i
+BIGRAMS = layers.Embedding(5, 5)                        # row i: the scores of the symbols after i
 
 
 def written(table, prompt, steps, **settings):
     return layers.generate(BIGRAMS, {"w": jnp.asarray(table, jnp.float32)}, {}, jnp.asarray(prompt, jnp.int32), steps, **settings)
 
 
-def test_the_likeliest_text_is_that_of_the_whole_network_at_each_place():
+def test_greedy_text_matches_the_whole_network_at_each_position():
     prompt = jnp.array([[1, 5, 2], [0, 6, 6]], jnp.int32)
     params, state = GPT.init(KEY, prompt)
     params = jax.tree.map(lambda a: a + 0.5 * normal(a.size, a.shape, a.dtype), params)
     text, apply = np.pad(prompt, ((0, 0), (0, 6))), jax.jit(GPT.apply)
-    for i in range(3, 9):                               # causal: what is behind a place changes nothing
+    for i in range(3, 9):                               # causal: later positions have no effect
         text[:, i] = apply(params, state, text)[0][:, i - 1].argmax(-1)
     found = layers.generate(GPT, params, state, prompt, 6, temperature=0)
     assert found.dtype == prompt.dtype and len(np.unique(text[:, 3:])) > 1
     np.testing.assert_array_equal(found, text[:, 3:])
 
 
-def test_learned_positions_count_on():
+def test_learned_positions_continue_counting():
     net = layers.Serial(layers.Embedding(7, 8), layers.Positions(5), layers.Dense(7))
     params, state = net.init(KEY, jnp.zeros((1, 2), jnp.int32))
     text = jnp.array([[1, 5, 2, 0, 6]], jnp.int32)
@@ -54,20 +54,20 @@ def test_symbols_are_drawn_by_their_probabilities():
         found = written(table, prompt, 2, key=KEY, **settings)
         for place in found.T:
             shares = np.bincount(place, minlength=5) / 4000
-            np.testing.assert_allclose(shares, wanted, atol=0.04, err_msg=str(settings))      # 5 deviations
+            np.testing.assert_allclose(shares, wanted, atol=0.04, err_msg=str(settings))      # 5 standard deviations
             assert not shares[np.asarray(wanted) == 0].any()
         if not settings:
             assert abs(np.mean(found[:, 0] == found[:, 1]) - 0.3) < 0.04                       # 0.4² + 0.3² + 0.2² + 0.1²
     np.testing.assert_array_equal(written(table, prompt[:9], 2, key=KEY), written(table, prompt[:9], 2, key=KEY))
 
 
-def test_a_text_ends_with_its_end():
+def test_text_stops_at_the_end_symbol():
     table = np.eye(5)[[1, 2, 3, 0, 0]]                  # 0 → 1 → 2 → 3 → 0
     np.testing.assert_array_equal(written(table, [[0], [2]], 5, temperature=0), [[1, 2, 3, 0, 1], [3, 0, 1, 2, 3]])
     np.testing.assert_array_equal(written(table, [[0], [2]], 5, temperature=0, end=3), [[1, 2, 3, 3, 3], [3, 3, 3, 3, 3]])
 
 
-def test_a_beam_as_wide_as_there_are_texts_finds_the_likeliest_of_all():
+def test_full_width_beam_finds_the_most_likely_text():
     table = normal(3, (3, 3), "float32")
     net, params = layers.Embedding(3, 3), {"w": table}
     logs = np.asarray(jax.nn.log_softmax(table))
@@ -90,7 +90,7 @@ def test_a_beam_as_wide_as_there_are_texts_finds_the_likeliest_of_all():
     np.testing.assert_array_equal(layers.beam_search(net, params, {}, jnp.zeros((2, 1), "int32"), 3, width=1)[0][:, 0], greedy)
 
 
-def test_a_beam_without_width_is_refused():
+def test_beam_width_below_1_raises():
     with pytest.raises(ValueError, match="the width of beam_search must be a whole number ≥ 1; got 0"):
         layers.beam_search(BIGRAMS, {"w": jnp.eye(5)}, {}, jnp.zeros((1, 1), "int32"), 2, width=0)
     with pytest.raises(ValueError, match=r"beam_search takes integer prompts \[n t\]"):
@@ -104,12 +104,12 @@ def test_a_beam_without_width_is_refused():
     ({"key": KEY, "top_k": 9}, "at most the number of symbols, 5; got 9"), ({"key": KEY, "top_p": 1.5}, "at most 1; got 1.5"),
     ({"steps": 0}, "the steps of generate must be a whole number ≥ 1; got 0"),
     ({"prompt": [0, 1]}, r"prompts \[n t\] .* got int32\[2\]")])
-def test_what_is_wrong_with_a_call_is_said(settings, said):
+def test_wrong_calls_raise(settings, said):
     with pytest.raises(ValueError, match=said):
         written(np.eye(5), **{"prompt": [[0]], "steps": 2, **settings})
 
 
-def test_a_network_that_gives_no_scores_is_refused():
+def test_network_without_scores_raises():
     net = layers.Serial(layers.Embedding(5, 5), layers.Flatten())
     params, state = net.init(KEY, jnp.zeros((1, 2), jnp.int32))
     with pytest.raises(ValueError, match=r"from texts \[n t\] to scores \[n t k\]; got scores \[1, 10\] for texts \[1, 2\]"):
@@ -122,7 +122,7 @@ def test_a_network_that_gives_no_scores_is_refused():
 @pytest.mark.parametrize("layer", [layers.Conv(8, kernel=(3,)), layers.MaxPool((2,)), layers.GlobalAvgPool(), layers.GroupNorm(2),
                                    layers.RNN(8, reverse=True), layers.MultiHeadAttention(2)], ids=lambda net: type(net).__name__)
 @pytest.mark.parametrize("write", [lambda *of: layers.generate(*of, temperature=0), layers.beam_search])
-def test_a_network_that_cannot_go_token_by_token_raises(layer, write):
+def test_network_that_cannot_process_single_tokens_raises(layer, write):
     net = layers.Serial(layers.Embedding(7, 8), layer)
     prompt = jnp.zeros((1, 4), jnp.int32)
     with pytest.raises(ValueError, match="cannot process one token"):

@@ -1,4 +1,4 @@
-"""Every layer: shape, gradient against autodiff, settings, and what is said when it is used wrongly."""
+"""Every layer: shape, gradient against autodiff, settings, and errors."""
 
 from functools import partial
 
@@ -72,7 +72,7 @@ def test_init_works_from_a_shape_under_jit_and_under_eval_shape(name):
     chex.assert_trees_all_close(jax.jit(lambda k: net.init(k, X))(KEY), made, rtol=1e-12)
 
 
-def test_init_computes_no_forward_pass():
+def test_init_does_not_run_a_forward_pass():
     seen = []
 
     def spy(x):
@@ -107,7 +107,7 @@ def test_products_in_bfloat16_have_parameters_and_gradients_in_float32(dtype):
         assert np.linalg.norm(np.asarray(got) - np.asarray(want)) < 0.02 * np.linalg.norm(want)
 
 
-def test_batch_norm_keeps_running_statistics_and_uses_them_when_testing():
+def test_batch_norm_updates_running_statistics_and_uses_them_at_test_time():
     net = BatchNorm(momentum=0.8)
     params, state = net.init(KEY, X)
     mean, var = np.zeros(7), np.ones(7)
@@ -123,7 +123,7 @@ def test_batch_norm_keeps_running_statistics_and_uses_them_when_testing():
     chex.assert_trees_all_equal(after, state)
 
 
-def test_every_dropout_of_a_net_draws_its_own_mask():
+def test_every_dropout_in_a_network_draws_its_own_mask():
     net = Serial(Dropout(0.5), lambda x: x, Dropout(0.5))
     x = jnp.ones((40, 40))
     once, _ = Dropout(0.5).apply({}, {}, x, key=KEY, train=True)
@@ -131,13 +131,13 @@ def test_every_dropout_of_a_net_draws_its_own_mask():
     assert 0.4 < float((once != 0).mean()) < 0.6 and 0.2 < float((twice != 0).mean()) < 0.3
 
 
-def test_maxout_is_the_larger_of_two_lines():
+def test_maxout_is_the_maximum_of_two_lines():
     params, state = Maxout(3).init(KEY, X)
     z = (X @ params["w"] + params["b"][None]).reshape(5, 2, 3)
     chex.assert_trees_all_close(Maxout(3).apply(params, state, X)[0], jnp.maximum(z[:, 0], z[:, 1]), rtol=1e-12)
 
 
-def test_a_parameter_is_named_by_its_layer():
+def test_parameters_are_named_by_their_layers():
     net = Serial(Dense(2), Residual(Serial(Dense(2), ops.relu)))
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(net.init(KEY, X[:, :2])[0])]
     assert net.name_of(paths[0]) == "layer 0, Dense(2)"
@@ -162,11 +162,11 @@ STATISTICS = [
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("initializer, std", STATISTICS, ids=lambda v: repr(v))
-def test_initialisers_have_the_spread_they_say(initializer, std):
+def test_initializers_have_their_documented_spread(initializer, std):
     w = initializer(KEY, (400, 300), jnp.float64)
     assert abs(float(w.mean())) < 5 * std / w.size**0.5 and abs(float(w.std()) / std - 1) < 0.02
     stack = initializer(KEY, (3, 400, 300), jnp.float64)
-    assert abs(float(stack.std()) / std - 1) < 0.02                     # axes in front are separate matrices
+    assert abs(float(stack.std()) / std - 1) < 0.02                     # leading axes are separate matrices
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (2, 5, 5)])
@@ -176,7 +176,7 @@ def test_orthogonal(shape):
     chex.assert_trees_all_close(gram, jnp.broadcast_to(4 * jnp.eye(min(shape[-2:])), gram.shape), atol=1e-12)
 
 
-def test_bounds_of_what_is_drawn():
+def test_bounds_of_random_weights():
     w = initializers.truncated_normal(0.5, -1.0, 3.0)(KEY, (400, 300))
     assert -0.5 <= w.min() < -0.49 and 1.3 < w.max() <= 1.5
     w = initializers.uniform(1.0, 3.0)(KEY, (400, 300))
@@ -190,7 +190,7 @@ def test_bounds_of_what_is_drawn():
     (lambda: initializers.variance_scaling(0.0), "must be above 0; got 0.0"),
     (lambda: initializers.variance_scaling(1.0, "in"), "mode of variance_scaling must be one of 'fan_in', 'fan_out', 'fan_avg'; got 'in'"),
     (lambda: initializers.variance_scaling(1.0, distribution="n"), "distribution of variance_scaling must be one of .* got 'n'")])
-def test_wrong_settings_of_initializers(wrong, said):
+def test_wrong_initializer_settings_raise(wrong, said):
     with pytest.raises(ValueError, match=said):
         wrong()
 
@@ -230,12 +230,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize("call, sentence", WRONG)
-def test_a_wrong_use_is_a_sentence(call, sentence):
+def test_wrong_calls_raise(call, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         call()
 
 
-def test_a_layer_of_ones_own():
+def test_user_defined_layer():
     from dataclasses import dataclass
 
     @dataclass(frozen=True, repr=False)
@@ -252,7 +252,7 @@ def test_a_layer_of_ones_own():
     assert partial(own.apply, *own.init(KEY, X))(X)[0].shape == (5, 2)
 
 
-def test_watch_sees_every_part_in_order_and_may_change_what_goes_on():
+def test_watch_sees_every_part_in_order_and_may_replace_outputs():
     net, _ = NETS["nested"]
     params, state = net.init(KEY, X)
     seen = []

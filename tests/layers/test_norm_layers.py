@@ -1,4 +1,4 @@
-"""Layers that normalise: shape and gradient, what they keep, and what is said when they are used wrongly."""
+"""Normalization layers: shape and gradient, state, and errors."""
 
 import chex
 import jax
@@ -75,8 +75,8 @@ def test_batch_norm_with_relu_is_batch_norm_and_relu():
         chex.assert_trees_all_close((y, after), (want, kept), rtol=1e-12)
 
 
-def test_statistics_stay_in_float32_beside_half_precision():
-    """In bfloat16 a running mean stops moving once a step is below its last bit."""
+def test_statistics_stay_in_float32_with_half_precision():
+    """In bfloat16, a running mean stops moving once a step is below its last bit."""
     x = X.astype(jnp.bfloat16)
     net = BatchNorm(momentum=0.999)
     params, state = net.init(KEY, x)
@@ -89,10 +89,10 @@ def test_statistics_stay_in_float32_beside_half_precision():
     assert net.apply(params, state, x)[0].dtype == jnp.bfloat16
 
 
-def test_spectral_norm_has_spectral_norm_1_and_learns_u_only_when_training():
+def test_spectral_norm_is_1_and_u_is_updated_only_in_training():
     net = SpectralNorm(Dense(6, bias=False), steps=3)
     params, state = net.init(KEY, X)
-    state = {**state, "u": jnp.ones(6) / 6**0.5}                            # far from what it will be
+    state = {**state, "u": jnp.ones(6) / 6**0.5}                            # far from the result
     chex.assert_trees_all_equal(net.apply(params, state, X)[1], state)
 
     def matrix(state):
@@ -104,18 +104,18 @@ def test_spectral_norm_has_spectral_norm_1_and_learns_u_only_when_training():
     np.testing.assert_allclose(matrix(state) * np.linalg.norm(np.asarray(params["w"]), 2), params["w"], rtol=1e-10)
 
 
-def test_weight_norm_begins_as_the_layer_is_and_turns_without_growing():
+def test_weight_norm_starts_as_the_layer_and_keeps_its_length():
     plain, net = Dense(6), WeightNorm(Dense(6))
     params, state = net.init(KEY, X)
     chex.assert_trees_all_close(net.apply(params, state, X)[0], plain.apply(plain.init(KEY, X)[0], {}, X)[0], rtol=1e-12)
     assert net.roles(params) == {"w": "weight", "b": "bias", "gamma": "scale"}
     dw = jax.grad(lambda w: jnp.sin(net.apply({**params, "w": w}, state, X)[0]).sum())(params["w"])
-    np.testing.assert_allclose((np.asarray(dw) * params["w"]).sum(0), np.zeros(6), atol=1e-12)      # across w, output by output
+    np.testing.assert_allclose((np.asarray(dw) * params["w"]).sum(0), np.zeros(6), atol=1e-12)      # orthogonal to w, output by output
     twice = net.apply({**params, "w": 2 * params["w"]}, state, X)[0]
     chex.assert_trees_all_close(twice, net.apply(params, state, X)[0], rtol=1e-12)
 
 
-def test_standardised_weights_have_mean_0_and_variance_1():
+def test_standardized_weights_have_mean_0_and_variance_1():
     net = WeightStandardization(Dense(6, bias=False), eps=0.0)
     w = np.asarray(net.apply(*net.init(KEY, X), jnp.eye(6))[0])
     np.testing.assert_allclose((w.mean(0), w.std(0)), (np.zeros(6), np.ones(6)), atol=1e-12)
@@ -149,6 +149,6 @@ def test_a_parameter_inside_a_wrapper_has_its_name():
      "the running statistics of .* must be those returned by its init, with 'mean'"),
     (lambda: SpectralNorm(Dense(2)).apply({"w": jnp.eye(6)}, {}, X), "the vectors of .* must be those returned by its init, with 'u'"),
 ])
-def test_a_wrong_use_is_a_sentence(call, sentence):
+def test_wrong_calls_raise(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()

@@ -1,4 +1,4 @@
-"""Layers of products: what they compute, that they learn, and what is refused."""
+"""Product layers: their results, training, and errors."""
 
 import chex
 import jax
@@ -17,13 +17,13 @@ NETS = {
     "Gated": (Gated(4), X, (5, 4)), "Gated by relu": (Gated(4, product=ops.reglu, bias=False), X, (5, 4)),
     "LoRA": (LoRA(4, rank=2), X, (5, 4)), "LoRA without bias": (LoRA(4, rank=2, alpha=3.0, bias=False), X, (5, 4)),
     "function": (Function(ops.gelu, approximate=False), X, (5, 7)),
-    "in a net": (Serial(Gated(6), LoRA(4), Function(ops.elu, alpha=0.5)), X, (5, 4)),
+    "in a network": (Serial(Gated(6), LoRA(4), Function(ops.elu, alpha=0.5)), X, (5, 4)),
 }
 
 
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", NETS)
-def test_shape_gradient_and_code(name):
+def test_shape_gradient_and_repr(name):
     net, x, shape = NETS[name]
     made = params, state = net.init(KEY, x)
     params = jax.tree.map(lambda p: p + 0.1, params)
@@ -39,7 +39,7 @@ def test_shape_gradient_and_code(name):
     assert again == net and hash(again) == hash(net)
 
 
-def test_gated_is_a_gate_on_a_linear_map():
+def test_gated_is_a_gated_linear_map():
     params, state = Gated(4).init(KEY, X)
     z = X @ params["w"] + params["b"][None]
     np.testing.assert_allclose(Gated(4).apply(params, state, X)[0], z[:, :4] * jax.nn.silu(z[:, 4:]), rtol=1e-12)
@@ -51,7 +51,7 @@ def test_bilinear_starts_with_the_variance_of_its_input():
     assert abs(float(y.std()) - 1) < 0.1
 
 
-def test_lora_starts_as_the_dense_it_adapts_and_is_merged_into_one():
+def test_lora_starts_as_its_dense_layer_and_merges_into_one():
     dense, lora = Dense(4), LoRA(4, rank=2, alpha=3.0)
     trained, _ = dense.init(KEY, X)
     params, state = lora.init(jax.random.key(1), X)
@@ -80,6 +80,6 @@ def test_functions_with_settings_share_a_program():
     (lambda: LoRA(4).apply(LoRA(4).init(KEY, X)[0], {}, X), r"LoRA\(4\) takes a state named w, b, .* got none"),
     (lambda: Gated(4).apply({}, {}, X), r"Gated\(4\) takes parameters named w, b, .* got none"),
 ])
-def test_what_is_refused(call, sentence):
+def test_wrong_arguments_raise(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()

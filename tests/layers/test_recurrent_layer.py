@@ -1,4 +1,4 @@
-"""Recurrent layers: shape, gradient against the references, padding, pieces of a sequence, and what is said when used
+"""Recurrent layers: shape, gradient against the references, padding, pieces of a sequence, and
 wrongly."""
 
 import chex
@@ -21,10 +21,10 @@ NETS = {
     "GRU reset before": (GRU(4, reset="before", reverse=True), 4),
     "LSTM": (LSTM(4), 4),
     "LSTM peepholes": (LSTM(4, peepholes=True, forget=0.0), 4),
-    "both ways": (Bidirectional(LSTM(3)), 6),
+    "bidirectional": (Bidirectional(LSTM(3)), 6),
     "deep": (Serial(GRU(4), First(Dropout(0.3)), Bidirectional(RNN(2)), First(Dense(3))), 3),
     "last": (Serial(LSTM(4), GRU(3, last=True)), 3),
-    "last of both": (Serial(Bidirectional(GRU(3, last=True)), Dense(2)), 2),
+    "last of bidirectional": (Serial(Bidirectional(GRU(3, last=True)), Dense(2)), 2),
 }
 each = pytest.mark.parametrize("name", NETS)
 
@@ -37,7 +37,7 @@ def started(net, x=X):
                         jax.device_get(params)), state
 
 
-# Without lengths, what is made of several layers has little that padded sequences do not have: `pytest -m slow`.
+# Without lengths, combinations of layers test little that padded sequences do not: `pytest -m slow`.
 @pytest.mark.sweep(6)
 @pytest.mark.parametrize("name, given", [
     *(pytest.param(name, (X, LENGTHS), id=f"lengths-{name}") for name in NETS),
@@ -65,8 +65,8 @@ def test_shape_dtype_and_gradient(name, given):
     Serial(LSTM(4, peepholes=True), First(Dropout(0.2)), Bidirectional(LSTM(3)), LSTM(2, last=True), Dense(3)),
     Serial(GRU(4), RNN(3, last=True), Dense(3)),
 ], ids=["LSTM", "GRU and RNN"])
-def test_a_training_step_is_the_step_of_autodiff(net):
-    """All parameters after two whole steps on padded sequences, in float64, and both losses."""
+def test_training_step_matches_autodiff(net):
+    """All parameters and losses after two training steps on padded sequences, in float64."""
     optimizer = optim.momentum(0.5)
     run = train.init(net, optimizer, KEY, (X, LENGTHS))
     run = jax.tree.map(lambda a: a.astype(jnp.float64) if a.dtype == jnp.float32 else a, run)
@@ -82,7 +82,7 @@ def test_a_training_step_is_the_step_of_autodiff(net):
     assert min(abs(a - b).max() for a, b in moved) > 1e-6
 
 
-def test_sequences_spread_over_devices():
+def test_sequences_sharded_across_devices():
     net = Serial(First(Dropout(0.2)), Bidirectional(GRU(3, last=True)))
     x, lengths = jnp.tile(X, (2, 1, 1))[:4], jnp.asarray([5, 2, 0, 4])
     params, state = started(net, (x, lengths))
@@ -101,7 +101,7 @@ def test_repr_is_the_code_that_builds_it(name):
 
 
 @pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM peepholes", "last"])
-def test_in_pieces_it_is_the_whole(name):
+def test_pieces_match_the_whole_sequence(name):
     net, _ = NETS[name]
     params, plain = started(net)
     whole, _ = net.apply(params, plain, X)
@@ -114,7 +114,7 @@ def test_in_pieces_it_is_the_whole(name):
 
 
 @pytest.mark.parametrize("name", ["GRU", "LSTM"])
-def test_a_padded_sequence_gives_what_it_gives_alone(name):
+def test_padding_does_not_change_a_sequence(name):
     for layer in (NETS[name][0], Bidirectional(NETS[name][0])):
         params, state = started(layer)
         (y, _), _ = layer.apply(params, state, (X, LENGTHS))
@@ -122,7 +122,7 @@ def test_a_padded_sequence_gives_what_it_gives_alone(name):
         assert (y[1, 2:] == 0).all() and (y[2] == 0).all()
 
 
-def test_backwards_is_the_sequence_turned_round():
+def test_reverse_is_the_reversed_sequence():
     params, state = started(LSTM(4))
     turned, _ = LSTM(4).apply(params, state, X[:, ::-1])
     chex.assert_trees_all_close(LSTM(4, reverse=True).apply(params, state, X)[0], turned[:, ::-1], rtol=1e-12)
@@ -130,7 +130,7 @@ def test_backwards_is_the_sequence_turned_round():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_weights_for_half_precision_are_those_of_float32(dtype):
+def test_weights_for_half_precision_inputs_are_float32(dtype):
     for net in RNN(5), GRU(5), LSTM(5, peepholes=True):
         x, whole = (jax.ShapeDtypeStruct(X.shape, t) for t in (dtype, jnp.float32))
         found, wanted = jax.jit(lambda key: [net.init(key, like)[0] for like in (x, whole)])(KEY)
@@ -139,7 +139,7 @@ def test_weights_for_half_precision_are_those_of_float32(dtype):
         assert jax.eval_shape(net.apply, half, {}, x)[0].dtype == dtype
 
 
-def test_how_weights_begin():
+def test_initial_weights():
     params, _ = LSTM(64).init(KEY, jnp.zeros((1, 1, 32), jnp.float64))
     for gate in range(4):
         chex.assert_trees_all_close(params["wh"][:, gate].T @ params["wh"][:, gate], jnp.eye(64), atol=1e-12)
@@ -165,11 +165,11 @@ def test_integers_and_half_precision():
     (lambda: layers.with_cache(Bidirectional(GRU(2)), *Bidirectional(GRU(2)).init(KEY, X), 3, 5),
      r"GRU\(2, reverse=True\) reads sequences from the end"),
 ])
-def test_what_is_wrong_is_said(do, said):
+def test_wrong_arguments_raise(do, said):
     with pytest.raises(ValueError, match=said):
         do()
 
 
-def test_both_ways_of_a_class():
+def test_bidirectional_matches_two_layers():
     with pytest.raises(TypeError, match=r"LSTM is a class: write LSTM\(...\)"):
         Bidirectional(LSTM)

@@ -1,4 +1,4 @@
-"""Layers repeated as one loop, whatever is kept, against the same layers one after another; shared and frozen layers;
+"""Layers repeated as one loop, for each setting of keep, against the same layers one after another; shared and frozen layers;
 branches."""
 
 import chex
@@ -39,13 +39,13 @@ NETS = {
     "coupling": Repeat(HALVES, 3),
     "nothing": Repeat(HALVES, 3, keep="nothing"),
     "function": Repeat(ops.tanh, 2),
-    "in one another": Repeat(Repeat(BLOCK, 2, keep="inputs"), 2),
+    "nested": Repeat(Repeat(BLOCK, 2, keep="inputs"), 2),
 }
 each = pytest.mark.parametrize("name", NETS)
 
 
 def one_after_another(net, params, state, x, *, key, train):
-    """The loop written out, layer by layer."""
+    """The loop unrolled, layer by layer."""
     after = []
     for i in range(net.times):
         p, s = (jax.tree.map(lambda leaf, i=i: leaf[i], tree) for tree in (params, state))
@@ -57,8 +57,8 @@ def one_after_another(net, params, state, x, *, key, train):
 @pytest.mark.sweep(4)
 @each
 @pytest.mark.parametrize("train",
-                         [pytest.param(False, marks=pytest.mark.slow), True])    # training has all that evaluation has
-def test_repeated_is_one_after_another(name, train):
+                         [pytest.param(False, marks=pytest.mark.slow), True])    # training includes everything that evaluation does
+def test_repeat_matches_layers_one_after_another(name, train):
     """Value, state and gradient, with rules and without."""
     net = NETS[name]
     params, state = net.init(KEY, X)
@@ -83,7 +83,7 @@ def test_repr_is_the_code_that_builds_it(name):
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", ["inputs", "nothing"])
-def test_examples_spread_over_devices(name):
+def test_examples_sharded_across_devices(name):
     net = NETS[name]
     params, state = net.init(KEY, X)
     gradient = jax.jit(jax.grad(lambda p, x: jnp.sin(net.apply(p, state, x, key=KEY, train=True)[0]).sum()))
@@ -92,15 +92,15 @@ def test_examples_spread_over_devices(name):
     chex.assert_trees_all_close(jax.device_get(got), jax.device_get(gradient(params, X)), rtol=1e-10, atol=1e-12)
 
 
-def test_every_layer_of_a_stack_begins_as_if_alone():
+def test_every_layer_of_a_stack_is_initialized_as_if_alone():
     params, _ = Repeat(Dense(6), 3).init(KEY, X)
     for i in range(3):
         chex.assert_trees_all_equal(jax.tree.map(lambda leaf, i=i: leaf[i], params),
                                     Dense(6).init(subkey(KEY, i), X)[0])
 
 
-def test_what_is_kept_is_what_was_asked_for():
-    """Temporary bytes of a training step of 32 blocks, and how they grow with the depth."""
+def test_keep_decides_what_is_saved():
+    """The temporary bytes of a training step with 32 blocks, and how they grow with the depth."""
     block = Serial(LayerNorm(), Dense(128), ops.tanh, Dense(32))
     nets = {"everything": Residual(block), "inputs": Residual(block),
             "nothing": Coupling(Serial(Dense(64), ops.tanh, Dense(16)),
@@ -120,7 +120,7 @@ def test_what_is_kept_is_what_was_asked_for():
     assert temp("nothing", 32) < temp("nothing", 4) + 1000 < 20 * size
 
 
-def test_a_stack_of_transformer_blocks_writes_token_by_token():
+def test_stack_of_transformer_blocks_generates_token_by_token():
     net = Serial(Embedding(9, 8), Repeat(transformer_block(MultiHeadAttention(2, causal=True, rotary=100.0), 8), 3),
                  Dense(9))
     tokens = jax.random.randint(KEY, (2, 6), 0, 9)
@@ -133,7 +133,7 @@ def test_a_stack_of_transformer_blocks_writes_token_by_token():
     assert (state[1][0][0][1]["position"] == 6).all()
 
 
-def test_inside_a_loop_nobody_looks():
+def test_watch_does_not_look_inside_a_loop():
     seen = []
     net = Serial(NETS["inputs"], Dense(2))
     params, state = net.init(KEY, X)
@@ -147,13 +147,13 @@ def test_inside_a_loop_nobody_looks():
 
 # Shared, frozen, branches
 
-def test_a_shared_layer_has_one_set_of_parameters():
+def test_shared_layer_has_one_set_of_parameters():
     net = Shared(Serial(Dense(3), BatchNorm(), Dropout(0.5)))
     several = (X[0], X[1] + 1, X[2])
     params, state = net.init(KEY, several)
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, net.layer.init(KEY, X[0])[0])
     ys, after = net.apply(params, state, several, key=KEY, train=True)
-    assert len(ys) == 3 and ((ys[0] == 0) != (ys[1] == 0)).any()                    # each draws a mask of its own
+    assert len(ys) == 3 and ((ys[0] == 0) != (ys[1] == 0)).any()                    # each draws its own mask
     alone = state
     for i, x in enumerate(several):
         y, alone = net.layer.apply(params, alone, x, key=subkey(KEY, i), train=True)
@@ -161,7 +161,7 @@ def test_a_shared_layer_has_one_set_of_parameters():
     chex.assert_trees_all_close(after, alone, rtol=1e-12)
 
 
-def test_a_shared_layer_learns_from_triplets():
+def test_shared_layer_learns_from_triplets():
     net = Shared(Dense(2))
     params, state = net.init(KEY, (X[0],) * 3)
 
@@ -172,7 +172,7 @@ def test_a_shared_layer_learns_from_triplets():
     assert abs(got["w"]).max() > 0.01
 
 
-def test_a_frozen_layer_stays_as_it_is():
+def test_frozen_layer_does_not_change():
     net = Serial(Frozen(Serial(Dense(5), BatchNorm(), Dropout(0.5))), Dense(3))
     x, y = X[:, 0], jnp.arange(5) % 3
     optimizer = optim.adamw(0.1) if hasattr(optim, "adamw") else optim.adam(0.1)
@@ -187,7 +187,7 @@ def test_a_frozen_layer_stays_as_it_is():
     chex.assert_trees_all_close(net.parts[0].apply({}, run.state[0], x, key=KEY, train=True)[0], inside, rtol=1e-6)
 
 
-def test_branches_that_stay_apart():
+def test_branches_with_separate_outputs():
     net = Parallel(Dense(2), ops.tanh, join=tuple)
     params, state = net.init(KEY, X)
     (a, b), _ = net.apply(params, state, X)
@@ -209,6 +209,6 @@ def test_branches_that_stay_apart():
     (lambda: Shared(Dense(2)).init(KEY, X),
      r"takes several arrays, such as \(x, y\); got one, \[5, 4, 6\]"),
 ])
-def test_what_is_wrong_is_said(do, said):
+def test_wrong_arguments_raise(do, said):
     with pytest.raises(ValueError, match=said):
         do()

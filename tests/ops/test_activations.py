@@ -1,4 +1,4 @@
-"""Activations one by one, and those that are not pointwise; how accurate they are is in test_activations_accuracy.py."""
+"""Individual activations, and those that are not pointwise. Their accuracy is tested in test_activations_accuracy.py."""
 
 import chex
 import jax
@@ -30,16 +30,16 @@ CORNERS = jnp.float32([1e4, -1e4, INF, -INF, 0.0, -0.0])
     (ops.tanh_shrink, [1e4 - 1, 1 - 1e4, INF, -INF, 0, 0], [1, 1, 1, 1, 0, 0]),
     (ops.threshold, [1e4, 0, INF, 0, 0, 0], [1, 0, 1, 0, 0, 0]),
 ], ids=lambda op: getattr(op, "__name__", ""))
-def test_the_ends_and_zero(op, y, slope):
+def test_values_at_zero_and_infinity(op, y, slope):
     got, grad = value_and_slope(op, CORNERS)
     np.testing.assert_allclose(got, jnp.float32(y), rtol=1e-6)
     np.testing.assert_allclose(grad, jnp.float32(slope), rtol=1e-6)
-    assert jnp.isnan(op(jnp.float32(NAN))), "what is not a number stays so, that training may stop"
+    assert jnp.isnan(op(jnp.float32(NAN))), "NaN must stay NaN, so that training can stop"
 
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "glu", "logsumexp", "logmeanexp"])
-def test_conventions_are_those_of_jax_nn(name):
+def test_conventions_match_jax_nn(name):
     x = jnp.concatenate([jnp.array([30.0, -30.0]), jnp.linspace(-3, 3, 14)])
     ours, theirs = getattr(ops, name), getattr(jax.nn, name)
     weights = jnp.cos(jnp.arange(1.0, 1 + ours(x).size)).reshape(ours(x).shape)
@@ -47,8 +47,8 @@ def test_conventions_are_those_of_jax_nn(name):
         np.testing.assert_allclose(f(ours), f(theirs), rtol=1e-12, atol=1e-14)
 
 
-def test_the_derivative_of_sigmoid_vanishes():
-    """σ′ ≤ ¼, so a gradient shrinks by four at least with every layer."""
+def test_sigmoid_gradients_vanish():
+    """σ′ ≤ ¼, so gradients shrink by at least a factor of four in every layer."""
     slope = jax.vmap(jax.grad(ops.sigmoid))(jnp.arange(-8.0, 8.5, 0.5))
     np.testing.assert_allclose([slope.max(), slope[16]], 0.25, rtol=1e-15)
     assert jnp.all(slope > 0)
@@ -56,7 +56,7 @@ def test_the_derivative_of_sigmoid_vanishes():
 
 @pytest.mark.parametrize("alpha", [0.01, 0.1, 0.0, -0.5, 1.0, 2.0])
 def test_leaky_relu_with_any_slope(alpha):
-    """Below 0 and above 1 the sign of y, or max(αx, x), would give the wrong branch."""
+    """Below 0 and above 1, the sign of y or max(αx, x) would select the wrong branch."""
     y, slope = value_and_slope(lambda x: ops.leaky_relu(x, alpha=alpha), jnp.array([-2.0, -0.5, 0.5, 2.0]))
     chex.assert_trees_all_close(y, jnp.array([-2 * alpha, -0.5 * alpha, 0.5, 2.0]), rtol=1e-15)
     chex.assert_trees_all_close(slope, jnp.array([alpha, alpha, 1.0, 1.0]), rtol=1e-15)
@@ -70,7 +70,7 @@ def test_elu_with_any_alpha(alpha):
     chex.assert_trees_all_close(slope, jnp.where(x > 0, 1, alpha * jnp.exp(x)), rtol=1e-15)
 
 
-def test_prelu_learns_one_slope_or_one_for_each_channel():
+def test_prelu_learns_one_slope_or_one_per_channel():
     x = jnp.array([[[-1.0, 2.0], [-3.0, -4.0]]])
     for a, da in (jnp.array(0.1), -8.0), (jnp.array([0.1, 0.2]), jnp.array([-4.0, -4.0])):
         dx, found = jax.grad(lambda x, a: ops.prelu(x, a).sum(), (0, 1))(x, a)
@@ -81,20 +81,20 @@ def test_prelu_learns_one_slope_or_one_for_each_channel():
         ops.prelu(x, jnp.ones(3))
 
 
-def test_prelu_gives_back_the_dtype_of_each_argument():
+def test_prelu_cotangents_keep_the_dtype_of_each_argument():
     with jax.numpy_dtype_promotion("standard"):
         x, a = jnp.array([[-1.0, 2.0]], jnp.bfloat16), jnp.float32(0.25)
         grads = jax.grad(lambda x, a: ops.prelu(x, a).sum(), (0, 1))(x, a)
     assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.float32]
 
 
-def test_maxout_gives_all_to_the_first_of_equal_pieces():
+def test_maxout_gives_the_gradient_to_the_first_of_equal_pieces():
     x = jnp.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]])
     dx = jax.grad(lambda x: ops.maxout(x).sum())(x)
     chex.assert_trees_all_equal(dx, jnp.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]))
 
 
-def test_maxout_is_the_larger_of_two_linear_maps():
+def test_maxout_is_the_maximum_of_two_linear_maps():
     """max(w₁ᵀx + b₁, w₂ᵀx + b₂), as the course defines it."""
     x, w, b = jnp.array([1.0, -2.0]), jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([0.5, 3.0])
     y, (dw, db) = jax.value_and_grad(lambda w, b: ops.maxout(w @ x + b), (0, 1))(w, b)
@@ -102,20 +102,20 @@ def test_maxout_is_the_larger_of_two_linear_maps():
     chex.assert_trees_all_equal((dw, db), (jnp.array([[1.0, -2.0], [0.0, 0.0]]), jnp.array([1.0, 0.0])))
 
 
-def test_maxout_keeps_one_byte_for_each_output():
+def test_maxout_saves_one_byte_per_output():
     x = normal(0, (64, 32, 4))
     assert verify.saved_bytes(ops.maxout, x) == 64 * 32
     assert verify.saved_bytes(ops.maxout.reference, x) >= 4 * 64 * 32
 
 
 @pytest.mark.parametrize("pieces", [1, 256, 257])
-def test_maxout_of_few_and_of_many_pieces(pieces):
-    x = normal(0, (3, pieces, 5)).at[0, -1].set(9)      # here the last piece wins
+def test_maxout_with_few_and_many_pieces(pieces):
+    x = normal(0, (3, pieces, 5)).at[0, -1].set(9)      # the last piece wins here
     got, want = (jax.grad(lambda x, f=f: jnp.sin(f(x, axis=1)).sum())(x) for f in (ops.maxout, ops.maxout.reference))
     chex.assert_trees_all_close(got, want, rtol=1e-15)
 
 
-def test_maxout_refuses_no_pieces():
+def test_maxout_without_pieces_raises():
     with pytest.raises(ValueError, match=r"axis=1 for x \[2, 0\]"):
         ops.maxout(jnp.ones((2, 0)), axis=1)
     with pytest.raises(ValueError, match="axis=2"):
@@ -123,7 +123,7 @@ def test_maxout_refuses_no_pieces():
 
 
 @pytest.mark.parametrize("axis", [-1, 0])
-def test_softmax_has_the_derivative_of_the_course(axis):
+def test_softmax_derivative_matches_the_course(axis):
     """∂aⱼ/∂zₖ = aⱼ(δⱼₖ − aₖ)"""
     z = jnp.array([1.0, -0.5, 2.0])
     a = ops.softmax(z, axis=axis)
@@ -131,7 +131,7 @@ def test_softmax_has_the_derivative_of_the_course(axis):
     chex.assert_trees_all_close(jax.jacrev(ops.log_softmax)(z), jnp.eye(3) - a[None, :], rtol=1e-14)
 
 
-def test_softmax_of_large_scores_and_of_minus_infinity():
+def test_softmax_of_large_and_infinite_scores():
     for row, y in ([1e4, -1e4, 0], [1, 0, 0]), ([-INF, 0, 0], [0, 0.5, 0.5]), ([-1e4, -1e4, -1e4], [1 / 3, 1 / 3, 1 / 3]):
         x = jnp.float32(row)
         chex.assert_trees_all_close(ops.softmax(x), jnp.float32(y), rtol=1e-6)
@@ -141,7 +141,7 @@ def test_softmax_of_large_scores_and_of_minus_infinity():
 
 
 def test_softmax_of_a_wide_row_in_float16():
-    """70000 ones sum to more than float16 holds."""
+    """The sum of 70000 ones overflows float16."""
     x = jnp.zeros((70_000,), jnp.float16)
     np.testing.assert_allclose(ops.softmax(x)[0], 1 / 70_000, rtol=1e-2)
     np.testing.assert_allclose(ops.log_softmax(x)[0], -np.log(70_000), rtol=1e-3)
@@ -159,7 +159,7 @@ def test_the_gate_is_the_second_half_and_the_second_argument():
         chex.assert_trees_all_close(got, want, rtol=1e-11, atol=1e-13)
 
 
-def test_gates_far_open_and_far_closed():
+def test_gates_in_both_tails():
     x, gate = jnp.full(4, 2.0, jnp.float32), jnp.array([1e4, 20, -20, -1e4], jnp.float32)
     for op in ops.swiglu, ops.geglu, ops.reglu, lambda x, g: ops.glu(jnp.concatenate([x, g])):
         y, grads = jax.value_and_grad(lambda x, g, f=op: f(x, g).sum(), (0, 1))(x, gate)
@@ -167,7 +167,7 @@ def test_gates_far_open_and_far_closed():
     np.testing.assert_allclose(jax.grad(lambda g: ops.glu(jnp.append(x[:1], g)).sum())(gate[1:2]), 2 * np.exp(-20), rtol=1e-6)
 
 
-def test_gates_of_another_dtype_and_of_another_shape():
+def test_gates_with_other_dtypes_and_shapes():
     with jax.numpy_dtype_promotion("standard"):
         x, gate = jnp.ones(3, jnp.bfloat16), jnp.ones(3, jnp.float32)
         for op in ops.swiglu, ops.geglu, ops.reglu:
@@ -182,7 +182,7 @@ def test_gates_of_another_dtype_and_of_another_shape():
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("axis", [None, -1, 0, (0, 2), (0, 1, 2)])
 @pytest.mark.parametrize("keepdims", [False, True])
-def test_logarithms_of_sums_over_any_axes(axis, keepdims):
+def test_logsumexp_over_any_axes(axis, keepdims):
     x = normal(0, (2, 3, 4))
     for name in "logsumexp", "logmeanexp":
         ours, theirs = (lambda x, f=f: f(x, axis=axis, keepdims=keepdims) for f in (getattr(ops, name), getattr(jax.nn, name)))
@@ -191,8 +191,8 @@ def test_logarithms_of_sums_over_any_axes(axis, keepdims):
         chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-15)
 
 
-def test_logsumexp_far_from_zero_and_of_nothing_but_minus_infinity():
-    """The largest x and the sum are kept apart: at 10⁵ one float32 for both has lost the sum."""
+def test_logsumexp_of_large_numbers_and_of_all_minus_infinity():
+    """The largest x and the sum are saved separately: at 10⁵, a single float32 for both loses the sum."""
     x = normal(0, (5,), jnp.float32) + 1e5
     got = jax.grad(ops.logsumexp)(x)
     np.testing.assert_allclose(got, jax.nn.softmax(np.asarray(x, np.float64)), rtol=1e-6)
@@ -204,13 +204,13 @@ def test_logsumexp_far_from_zero_and_of_nothing_but_minus_infinity():
     assert ops.logsumexp(jnp.array([INF, 0.0])) == INF
 
 
-def test_logsumexp_says_which_axis_is_wrong():
+def test_logsumexp_with_a_wrong_axis_raises():
     for axis in 2, (0, -3):
         with pytest.raises(ValueError, match=r"got axis=.* for x \[2, 3\]"):
             ops.logsumexp(jnp.ones((2, 3)), axis=axis)
 
 
-def test_settings_without_meaning():
+def test_invalid_settings_raise():
     with pytest.raises(ValueError, match="alpha of celu must be above 0; got 0: use elu"):
         ops.celu(jnp.ones(3), alpha=0)
     with pytest.raises(ValueError, match="for b = 0 write relu"):

@@ -1,4 +1,4 @@
-"""Every pointwise activation against 50 digits: values and slopes in units in the last place, at the ends, at corners, and twice."""
+"""Every pointwise activation against 50 digits: errors in units in the last place, limits, corners, and higher derivatives."""
 
 from functools import partial
 from typing import NamedTuple
@@ -113,7 +113,7 @@ def both(f, x):
 
 @pytest.mark.sweep(6)
 @each
-def test_float32_against_fifty_digits(op):
+def test_float32_matches_fifty_digits(op):
     truth, x = TABLE[op], GRID[GRID > 0] if op is ops.log1mexp else GRID
     for which, found, exact, allowed in zip(("value", "slope"), both(op, x), truth[:2], truth[2:4], strict=True):
         with mp.workdps(50):
@@ -132,8 +132,8 @@ def test_float32_against_fifty_digits(op):
 
 @pytest.mark.sweep(3)
 @each
-def test_half_precision_is_rounded_once_or_twice(op):
-    """The table again, of the numbers that float16 holds exactly: a few of its units, where float32 spends its own."""
+def test_half_precision_rounds_once_or_twice(op):
+    """The same table for numbers that float16 represents exactly, with errors of a few float16 units."""
     truth, x = TABLE[op], np.float16([-8, -3.5, -2.75, -1.75, -0.5, -0.0625, 0.0625, 0.25, 0.5, 1.5, 2.5, 5.5, 9])
     x = x[x > 0] if op is ops.log1mexp else x
     for found, exact in zip(both(op, x), truth[:2], strict=True):
@@ -143,7 +143,7 @@ def test_half_precision_is_rounded_once_or_twice(op):
         assert (np.abs(np.asarray(found, float) - want) <= 2 * unit).all(), x[np.argmax(np.abs(np.asarray(found, float) - want) / unit)]
 
 
-# The limits at −∞ and +∞ of y and y′; None where there is none but ±∞ or NaN.
+# The limits of y and y′ at −∞ and +∞; None if that is ±∞ or NaN.
 LIMITS = {
     ops.identity: (None, None, 1, 1), ops.sigmoid: (0, 1, 0, 0), ops.tanh: (-1, 1, 0, 0), ops.softplus: (0, None, 0, 1),
     ops.log_sigmoid: (None, 0, 1, 0), ops.soft_sign: (-1, 1, 0, 0), ops.squareplus: (0, None, 0, 1), ops.silu: (0, None, 0, 1),
@@ -156,14 +156,14 @@ LIMITS = {
 }
 
 
-def test_limits_are_of_all():
+def test_every_activation_has_its_limits_here():
     assert LIMITS.keys() == TABLE.keys()
 
 
 @pytest.mark.sweep(6)
 @each
 @pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow), jnp.bfloat16])
-def test_at_infinity_the_limits_hold_and_before_it_all_is_finite(op, dtype):
+def test_limits_at_infinity_and_finite_values_before(op, dtype):
     ends = jnp.array([-jnp.inf, jnp.inf], dtype)
     found = [float(v) for pair in both(op, ends) for v in pair]
     for got, want in zip(found, LIMITS[op], strict=True):
@@ -173,7 +173,7 @@ def test_at_infinity_the_limits_hold_and_before_it_all_is_finite(op, dtype):
     assert jnp.isfinite(y).all() and jnp.isfinite(slope).all()
     second = both(jax.grad(lambda x: op(x).sum()), far)[1]
     assert jnp.isfinite(second).all(), second
-    assert jnp.isnan(op(jnp.asarray(jnp.nan, dtype))), "what is not a number stays so, that training may stop"
+    assert jnp.isnan(op(jnp.asarray(jnp.nan, dtype))), "NaN must stay NaN, so that training can stop"
 
 
 SMOOTH = [ops.sigmoid, ops.tanh, ops.softplus, ops.log_sigmoid, ops.squareplus, ops.silu, ops.mish, ops.gelu, gelu_exact]
@@ -182,7 +182,7 @@ SMOOTH = [ops.sigmoid, ops.tanh, ops.softplus, ops.log_sigmoid, ops.squareplus, 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("op", SMOOTH, ids=name)
 def test_second_and_third_derivatives(op):
-    """Smooth functions have no kink, although they are computed from |x|."""
+    """Smooth functions have smooth derivatives, although they are computed from |x|."""
     second = jax.grad(jax.grad(op))
     second, third = jax.jit(second), jax.jit(jax.grad(second))
     with mp.workdps(30):
@@ -193,27 +193,27 @@ def test_second_and_third_derivatives(op):
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("op", [op for op in TABLE if hasattr(jax.nn, name(op))], ids=name)
-def test_values_slopes_and_conventions_at_corners_are_those_of_jax_nn(op):
+def test_values_and_slopes_at_corners_match_jax_nn(op):
     x = jnp.array([-30.0, -6, -3, -2.5, -1, -0.5, -1e-9, -0.0, 0.0, 1e-9, 0.25, 0.5, 1, 2, 3, 6, 7, 30])
     x = x[x > 0] if op is ops.log1mexp else x
     for got, want in zip(both(op, x), both(getattr(jax.nn, name(op)), x), strict=True):
-        np.testing.assert_allclose(got, want, rtol=2e-13, atol=1e-14)       # theirs cancels in tails
+        np.testing.assert_allclose(got, want, rtol=2e-13, atol=1e-14)       # JAX's formula cancels in the tails
 
 
 @each
-def test_nothing_but_the_input_or_the_output_is_kept(op):
+def test_only_the_input_or_the_output_is_saved(op):
     x = jnp.linspace(0.1, 4, 64, dtype=jnp.float32)
     y, pull = jax.jit(lambda x: jax.vjp(op, x))(x)
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(pull)) <= x.nbytes
 
 
-def test_other_names():
+def test_aliases():
     assert (ops.swish, ops.hard_swish, ops.softsign) == (ops.silu, ops.hard_silu, ops.soft_sign)
     assert len(ops.rules()) == len(set(ops.rules()))
 
 
-def test_the_plain_forms_are_not_that_accurate():
-    """The reason to write them otherwise: in these tails autodiff has two digits right, or none."""
+def test_plain_formulas_are_less_accurate():
+    """The reason for the rules: in these tails autodiff has two correct digits, or none."""
     for op, x in (ops.silu, -89.0), (ops.gelu, -5.0), (gelu_exact, -13.2), (ops.mish, -89.0), (ops.squareplus, -1e4):
         plain, kwargs = (ops.gelu, {"approximate": False}) if op is gelu_exact else (op, {})
         with jax.numpy_dtype_promotion("standard"), mp.workdps(50):

@@ -1,4 +1,4 @@
-"""Shrinkage, sparse distributions, and softmaxes that leave something out."""
+"""Shrink activations, sparse distributions, and softmaxes with masks."""
 
 import chex
 import jax
@@ -19,21 +19,21 @@ X = jnp.array([-2.0, -0.7, -0.5, -0.2, 0.0, 0.2, 0.5, 0.7, 2.0])
     (ops.soft_shrink, {}, [-1.5, -0.2, 0, 0, 0, 0, 0, 0.2, 1.5], [1, 1, 0, 0, 0, 0, 0, 1, 1]),
     (ops.soft_shrink, {"threshold": 0.0}, [-2, -0.7, -0.5, -0.2, 0, 0.2, 0.5, 0.7, 2], [1, 1, 1, 1, 0, 1, 1, 1, 1]),
     (ops.threshold, {"threshold": 0.5, "value": 20.0}, [20, 20, 20, 20, 20, 20, 20, 0.7, 2], [0, 0, 0, 0, 0, 0, 0, 1, 1])])
-def test_shrinkage_is_that_of_pytorch(op, settings, y, slope):
-    """torch.nn.functional.hardshrink, softshrink and threshold of these numbers, and their gradients."""
+def test_shrink_activations_match_pytorch(op, settings, y, slope):
+    """Values and gradients of torch.nn.functional.hardshrink, softshrink and threshold for these numbers."""
     got, pull = jax.vjp(lambda x: op(x, **settings), X)
     np.testing.assert_allclose(got, y, rtol=1e-14, atol=1e-15)
     np.testing.assert_allclose(pull(jnp.ones(9))[0], slope)
 
 
-def test_a_threshold_below_0_is_refused():
+def test_negative_threshold_raises():
     for op in ops.hard_shrink, ops.soft_shrink:
         with pytest.raises(ValueError, match="the threshold of a shrink activation must be ≥ 0; got -1"):
             op(X, threshold=-1)
 
 
 def sparse_by_bisection(x, power):
-    """y = max(0, s·x − τ)^power with Σ y = 1, by halving the interval in which τ lies."""
+    """y = max(0, s·x − τ)^power with Σ y = 1, by bisection of the interval that contains τ."""
     x = np.asarray(x, float) * (1 if power == 1 else 0.5)
     low, high = x.max() - 1, x.max()
     for _ in range(200):
@@ -43,7 +43,7 @@ def sparse_by_bisection(x, power):
 
 
 @pytest.mark.parametrize("op, power", [(ops.sparsemax, 1), (ops.entmax15, 2)], ids=["sparsemax", "entmax15"])
-def test_sparse_distributions_are_what_the_docstring_says(op, power):
+def test_sparse_distributions_match_their_definition(op, power):
     x = normal(0, (6, 7)) * jnp.array([0.1, 0.5, 1, 2, 5, 100.0])[:, None]
     y, pull = jax.vjp(op, x)
     np.testing.assert_allclose(y, [sparse_by_bisection(row, power) for row in x], rtol=1e-10, atol=1e-12)
@@ -74,7 +74,7 @@ KEPT = jnp.array([[True, True, False, True], [True, False, True, False], [False]
 
 
 @pytest.mark.parametrize("name, left_out, of_nothing", [("softmax", 0, 0), ("log_softmax", -INF, -INF), ("logsumexp", None, -INF)])
-def test_what_is_left_out_has_no_part(name, left_out, of_nothing):
+def test_masked_elements_have_no_effect(name, left_out, of_nothing):
     op = getattr(ops, name)
     y, pull = jax.vjp(lambda x: op(x, KEPT, axis=-1), ROWS)
     dx, = pull(jnp.cos(jnp.arange(y.size, dtype=float)).reshape(y.shape))
@@ -86,13 +86,13 @@ def test_what_is_left_out_has_no_part(name, left_out, of_nothing):
         assert not dx[i][~kept].any() and (left_out is None or (y[i][~kept] == left_out).all())
     assert (y[2] == of_nothing).all() and not dx[2].any()
     chex.assert_trees_all_close(op(ROWS[:1].T, KEPT[:1].T, axis=0), y[:1].T if left_out is not None else y[:1], rtol=1e-14)
-    column = jnp.array([[True], [False]])                       # whole rows, by an axis of 1
+    column = jnp.array([[True], [False]])                       # whole rows, by an axis of size 1
     got = op(ROWS[:1].repeat(2, 0), column, axis=-1)
     chex.assert_trees_all_close(got[0], op(ROWS[0], axis=-1), rtol=1e-14)
     assert (got[1] == of_nothing).all()
 
 
-def test_a_mask_that_is_none_is_refused():
+def test_invalid_mask_raises():
     for op in ops.softmax, ops.log_softmax, ops.logsumexp:
         with pytest.raises(TypeError, match=r"must be boolean; got int\d+\[\]: write where.astype\(bool\), or axis=... for an axis"):
             op(ROWS, 1)

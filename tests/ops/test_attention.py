@@ -1,4 +1,4 @@
-"""Attention by blocks against attention written out row by row, and the positions that go with it."""
+"""Attention by blocks against attention written out row by row, and position encodings."""
 
 from functools import partial
 
@@ -31,7 +31,7 @@ def inputs(n=2, t=7, s=7, h=4, g=2, d=3, e=5):
 
 
 def row_by_row(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=None, window=None, softcap=None):
-    """In NumPy, and only over the keys that are seen: nothing is masked."""
+    """In NumPy, only over visible keys, so that nothing is masked."""
     (n, t, h, d), (s, g) = q.shape, k.shape[1:3]
     bias = np.zeros((n, h, t, s)) + (0 if bias is None else np.asarray(bias))
     mask = np.broadcast_to(True if mask is None else np.asarray(mask), (n, h, t, s))
@@ -50,7 +50,7 @@ def row_by_row(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=N
 
 
 CASES = {
-    "all see all": {},
+    "all keys visible": {},
     "causal": {"causal": True},
     "causal, more keys": {"causal": True, "s": 10},
     "causal, more queries": {"causal": True, "t": 10},
@@ -61,10 +61,10 @@ CASES = {
     "no examples": {"n": 0},
     "window": {"window": 3},
     "window, causal, more keys": {"window": 2, "causal": True, "s": 9},
-    "window of nothing seen": {"window": 2, "t": 9, "s": 5},
+    "window without visible keys": {"window": 2, "t": 9, "s": 5},
     "soft cap": {"softcap": 0.7},
     "scale": {"scale": 0.3},
-    "every head its own keys": {"g": 4},
+    "separate keys for every head": {"g": 4},
     "one head of keys": {"g": 1},
     "bias": {"bias": (2, 4, 7, 7)},
     "bias of heads and places": {"bias": (4, 7, 7), "causal": True},
@@ -77,12 +77,12 @@ CASES = {
     "dropout, causal": {"rate": 0.3, "causal": True, "s": 9},
 }
 each = pytest.mark.parametrize("name", CASES)
-# In other cases beside something else: by blocks these are slow tests.
+# Combined with other settings in further cases, so these are slow tests when computed by blocks.
 ELSEWHERE = "causal, more keys", "mask of pairs", "scale", "bias of keys", "bias of queries", "dropout", "window", "one key"
 
 
 def case(name):
-    """The arrays q, k, v, bias, mask, key and the settings of a case."""
+    """The arrays q, k, v, bias, mask, key and the settings for a case."""
     given = dict(CASES[name])
     sizes = {size: given.pop(size) for size in ("n", "t", "s", "h", "g", "d", "e") if size in given}
     bias, mask = given.pop("bias", None), given.pop("mask", None)
@@ -92,10 +92,10 @@ def case(name):
 
 @pytest.mark.sweep(3)
 @each
-def test_the_reference_is_attention_row_by_row(name):
+def test_reference_matches_row_by_row_attention(name):
     arrays, settings = case(name)
     if settings.get("rate"):
-        return                                          # its mask is tested below
+        return                                          # the dropout mask is tested below
     got = jax.jit(partial(ops.attention.reference, **settings))(*arrays)
     chex.assert_trees_all_close(got, row_by_row(*arrays, **settings), rtol=1e-12, atol=1e-14)
 
@@ -117,7 +117,7 @@ def test_values_and_gradients_by_blocks(name):
 
 
 THEIRS = {
-    "all see all": {},
+    "all keys visible": {},
     "causal": {"is_causal": True},
     "one head of keys": {},
     "window": {"local_window_size": (2, 2)},
@@ -129,8 +129,8 @@ THEIRS = {
 
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", THEIRS)
-def test_jax_agrees(name):
-    """To float32, in which theirs computes the softmax; the gradients too, where every query sees something."""
+def test_agrees_with_jax(name):
+    """To float32 accuracy, since JAX computes the softmax in float32; with gradients, if every query sees a key."""
     (q, k, v, bias, mask, _), settings = case(name)
     mask = mask if mask is None else mask.at[..., 0].set(True)
     c = draw((2, 7, 4, 3), 5)
@@ -141,7 +141,7 @@ def test_jax_agrees(name):
     def theirs(q, k, v):
         with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
             return (c * jax.nn.dot_product_attention(q, k, v, bias, mask, **THEIRS[name])).sum()
-    given = q, k, v[..., :3]                            # theirs wants values as wide as keys
+    given = q, k, v[..., :3]                            # JAX needs values as wide as keys
     got, want = jax.jit(jax.value_and_grad(ours, (0, 1, 2)))(*given), jax.jit(jax.value_and_grad(theirs, (0, 1, 2)))(*given)
     chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
 
@@ -149,8 +149,8 @@ def test_jax_agrees(name):
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("block", [None, 2])
 @pytest.mark.parametrize("how", ["mask", "bias"])
-def test_a_query_that_sees_nothing(how, block):
-    """Its output is 0, nothing is NaN, and it gives nobody a gradient: by a mask, or by a bias of −∞."""
+def test_query_without_visible_keys(how, block):
+    """Its output is 0, nothing is NaN, and it contributes no gradients, whether because of a mask or of a bias of −∞."""
     q, k, v = inputs()
     seen = chance((2, 1, 7, 7)).at[0, :, 2].set(False).at[1].set(False)
     given = {"mask": seen} if how == "mask" else {"bias": jnp.where(seen, 0, -jnp.inf)}
@@ -166,7 +166,7 @@ def test_a_query_that_sees_nothing(how, block):
     assert dq[0, 3].any() and dk[0].any() and dv[0].any()
 
 
-def test_lengths_of_padded_sequences_are_a_mask():
+def test_padded_sequences_with_a_mask():
     q, k, v = inputs()
     lengths = jnp.array([7, 4])
     mask = (jnp.arange(7)[None, :] < lengths[:, None])[:, None, None, :]
@@ -175,7 +175,7 @@ def test_lengths_of_padded_sequences_are_a_mask():
 
 
 def in_blocks(**examples):
-    """The rule with examples in which there are several blocks."""
+    """The rule with examples that have several blocks."""
     copy = rule(ops.attention.reference)
     copy.fwd(ops.attention.forward)
     copy.bwd(ops.attention.backward)
@@ -184,7 +184,7 @@ def in_blocks(**examples):
     return copy
 
 
-@pytest.mark.slow                                       # values and gradients by blocks are above, in every case
+@pytest.mark.slow                                       # values and gradients by blocks are tested above in every case
 def test_several_blocks_pass_the_audit():
     """vmap over every argument, scan, remat, second derivatives, float32."""
     small = {"q": "n t 2 c", "k": "n 6 1 c", "v": "n 6 1 c"}
@@ -222,15 +222,15 @@ def temporary(t, heads=2, d=8, **settings):
 def test_memory_is_linear_in_the_length(settings):
     at = {t: temporary(t, **settings) for t in (2048, 4096, 8192)}
     assert at[8192] < 2.2 * at[4096] < 2.2**2 * at[2048]
-    assert at[8192] < 8192**2 / 10                      # the scores of one head take 4 bytes each
+    assert at[8192] < 8192**2 / 10                      # 4 bytes for each score of one head
 
 
-def test_no_array_is_copied_for_the_loop():
-    """Beside the output there are blocks of scores, a megabyte each: whole arrays of five axes were copied."""
+def test_no_whole_array_is_copied_for_the_loop():
+    """In addition to the output there are only blocks of scores, a megabyte each: whole arrays of five axes would be copied."""
     assert temporary(2048, heads=8, d=64, causal=True) < 2048 * 8 * 64 * 4 + 4 * 2**20
 
 
-def test_kept_are_the_output_and_two_numbers_for_each_query():
+def test_output_and_two_numbers_per_query_are_saved():
     q, k, v = (a.astype(jnp.float32) for a in inputs(t=40, s=40))
     for block in None, 20:
         assert saved_bytes(partial(ops.attention, block=block), q, k, v) == 4 * 2 * 40 * 4 * (5 + 2)
@@ -240,7 +240,7 @@ def test_kept_are_the_output_and_two_numbers_for_each_query():
     (40, 40, 8, True, None), (40, 40, 8, True, 10), (40, 40, 8, False, 10), (37, 50, 7, True, 9), (50, 37, 7, True, 9),
     (50, 20, 7, False, 5), (12, 12, 100, True, None), (5, 5, 2, False, None),
 ])
-def test_only_blocks_with_something_to_see_are_computed(t, s, block, causal, window):
+def test_only_visible_blocks_are_computed(t, s, block, causal, window):
     q, k = jnp.zeros((1, t, 1, 1)), jnp.zeros((1, s, 1, 1))
     plan = blocks.plan(q, k, causal, window, block)
     place, other = np.arange(t)[:, None] + s - t, np.arange(s)[None]
@@ -256,14 +256,14 @@ def test_only_blocks_with_something_to_see_are_computed(t, s, block, causal, win
     (8, 2048, 2048, (256, 128)), (1, 2048, 2048, (512, 256)), (256, 256, 256, (64, 64)), (64, 64, 64, (64, 64)), (16, 128, 128, (128, 128)),
     (64, 128, 128, (64, 64)), (10**6, 100, 100, (64, 64)), (64, 1, 100_000, (1, 4096)), (64, 100_000, 1, (4096, 1)), (1, 0, 5, (0, 5)),
 ])
-def test_sizes_of_blocks(heads, t, s, sizes):
+def test_block_sizes(heads, t, s, sizes):
     assert blocks.block_sizes(heads, t, s) == sizes
 
 
 # Dropout
 
-def test_the_weights_that_are_kept():
-    """With v the identity the output is P itself: dropped with chance p, scaled up otherwise, whatever the blocks."""
+def test_dropout_of_attention_weights():
+    """If v is the identity, the output is P itself: dropped with probability p, otherwise scaled up, whatever the blocks."""
     q, k, _ = inputs(t=64, s=48, g=4)
     v = jnp.broadcast_to(jnp.eye(48)[None, :, None, :], (2, 48, 4, 48))
     p, dropped = ops.attention(q, k, v), ops.attention(q, k, v, key=KEY, rate=0.25)
@@ -277,7 +277,7 @@ def test_the_weights_that_are_kept():
 
 # Numbers
 
-def test_bfloat16_by_blocks_is_no_worse_than_the_plain_form():
+def test_blocks_in_bfloat16_are_as_accurate_as_the_plain_form():
     exact = [a.astype(jnp.bfloat16).astype(jnp.float64) for a in inputs(t=64, s=64, d=16, e=16)]
     grads = lambda f: jax.jit(jax.grad(lambda *a: f(*a, causal=True).astype(jnp.float32).sum(), (0, 1, 2)))
     truth = grads(ops.attention.reference)(*exact)
@@ -288,7 +288,7 @@ def test_bfloat16_by_blocks_is_no_worse_than_the_plain_form():
 
 
 def test_large_scores_stay_exact():
-    """An offset of all scores of a query changes nothing, however large."""
+    """Adding an offset to all scores of a query changes nothing, however large it is."""
     q, k, v = inputs()
     bias = 1e8 * jnp.arange(7.0).reshape(7, 1)
     f = jax.jit(jax.value_and_grad(lambda q, k, v, bias: jnp.sin(ops.attention(q, k, v, bias, block=3)).sum(), (0, 1, 2)))
@@ -298,11 +298,11 @@ def test_large_scores_stay_exact():
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dtype, size, t, d", [("float32", 12345.678, 9, 33), ("float32", 1e5, 10, 32), ("bfloat16", 1e5, 10, 32)])
-def test_scores_and_their_maximum_are_rounded_alike(dtype, size, t, d, causal):
+def test_scores_and_their_maximum_round_consistently(dtype, size, t, d, causal):
     """Scores of 10⁹ and 6·10¹⁰, all equal: their roundings are 32 and 2048, of which e to the power is no number of float32. On the way
     back they come from another product, which may round to more."""
     q, k = (jnp.full((2, t, heads, d), size, dtype) for heads in (4, 2))
-    options = {"xla_backend_optimization_level": 2}         # with FMA, which this suite is compiled without (conftest.py)
+    options = {"xla_backend_optimization_level": 2}         # fails with FMA, which is disabled for these tests (conftest.py)
     both = jax.jit(lambda do: (lambda y, pull: (y, pull(do)))(*jax.vjp(partial(ops.attention, causal=causal), q, k, k)),
                    compiler_options=options)
     y, gradients = both(draw(q.shape, dtype=dtype))
@@ -310,12 +310,12 @@ def test_scores_and_their_maximum_are_rounded_alike(dtype, size, t, d, causal):
     assert all(jnp.isfinite(g).all() for g in gradients)
 
 
-def test_a_nan_is_not_hidden():
+def test_nan_propagates():
     q, k, v = inputs()
     assert jnp.isnan(ops.attention(q.at[0, 2, 1, 0].set(jnp.nan), k, v, block=3)[0, 2, 1]).all()
 
 
-def test_a_token_at_a_time_is_the_causal_whole():
+def test_one_token_at_a_time_matches_causal_attention():
     q, k, v = inputs(t=7, s=7)
     whole = ops.attention(q, k, v, causal=True)
     for i in range(7):
@@ -323,7 +323,7 @@ def test_a_token_at_a_time_is_the_causal_whole():
         chex.assert_trees_all_close(one, whole[:, i:i + 1], rtol=1e-12)
 
 
-# What is refused
+# Errors
 
 @pytest.mark.parametrize("change, error, said", [
     ({"k": draw((2, 7, 3, 3))}, ValueError, r"g a divisor of h: q is \[2, 7, 4, 3\], k is \[2, 7, 3, 3\]"),
@@ -344,7 +344,7 @@ def test_a_token_at_a_time_is_the_causal_whole():
     ({"softcap": -1.0}, ValueError, "the softcap of attention must be above 0"),
     ({"block": 0}, ValueError, "the block of attention must be a whole number ≥ 1"),
 ])
-def test_what_is_wrong_is_said(change, error, said):
+def test_wrong_arguments_raise(change, error, said):
     given = dict(zip("qkv", inputs())) | change
     with pytest.raises(error, match=said):
         ops.attention(**given)
@@ -352,7 +352,7 @@ def test_what_is_wrong_is_said(change, error, said):
 
 # Positions
 
-def test_rope_is_a_product_of_complex_numbers():
+def test_rope_matches_a_product_of_complex_numbers():
     x, positions = draw((2, 7, 3, 8)), jnp.array([0, 1, 5, 100, 2, 3, 99999])
     z = np.asarray(x[..., :4]) + 1j * np.asarray(x[..., 4:])
     turned = z * np.exp(1j * np.asarray(positions)[:, None, None] * 10000.0 ** (-np.arange(4) / 4))
@@ -362,9 +362,9 @@ def test_rope_is_a_product_of_complex_numbers():
     chex.assert_trees_all_equal(ops.rope(x, several), ops.rope(x, positions))
 
 
-def test_rope_of_neighbors_of_some_features_and_of_given_angles():
+def test_rope_interleaved_partial_and_with_given_angles():
     x, places, dy = draw((2, 7, 3, 8)), jnp.arange(7), draw((2, 7, 3, 8), 5)
-    order = np.array([0, 2, 4, 6, 1, 3, 5, 7])                  # neighbors become the two halves
+    order = np.array([0, 2, 4, 6, 1, 3, 5, 7])                  # adjacent features become the two halves
     chex.assert_trees_all_close(ops.rope(x, places, interleaved=True)[..., order], ops.rope(x[..., order], places), rtol=1e-12)
     some = ops.rope(x, places, features=6)
     chex.assert_trees_all_close(some[..., :6], ops.rope(x[..., :6], places), rtol=1e-12)
@@ -381,14 +381,14 @@ def test_rope_of_neighbors_of_some_features_and_of_given_angles():
         ops.rope(x, places, features=3)
 
 
-def test_products_of_turned_vectors_depend_on_the_distance():
+def test_products_of_rotated_vectors_depend_on_distance():
     q, k = draw((1, 1, 1, 8), 1), draw((1, 1, 1, 8), 2)
     at = lambda x, place: ops.rope(x, jnp.array([place]))[0, 0, 0]
     chex.assert_trees_all_close(at(q, 13) @ at(k, 4), at(q, 109) @ at(k, 100), rtol=1e-10)
     assert abs(at(q, 13) @ at(k, 4) - at(q, 13) @ at(k, 5)) > 1e-3
 
 
-def test_the_way_back_of_rope_turns_back():
+def test_backward_pass_of_rope_rotates_back():
     x = draw((2, 7, 3, 8))
     y, pull = jax.vjp(lambda x: ops.rope(x, jnp.arange(7), base=500.0), x)
     chex.assert_trees_all_close(pull(y)[0], x, rtol=1e-12)
@@ -403,24 +403,24 @@ def test_the_way_back_of_rope_turns_back():
     ((2, 7, 3, 8), jnp.arange(7, dtype=jnp.uint32), TypeError, "signed integers"),
     ((2, 7, 3, 0), jnp.arange(7), ValueError, r"x is \[2, 7, 3, 0\]"),
 ])
-def test_what_rope_refuses(x, positions, error, said):
+def test_rope_rejects_wrong_arguments(x, positions, error, said):
     with pytest.raises(error, match=said):
         ops.rope(jnp.zeros(x), positions)
 
 
 @pytest.mark.parametrize("base", [0, 1.0, -5.0, True, float("nan")])
-def test_a_base_that_makes_no_angles(base):
+def test_invalid_base_raises(base):
     with pytest.raises(ValueError, match=f"the base of rope must be above 1; got {base}: write base=10000.0"):
         ops.rope(jnp.zeros((2, 7, 3, 8)), jnp.arange(7), base=base)
 
 
-def test_rope_takes_real_numbers():
+def test_rope_of_integers_raises():
     with pytest.raises(TypeError, match="rope takes real numbers; got int64"):
         ops.rope(jnp.zeros((2, 7, 3, 8), int), jnp.arange(7))
 
 
 @pytest.mark.parametrize("shape", [(0, 7, 3, 8), (2, 0, 3, 8), (2, 7, 0, 8)])
-def test_rope_of_nothing_is_nothing(shape):
+def test_rope_of_an_empty_array(shape):
     for positions in jnp.arange(shape[1]), jnp.zeros(shape[:2], int):
         assert ops.rope(jnp.zeros(shape), positions).shape == shape
 

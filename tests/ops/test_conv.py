@@ -1,4 +1,4 @@
-"""Convolution: by hand, against its definition as loops, in every form, and what it refuses. What all rules share is in test_rules.py."""
+"""Convolution: by hand, against loops, in every form, and errors. Tests shared by all rules are in test_rules.py."""
 
 import itertools
 import re
@@ -34,7 +34,7 @@ CASES = {
     "three axes": ((1, 3, 4, 2, 2), (2, 3, 1, 2, 3), {"strides": (1, 2, 1)}),
     "depthwise": ((2, 5, 5, 4), (3, 3, 1, 4), {"groups": 4}),
     "depthwise, strides": ((2, 6, 5, 3), (3, 2, 1, 3), {"groups": 3, "strides": 2, "dilation": (1, 2)}),
-    "depthwise, two each": ((2, 4, 4, 3), (2, 3, 1, 6), {"groups": 3, "padding": "VALID"}),
+    "depthwise, two outputs each": ((2, 4, 4, 3), (2, 3, 1, 6), {"groups": 3, "padding": "VALID"}),
     "few channels in a group": ((2, 5, 4), (3, 2, 4), {"groups": 2, "strides": 2}),
     "groups": ((2, 5, 4, 6), (3, 2, 3, 6), {"groups": 2, "strides": (1, 2)}),
     "groups, three axes": ((1, 3, 2, 3, 6), (2, 1, 2, 3, 4), {"groups": 2}),
@@ -48,7 +48,7 @@ def numbers(*shapes, seed=0):
 
 
 def loops(x, w, strides=1, padding="SAME", dilation=1, groups=1):
-    """The definition, one place and one tap at a time, in numpy."""
+    """The definition, one place and one tap at a time, in NumPy."""
     axes = range(x.ndim - 2)
     s, r = ([v] * len(axes) if isinstance(v, int) else v for v in (strides, dilation))
     reach = [(w.shape[i] - 1) * r[i] + 1 for i in axes]
@@ -96,14 +96,14 @@ def test_by_hand():
 
 @pytest.mark.sweep(3)
 @EVERY_CASE
-def test_against_the_definition(name):
+def test_matches_the_definition(name):
     x_shape, w_shape, settings = CASES[name]
     x, w, b = numbers(x_shape, w_shape, w_shape[-1:])
     want = loops(x, w, **settings)
     dy, dx, dw = numbers(want.shape, x_shape, w_shape, seed=1)
     y, (gx, gw, gb) = pulled(partial(ops.conv, **settings))(dy, x, w, b)
     close(y, want + b)
-    # y is linear in x and in w, so that one direction of each says what the gradients are
+    # y is linear in x and in w, so that one direction of each determines the gradients
     close(np.vdot(gx, dx), np.vdot(dy, loops(dx, w, **settings)))
     close(np.vdot(gw, dw), np.vdot(dy, loops(x, dw, **settings)))
     close(gb, dy.reshape(-1, dy.shape[-1]).sum(0))
@@ -111,7 +111,7 @@ def test_against_the_definition(name):
 
 @pytest.mark.sweep(3)
 @EVERY_CASE
-def test_the_transposed_one_is_the_way_back(name):
+def test_conv_transpose_is_the_transpose_of_conv(name):
     """⟨conv(x, w), y⟩ = ⟨x, conv_transpose(y, w)⟩, over as much of x as the windows see."""
     x_shape, w_shape, settings = CASES[name]
     groups, window = settings.get("groups", 1), window_at(name)
@@ -131,8 +131,8 @@ def test_the_transposed_one_is_the_way_back(name):
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("size, stride", list(itertools.product((1, 2, 3, 5), (1, 2, 3))))
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-def test_the_transposed_one_has_the_sizes_of_others(size, stride, padding):
-    """JAX's own and Flax's, whose kernel is flipped; for numbers PyTorch's formula, (places − 1)·s − 2p + k."""
+def test_conv_transpose_matches_the_sizes_of_other_libraries(size, stride, padding):
+    """The sizes of JAX and Flax, whose kernel is flipped; for numbers PyTorch's formula, (places − 1)·s − 2p + k."""
     x, w = numbers((1, 4, 2), (size, 2, 3))
     close(ops.conv_transpose(x, w, strides=stride, padding=padding),
           lax.conv_transpose(x, np.flip(w, 0), (stride,), padding, dimension_numbers=("NHC", "HIO", "NHC")))
@@ -145,7 +145,7 @@ CHOSEN = {"same": "convolution", "three axes": "tap by tap", "depthwise, strides
 
 
 def products(name):
-    """The three products at a case, as functions of two arrays, with arrays for each."""
+    """The three products of a case, as functions of two arrays, with arrays for each."""
     x_shape, w_shape, settings = CASES[name]
     groups = settings.get("groups", 1)
     window = window_at(name)
@@ -155,7 +155,7 @@ def products(name):
             "to_input": (partial(to_input, spatial=x_shape[1:-1], **geometry), y, w)}, form(w_shape, groups).name
 
 
-def test_every_form_is_some_case_s_choice():
+def test_every_form_is_chosen_in_some_case():
     assert {name: products(name)[1] for name in CHOSEN} == CHOSEN and {*CHOSEN.values(), "row by row"} == set(RUN)
     assert form((3, 3, 32, 64), 1, (64, 24, 24)).name == "row by row"
     for shape, places in (((3, 3, 32, 64), (32, 24, 24)), ((3, 3, 16, 64), (64, 24, 24)), ((3, 3, 32, 32), (128, 24, 24)),
@@ -164,7 +164,7 @@ def test_every_form_is_some_case_s_choice():
 
 
 def instead(monkeypatch, name, run):
-    """Has another formulation in the place of this one."""
+    """Replaces one formulation by another."""
     monkeypatch.setattr(chapter, "FORMS", tuple(replace(form, run=run) if form.name == name else form for form in FORMS))
 
 
@@ -187,7 +187,7 @@ def test_every_form_of_every_product_under_every_transformation(name, product, m
 
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", ["same", "even kernel, strides", "dilated", "wide padding", "negative padding", "many places"])
-def test_row_by_row(name, monkeypatch):
+def test_row_by_row_form(name, monkeypatch):
     """An image at a time, and all at once."""
     f, x, y = products(name)[0]["to_kernel"]
     grads = jax.grad(lambda x, y: jnp.sin(f(x, y)).sum(), (0, 1))
@@ -210,8 +210,8 @@ def test_row_by_row(name, monkeypatch):
 @pytest.mark.parametrize("settings, ways, ways_back", [
     ({}, 2, 2), ({"padding": "VALID"}, 3, 1), ({"dilation": (1, 2)}, 2, 2), ({"padding": ((0, 2), (3, 1))}, 2, 2),
     ({"padding": ((2, 2), (1, 1))}, 1, 3), ({"strides": 2}, 1, 1)], ids=str)
-def test_more_places_than_wanted(settings, ways, ways_back, monkeypatch):
-    """Whichever of the two libraries the padding chooses, the places that are wanted are the same, and so it is on the way back."""
+def test_extra_padding_does_not_change_the_result(settings, ways, ways_back, monkeypatch):
+    """Whichever of the two libraries the padding selects, the places wanted are the same, forward and backward."""
     settings = {"strides": 1, "padding": "SAME", "dilation": 1} | settings
     x, w, wide = map(jnp.asarray, numbers((1, 17, 18, 3), (3, 2, 3, 32), (3, 2, 32, 8)))
     window = window_of("conv", x.shape[1:-1], w.shape[:-2], **settings)
@@ -236,7 +236,7 @@ def test_more_places_than_wanted(settings, ways, ways_back, monkeypatch):
     close(forth(x, w), loops(x, w, **settings))
 
 
-def test_a_large_image_goes_one_after_the_other(monkeypatch):
+def test_large_images_are_processed_one_by_one(monkeypatch):
     f, x, y = products("depthwise, strides")[0]["to_kernel"]
     want = f(x, y)
     monkeypatch.setattr(chapter, "FITS", 1)
@@ -244,8 +244,8 @@ def test_a_large_image_goes_one_after_the_other(monkeypatch):
     close(f(x, y), want)
 
 
-def test_on_a_cpu_the_axes_are_where_every_convolution_has_them():
-    """A compiler for CPUs is fast for these alone, and inside a loop 50 times slower for others."""
+def test_cpu_convolutions_have_the_usual_axis_order():
+    """The CPU compiler is fast only for this order; inside a loop others are 50 times slower."""
     x, w = map(jnp.asarray, numbers((2, 6, 5, 3), (3, 3, 3, 4)))
 
     def text(f):
@@ -257,8 +257,8 @@ def test_on_a_cpu_the_axes_are_where_every_convolution_has_them():
     assert len(set(numbered(text(autodiff(ops.conv))))) == 3
 
 
-def test_sums_are_made_in_float32():
-    """4096 products of 1 and 2⁻⁸: added up in bfloat16 one by one they would stay at 1."""
+def test_sums_accumulate_in_float32():
+    """4096 products of 1 and 2⁻⁸: added one by one in bfloat16, the sum would stay at 1."""
     half = partial(jnp.full, dtype=jnp.bfloat16)
     x, w = half((1, 16, 16, 16), 1.0), half((16, 16, 16, 1), 2.0**-8)
     assert ops.conv(x, w, padding="VALID").ravel().tolist() == [16]
@@ -279,12 +279,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refuses(name):
+def test_wrong_arguments_raise(name):
     shapes, settings, sentence = REFUSED[name]
     with pytest.raises(ValueError, match=sentence):
         ops.conv(*map(jnp.zeros, shapes), **settings)
 
 
-def test_the_transposed_one_refuses_to_cut_all_off():
+def test_conv_transpose_that_cuts_off_everything_raises():
     with pytest.raises(ValueError, match="cuts off all of"):
         ops.conv_transpose(jnp.zeros((1, 2, 3)), jnp.zeros((2, 3, 4)), padding=2)

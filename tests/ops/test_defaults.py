@@ -1,4 +1,4 @@
-"""The defaults of every operation, which results depend on: a change is one that users must be told of. Those of layers are pinned in
+"""The defaults of every operation. Results depend on them, so users must be told of changes. The defaults of layers are pinned in
 tests/layers/test_declarations.py, those of optimizers in tests/optim/test_schedules.py."""
 
 import inspect
@@ -59,13 +59,13 @@ def defaults(op):
     return {p.name: p.default for p in inspect.signature(op).parameters.values() if p.default is not p.empty}
 
 
-def test_the_defaults_are_these():
+def test_defaults_are_pinned():
     found = {op.__name__: settings for op in ops.rules() if (settings := defaults(op))}
     assert found == DEFAULTS, "write the defaults of each operation into DEFAULTS of tests/ops/test_defaults.py"
 
 
-def test_the_documentation_says_what_a_truth_changes():
-    """Beside classes_first=True stands what that does, so that it is False by default; no default is written as if it were a choice."""
+def test_docstrings_explain_boolean_settings():
+    """A docstring that says what classes_first=True does implies that the default is False; no default is described as an option."""
     wrong = []
     for op in ops.rules():
         own = {name: str(value) for name, value in defaults(op).items() if isinstance(value, bool)}
@@ -73,6 +73,6 @@ def test_the_documentation_says_what_a_truth_changes():
     assert not wrong
 
 
-def test_the_reduction_that_the_documentation_calls_the_default_is():
+def test_documented_default_reduction():
     said = re.search(r'reduction +"(\w+)" \(default\)', reduction.__doc__)[1]
     assert {settings["reduction"] for settings in map(defaults, ops.rules()) if "reduction" in settings} == {said}

@@ -1,4 +1,4 @@
-"""A stack of layers as one rule: the same as its layers one by one, in a program that does not grow. What all rules share is in
+"""A stack of layers as one rule: equal to its layers one by one, in a program of constant size. Tests shared by all rules are in
 test_rules.py."""
 
 import chex
@@ -25,7 +25,7 @@ def one_by_one(x, w, b, *, activation):
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("layers", [0, 1, 2, 5])
-def test_a_stack_is_its_layers_one_by_one(activation, layers):
+def test_stack_matches_its_layers_one_by_one(activation, layers):
     given = arrays(layers)
     target = jnp.cos(given[0])
 
@@ -38,7 +38,7 @@ def test_a_stack_is_its_layers_one_by_one(activation, layers):
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 3, 8), (2, 1, 3, 8), (2, 0, 8)])
 def test_any_leading_axes(shape):
-    """As one axis of so many examples."""
+    """Like a single axis with all examples."""
     x, (_, w, b) = jnp.sin(jnp.arange(float(np.prod(shape))).reshape(shape)), arrays(3)
 
     def value_and_grads(x):
@@ -55,20 +55,20 @@ def test_the_program_does_not_grow_with_the_depth():
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_each_activation_is_kept_once(activation):
+def test_each_activation_is_saved_once(activation):
     layers, n, d = 6, 16, 8
     x, w, b = arrays(layers, n, d)
     one = n * d * 8
 
     def layer_by_layer_in_a_scan(x, w, b):
         return jax.lax.scan(lambda h, wb: (getattr(jax.nn, activation)(h @ wb[0] + wb[1][None, :]), None), x, (w, b))[0]
-    # The inputs of the layers, and the output of the last.
+    # The inputs of the layers, and the output of the last layer.
     assert verify.saved_bytes(lambda *a: ops.dense_stack(*a, activation=activation), x, w, b) <= (layers + (activation != "identity")) * one
     if activation in ("tanh", "sigmoid"):
         assert verify.saved_bytes(layer_by_layer_in_a_scan, x, w, b) >= 2 * layers * one
 
 
-def test_a_saturated_unit_has_no_gradient_and_a_nan_is_not_hidden():
+def test_saturated_units_have_no_gradient_and_nan_propagates():
     x, w, b = jnp.full((1, 1), 1e4), jnp.ones((2, 1, 1)), jnp.zeros((2, 1))
     for activation in "tanh", "sigmoid":
         grads = jax.grad(lambda *a, g=activation: ops.dense_stack(*a, activation=g).sum(), (0, 1, 2))(x, w, b)
@@ -84,12 +84,12 @@ def test_a_saturated_unit_has_no_gradient_and_a_nan_is_not_hidden():
     (lambda x, w, b: (x, w[:, :4], b), r"w is \[3, 4, 8\]"),
     (lambda x, w, b: (x, w, b[:2]), r"b is \[2, 8\]"),
 ])
-def test_wrong_shapes_are_one_sentence(change, message):
+def test_wrong_shapes_raise(change, message):
     with pytest.raises(ValueError, match=message):
         ops.dense_stack(*change(*arrays(3)))
 
 
-def test_wrong_activations_and_dtypes_are_one_sentence():
+def test_wrong_activations_and_dtypes_raise():
     x, w, b = arrays(3)
     with pytest.raises(ValueError, match="the activation of dense_stack must be one of relu, tanh, sigmoid, identity; got 'gelu'"):
         ops.dense_stack(x, w, b, activation="gelu")

@@ -1,4 +1,4 @@
-"""Dropout: how random the masks are, that forward and backward agree, the ends of the rate, and what is refused."""
+"""Dropout: randomness of the masks, agreement of forward and backward, extreme rates, and errors."""
 
 import itertools
 
@@ -16,14 +16,14 @@ NOISE = [ops.dropout, ops.relu_dropout, ops.stochastic_depth]
 EACH = pytest.mark.parametrize("op", NOISE, ids=lambda op: op.__name__)
 KEYS = {
     "consecutive": [jax.random.key(i) for i in range(12)],
-    "the steps of a run": [jax.random.fold_in(jax.random.key(7), i) for i in range(12)],
+    "keys of successive steps": [jax.random.fold_in(jax.random.key(7), i) for i in range(12)],
     "split": list(jax.random.split(jax.random.key(5), 12)),
     "one bit of the first word": [jnp.uint32([1 << i, 0]) for i in range(0, 32, 3)],
     "one bit of the second word": [jnp.uint32([0, 1 << i]) for i in range(0, 32, 3)],
-    "words of four": [jax.random.key(i, impl="rbg") for i in range(8)],
+    "keys of four words": [jax.random.key(i, impl="rbg") for i in range(8)],
 }
 MANY = 1 << 16
-ALL_LAGS = np.sqrt(2 * np.log(MANY))        # about what the largest of so many normal numbers is
+ALL_LAGS = np.sqrt(2 * np.log(MANY))        # about the largest of that many normal numbers
 
 
 @pytest.fixture(scope="module", params=KEYS)
@@ -32,7 +32,7 @@ def bits(request):
     return np.stack([jax.jit(random_bits, static_argnums=1)(key, (MANY,)) for key in KEYS[request.param]])
 
 
-# How random. Scores are standard normal if the bits are; every draw here is fixed, so nothing fails by chance.
+# Randomness. Scores are standard normal if the bits are random; every seed here is fixed, so nothing fails by chance.
 
 def test_every_bit_is_balanced(bits):
     for place in range(32):
@@ -41,19 +41,19 @@ def test_every_bit_is_balanced(bits):
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_masks_are_uncorrelated_with_themselves_and_each_other_at_every_lag(bits, rate):
+def test_masks_are_uncorrelated_at_every_lag(bits, rate):
     kept = (bits < np.uint32((1 - rate) * 2**32)) - (1 - rate)
     waves = np.fft.rfft(kept / np.sqrt(rate * (1 - rate) * np.sqrt(MANY)), axis=1)
     for i, j in itertools.combinations_with_replacement(range(len(bits)), 2):
         scores = np.fft.irfft(waves[i] * waves[j].conj())
-        scores[0] *= i != j                     # a mask is like itself
+        scores[0] *= i != j                     # a mask correlates with itself
         assert np.abs(scores).max() < ALL_LAGS + 2.2, (i, j, int(np.abs(scores).argmax()))
 
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-@pytest.mark.parametrize("kind", ["split", "the steps of a run"])
-def test_between_many_keys_correlations_are_as_many_and_as_large_as_chance_makes_them(kind, rate):
+@pytest.mark.parametrize("kind", ["split", "keys of successive steps"])
+def test_correlations_between_many_keys_are_within_chance(kind, rate):
     """130 816 pairs of masks: their scores have variance 1 and normal tails."""
     key, n = jax.random.key(9), 1 << 13
     keys = jax.random.split(key, 512) if kind == "split" else jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(512))
@@ -77,14 +77,14 @@ def test_rows_columns_and_pairs_of_bits_are_uncorrelated():
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("rate", [1e-4, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.999])
-def test_the_share_that_is_dropped(rate):
+def test_the_fraction_that_is_dropped(rate):
     for seed in range(5):
         y = ops.dropout(jnp.ones(1_000_000), jax.random.key(seed), rate=rate)
         assert abs(float((y == 0).mean()) - rate) < 4 * np.sqrt(rate * (1 - rate) / 1e6)
         assert set(np.unique(y)) <= {0, 1 / (1 - rate)}
 
 
-def test_every_word_of_the_key_enters():
+def test_every_word_of_the_key_matters():
     base = random_bits(jnp.uint32([1, 2, 3, 4]), (64,))
     for i in range(4):
         other = random_bits(jnp.uint32([1, 2, 3, 4]).at[i].add(1), (64,))
@@ -102,13 +102,13 @@ def test_the_mask_is_a_function_of_key_and_place():
 @pytest.mark.sweep(4)
 @EACH
 @pytest.mark.parametrize("rate", [0.3, 0.5])
-def test_the_same_mask_there_and_back_however_it_is_run(op, rate):
+def test_forward_and_backward_use_the_same_mask(op, rate):
     x, key = normal(0, (40, 6)), jax.random.key(1)
     loss = lambda x, key: (jnp.sin(op(x, key, rate=rate)) * 3).sum()
 
     @jax.jit
     def found(x, key):
-        """What is got beside what is wanted, in one program."""
+        """Actual and expected values, in one program."""
         y, keys = op(x, key, rate=rate), jax.random.split(key, 3)
         want = jnp.where(y == 0, 0, 3 * jnp.cos(y) / (1 - rate))
         several = jnp.stack([jax.grad(loss)(x, k) for k in keys])
@@ -128,7 +128,7 @@ def test_the_same_mask_there_and_back_however_it_is_run(op, rate):
 
 
 @EACH
-def test_sharded_it_is_the_same(op):
+def test_sharding_does_not_change_the_mask(op):
     x, key = normal(0, (16, 6)), jax.random.key(1)
     for kind in jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit:
         mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
@@ -137,7 +137,7 @@ def test_sharded_it_is_the_same(op):
             chex.assert_trees_all_equal(jax.device_get(jax.jit(op)(sharded, key)), jax.device_get(op(x, key)))
 
 
-def test_nothing_is_kept_but_the_key():
+def test_only_the_key_is_saved():
     for op, kept in (ops.dropout, 8), (ops.stochastic_depth, 8), (ops.relu_dropout, 4000):
         _, pull = jax.vjp(lambda x, op=op: op(x, jax.random.key(0)), jnp.ones(1000, jnp.float32))
         assert sum(leaf.nbytes for leaf in jax.tree.leaves(pull)) <= kept
@@ -145,7 +145,7 @@ def test_nothing_is_kept_but_the_key():
     assert compiled.memory_analysis().temp_size_in_bytes < 1000
 
 
-def test_whole_examples_are_left_out():
+def test_whole_examples_are_dropped():
     y = ops.stochastic_depth(jnp.ones((200, 3, 4)), jax.random.key(0), rate=0.25)
     assert set(np.unique(y)) == {0, 1 / 0.75}
     assert (y == y[:, :1, :1]).all() and 100 < (y[:, 0, 0] != 0).sum() < 180
@@ -159,7 +159,7 @@ def test_relu_dropout_is_dropout_after_relu():
     chex.assert_trees_all_close(jax.vjp(one, x)[1](x), jax.vjp(pair, x)[1](x), rtol=1e-15)
 
 
-# The ends, and what is refused
+# Extreme rates, and errors
 
 @EACH
 def test_rates_0_and_1(op):
@@ -171,7 +171,7 @@ def test_rates_0_and_1(op):
 
 
 @EACH
-def test_rates_beside_0_and_1(op):
+def test_rates_near_0_and_1(op):
     x = jnp.ones((1000, 2), jnp.float32)
     assert (op(x, jax.random.key(0), rate=1e-12) == 1).all()
     assert (op(x, jax.random.key(0), rate=1 - 1e-12) == 0).all()
@@ -179,13 +179,13 @@ def test_rates_beside_0_and_1(op):
 
 @EACH
 @pytest.mark.parametrize("rate", [np.float32(0.5), np.float64(0.5)])
-def test_a_rate_from_numpy_widens_nothing(op, rate):
+def test_numpy_rate_keeps_the_dtype(op, rate):
     assert op(jnp.ones((2, 2), jnp.bfloat16), jax.random.key(0), rate=rate).dtype == jnp.bfloat16
 
 
 @EACH
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
-def test_a_rate_that_is_no_share(op, rate):
+def test_invalid_rate_raises(op, rate):
     with pytest.raises(ValueError, match=f"from 0 to 1; got {rate}"):
         op(jnp.ones((2, 2)), jax.random.key(0), rate=rate)
 
@@ -195,6 +195,6 @@ def test_a_rate_that_is_no_share(op, rate):
     (None, "nothing"), (0, r"int64\[\]"), (jnp.zeros(2), r"float64\[2\]"), (jnp.zeros((3, 2), jnp.uint32), r"uint32\[3, 2\]"),
     (jax.random.split(jax.random.key(0)), r"\[2\]"),
 ])
-def test_a_key_that_is_none(op, key, given):
+def test_invalid_key_raises(op, key, given):
     with pytest.raises(TypeError, match=f"one PRNG key; got .*{given}: write jax.random.key"):
         op(jnp.ones((2, 2)), key)

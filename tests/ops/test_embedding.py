@@ -1,4 +1,4 @@
-"""Rows of a matrix by number. What all rules share is in test_rules.py."""
+"""Rows of a matrix by index. Tests shared by all rules are in test_rules.py."""
 
 import chex
 import jax
@@ -12,7 +12,7 @@ from fnnet.measure.compare import saved_bytes
 W = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)))
 
 
-def test_it_is_a_product_with_one_hot_rows():
+def test_matches_a_product_with_one_hot_rows():
     numbers = jnp.array([[1, 4, 1], [0, 1, 3]])
     dy = np.random.default_rng(1).normal(size=(2, 3, 3))
     hot = np.eye(5)[np.asarray(numbers)]
@@ -22,14 +22,14 @@ def test_it_is_a_product_with_one_hot_rows():
     assert saved_bytes(ops.embedding, W, numbers) == 0
 
 
-def test_many_places_of_one_number_are_summed_exactly():
-    """A thousand halves make 500, which bfloat16 would not reach: from 128 on it has no halves."""
+def test_gradients_of_a_repeated_index_are_summed_exactly():
+    """A thousand halves sum to 500, which a bfloat16 sum would not reach: from 128 on it has no halves."""
     w, numbers = W.astype(jnp.bfloat16), jnp.zeros(1000, jnp.int32)
     dw = jax.grad(lambda w: (ops.embedding(w, numbers).astype(jnp.float32) / 2).sum())(w)
     assert dw.dtype == jnp.bfloat16 and (np.asarray(dw[0], np.float32) == 500).all() and not dw[1:].any()
 
 
-def test_a_number_outside_is_refused_or_gives_nan_and_no_gradient():
+def test_index_out_of_range_raises_or_gives_nan_without_gradient():
     for numbers, said in ((jnp.array([0, 5]), "0 to 4; got 5"), (jnp.array([-1, 0]), "got -1: count from 0")):
         with pytest.raises(ValueError, match=said):
             ops.embedding(W, numbers)
@@ -43,12 +43,12 @@ def test_a_number_outside_is_refused_or_gives_nan_and_no_gradient():
     (W, jnp.array([0.5]), TypeError, r"got float64: write .astype\(jnp.int32\)"),
     (jnp.arange(6).reshape(2, 3), jnp.array([0]), ValueError, r"got int64\[2, 3\]"),
 ])
-def test_what_is_wrong_is_said(w, numbers, error, said):
+def test_wrong_arguments_raise(w, numbers, error, said):
     with pytest.raises(error, match=said):
         ops.embedding(w, numbers)
 
 
-def test_as_a_layer():
+def test_embedding_layer():
     net = layers.Serial(layers.Embedding(5, 3), layers.Dense(2))
     texts = jnp.array([[1, 4, 1], [0, 1, 3]])
     params, state = net.init(jax.random.key(0), texts)

@@ -1,4 +1,4 @@
-"""Images cut, put together, enlarged and framed, against NumPy, JAX and small cases by hand."""
+"""Cutting, assembling, resizing and padding images, against NumPy, JAX and small cases by hand."""
 
 import chex
 import jax
@@ -13,11 +13,11 @@ X = normal(0, (2, 5, 4, 3))
 
 
 def gradients(f, x):
-    """By hand and by autodiff of the definition."""
+    """The gradients of the rule and of autodiff of its definition."""
     return [jax.grad(lambda x, g=g: jnp.vdot(g(x), jnp.cos(jnp.arange(float(g(x).size))).reshape(g(x).shape)))(x) for g in (f, autodiff(f))]
 
 
-def test_channels_become_pixels_in_the_order_of_pytorch():
+def test_pixel_shuffle_has_the_order_of_pytorch():
     x = jnp.arange(8.0).reshape(1, 1, 1, 8)
     y = ops.pixel_shuffle(x, factor=2)
     np.testing.assert_array_equal(y[0, :, :, 0], [[0, 1], [2, 3]])
@@ -30,7 +30,7 @@ def test_channels_become_pixels_in_the_order_of_pytorch():
 
 @pytest.mark.parametrize("settings", [{"window": 2}, {"window": (3, 2), "strides": 2, "padding": "SAME"},
                                       {"window": 3, "dilation": 2, "padding": 1}], ids=["plain", "strides", "dilation"])
-def test_patches_are_those_of_jax_and_fold_is_their_transpose(settings):
+def test_unfold_matches_jax_and_fold_is_its_transpose(settings):
     y = ops.unfold(X, **settings)
     window, strides, dilation = (settings.get(name, 1) for name in ("window", "strides", "dilation"))
     pair = lambda a: a if isinstance(a, tuple) else (a, a)
@@ -47,14 +47,14 @@ def test_patches_are_those_of_jax_and_fold_is_their_transpose(settings):
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("method", ["bilinear", "nearest"])
 @pytest.mark.parametrize("size", [(9, 8), (3, 2)])
-def test_images_are_resized_as_by_jax(size, method):
+def test_resize_matches_jax(size, method):
     f = lambda x: ops.resize(x, size=size, method=method)
     chex.assert_trees_all_close(f(X), jax.image.resize(X, (2, *size, 3), method), rtol=1e-12)
     chex.assert_trees_all_close(*gradients(f, X), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("mode, numpy", [("zeros", "constant"), ("edge", "edge"), ("reflect", "reflect")])
-def test_images_are_framed_as_by_numpy(mode, numpy):
+def test_pad_matches_numpy(mode, numpy):
     f = lambda x: ops.pad(x, padding=((1, 3), 2), mode=mode)
     np.testing.assert_array_equal(f(X), np.pad(X, [(0, 0), (1, 3), (2, 2), (0, 0)], mode=numpy))
     chex.assert_trees_all_close(*gradients(f, X), rtol=1e-12)
@@ -70,7 +70,7 @@ def test_images_are_framed_as_by_numpy(mode, numpy):
     (lambda: ops.pad(X, padding=4, mode="reflect"), "from 0 to 3 pixels at each end of an axis of 4"),
     (lambda: ops.pad(X, padding=1, mode="wrap"), "'zeros', 'edge', 'reflect'; got 'wrap'"),
     (lambda: ops.unfold(X[0, 0], window=2), r"x \[n \*spatial c\]; got \[4, 3\]")])
-def test_what_is_wrong_is_said(wrong, said):
+def test_wrong_arguments_raise(wrong, said):
     with pytest.raises(ValueError, match=said):
         wrong()
 

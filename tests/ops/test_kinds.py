@@ -1,4 +1,4 @@
-"""What every operation does with integers, with nothing, and with settings of another kind."""
+"""Every operation with integers, empty arrays, and settings of the wrong kind."""
 
 import chex
 import jax
@@ -13,7 +13,7 @@ PROMOTING = [op for op in ops.rules() if op.takes == "floats"]
 @pytest.mark.sweep(8)
 @pytest.mark.parametrize("op", PROMOTING, ids=lambda op: op.__name__)
 @pytest.mark.parametrize("dtype", ["int32", "bool"])
-def test_integers_are_promoted_as_in_functions_of_jnp(op, dtype):
+def test_integers_are_promoted_as_in_jnp(op, dtype):
     whole = [jnp.ones((4, 6), dtype) for name in op.arrays if name not in op.defaults]
     if op is ops.prelu:
         whole[1] = jnp.ones((), dtype)
@@ -26,7 +26,7 @@ def test_integers_are_promoted_as_in_functions_of_jnp(op, dtype):
 
 
 @pytest.mark.parametrize("name", ["relu", "relu6", "hard_tanh", "identity"])
-def test_integers_stay_integers_where_nothing_but_a_choice_is_made(name):
+def test_integers_stay_integers_if_elements_are_only_selected(name):
     x = jnp.array([-2, 0, 1], jnp.int32)
     assert getattr(ops, name)(x).dtype == jnp.int32
 
@@ -35,19 +35,19 @@ def test_integers_stay_integers_where_nothing_but_a_choice_is_made(name):
     lambda x: ops.bilinear(x, x, jnp.ones((3, 3, 2), jnp.int32)), ops.layer_norm, ops.batch_norm, ops.l2_norm,
     lambda x: ops.softmax_cross_entropy(x, x[:, 0]), lambda x: ops.variance(x), ops.rms_norm,
 ])
-def test_other_operations_refuse_integers_and_say_what_to_write(call):
+def test_other_operations_reject_integers_with_a_remedy(call):
     with pytest.raises(TypeError, match=r"real .*int32.*astype\(jnp.float32\)"):
         call(jnp.ones((2, 3), jnp.int32))
 
 
 @pytest.mark.parametrize("name", ["relu", "relu_squared", "hard_tanh", "tanh", "softmax", "gelu"])
-def test_complex_numbers_have_no_order_and_no_sign(name):
+def test_complex_numbers_raise(name):
     with pytest.raises(TypeError, match="got complex64"):
         getattr(ops, name)(jnp.ones(3, jnp.complex64))
 
 
 @pytest.mark.parametrize("op", [op for op in ops.rules() if ".losses." in op.reference.__module__], ids=lambda op: op.__name__)
-def test_losses_refuse_complex_numbers_in_each_argument(op):
+def test_losses_reject_complex_numbers_in_each_argument(op):
     arrays, settings = sample.inputs(op, op.examples[0])
     arrays = [jnp.ones(arrays[0].shape[:1]) if name == "weights" else a for name, a in zip(op.arrays, arrays, strict=True)]
     for i, a in enumerate(arrays):
@@ -57,7 +57,7 @@ def test_losses_refuse_complex_numbers_in_each_argument(op):
 
 
 @pytest.mark.parametrize("op", [op for op in ops.rules() if "eps" in op.settings], ids=lambda op: op.__name__)
-def test_an_eps_that_leaves_no_number_is_refused(op):
+def test_invalid_eps_raises(op):
     arrays, settings = sample.inputs(op, op.examples[0])
     for eps in (-1e-5, float("inf"), float("nan")):
         with pytest.raises(ValueError, match=r"the eps of .* must be ≥ 0 and finite; got .*: write eps=1e-5"):
@@ -75,8 +75,8 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("f", [ops.cosine_distance, ops.triplet], ids=lambda op: op.__name__)
-def test_vectors_without_features_are_vectors_of_length_0(f):
-    """Of which the cosine is taken as 0, and the distance is 0: the reference has 0/0 for the cosine."""
+def test_vectors_without_features_have_length_0(f):
+    """Their cosine is defined as 0, and their distance is 0: the reference has 0/0 for the cosine."""
     rows = [jnp.ones((3, 0))] * len([name for name in f.arrays if name != "weights"])
     assert f(*rows) == 1
     assert jax.grad(f)(*rows).shape == (3, 0)
@@ -84,7 +84,7 @@ def test_vectors_without_features_are_vectors_of_length_0(f):
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", EMPTY)
-def test_of_nothing_there_is_an_empty_value_and_an_empty_gradient(name):
+def test_empty_inputs_give_empty_values_and_gradients(name):
     f, shape = EMPTY[name]
     x = jnp.ones(shape)
     y = f(x)
@@ -106,12 +106,12 @@ def test_of_nothing_there_is_an_empty_value_and_an_empty_gradient(name):
     (lambda x: ops.reversible(x, x, x, x, f=True, g=0.5), r"f and g of reversible must be functions .*; got True"),
     (lambda x: ops.celu(x, alpha=None), r"alpha of celu must be of the same kind as its default, 1.0; got None"),
 ])
-def test_a_setting_of_another_kind_is_named(call, said):
+def test_setting_of_the_wrong_kind_raises(call, said):
     with pytest.raises(TypeError, match=said):
         call(jnp.ones((2, 3)))
 
 
-def test_what_cannot_be_compared_is_outside_the_limits():
+def test_incomparable_setting_raises():
     with pytest.raises(ValueError, match="the softcap of .* must be None or a positive number; got 'sum'"):
         ops.linear_cross_entropy(jnp.ones((2, 3)), jnp.ones((3, 4)), jnp.zeros(2, "int32"), softcap="sum")
     with pytest.raises(ValueError, match="at least one step"):

@@ -1,4 +1,4 @@
-"""The linear map: its errors, its dtypes, and the forms of its product. What all rules share is in test_rules.py."""
+"""The linear map: errors, dtypes, and the forms of its product. Tests shared by all rules are in test_rules.py."""
 
 import math
 from functools import partial
@@ -31,17 +31,17 @@ gradient = jax.grad(loss, (0, 1, 2))
 close = partial(chex.assert_trees_all_close, rtol=1e-11, atol=1e-12)
 
 
-def test_every_form_is_some_shape_s_choice():
+def test_every_form_is_chosen_for_some_shape():
     assert set(SHAPES) == {form.name for form in FORMS}
     assert {form: cpu_form(*shape).name for form, shape in SHAPES.items()} == {form: form for form in SHAPES}
 
 
 @EVERY_FORM
-def test_every_form_is_the_product_under_every_transformation(form):
+def test_every_form_matches_the_product_under_every_transformation(form):
     arrays = xwb(*SHAPES[form])
 
     def transformed(*arrays):
-        """Pairs that must agree, in one program: nearly all the time is compilation."""
+        """Pairs that must agree, in one program, as compilation takes nearly all the time."""
         plain = autodiff(gradient)
         want = plain(*arrays)
         yield from ((f(*arrays), want) for f in (gradient, jax.grad(jax.checkpoint(loss), (0, 1, 2))))
@@ -71,7 +71,7 @@ def test_every_form_can_be_differentiated_again(form):
 @EVERY_FORM
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 def test_every_form_on_a_mesh(form, kind):
-    """Examples over one axis, the columns of w over the other."""
+    """Examples sharded over one axis, the columns of w over the other."""
     arrays = xwb(*SHAPES[form])
     mesh = jax.make_mesh((SHAPES[form][0] if form == "plain" else 2, 1), ("data", "model"), axis_types=(kind,) * 2,
                          devices=jax.devices()[: SHAPES[form][0] if form == "plain" else 2])
@@ -100,7 +100,7 @@ def test_every_form_inside_shard_map(form):
 
 
 @EVERY_FORM
-def test_the_form_chosen_is_the_one_compiled_on_a_cpu_and_no_branch_is_left(form):
+def test_only_the_chosen_form_is_compiled_on_a_cpu(form):
     n, d, k = SHAPES[form]
     program = jax.jit(transposed_product).lower(*xwb(n, d, k)[:1], jnp.ones((n, k))).compile()
     if jax.default_backend() == "cpu":
@@ -115,7 +115,7 @@ def test_any_number_of_leading_axes(shape):
     close(gradient(x, w, b), autodiff(gradient)(x, w, b))
 
 
-def test_no_features_in_or_out():
+def test_zero_input_or_output_features():
     for d, k in (0, 2), (3, 0):
         arrays = jnp.ones((4, d)), jnp.ones((d, k)), jnp.ones(k)
         want = jnp.full((4, d), float(k)), jnp.full((d, k), 4.0), jnp.full(k, 4.0)
@@ -123,8 +123,8 @@ def test_no_features_in_or_out():
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_sums_of_low_precision_are_made_in_float32(dtype):
-    """8192 summands: added up in the dtype itself they would lose two digits."""
+def test_low_precision_sums_accumulate_in_float32(dtype):
+    """8192 summands: adding them in the dtype itself would lose two digits."""
     x, w, b = xwb(8192, 32, 8, dtype)
     grads = jax.jit(jax.grad(lambda *a: ops.dense(*a).sum(), (1, 2)))(x, w, b)
     exact = np.repeat(np.asarray(x, np.float64).sum(0)[:, None], 8, 1), np.full(8, 8192.0)
@@ -133,7 +133,7 @@ def test_sums_of_low_precision_are_made_in_float32(dtype):
         assert np.abs(np.asarray(g, np.float64) - truth).max() <= float(jnp.finfo(dtype).eps) * np.abs(truth).max()
 
 
-def test_cotangents_come_back_in_the_dtypes_of_the_arguments():
+def test_cotangents_have_the_dtypes_of_the_arguments():
     with jax.numpy_dtype_promotion("standard"):
         x, w, b = xwb(4, 24, 3, jnp.float32)
         for i in range(3):
@@ -141,8 +141,8 @@ def test_cotangents_come_back_in_the_dtypes_of_the_arguments():
             assert [g.dtype for g in gradient(*given)] == [a.dtype for a in given]
 
 
-def test_weights_in_float32_and_products_in_bfloat16():
-    """The truth is that of the rounded inputs. Autodiff of the cast rounds dW to bfloat16, an error of 2⁻⁹ or so."""
+def test_float32_weights_with_bfloat16_products():
+    """The exact value is that for the rounded inputs. Autodiff of the cast rounds dW to bfloat16, with an error of about 2⁻⁹."""
     x, w, b = (normal(i, s, jnp.float32) for i, s in enumerate([(512, 64), (64, 32), (32,)]))
     dy = normal(3, (512, 32), jnp.bfloat16)
 
@@ -159,12 +159,12 @@ def test_weights_in_float32_and_products_in_bfloat16():
 
 
 @pytest.mark.parametrize("dtype", ["int32", "bf16", 16])
-def test_a_compute_dtype_that_is_none_is_a_sentence(dtype):
+def test_invalid_compute_dtype_raises(dtype):
     with pytest.raises(ValueError, match=f'must be a dtype of real numbers, such as "bfloat16", or None; got {dtype!r}'):
         ops.dense(*xwb(4, 3, 2), compute_dtype=dtype)
 
 
-def test_nothing_but_the_arguments_is_kept():
+def test_only_the_arguments_are_saved():
     x, w, b = xwb(64, 32, 16)
     assert verify.saved_bytes(ops.dense, x, w, b) == 0
 
@@ -177,6 +177,6 @@ def test_nothing_but_the_arguments_is_kept():
     (((4, 3), (3, 5), (4,)), r"takes a bias b \[5\] for w \[3, 5\]: b is \[4\]"),
     (((4, 3), (3, 5), (1, 5)), r"takes a bias b \[5\] for w \[3, 5\]: b is \[1, 5\]"),
 ])
-def test_wrong_shapes_are_one_sentence(shapes, message):
+def test_wrong_shapes_raise(shapes, message):
     with pytest.raises(ValueError, match=message):
         ops.dense(*map(jnp.ones, shapes))

@@ -1,4 +1,4 @@
-"""Losses: the lectures' numbers, fifty digits, the ends, the reductions, and what is refused. What all rules share is in test_rules.py."""
+"""Losses: the lectures' numbers, fifty digits, extreme inputs, reductions, and errors. Tests shared by all rules are in test_rules.py."""
 
 import functools
 
@@ -21,14 +21,14 @@ f32, f64 = jnp.float32, jnp.float64
 SCORES, LABELS = f64([[3.2, 5.1, -1.7], [1.3, 4.9, 2.0], [2.2, 2.5, -3.1]]), jnp.int32([0, 1, 2])
 
 
-def test_hinge_of_the_cat_the_car_and_the_frog():
+def test_hinge_of_cat_car_and_frog():
     chex.assert_trees_all_close(ops.multiclass_hinge(SCORES, LABELS, reduction="none"), f64([2.9, 0, 12.9]), rtol=1e-14)
     chex.assert_trees_all_close(ops.multiclass_hinge(SCORES, LABELS), f64(15.8 / 3), rtol=1e-14)
     slope = jax.grad(lambda s: ops.multiclass_hinge(s, LABELS, reduction="sum"))(SCORES)
     chex.assert_trees_all_equal(slope, f64([[-1, 1, 0], [0, 0, 0], [1, 1, -2]]))
 
 
-def test_hinge_that_is_0_stays_so_for_twice_the_weights():
+def test_zero_hinge_stays_zero_with_doubled_weights():
     for scale in 1.0, 2.0:
         assert ops.multiclass_hinge(scale * SCORES[1:2], LABELS[1:2]) == 0
 
@@ -38,7 +38,7 @@ def test_one_neuron():
     chex.assert_trees_all_close((value, slope, 0.1 - slope), (f64(0.49), f64(-4.2), f64(4.3)), rtol=1e-14)
 
 
-def test_each_of_the_lectures_squared_errors():
+def test_squared_errors_of_the_lectures():
     p, t = normal(0, (2, 5, 3), f64)
     whole = ((p - t) ** 2).sum()
     for settings, want in [({}, whole / 15), ({"scale": 0.5}, whole / 30), ({"scale": 0.5, "features": "sum"}, whole / 10),
@@ -46,7 +46,7 @@ def test_each_of_the_lectures_squared_errors():
         chex.assert_trees_all_close(ops.squared_error(p, t, **settings), want, rtol=1e-14)
 
 
-def test_delta_of_softmax_and_of_sigmoid_is_prediction_less_target():
+def test_delta_of_softmax_and_sigmoid_is_prediction_minus_target():
     z, t = normal(0, (4, 3), f64), jnp.int32([0, 2, 1, 1])
     delta = jax.grad(lambda z: ops.softmax_cross_entropy(z, t, reduction="sum"))(z)
     chex.assert_trees_all_close(delta, jax.nn.softmax(z) - jax.nn.one_hot(t, 3, dtype=f64), rtol=1e-13)
@@ -71,13 +71,13 @@ LOGITS = np.concatenate([np.linspace(-80, 80, 161), [1e-4, -1e-20, 0.0]]).astype
 
 
 def largest_error(got, exact):
-    """Relative, where the truth is a normal float32 number; elsewhere what was got must not be larger than that."""
+    """Relative error where the exact value is a normal float32 number; elsewhere the result must not be larger than that."""
     assert all(abs(float(a)) <= 2 * TINY for a, b in zip(got, exact, strict=True) if abs(b) <= TINY)
     return max((float(abs((float(a) - b) / b)) for a, b in zip(got, exact, strict=True) if abs(b) > TINY), default=0)
 
 
 @pytest.mark.parametrize("target", [0, 1])
-def test_binary_cross_entropy_in_float32_against_fifty_digits(target):
+def test_binary_cross_entropy_in_float32_matches_fifty_digits(target):
     loss = lambda z: ops.binary_cross_entropy_with_logits(z, jnp.full_like(z, target), reduction="none")
     value, slope = jax.jit(lambda z: (loss(z), jax.grad(lambda z: loss(z).sum())(z)))(LOGITS)
     sign = 1 - 2 * target
@@ -88,7 +88,7 @@ def test_binary_cross_entropy_in_float32_against_fifty_digits(target):
 
 
 def exact_cross_entropy(row, t):
-    """The loss of one row of scores, its gradient, and that of the distribution t."""
+    """The loss of one row of scores, its gradient, and the gradient of the distribution t."""
     z, t = ([mpmath.mpf(float(v)) for v in a] for a in (row, t))
     e = [mpmath.exp(v - max(z)) for v in z]
     log_p = [v - max(z) - mpmath.log(mpmath.fsum(e)) for v in z]
@@ -101,8 +101,8 @@ ROWS += [[offset + 5, offset, offset - 20, offset + 5] for offset in (1e3, -1e4,
 
 
 @pytest.mark.parametrize("kind", ["integers", "distributions", "smoothed"])
-def test_softmax_cross_entropy_in_float32_against_fifty_digits(kind):
-    """Confident and right, confident and wrong, tied, and far from 0: each row with each of its classes as the true one."""
+def test_softmax_cross_entropy_in_float32_matches_fifty_digits(kind):
+    """Confident and correct, confident and wrong, tied, and far from 0: each row with each of its classes as the true one."""
     rows, labels = np.repeat(np.float32(ROWS), 4, 0), np.tile(np.arange(4, dtype="int32"), len(ROWS))
     t = np.eye(4, dtype=np.float32)[labels] * np.float32(0.75 if kind == "smoothed" else 1) + np.float32(kind == "smoothed") / 16
     over = 0 if kind == "integers" else (0, 1)
@@ -112,22 +112,22 @@ def test_softmax_cross_entropy_in_float32_against_fifty_digits(kind):
     with mpmath.workdps(50):
         for i, value in enumerate(loss(*args)):
             for got, exact in zip([value[None], *(s[i] for s in slopes)], exact_cross_entropy(rows[i], t[i]), strict=False):
-                if kind == "smoothed":          # p − t passes through 0: measured against the largest
+                if kind == "smoothed":          # p − t passes through 0: relative to the largest
                     assert max(abs(float(a) - b) for a, b in zip(got, exact, strict=True)) < 1e-6 * max(map(abs, exact)), rows[i]
                 else:
                     assert largest_error(got, exact) < 1e-6, (rows[i], labels[i])
 
 
-def test_autodiff_of_the_plain_form_is_not_that_accurate():
+def test_autodiff_of_the_plain_formula_is_less_accurate():
     """The reason for the rule."""
     z, t = f32([[20, 0]]), jnp.int32([0])
     assert jax.grad(ops.softmax_cross_entropy.reference)(z, t)[0, 0] == 0 != jax.grad(ops.softmax_cross_entropy)(z, t)[0, 0]
 
 
-# The ends
+# Extreme inputs
 
 @pytest.mark.parametrize("size", [1e4, 1e30])
-def test_large_scores_give_no_nan(size):
+def test_large_scores_do_not_give_nan(size):
     z, one_hot = f32([[size, -size, 0], [-size, size, size], [0, 0, 0]]), jnp.eye(3, dtype=f32)
     for loss, *targets in [(ops.softmax_cross_entropy, one_hot, jnp.arange(3)), (ops.binary_cross_entropy_with_logits, one_hot),
                            (ops.multiclass_hinge, jnp.arange(3))]:
@@ -141,11 +141,11 @@ def test_slope_of_binary_cross_entropy_at_logit_0(t):
     assert slope(f32(0), f32(t)) == 0.5 - t
     assert jax.grad(slope)(f32(0), f32(t)) == 0.25          # σ(1 − σ)
     each = lambda z, w: ops.binary_cross_entropy_with_logits(z[None], f32([t]), w[None], reduction="sum")
-    assert jax.grad(jax.grad(each, 1))(f32(0), f32(2)) == 0.5 - t      # the weights see the loss of the forward
+    assert jax.grad(jax.grad(each, 1))(f32(0), f32(2)) == 0.5 - t      # the weights use the loss of the forward pass
 
 
 def test_certain_probabilities():
-    """Right: 0, and a slope of ±1. Wrong: the cost of the smallest normal number, and a slope that is large, not 0 and not NaN."""
+    """Correct: 0, with a slope of ±1. Wrong: the cost of the smallest normal number, with a slope that is large, not 0 and not NaN."""
     p, t = f32([0, 1, 0, 1]), f32([0, 1, 1, 0])
     chex.assert_trees_all_close(ops.binary_cross_entropy(p, t, reduction="none"), -jnp.log(f32([1, 1, TINY, TINY])))
     slope, of_target = jax.jit(jax.grad(lambda p, t: ops.binary_cross_entropy(p, t, reduction="sum"), (0, 1)))(p, t)
@@ -154,7 +154,7 @@ def test_certain_probabilities():
 
 
 def test_masked_classes():
-    """Scores of −∞ are classes that cannot be: they have no part in the loss, whether labels are integers or distributions."""
+    """Scores of −∞ mark impossible classes, which do not count in the loss, whether labels are integers or distributions."""
     z, t = f64([[1, 2, -jnp.inf], [0.5, -jnp.inf, 0.1]]), jnp.int32([1, 0])
     want, slope = jax.value_and_grad(ops.softmax_cross_entropy)(f64([[1, 2], [0.5, 0.1]]), t)
     for labels in t, jax.nn.one_hot(t, 3, dtype=f64):
@@ -165,7 +165,7 @@ def test_masked_classes():
         assert ops.softmax_cross_entropy(z, impossible, reduction="none")[0] == jnp.inf
 
 
-def test_a_distribution_need_not_sum_to_1_and_may_have_zeros():
+def test_distributions_need_not_sum_to_1_and_may_have_zeros():
     z, t = f64([[0.3, -1, 2]]), f64([[0, 0.5, 2]])
     slope, of_labels = jax.grad(ops.softmax_cross_entropy, (0, 1))(z, t)
     chex.assert_trees_all_close(slope, jax.nn.softmax(z) * 2.5 - t, rtol=1e-14)
@@ -174,7 +174,7 @@ def test_a_distribution_need_not_sum_to_1_and_may_have_zeros():
 
 @pytest.mark.parametrize("labels", [[0, 2], [[0.2, 0.8, 0], [0, 0, 1]]], ids=["integers", "distributions"])
 def test_second_derivatives_at_ties_with_weights(labels):
-    """The weights see the loss of the forward, so that too must be differentiable where two classes are the greatest."""
+    """The weights use the loss of the forward pass, so it must be differentiable where two classes are the largest."""
     z, w = f64([[1, 1, 0], [2, 2, 2]]), f64([0.5, 2])
     second = lambda f: jax.jacobian(jax.grad(lambda z, w: f(z, jnp.array(labels), w), (0, 1)), (0, 1))
     got, want = jax.jit(lambda z, w: [second(f)(z, w) for f in (ops.softmax_cross_entropy, ops.softmax_cross_entropy.reference)])(z, w)
@@ -188,8 +188,8 @@ WITH_LABELS = pytest.mark.parametrize("loss", [ops.softmax_cross_entropy, ops.mu
 
 @WITH_LABELS
 @pytest.mark.parametrize("bad", [4, -1])
-def test_a_label_that_is_no_class(loss, bad):
-    """A sentence where the label is known, NaN for that example where it is traced; never a number."""
+def test_label_out_of_range_raises_or_gives_nan(loss, bad):
+    """An error if the label is known, NaN for that example if it is traced; never a number."""
     z, labels = jnp.zeros((3, 4)), jnp.int32([0, bad, 1])
     for call in (lambda z: loss(z, labels)), jax.jit(lambda z: loss(z, labels)):
         with pytest.raises(ValueError, match=rf"labels 0 to 3; got the label {bad}"):
@@ -203,7 +203,7 @@ def test_a_label_that_is_no_class(loss, bad):
 @WITH_LABELS
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32", "int64"])
 def test_labels_of_every_integer_dtype(loss, dtype):
-    """300 classes are more than a byte counts: class 5 must not be taken for class 261."""
+    """300 classes do not fit in a byte: class 5 must not be confused with class 261."""
     z, labels = np.random.default_rng(0).normal(size=(4, 300)), np.array([5, 44, 0, 127])
     given, usual = labels.astype(dtype), labels.astype("int32")
     slopes = jax.jit(lambda z, *labels: [[jax.grad(f)(z, t) for t in labels] for f in (loss, loss.reference)])
@@ -211,7 +211,7 @@ def test_labels_of_every_integer_dtype(loss, dtype):
         chex.assert_trees_all_equal(narrow, wide)
 
 
-def test_arrays_closed_over_by_a_jit_are_looked_at_too():
+def test_arrays_closed_over_by_a_jit_are_checked_too():
     z, t, p = normal(0, (4, 3)), jnp.int32([0, 1, 2, 0]), jnp.full(4, 0.3)
     for closed, given in (lambda z: ops.softmax_cross_entropy(z, t), z), (lambda t: ops.binary_cross_entropy(p, t), p):
         chex.assert_trees_all_close(jax.jit(closed)(given), closed(given), rtol=1e-14)
@@ -242,11 +242,11 @@ LOSSES = pytest.mark.parametrize("loss", arguments(), ids=lambda op: op.__name__
 @LOSSES
 def test_reductions_and_weights(loss):
     args, w = arguments()[loss], f64([1, 0, 2.5, 0.1, 1, 3])
-    twice = np.array([0, 0, 2, 3, 4, 5])                # a weight of 2 is the example twice, and a weight of 0 no example
+    twice = np.array([0, 0, 2, 3, 4, 5])                # a weight of 2 counts an example twice, and a weight of 0 not at all
 
     @jax.jit
     def found(w):
-        """What is got beside what is wanted, in one program."""
+        """Actual and expected values, in one program."""
         each = loss(*args, reduction="none")
         assert each.shape == (6,)
         return [(loss(*args), each.mean()), (loss(*args, reduction="mean"), each.mean()), (loss(*args, reduction="sum"), each.sum()),
@@ -260,7 +260,7 @@ def test_reductions_and_weights(loss):
 
 @pytest.mark.sweep(2)
 @LOSSES
-def test_weights_that_are_all_0(loss):
+def test_all_zero_weights(loss):
     args = arguments()[loss]
     of_first, of_w = (jax.value_and_grad(lambda x, w: loss(x, *args[1:], w), i) for i in (0, 1))
     (value, slope), (_, of_weights) = jax.jit(lambda *at: (of_first(*at), of_w(*at)))(args[0], jnp.zeros(6))
@@ -270,7 +270,7 @@ def test_weights_that_are_all_0(loss):
 @pytest.mark.sweep(4)
 @LOSSES
 def test_arrays_of_different_dtypes(loss):
-    """Scores in half precision, targets and weights not: the loss is as in the reference, the gradient has the dtype of the scores."""
+    """Scores in half precision, targets and weights not: the loss matches the reference, and the gradient has the dtype of the scores."""
     def cast(a, dtype):
         return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
     first, *rest = arguments()[loss]
@@ -284,13 +284,13 @@ def test_arrays_of_different_dtypes(loss):
 
 
 @pytest.mark.parametrize("name", ["squared_error", "binary_cross_entropy", "binary_cross_entropy_with_logits"])
-def test_targets_that_are_whole_numbers(name):
+def test_integer_targets(name):
     loss, p, t = getattr(ops, name), f32([0.3, 0.9, 1]), np.array([0, 1, 1])
     with jax.numpy_dtype_promotion("standard"):
         chex.assert_trees_all_equal(jax.grad(loss)(p, t), jax.grad(loss)(p, f32(t)))
 
 
-# What is refused
+# Errors
 
 @pytest.mark.parametrize("call, sentence", [
     (lambda: ops.softmax_cross_entropy(jnp.zeros((3, 4)), jnp.zeros(2, int)), r"integer labels \[3\] or distributions \[3, 4\]"),
@@ -324,7 +324,7 @@ def test_targets_that_are_whole_numbers(name):
     (lambda: ops.margin_ranking(jnp.zeros(2), jnp.zeros(2), f32([0, 1])), r"got 0 to 1: write 2 \* target - 1"),
     (lambda: ops.margin_ranking(jnp.zeros(2), jnp.zeros(2), f32([0, 3])), r"from 0 to 3: the order is \(first, second, target\)"),
 ])
-def test_what_is_refused_and_how(call, sentence):
+def test_wrong_arguments_raise(call, sentence):
     with pytest.raises((TypeError, ValueError), match=sentence) as caught:
         call()
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Losses as other libraries have them: what PyTorch 2 gives for these inputs in float64, and Optax where it is installed."""
+"""Losses against other libraries: the results of PyTorch 2 for these inputs in float64, and Optax if it is installed."""
 
 import chex
 import jax
@@ -30,13 +30,13 @@ def cross_entropy(labels, **settings):
     (cross_entropy(SHARES, label_smoothing=0.2), 1.51048151527088,
      [[-0.0128440686316575, -0.0668885233489948, 0.0797325919806523], [-0.03705658137890044, 0.03479248433274622, 0.00226409704615421],
       [-0.00488581253550063, 0.11995811397155676, -0.1150723014360561], [-0.06390943854619069, 0.06019091490859031, 0.00371852363760038]]),
-], ids=["weights of classes", "smoothed", "shares smoothed"])
-def test_cross_entropy_of_pytorch(loss, value, slope):
-    """With ignored rows: the mean is over the weights of the others."""
+], ids=["class weights", "smoothed", "smoothed distributions"])
+def test_cross_entropy_matches_pytorch(loss, value, slope):
+    """With ignored rows: the mean divides by the weights of the others."""
     chex.assert_trees_all_close(jax.value_and_grad(loss)(SCORES), (f64(value), f64(slope)), rtol=1e-12, atol=1e-15)
 
 
-def test_an_ignored_row_is_no_row():
+def test_ignored_rows_do_not_count():
     settings = {"label_smoothing": 0.1, "z_loss": 0.3}
     for weights in None, f64([1, 2, 0.5, 7]):
         args = (weights,) if weights is not None else ()
@@ -44,12 +44,12 @@ def test_an_ignored_row_is_no_row():
         without = lambda z, *w: ops.softmax_cross_entropy(z[:3], LABELS[:3], *(a[:3] for a in w), **settings)
         got, want = (jax.value_and_grad(f, tuple(range(1 + len(args))))(SCORES, *args) for f in (loss, without))
         chex.assert_trees_all_close(got, want, rtol=1e-13)
-    assert not jax.grad(lambda z: ops.softmax_cross_entropy(z, jnp.full(4, 9), ignore_index=9))(SCORES).any()      # none is left: 0
+    assert not jax.grad(lambda z: ops.softmax_cross_entropy(z, jnp.full(4, 9), ignore_index=9))(SCORES).any()      # no row is left: 0
 
 
 @pytest.mark.parametrize("weights", [None, f64([1, 2, 0.5, 7])])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
-def test_to_ignore_a_row_changes_no_dtype(dtype, weights):
+def test_ignoring_a_row_keeps_dtypes(dtype, weights):
     z, w = SCORES.astype(dtype), None if weights is None else weights.astype(dtype)
     for reduction in "mean", "none":
         assert ops.softmax_cross_entropy(z, LABELS, w, ignore_index=-100, reduction=reduction).dtype == dtype
@@ -65,14 +65,14 @@ def test_z_loss_is_the_square_of_the_logarithm_of_the_sum(labels):
         chex.assert_trees_all_close(got, jax.value_and_grad(want)(z), rtol=1e-12, atol=1e-12)
 
 
-def test_linear_cross_entropy_has_the_same_settings():
+def test_linear_cross_entropy_settings_match():
     w, settings = normal(0, (3, 5), f64), {"label_smoothing": 0.1, "z_loss": 0.3, "ignore_index": -100}
     got = jax.value_and_grad(lambda x, w: ops.linear_cross_entropy(x, w, LABELS, **settings), (0, 1))(SCORES, w)
     want = jax.value_and_grad(lambda x, w: ops.softmax_cross_entropy(x @ w, LABELS, **settings), (0, 1))(SCORES, w)
     chex.assert_trees_all_close(got, want, rtol=1e-12)
 
 
-def test_kl_divergence_of_pytorch():
+def test_kl_divergence_matches_pytorch():
     value = lambda z, t: ops.kl_divergence(ops.log_softmax(z), t)
     chex.assert_trees_all_close(value(SCORES, SHARES), f64(0.7234617277810559), rtol=1e-13)
     slope, of_target = jax.grad(value, (0, 1))(SCORES, SHARES)
@@ -83,13 +83,13 @@ def test_kl_divergence_of_pytorch():
 
 
 def test_kl_divergence_of_a_distribution_from_itself():
-    """0, and least there."""
+    """0, which is the minimum."""
     t = SHARES.at[:, 0].add(0.01) / 1.01
     value, slope = jax.value_and_grad(lambda z: ops.kl_divergence(ops.log_softmax(z), t))(jnp.log(t + 1e-300))
     chex.assert_trees_all_close((value, slope), (f64(0), jnp.zeros((4, 3))), atol=1e-15)
 
 
-def test_cosine_distance_of_pytorch():
+def test_cosine_distance_matches_pytorch():
     """1 − cosine_similarity; PyTorch adds 10⁻¹² to the squares."""
     a, b = f64([[1, 2, 3], [0.5, -1, 2], [1, 0, 0]]), f64([[2, 1, 0], [-1, 2, -4], [2, 0, 0]])
     value, slopes = jax.value_and_grad(lambda a, b: ops.cosine_distance(a, b, reduction="sum"), (0, 1))(a, b)
@@ -99,7 +99,7 @@ def test_cosine_distance_of_pytorch():
     np.testing.assert_allclose([s[1:] for s in slopes], np.zeros((2, 2, 3)), atol=1e-15)
 
 
-def test_cosine_distance_of_nothing_of_little_and_of_much():
+def test_cosine_distance_of_zero_tiny_and_huge_vectors():
     a = f32([[0, 0], [1e-25, 0], [1e25, 1e25], [3, 4], [1, 0]])
     b = f32([[1, 2], [0, 1], [1e-25, 0], [0, 0], [1, 1e-4]])
     value, slopes = jax.jit(lambda a, b: (ops.cosine_distance(a, b, reduction="none"),
@@ -112,7 +112,7 @@ def test_cosine_distance_of_nothing_of_little_and_of_much():
 
 
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
-def test_nt_xent_of_optax_and_of_the_paper(temperature):
+def test_nt_xent_matches_optax_and_the_paper(temperature):
     optax = pytest.importorskip("optax", reason="Optax is not a dependency; where it is installed, the two must agree")
     a, b = normal(0, (2, 6, 4), f64)
     ours = jax.value_and_grad(lambda a, b: ops.nt_xent(a, b, temperature=temperature), (0, 1))(a, b)
@@ -123,7 +123,7 @@ def test_nt_xent_of_optax_and_of_the_paper(temperature):
 
 
 def test_nt_xent_of_one_example_by_hand():
-    """Of one example there is nothing but the other view; of two, each view has three others."""
+    """For one example there is only the other view; for two, each view has three others."""
     assert ops.nt_xent(f64([[1, 2]]), f64([[3, 1]])) == 0
     a, b = f64([[1, 0], [0, 1]]), f64([[1, 0], [0, 1]])
     np.testing.assert_allclose(ops.nt_xent(a, b, temperature=0.5), np.log(np.e**2 + 2) - 2, rtol=1e-14)
@@ -133,7 +133,7 @@ def test_nt_xent_of_one_example_by_hand():
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 5.0])
-def test_focal_loss_of_the_paper(gamma):
+def test_focal_loss_matches_the_paper(gamma):
     labels = jnp.int32([2, 0, 1, 1])
 
     def plain(z):
@@ -145,7 +145,7 @@ def test_focal_loss_of_the_paper(gamma):
 
 
 def test_focal_loss_in_both_tails_in_float32():
-    """Two classes are one logit: the binary focal loss, which is right there."""
+    """Two classes are equivalent to one logit: the binary focal loss, which is accurate there."""
     z = jnp.array([-60.0, -20, -3, 0, 3, 18, 25], f32)
     rows = jnp.stack([z, jnp.zeros_like(z)], 1)
     got = jax.grad(lambda z: ops.multiclass_focal(z, jnp.zeros(7, int), reduction="sum"))(rows)[:, 0]
@@ -155,7 +155,7 @@ def test_focal_loss_in_both_tails_in_float32():
     assert abs(plain[-1] / want[-1] - 1) > 0.1, "the reason for the rule"
 
 
-def test_a_gradient_of_the_focal_gradient_is_finite_of_a_prediction_that_is_nearly_certain():
+def test_second_derivative_of_focal_loss_is_finite_for_nearly_certain_predictions():
     """1 − p = 10⁻²⁰⁰, whose square is 0."""
     z = jnp.array([[460.0, 0, 1]])
     hessian = jax.hessian(lambda z: ops.multiclass_focal(z, jnp.int32([0]), gamma=0.5))(z)
@@ -170,6 +170,6 @@ def test_a_gradient_of_the_focal_gradient_is_finite_of_a_prediction_that_is_near
     (lambda: ops.multiclass_focal(SCORES, LABELS, gamma=-1), "takes labels 0 to 2; got the label -100"),
     (lambda: ops.multiclass_focal(SCORES, LABELS[:3], gamma=-1), r"integer labels \[4\]"),
 ])
-def test_what_is_refused(call, sentence):
+def test_wrong_arguments_raise(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()

@@ -1,4 +1,4 @@
-"""linear_cross_entropy: the loss and gradient of scores that never are there. What all rules share is in test_rules.py."""
+"""linear_cross_entropy: the loss and gradient of scores that are never stored. Tests shared by all rules are in test_rules.py."""
 
 from functools import partial
 
@@ -28,7 +28,7 @@ def gradients(loss, *args, over=(0, 1, 3)):
 
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("chunk", [1, 2, 4, 10, 11, 12, None])
-def test_every_chunk_gives_the_cross_entropy_of_the_linear_map(chunk):
+def test_every_chunk_size_gives_the_same_cross_entropy(chunk):
     def apart(x, w, labels, b):
         return ops.softmax_cross_entropy(ops.dense(x, w, b), labels)
     x, w, labels, b = arguments()
@@ -44,7 +44,7 @@ def distributions():
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("chunk", [4, 1, 10, 12, None])
-def test_distributions_in_every_chunk(chunk):
+def test_distributions_with_every_chunk_size(chunk):
     def apart(x, w, t, b):
         return ops.softmax_cross_entropy(ops.dense(x, w, b), t, label_smoothing=0.1, z_loss=0.3)
     (x, w, _, b), t = arguments(), distributions()
@@ -53,7 +53,7 @@ def test_distributions_in_every_chunk(chunk):
     chex.assert_trees_all_close(gradients(loss, x, w, t, b, over=(0, 1, 2, 3)), want, rtol=1e-12, atol=1e-15)
 
 
-def test_a_distribution_of_one_class_is_its_label():
+def test_one_hot_distribution_matches_its_label():
     """In float32, with confident rows: 1 − p of the largest class is not lost in the sum."""
     rows, labels = f32([[40, 0, -1, 0], [0, 1, 90, 2], [17, 17, 0, 0], [-80, 1, 0, 1]]), jnp.int32([0, 2, 1, 3])
     loss = partial(ops.linear_cross_entropy, chunk=3, reduction="sum")
@@ -62,7 +62,7 @@ def test_a_distribution_of_one_class_is_its_label():
 
 
 def test_distributions_over_classes_masked_by_a_bias():
-    """Chunks of nothing but −∞, in front, in the middle and at the end."""
+    """Chunks of only −∞, at the beginning, in the middle and at the end."""
     (x, w, _, b), there = arguments(), jnp.array([2, 3, 6, 7])
     masked, t = jnp.full(K, -jnp.inf).at[there].set(b[there]), jax.nn.softmax(normal(3, (N, 4), f64))
     value, (dx, dw, db) = gradients(partial(ops.linear_cross_entropy, chunk=2), x, w, jnp.zeros((N, K)).at[:, there].set(t), masked)
@@ -71,7 +71,7 @@ def test_distributions_over_classes_masked_by_a_bias():
     assert jnp.isfinite(dw).all() and not db[jnp.array([0, 1, 4, 5, 8, 9, 10])].any()
 
 
-def test_a_distribution_of_weight_0_is_no_row():
+def test_distributions_of_weight_0_do_not_count():
     (x, w, _, b), t, weights = arguments(), distributions(), f64([1, 0, 2, 0, 1, 1])
     loss = partial(ops.linear_cross_entropy, weights=weights, chunk=4)
     want = gradients(loss, x, w, t, b, over=(0, 1, 2, 3))
@@ -86,7 +86,7 @@ def test_several_outputs_by_vmap():
     chex.assert_trees_all_close(each, jnp.stack(want), rtol=1e-12)
 
 
-def test_smoothing_soft_cap_and_z_loss_are_what_the_docstring_says():
+def test_smoothing_soft_cap_and_z_loss_match_the_docstring():
     x, w, labels, b = arguments()
 
     def by_hand(x, w, labels, b):
@@ -98,7 +98,7 @@ def test_smoothing_soft_cap_and_z_loss_are_what_the_docstring_says():
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_ignored_rows_are_as_if_left_out(weighted):
+def test_ignored_rows_match_leaving_them_out(weighted):
     x, w, labels, b = arguments()
     weights, left = f64([1, 2, 0.5, 3, 1, 2]) if weighted else None, jnp.array([0, 1, 3, 5])
     ignoring = partial(ops.linear_cross_entropy, ignore_index=-100, chunk=4)
@@ -108,21 +108,21 @@ def test_ignored_rows_are_as_if_left_out(weighted):
     assert not dx[jnp.array([2, 4])].any()
 
 
-def test_nothing_but_ignored_rows():
+def test_only_ignored_rows():
     x, w, labels, b = arguments()
     found = gradients(partial(ops.linear_cross_entropy, ignore_index=3), x, w, 0 * labels + 3, b)
     assert not any(leaf.any() for leaf in jax.tree.leaves(found))
 
 
-def test_a_confident_row_in_float32_against_fifty_digits():
-    """With W = 1 the scores are x. Whichever chunk the true class is in, what the other classes leave of its slope is not lost."""
+def test_confident_row_in_float32_matches_fifty_digits():
+    """With W = 1 the scores are x. Whichever chunk the true class is in, its slope, the sum of the other classes, is not lost."""
     rows = np.repeat(np.float32([[m, 0, -1, 0] for m in (0, 1, 10, 17, 40, 80, -17, -80)] + [[1e4, 1e4 - 30, 0, 5]]), 4, 0)
     labels = np.tile(np.arange(4, dtype="int32"), len(rows) // 4)
     loss = partial(ops.linear_cross_entropy, chunk=3)
     each = loss(rows, jnp.eye(4, dtype=f32), labels, reduction="none")
     slope = jax.jit(jax.grad(partial(loss, reduction="sum")))(rows, jnp.eye(4, dtype=f32), labels)
     plain = jax.grad(partial(ops.linear_cross_entropy.reference, reduction="sum"))(rows, jnp.eye(4, dtype=f32), labels)
-    assert (plain[(slope != 0)] == 0).any(), "the reason for keeping the true class apart"
+    assert (plain[(slope != 0)] == 0).any(), "the reason for keeping the true class separate"
     with mpmath.workdps(50):
         for row, label, value, found in zip(rows, labels, each, slope, strict=True):
             e = [mpmath.exp(mpmath.mpf(float(z))) for z in row]
@@ -131,7 +131,7 @@ def test_a_confident_row_in_float32_against_fifty_digits():
                 assert abs(float(got) - want) <= 1e-6 * abs(want) + 2e-38, (row, label)
 
 
-def test_the_slope_of_a_soft_cap_far_out():
+def test_slope_of_the_soft_cap_in_the_tails():
     """1 − tanh² is 0 in float32 from 9 on."""
     x, w, label = f32([[12.0, 0]]), jnp.eye(2, dtype=f32), jnp.int32([1])
     slope = jax.grad(partial(ops.linear_cross_entropy, softcap=1.0))
@@ -141,7 +141,7 @@ def test_the_slope_of_a_soft_cap_far_out():
 
 
 def test_classes_masked_by_a_bias():
-    """A chunk of nothing but −∞ in front, in the middle and at the end: as if those classes were not there."""
+    """A chunk of only −∞ at the beginning, in the middle and at the end: as if those classes did not exist."""
     x, w, _, b = arguments()
     there = jnp.array([2, 3, 6, 7])
     masked = jnp.full(K, -jnp.inf).at[there].set(b[there])
@@ -152,7 +152,7 @@ def test_classes_masked_by_a_bias():
     assert jnp.isfinite(dw).all() and not db[jnp.array([0, 1, 4, 5, 8, 9, 10])].any()
 
 
-def test_the_scores_of_distributions_never_exist():
+def test_scores_for_distributions_are_never_stored():
     n, k = 64, 4096
     x, w, t = jnp.ones((n, 8), f32), jnp.ones((8, k), f32), jnp.full((n, k), 1 / k, f32)
     loss = partial(ops.linear_cross_entropy, chunk=512)
@@ -163,8 +163,8 @@ def test_the_scores_of_distributions_never_exist():
 
 
 @pytest.mark.parametrize("classes_first", [False, True])
-def test_the_scores_never_exist(classes_first):
-    """No array in the program is as large as they are, and three numbers a row are kept."""
+def test_scores_are_never_stored(classes_first):
+    """No array in the program is as large as the scores, and three numbers per row are saved."""
     n, k = 64, 4096
     x, w, labels = jnp.ones((n, 8), f32), jnp.ones((k, 8) if classes_first else (8, k), f32), jnp.zeros(n, "int32")
     loss = partial(ops.linear_cross_entropy, chunk=512, classes_first=classes_first)
@@ -182,8 +182,8 @@ def test_the_scores_never_exist(classes_first):
     assert temp[0] < temp[1] / 3
 
 
-def test_half_precision_is_summed_in_float32():
-    """Scores of 1000 classes and a gradient of 512 rows, in bfloat16: as exact as their arguments."""
+def test_half_precision_sums_in_float32():
+    """Scores of 1000 classes and a gradient of 512 rows, in bfloat16: as accurate as their arguments."""
     keys = jax.random.split(jax.random.key(1), 3)
     x, w = jax.random.normal(keys[0], (512, 16), jnp.bfloat16), jax.random.normal(keys[1], (16, 1000), jnp.bfloat16)
     labels = jax.random.randint(keys[2], (512,), 0, 1000)
@@ -200,7 +200,7 @@ def test_half_precision_is_summed_in_float32():
     ({"b": jnp.zeros(3)}, r"a bias b \[11\] for 11 classes: b is \[3\]"),
     ({"labels": jnp.zeros(N)}, r"with x \[6, 5\] takes integer labels \[6\] or distributions \[6, 11\]; got float64\[6\]"),
     ({"labels": jnp.zeros((N, K), int)}, r"takes integer labels \[6\] or distributions \[6, 11\]; got int64\[6, 11\]"),
-    ({"labels": jnp.zeros((N, K)), "ignore_index": 0}, r"ignores rows by an integer label; got distributions \[6, 11\]: give such rows"),
+    ({"labels": jnp.zeros((N, K)), "ignore_index": 0}, r"needs integer labels; got distributions \[6, 11\]: give the rows to ignore"),
     ({"labels": jnp.full(N, 11)}, "takes labels 0 to 10; got the label 11: count from 0"),
     ({"labels": jnp.full(N, -1)}, "got the label -1: for rows without a label write ignore_index=-1"),
     ({"x": jnp.zeros((N, D), int)}, "takes real x; got int64"),
@@ -209,7 +209,7 @@ def test_half_precision_is_summed_in_float32():
     ({"z_loss": -1.0}, "the z_loss of .* must be a number ≥ 0"), ({"softcap": 0.0}, "softcap of .* must be None or a positive number"),
     ({"chunk": 0}, "chunk of .* must be None or a number of classes"), ({"reduction": "max"}, "reduction of .* must be .*; got 'max'"),
 ])
-def test_what_is_refused_and_how(change, sentence):
+def test_wrong_arguments_raise(change, sentence):
     given = dict(zip(("x", "w", "labels", "b"), arguments(), strict=True))
     with pytest.raises((TypeError, ValueError), match=sentence) as caught:
         ops.linear_cross_entropy(**{**given, **change})

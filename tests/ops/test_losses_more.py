@@ -1,4 +1,4 @@
-"""The weight of a yes, likelihoods, overlap, ranking and triplets with swap, by hand and against fifty digits."""
+"""pos_weight, likelihoods, overlap, ranking and triplets with swap, by hand and against fifty digits."""
 
 import chex
 import jax
@@ -16,7 +16,7 @@ LABELS = jnp.array([2, 0, 1, 1, 0])
 
 
 @pytest.mark.parametrize("pos_weight", [3.0, (0.0, 1.0, 5.0)])
-def test_the_weight_of_a_yes_is_that_of_pytorch(pos_weight):
+def test_pos_weight_matches_pytorch(pos_weight):
     weight = np.broadcast_to(np.asarray(pos_weight), (3,))
     z, t = np.asarray(Z), np.asarray(T)
     each = (1 - t) * np.logaddexp(z, 0) + weight * t * np.logaddexp(-z, 0)
@@ -26,7 +26,7 @@ def test_the_weight_of_a_yes_is_that_of_pytorch(pos_weight):
     np.testing.assert_allclose(dt, (weight * np.logaddexp(-z, 0) - np.logaddexp(z, 0)) / z.size, rtol=1e-11, atol=1e-14)
 
 
-def test_the_weight_of_a_yes_in_both_tails_in_float32():
+def test_pos_weight_in_both_tails_in_float32():
     for z in (-90.0, -20.0, 20.0, 80.0):
         for t in (0.0, 1.0):
             loss, slope = jax.value_and_grad(lambda z, t=t: ops.binary_cross_entropy_with_logits(
@@ -38,7 +38,7 @@ def test_the_weight_of_a_yes_in_both_tails_in_float32():
                     assert abs(mp.mpf(float(got)) - want) <= max(abs(want) * 5e-7, 1.2e-38), (z, t, got, want)
 
 
-def test_nll_is_the_cross_entropy_of_logarithms_of_probabilities():
+def test_nll_of_log_softmax_is_the_cross_entropy():
     q, w = jax.nn.log_softmax(Z), jnp.array([1.0, 0, 2, 3, 0.5])
     for settings in ({}, {"ignore_index": 1}, {"reduction": "sum"}):
         for weights in (None, w):
@@ -47,13 +47,13 @@ def test_nll_is_the_cross_entropy_of_logarithms_of_probabilities():
             chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-15)
     slope = jax.grad(lambda q: ops.nll(q, LABELS, reduction="sum"))(q)
     chex.assert_trees_all_equal(slope, -jax.nn.one_hot(LABELS, 3, dtype=q.dtype))
-    unlikely = q.at[:, 1].set(-jnp.inf)                         # of an ignored class
+    unlikely = q.at[:, 1].set(-jnp.inf)                         # an ignored class
     assert jnp.isfinite(ops.nll(unlikely, LABELS, ignore_index=1)) and ops.nll(unlikely, LABELS) == jnp.inf
     outside = jax.jit(lambda labels: ops.nll(q, labels, reduction="none"))(LABELS.at[0].set(3))
     assert jnp.isnan(outside[0]) and jnp.isfinite(outside[1:]).all()
 
 
-def test_poly_loss_is_the_cross_entropy_and_the_chance_of_the_others():
+def test_poly_loss_adds_the_probability_of_the_other_classes():
     p = jax.nn.softmax(Z)[jnp.arange(5), LABELS]
     each = ops.multiclass_poly(Z, LABELS, epsilon=2.0, reduction="none")
     np.testing.assert_allclose(each, -np.log(p) + 2 * (1 - p), rtol=1e-13)
@@ -77,8 +77,8 @@ def test_margin_ranking_by_hand():
     chex.assert_trees_all_equal(slopes, tuple(map(jnp.array, ([0.0, 1, -1, 0], [0.0, -1, 1, 0], [0.0, -1, 1, 0]))))
 
 
-def test_triplets_of_given_distances_are_a_ranking():
-    """torch.nn.functional.triplet_margin_with_distance_loss(swap=True) of distances of one's own, here in the L1 norm."""
+def test_triplet_loss_of_given_distances_is_a_ranking_loss():
+    """torch.nn.functional.triplet_margin_with_distance_loss(swap=True) with user-defined distances, here in the L1 norm."""
     a, p, n = (normal(i, (4, 3)) for i in range(3))
 
     def ours(a, p, n):
@@ -93,7 +93,7 @@ def test_triplets_of_given_distances_are_a_ranking():
     assert want[0] > 0
 
 
-def test_triplet_with_swap_takes_the_nearer_of_both():
+def test_triplet_with_swap_uses_the_smaller_distance():
     a, p, n = jnp.array([[0.0, 0], [0, 0]]), jnp.array([[2.0, 0], [1, 0]]), jnp.array([[3.0, 0], [0, -1]])
     each = ops.triplet(a, p, n, margin=1.0, swap=True, reduction="none")
     chex.assert_trees_all_equal(each, jnp.array([4.0 - 1 + 1, 1.0 - 1 + 1]))
@@ -102,15 +102,15 @@ def test_triplet_with_swap_takes_the_nearer_of_both():
     chex.assert_trees_all_equal(slopes, (jnp.array([[-4.0, 0], [-2, -2]]), jnp.array([[6.0, 0], [2, 0]]), jnp.array([[-2.0, 0], [0, 2]])))
 
 
-def test_ctc_with_the_mean_of_pytorch():
-    """Each loss by its number of labels, then the mean: log 3 of three paths in nine, log 9 of one."""
+def test_ctc_with_pytorch_mean():
+    """Each loss divided by its number of labels, then the mean: log 3 for three paths in nine, log 9 for one."""
     args = jnp.zeros((2, 2, 3)), jnp.array([[1, 1], [1, 2]], jnp.int32), None, None, jnp.array([1, 2], jnp.int32)
     each = ops.ctc(*args, reduction="none")
     np.testing.assert_allclose(each, [np.log(3), np.log(9)], rtol=1e-14)
     np.testing.assert_allclose((each / args[-1].astype(float)).mean(), np.log(3), rtol=1e-14)
 
 
-def test_the_largest_is_the_largest_whatever_its_inverse_rounds_to():
+def test_infinity_norm_finds_the_maximum_despite_rounding():
     x = jnp.outer(jnp.linspace(-3, 3, 97), jnp.array([1.0, 0.5]))
     dx = jax.grad(lambda x: ops.lp_normalize(x, p=float("inf"))[:, 0].sum())(x)
     np.testing.assert_allclose(dx[jnp.abs(x[:, 0]) > 0.1], 0, atol=1e-15)              # ±1 whatever x is
@@ -118,7 +118,7 @@ def test_the_largest_is_the_largest_whatever_its_inverse_rounds_to():
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0, float("inf")])
-def test_vectors_of_any_length_become_vectors_of_length_1(p):
+def test_lp_normalize_vectors_of_any_length(p):
     norm = jnp.abs(Z).max(-1, keepdims=True) if p == float("inf") else (jnp.abs(Z) ** p).sum(-1, keepdims=True) ** (1 / p)
     np.testing.assert_allclose(ops.lp_normalize(Z, p=p), Z / norm, rtol=1e-13)
     for scale in (1e30, 1e-30):

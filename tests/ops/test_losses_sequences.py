@@ -1,4 +1,4 @@
-"""Connectionist temporal classification: every path counted, PyTorch, Optax, what cannot be, long sequences, and what is behind the end."""
+"""Connectionist temporal classification: against sums over paths, PyTorch and Optax; infeasible labels, long sequences, and padding."""
 
 import itertools
 
@@ -21,7 +21,7 @@ def value_and_slope(logits, *args, **settings):
     return jax.jit(lambda z: (each(z), jax.grad(lambda z: each(z).sum())(z)))(logits)
 
 
-def test_against_pytorch():
+def test_matches_pytorch():
     """torch.nn.functional.ctc_loss of log_softmax of these logits."""
     value, slope = value_and_slope(LOGITS, LABELS, None, LENGTHS, LABEL_LENGTHS)
     chex.assert_trees_all_close(value, f64([5.470515044982556, 3.8743590977343274, 1.6898101539028514]), rtol=1e-13)
@@ -37,7 +37,7 @@ def spells(path, blank):
 
 
 @pytest.mark.parametrize("word, blank", [((1,), 0), ((1, 1), 0), ((0, 2), 1), ((), 0), ((1, 2, 1), 0)])
-def test_every_path_counted(word, blank):
+def test_matches_a_sum_over_every_path(word, blank):
     logits = normal(1, (1, 5, 3), f64)
     p = np.asarray(jax.nn.softmax(logits[0]))
     total = sum(np.prod(p[np.arange(5), path]) for path in itertools.product(range(3), repeat=5) if spells(path, blank) == word)
@@ -45,7 +45,7 @@ def test_every_path_counted(word, blank):
     np.testing.assert_allclose(ops.ctc(logits, labels, blank=blank), -np.log(total), rtol=1e-13)
 
 
-def test_against_optax():
+def test_matches_optax():
     optax = pytest.importorskip("optax", reason="Optax is not a dependency; where it is installed, the two must agree")
 
     def theirs(z):
@@ -57,8 +57,8 @@ def test_against_optax():
         chex.assert_trees_all_close(slope, jax.grad(lambda z: theirs(z).sum())(LOGITS), rtol=1e-9, atol=1e-11)
 
 
-def test_what_cannot_be_spelled():
-    """Three equal labels take five steps. The loss says so, and the gradient of the others is as if it were not there."""
+def test_infeasible_labels():
+    """Three equal labels need five steps. With fewer the loss is infinite, and the gradients of the other examples do not change."""
     labels, logits = jnp.int32([[3, 3, 3], [1, 2, 3]]), LOGITS[:2]
     value, slope = value_and_slope(logits, labels, None, jnp.int32([4, 4]))
     assert value[0] == jnp.inf and jnp.isfinite(value[1])
@@ -73,7 +73,7 @@ def test_what_cannot_be_spelled():
 
 
 @pytest.mark.parametrize("loss", [ops.ctc, ops.ctc.reference], ids=["hand", "plain"])
-def test_no_steps_spell_no_labels(loss):
+def test_no_labels_in_no_steps_cost_nothing(loss):
     def each(z):
         return loss(z, jnp.int32([[1, 2], [1, 2]]), None, jnp.int32([0, 0]), jnp.int32([0, 1]), reduction="none")
     value, pull = jax.vjp(each, LOGITS[:2])
@@ -81,7 +81,7 @@ def test_no_steps_spell_no_labels(loss):
     assert not pull(jnp.ones(2, f64))[0].any()
 
 
-def test_what_is_behind_the_end_has_no_part():
+def test_padding_has_no_effect():
     want = value_and_slope(LOGITS, LABELS, None, LENGTHS, LABEL_LENGTHS)
     other = LOGITS.at[1, 4:].set(50.0).at[2, 3:].set(-jnp.inf)
     labels = LABELS.at[:, 2].set(jnp.int32([3, -1, 99])).at[2, 1].set(2)
@@ -89,7 +89,7 @@ def test_what_is_behind_the_end_has_no_part():
 
 
 def test_a_thousand_steps_in_float32():
-    """A step's rounding must not be that of the whole sum, 6000: each step takes off its largest logarithm."""
+    """A step must not be rounded like the whole sum, 6000: each step subtracts its largest logarithm."""
     logits = 3 * normal(0, (2, 1000, 8), f32)
     labels = jax.random.randint(jax.random.key(1), (2, 60), 1, 8)
     (value, slope), (want, exact) = (value_and_slope(z, labels) for z in (logits, logits.astype(f64)))
@@ -106,6 +106,6 @@ def test_a_thousand_steps_in_float32():
     (lambda: ops.ctc(LOGITS, LABELS, None, jnp.int32([5, 6, 1])), "lengths of ctc must be from 0 to 5; got 6"),
     (lambda: ops.ctc(LOGITS, LABELS, None, None, jnp.ones(3)), r"the label_lengths of ctc must be integers \[3\]; got float64\[3\]"),
 ])
-def test_what_is_refused(call, sentence):
+def test_wrong_arguments_raise(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()

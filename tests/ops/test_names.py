@@ -1,4 +1,4 @@
-"""What tracebacks and `explain` show of a rule: functions with names."""
+"""Functions of rules have names, which tracebacks and `explain` show."""
 
 import inspect
 
@@ -8,7 +8,7 @@ from fnnet import ops
 
 
 @pytest.mark.parametrize("op", ops.rules(), ids=lambda op: op.__name__)
-def test_the_functions_of_a_rule_have_names_that_say_whose_they_are(op):
+def test_functions_of_a_rule_are_named_after_it(op):
     for function in (op.forward, op.backward):
         name = function.__name__
         assert name.startswith(f"{op.__name__}_") and name.rpartition("_")[2] in ("fwd", "bwd", "slope"), name

@@ -1,4 +1,4 @@
-"""Normalisation: by hand, far from 0, where nothing varies, huge, tiny, in half precision, and what is kept. What all rules share is
+"""Normalization: by hand, far from 0, constant, huge, tiny and half-precision inputs, and saved values. Tests shared by all rules are
 in test_rules.py."""
 
 import chex
@@ -36,7 +36,7 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (2, 3, 3), (2, 1, 3, 3)])
-def test_over_all_axes_but_the_last(shape):
+def test_reduces_all_axes_but_the_last(shape):
     x = normal(0, shape, f64)
     y, mean, var = ops.batch_norm(x, jnp.ones(3), jnp.zeros(3))
     flat = x.reshape(6, 3)
@@ -45,7 +45,7 @@ def test_over_all_axes_but_the_last(shape):
 
 
 @pytest.mark.parametrize("part", ["y", "mean", "var"])
-def test_the_cotangent_of_each_output_is_honoured(part):
+def test_cotangents_of_all_outputs_are_used(part):
     args, cotangents = arguments((7, 3), dtype=f64)
     only = tuple(c if name == part else 0 * c for name, c in zip(("y", "mean", "var"), cotangents, strict=True))
     got, want = pulled(ops.batch_norm, args, only)[0], pulled(ops.batch_norm.reference, args, only)[0]
@@ -56,24 +56,24 @@ def test_the_cotangent_of_each_output_is_honoured(part):
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("offset", [0.0, 100.0, 3000.0, -1e5])
 @pytest.mark.parametrize("shape", [(4096, 8), (7, 8), (16, 4, 4, 8)])
-def test_far_from_0_in_float32(shape, offset):
-    """Against float64 at the same float32 numbers: outputs and every gradient to a few roundings, however far away the channel is."""
+def test_accurate_far_from_0_in_float32(shape, offset):
+    """Against float64 at the same float32 numbers: outputs and gradients agree to a few roundings, however far the channel is from 0."""
     args, cotangents = arguments(shape, offset)
     truth, found = pulled(ops.batch_norm.reference, *to(f64, (args, cotangents)))[0], pulled(ops.batch_norm, args, cotangents)[0]
     for name, got, want in zip(("y", "mean", "var", "dx", "dgamma", "dbeta"), found, truth, strict=True):
-        size = max(np.abs(want).max(), name == "mean")          # numbers of size 1 that cancel are known to a rounding of 1
+        size = max(np.abs(want).max(), name == "mean")          # numbers of magnitude 1 that cancel have the rounding error of 1
         assert np.abs(got - want).max() < 1e-6 * size, name
 
 
-def test_autodiff_is_not_that_accurate_there():
-    """The reason for keeping the mean's own rounding."""
+def test_autodiff_is_less_accurate_there():
+    """The reason for saving the rounding error of the mean."""
     args, cotangents = arguments((4096, 8), 3000.0)
     truth = pulled(ops.batch_norm.reference, *to(f64, (args, cotangents)))[0][4]
     assert np.abs(pulled(ops.batch_norm.reference, args, cotangents)[0][4] - truth).max() > 1e-4 * np.abs(truth).max()
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 3000.1])
-def test_a_channel_that_does_not_vary(value):
+def test_constant_channel(value):
     x = jnp.full((50, 2), value, f32).at[:, 1].set(jnp.arange(50, dtype=f32))
     (y, mean, var, dx, dgamma, dbeta), _ = pulled(ops.batch_norm, (x, f32([2, 1]), f32([3, 0])), arguments((50, 2))[1])
     assert all(np.isfinite(a).all() for a in (y, mean, var, dx, dgamma, dbeta))
@@ -91,17 +91,17 @@ def test_one_example_gives_finite_gradients(op, count):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_computes_in_float32(dtype):
-    """The answer is that of float64 rounded once (dγ sums up 4096 rounded dy, of which the truth here knows)."""
+    """The result is that of float64 rounded once (dγ sums 4096 rounded dy, which the expected value takes into account)."""
     args, (dy, *rest) = arguments((4096, 8), 20.0, dtype)
     cotangents = dy, *to(f32, rest)
     got, dtypes = pulled(ops.batch_norm, args, cotangents)
-    assert dtypes == [dtype, f32, f32, dtype, dtype, dtype]         # statistics are kept for longer than a step
+    assert dtypes == [dtype, f32, f32, dtype, dtype, dtype]         # statistics last longer than a step
     for a, b in zip(got, pulled(ops.batch_norm.reference, *to(f64, (args, cotangents)))[0], strict=True):
         assert np.abs(a - b).max() < float(jnp.finfo(dtype).eps) * np.abs(b).max()
 
 
-def test_half_precision_beside_float32_parameters():
-    """The answer is in the dtype of x, each cotangent in that of its argument."""
+def test_half_precision_with_float32_parameters():
+    """The result has the dtype of x, each cotangent that of its argument."""
     (x, gamma, beta), _ = arguments((64, 8))
     x, mean, var = x.astype(jnp.bfloat16), jnp.zeros(8, f32), jnp.ones(8, f32)
     for f, args in ((ops.batch_norm, (x, gamma, beta)), (ops.batch_norm_relu, (x, gamma, beta)), (ops.layer_norm, (x, gamma, beta)),
@@ -110,8 +110,8 @@ def test_half_precision_beside_float32_parameters():
         assert [y.dtype, *(d.dtype for d in pull(y))] == [jnp.bfloat16, *(a.dtype for a in args)], f
 
 
-def test_what_is_kept_and_what_is_not():
-    """x is the argument itself; beside it three numbers for each channel. Nothing of the size of x is made on the way."""
+def test_only_statistics_are_saved():
+    """x, the argument itself, and three numbers for each channel. No other array of the size of x is created."""
     x, gamma = jnp.ones((1000, 64), f32), jnp.ones(64, f32)
     pull = jax.vjp(ops.batch_norm, x, gamma, gamma)[1]
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(pull) if leaf is not x) <= 5 * 64 * 4
@@ -120,7 +120,7 @@ def test_what_is_kept_and_what_is_not():
     assert compiled.memory_analysis().temp_size_in_bytes < x.nbytes / 20
 
 
-def test_inference_with_the_batch_s_own_statistics_is_training():
+def test_inference_with_batch_statistics_matches_training():
     args, _ = arguments((9, 4), dtype=f64)
     y, mean, var = ops.batch_norm(*args)
     chex.assert_trees_all_close(ops.batch_norm_inference(*args, mean, var), y, rtol=1e-12)
@@ -133,19 +133,19 @@ def test_inference_with_the_batch_s_own_statistics_is_training():
     lambda: ops.batch_norm(jnp.zeros((2, 3)), jnp.zeros(2), jnp.zeros(3)),
     lambda: ops.batch_norm_inference(jnp.zeros((2, 3)), jnp.zeros(3), jnp.zeros(3), jnp.zeros(3), jnp.zeros((1, 3))),
 ])
-def test_what_is_refused(call):
+def test_wrong_arguments_raise(call):
     with pytest.raises(ValueError, match=r"batch norm takes x \[... d\] with at least one example, .* one number for each channel"):
         call()
 
 
-def test_whole_numbers_of_numpy_are_whole_numbers():
+def test_numpy_integers_are_accepted():
     x = normal(0, (2, 3, 4), f64)
     chex.assert_trees_all_equal(ops.l2_norm(x, axis=np.int64(1)), ops.l2_norm(x, axis=1))
     chex.assert_trees_all_equal(ops.group_norm(x, groups=np.int64(2)), ops.group_norm(x, groups=2))
 
 
 def normalised(x, axes, eps=1e-5):
-    """In NumPy, from the definition."""
+    """The definition in NumPy."""
     x = np.asarray(x, np.float64)
     return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
 
@@ -162,20 +162,20 @@ IMAGES = normal(5, (3, 4, 5, 6), f64) + 2
     ("instance", lambda x, *ab: ops.instance_norm(x, *ab), normalised(IMAGES, (1, 2))),
     ("batch and relu", lambda x, *ab: ops.batch_norm_relu(x, *ab)[0], normalised(IMAGES, (0, 1, 2))),
 ], ids=lambda v: v if isinstance(v, str) else "")
-def test_each_is_its_definition(name, f, want):
+def test_each_matches_its_definition(name, f, want):
     gamma, beta = jnp.arange(1.0, 7), jnp.linspace(-1, 1, 6)
     want = want * np.asarray(gamma) + np.asarray(beta)
     chex.assert_trees_all_close(f(IMAGES, gamma, beta), np.maximum(want, 0) if "relu" in name else want, rtol=1e-11, atol=1e-12)
 
 
 def test_layer_norm_by_hand():
-    """x = (0, 2): μ = 1, σ = 1, z = (−1, 1), and any dx is 0: with two numbers z only knows which is larger."""
+    """x = (0, 2): μ = 1, σ = 1, z = (−1, 1), and every dx is 0: for two numbers, z depends only on which is larger."""
     y, pull = jax.vjp(lambda x, g, b: ops.layer_norm(x, g, b, eps=0.0), f64([[0, 2]]), f64([3, 5]), f64([1, 1]))
     chex.assert_trees_all_close(y, f64([[-2, 6]]))
     chex.assert_trees_all_close(pull(f64([[1, 10]])), (f64([[0, 0]]), f64([-1, 10]), f64([1, 10])), atol=1e-15)
 
 
-FAR = {                                                                     # the rule, and how it is often written
+FAR = {                                                                     # the rule, and the usual formula
     "layer_norm": (lambda x: ops.layer_norm(x), lambda x: plain(x, -1)),
     "group_norm": (lambda x: ops.group_norm(x, groups=2), lambda x: plain(x.reshape(16, 64, 2, 16), (1, 3)).reshape(x.shape)),
     "instance_norm": (lambda x: ops.instance_norm(x), lambda x: plain(x, 1)),
@@ -187,7 +187,7 @@ FAR = {                                                                     # th
 
 
 def fast_variance(x, axes):
-    """⟨x²⟩ − μ², and never below 0."""
+    """⟨x²⟩ − μ², clipped at 0."""
     return jnp.maximum((x * x).mean(axes, keepdims=True) - x.mean(axes, keepdims=True) ** 2, 0)
 
 
@@ -197,7 +197,7 @@ def plain(x, axes):
 
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", FAR)
-def test_far_from_0_the_rule_is_right_and_the_usual_formula_is_wrong(name):
+def test_far_from_0_the_rule_is_right_where_the_usual_formula_fails(name):
     rule, usual = FAR[name]
     draw = normal(1, (16, 64, 32), f32)
 
@@ -225,8 +225,8 @@ HUGE_AND_TINY = [1e25, 1.0, 1e-25]
 
 
 @pytest.mark.parametrize("scale", HUGE_AND_TINY)
-def test_lengths_whose_squares_are_no_numbers(scale):
-    """‖x‖ and x/‖x‖ in float32, where √Σ x² is ∞ or 0; other rows, of ordinary length or 0, are what they are without them."""
+def test_lengths_whose_squares_overflow_or_underflow(scale):
+    """‖x‖ and x/‖x‖ in float32, where √Σ x² is ∞ or 0; other rows, of ordinary length or 0, are not affected."""
     rows = np.array([[1, 2, 2], [0, 0, 0], [3, 0, -4]])
     x = jnp.asarray(rows * np.array([[scale], [1], [1]]), f32)
     c = np.array([[1.0, 0, 0], [1, 1, 1], [0, 0, 5]])
@@ -238,13 +238,13 @@ def test_lengths_whose_squares_are_no_numbers(scale):
     np.testing.assert_allclose(y, unit, rtol=1e-6)
     wanted = (c - unit * (unit * c).sum(1, keepdims=True)) / (np.array([[3], [np.inf], [5]]) * np.array([[scale], [1], [1]]))
     np.testing.assert_allclose(pull(f32(c))[0] / f32([[1 / scale], [1], [1]]), wanted * np.array([[scale], [1], [1]]), rtol=2e-6, atol=1e-7)
-    np.testing.assert_allclose(ops.l2_norm(x[:1]), 3 * scale, rtol=1e-6)                            # no row of 0 beside it
+    np.testing.assert_allclose(ops.l2_norm(x[:1]), 3 * scale, rtol=1e-6)                            # without a row of zeros
     plain = jax.grad(lambda x: jnp.sqrt((x * x).sum(-1)).sum())(x)
     assert np.isnan(plain[1]).all() and (scale == 1 or not np.allclose(plain[0], rows[0] / 3))
 
 
 @pytest.mark.parametrize("scale", [2e-38, 7e37])
-def test_lengths_at_the_ends_of_float32(scale):
+def test_lengths_at_the_limits_of_float32(scale):
     x, c = jnp.asarray(np.array([[0.6, 0.8]]) * scale, f32), f32([[4, 0]])
     y, pull = jax.vjp(ops.l2_normalize, x)
     np.testing.assert_allclose(y, [[0.6, 0.8]], rtol=1e-6)
@@ -255,26 +255,26 @@ def test_lengths_at_the_ends_of_float32(scale):
     np.testing.assert_allclose(ops.l2_norm(f32([[1.8e38, 2.4e38]])), 3e38, rtol=1e-6)
 
 
-def test_lengths_of_infinity_and_nan_are_not_hidden():
+def test_infinite_and_nan_lengths_propagate():
     x = f32([[jnp.inf, 1], [jnp.nan, 1]])
     assert ops.l2_norm(x)[0] == jnp.inf and jnp.isnan(ops.l2_norm(x)[1]) and jnp.isnan(ops.l2_normalize(x)[1]).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e5 + 0.1])
-def test_of_equal_numbers_the_standard_deviation_and_its_gradient_are_0(value):
+def test_standard_deviation_of_equal_numbers_and_its_gradient_are_0(value):
     x = jnp.full((3, 7), value, f32).at[1, 2].add(1)
     s, dx = jax.value_and_grad(lambda x: (ops.standard_deviation(x) * f32([1, 1, 1])).sum())(x)
     dx = np.asarray(dx)
     assert (dx[0] == 0).all() and (dx[2] == 0).all() and np.isfinite(dx).all() and dx[1, 2] > 0
     np.testing.assert_allclose(s, np.std(np.asarray(x[1], np.float64)), rtol=1e-6)
-    many = jnp.repeat(jnp.exp(5 * normal(0, (500, 1), f32)), 7, 1)       # the means of half of them round
+    many = jnp.repeat(jnp.exp(5 * normal(0, (500, 1), f32)), 7, 1)       # half of the means are rounded
     s, pull = jax.vjp(ops.standard_deviation, many)
     assert (s == 0).all() and (pull(s + 1)[0] == 0).all()
     assert not np.isfinite(jax.grad(lambda x: jnp.std(x, -1).sum())(jnp.zeros((3, 7), f32))).any()
 
 
 def test_power_iteration_finds_the_largest_singular_value_and_its_gradient():
-    """W = U·S·Vᵀ: dσ/dW = u·vᵀ; σ(ŵ) = 1, so along W itself nothing changes."""
+    """W = U·S·Vᵀ: dσ/dW = u·vᵀ; σ(ŵ) = 1, so ŵ does not change along W."""
     w = normal(3, (3, 3, 4, 6), f64)
     left, sigma, right = np.linalg.svd(np.asarray(w).reshape(36, 6), full_matrices=False)
     u, v = ops.power_iteration(w, jnp.ones(6), steps=400)
@@ -292,7 +292,7 @@ def test_power_iteration_finds_the_largest_singular_value_and_its_gradient():
     (lambda x, a, b: ops.batch_norm_relu(x, a, b)[0], 3 * 64), (ops.layer_norm, 3 * 500), (lambda x, a, b: ops.rms_norm(x, a), 500),
     (lambda x, a, b: ops.group_norm(x.reshape(4, 125, 64), a, b, groups=8), 3 * 32),
     (lambda x, a, b: ops.l2_normalize(x), 500), (lambda x, a, b: ops.variance(x, axis=0), 2 * 64)])
-def test_beside_the_arguments_only_statistics_are_kept(f, bytes_kept):
+def test_only_statistics_and_arguments_are_saved(f, bytes_kept):
     x, gamma = jnp.ones((500, 64), f32), jnp.ones(64, f32)
     pull = jax.vjp(f, x, gamma, gamma)[1]
     kept = [leaf for leaf in jax.tree.leaves(pull) if leaf is not x and leaf is not gamma]
@@ -319,7 +319,7 @@ def test_beside_the_arguments_only_statistics_are_kept(f, bytes_kept):
     (lambda: ops.weight_standardize(jnp.zeros(3)), r"got \[3\]"),
     (lambda: ops.spectral_normalize(jnp.zeros((2, 3)), jnp.zeros(3), jnp.zeros(3)), r"u is \[3\] and v is \[3\]"),
 ])
-def test_what_else_is_refused(call, sentence):
+def test_other_wrong_arguments_raise(call, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         call()
 
@@ -327,8 +327,8 @@ def test_what_else_is_refused(call, sentence):
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("op", [ops.batch_norm, ops.batch_norm_relu], ids=lambda op: op.__name__)
 @pytest.mark.parametrize("scale", [1e15, 1e25, 1e30])
-def test_batch_norm_is_right_where_squares_overflow(op, scale):
-    """z is about 1 whatever the scale; 1/σ is 10⁻³⁰ and 1/σ² is 0. One channel of three is of ordinary size."""
+def test_batch_norm_where_squares_overflow(op, scale):
+    """z is about 1 whatever the scale; 1/σ is 10⁻³⁰ and 1/σ² is 0. One of three channels has ordinary magnitude."""
     (x, gamma, beta), (dy, *_) = arguments((16, 3), dtype=f64)
     x = x * jnp.array([[scale, 1.0, scale]])
 
@@ -348,8 +348,8 @@ LARGE = {"layer_norm": (ops.layer_norm, (6, 8), {}), "rms_norm": (ops.rms_norm, 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("scale", [1e15, pytest.param(1e20, marks=pytest.mark.slow), 1e30])
 @pytest.mark.parametrize("op, shape, settings", LARGE.values(), ids=LARGE)
-def test_examples_by_themselves_are_right_where_squares_overflow(op, shape, settings, scale):
-    """y was 0 or NaN. Every second example is of ordinary size."""
+def test_layer_and_group_norms_where_squares_overflow(op, shape, settings, scale):
+    """y used to be 0 or NaN. Every second example has ordinary magnitude."""
     (x, *channels), (dy, *_) = arguments(shape, dtype=f64)
     x = x * jnp.where(jnp.arange(shape[0]) % 2, scale, 1.0).reshape((-1,) + (1,) * (len(shape) - 1))
     channels = channels[:1] if op is ops.rms_norm else channels
@@ -364,13 +364,13 @@ def test_examples_by_themselves_are_right_where_squares_overflow(op, shape, sett
         assert (abs(ours.astype(f64) - true) <= 1e-5 * abs(true).max(axes, keepdims=True)).all()
 
 
-def test_a_nan_stays_in_its_channel_of_batch_norm():
+def test_nan_stays_in_its_channel_of_batch_norm():
     y, mean, var = ops.batch_norm(jnp.ones((4, 2)).at[0, 0].set(jnp.nan))
     assert jnp.isnan(y[:, 0]).all() and jnp.isnan(var[0]) and (y[:, 1] == 0).all() and var[1] == 0
 
 
 @pytest.mark.parametrize("scale", [1e30, 1e-30])
-def test_weights_of_any_size_are_standardized_as_those_of_size_1(scale):
+def test_weight_standardization_does_not_depend_on_scale(scale):
     w, dy = normal(0, (7, 3), "float32"), normal(1, (7, 3), "float32")
     y, pull = jax.vjp(lambda w: ops.weight_standardize(w, eps=0.0), w * scale)
     want, plain = jax.vjp(lambda w: ops.weight_standardize(w, eps=0.0), w)

@@ -1,4 +1,4 @@
-"""Penalties: the lectures' numbers, trees of every kind, half precision. What all rules share is in test_rules.py."""
+"""Penalties: the lectures' numbers, trees of every kind, half precision. Tests shared by all rules are in test_rules.py."""
 
 import chex
 import jax
@@ -11,7 +11,7 @@ from fnnet import ops
 PENALTIES = pytest.mark.parametrize("op", [ops.l1, ops.l2, ops.elastic_net], ids=lambda op: op.__name__)
 
 
-def test_of_two_weights_with_one_score_l2_prefers_the_spread_out():
+def test_l2_prefers_spread_out_weights_of_equal_score():
     x = jnp.ones(4)
     w = jnp.array([1.0, 0, 0, 0]), jnp.full(4, 0.25)
     assert w[0] @ x == w[1] @ x == 1
@@ -39,7 +39,7 @@ TREE = {"layers": ({"w": jnp.array([[1.0, -2], [3, 0]]), "b": jnp.array([5.0, -1
 
 @PENALTIES
 def test_trees(op):
-    """The gradient is a tree of the same structure and dtypes; integers, truth values and None are no weights."""
+    """The gradient is a tree of the same structure and dtypes; integers, booleans and None are ignored."""
     flat = jnp.array([1, -2, 3, 0, 5, -1, 2, -1, 1.5])
     assert op(TREE) == op(flat)
     grads = jax.grad(op, allow_int=True)(TREE)
@@ -52,12 +52,12 @@ def test_trees(op):
 
 @PENALTIES
 @pytest.mark.parametrize("params", [{}, None, (), {"w": None}, {"n": jnp.arange(3)}], ids=str)
-def test_of_nothing(op, params):
+def test_empty_trees(op, params):
     assert op(params) == 0
 
 
 @PENALTIES
-def test_without_the_biases(op):
+def test_l2_without_biases(op):
     params = {k: TREE[k] for k in ("layers", "named")}
     whole, grads = jax.jit(jax.value_and_grad(lambda params: op(ops.weights_of(params))))(params)
     w = params["layers"][0]["w"]
@@ -71,14 +71,14 @@ def test_weights_of_keeps_matrices_and_the_structure():
 
 
 @PENALTIES
-def test_half_precision_neither_overflows_nor_vanishes(op):
+def test_half_precision_neither_overflows_nor_underflows(op):
     """In float16 300² is infinite and (10⁻⁴)² is 0."""
     for size in 300.0, 1e-4:
         w = jnp.full((100, 10), size, jnp.float16)
         value, slope = jax.value_and_grad(op)(w)
         assert value.dtype == jnp.float32 and slope.dtype == jnp.float16
         chex.assert_trees_all_close(value, op(w.astype(jnp.float32)), rtol=1e-6)
-    # a small factor λ does not round to 0 before it meets the weight
+    # a small factor λ is not rounded to 0 before it is multiplied by the weight
     slope = jax.grad(lambda w: 1e-8 * op(w))(jnp.full((2, 2), 1000.0, jnp.float16))
     assert (slope > 0).all() == (op is not ops.l1)
 

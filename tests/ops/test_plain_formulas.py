@@ -1,6 +1,6 @@
-"""What goes wrong with a plain formula in float32, and does not with the rule: both are shown, against fifty digits.
+"""Where plain formulas fail in float32 and the rules do not: both are compared with fifty digits.
 
-Lengths, spreads and norms are in test_norm.py, masked rows of attention in test_attention.py, more of each loss beside it.
+Lengths, variances and norms are in test_norm.py, masked rows of attention in test_attention.py, and more about losses in their own tests.
 """
 
 import jax
@@ -34,7 +34,7 @@ def shares(*z):
 
 
 def with_slope(f, slope):
-    """f of x with a derivative made of y, as a hand that thinks of no rounding writes it."""
+    """f with a derivative written in terms of y, as in code that ignores rounding."""
     g = jax.custom_vjp(f)
     g.defvjp(lambda x: (f(x), (x, f(x))), lambda kept, dy: (dy * slope(*kept),))
     return g
@@ -49,7 +49,7 @@ def softened(x):
     return jnp.tanh(0.7978845608 * (x + 0.044715 * x**3))
 
 
-# name: the rule, the plain formula, where, and the derivative in truth (a function of one number, or a list of numbers)
+# name: the rule, the plain formula, where, and the exact derivative (a function of one number, or a list of numbers)
 FAULTS = {
     "σ by exp": (ops.sigmoid, lambda x: 1 / (1 + jnp.exp(-x)), [-89.5], lambda x: sigma(x) * sigma(-x)),
     "σ′ = y(1 − y)": (ops.sigmoid, with_slope(jax.nn.sigmoid, lambda x, y: y * (1 - y)), [12, 15, 17, 30],
@@ -75,9 +75,9 @@ FAULTS = {
     "exp over sum": (cross_entropy, lambda z: -jnp.log(jnp.exp(z[0]) / jnp.exp(z).sum()), [100, 0, 50], shares(100, 0, 50)),
     "log of softmax": (cross_entropy, lambda z: -jnp.log(jax.nn.softmax(z)[0]), [0, 120, 50], shares(0, 120, 50)),
     "a confident class": (cross_entropy, lambda z: jax.nn.logsumexp(z) - z[0], [20, 0, 1], shares(20, 0, 1)),
-    "one number kept": (cross_entropy, with_slope(of_one_number, lambda z, _: jnp.exp(z - jax.nn.logsumexp(z)) - jnp.float32([1, 0, 0])),
+    "one number saved": (cross_entropy, with_slope(of_one_number, lambda z, _: jnp.exp(z - jax.nn.logsumexp(z)) - jnp.float32([1, 0, 0])),
                         [1e6, 1e6 + 1, 1e6 - 1], shares(0, 1, -1)),
-    "log Σ of nothing": (ops.logsumexp, lambda x: jnp.log(jnp.exp(x).sum()), [-INF, -INF], [0, 0]),
+    "log Σ of −∞": (ops.logsumexp, lambda x: jnp.log(jnp.exp(x).sum()), [-INF, -INF], [0, 0]),
     "t·log t": (lambda t: ops.kl_divergence(jnp.log(jnp.float32([0.5, 0.25, 0.25])), t), lambda t: (t * (jnp.log(t) - jnp.log(
         jnp.float32([0.5, 0.25, 0.25])))).sum(), [0, 0.5, 0.5], [0, 1 + mp.log(2), 1 + mp.log(2)]),
     "the cosine of 0": (lambda a: ops.cosine_distance(a[None], jnp.ones((1, 2), jnp.float32)),
@@ -88,7 +88,7 @@ FAULTS = {
 
 @pytest.mark.sweep(6)
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_rule_is_right_where_the_plain_formula_is_not(name):
+def test_rule_is_right_where_the_plain_formula_fails(name):
     rule, plain, where, truth = FAULTS[name]
     x = jnp.float32(where)
     with mp.workdps(50):
@@ -101,8 +101,8 @@ def test_the_rule_is_right_where_the_plain_formula_is_not(name):
     assert error(plain).max() > 5e-3
 
 
-def test_conventions_at_corners_are_chosen_and_not_left_to_a_tie():
-    """Of equal numbers max shares the gradient: relu would have the slope ½ at 0, and every piece of a maxout some of it."""
+def test_conventions_at_corners_do_not_depend_on_ties():
+    """max splits the gradient between equal numbers: relu would have slope ½ at 0, and every piece of a maxout a share."""
     zero, ties = jnp.float32(0), jnp.float32([[1, 3, 3]])
     assert jax.grad(ops.relu)(zero) == 0 and jax.grad(lambda x: jnp.maximum(x, 0))(zero) == 0.5
     np.testing.assert_array_equal(jax.grad(lambda x: ops.maxout(x).sum())(ties), [[0, 1, 0]])

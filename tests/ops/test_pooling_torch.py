@@ -1,4 +1,4 @@
-"""Pooling as PyTorch has it, where it is installed: value, indices and gradient, images channels first there."""
+"""Pooling against PyTorch, if it is installed: values, indices and gradients. PyTorch's images are channels first."""
 
 import chex
 import jax
@@ -8,7 +8,7 @@ import pytest
 from fnnet import ops
 
 pytestmark = pytest.mark.peers
-torch = pytest.importorskip("torch", reason="PyTorch is not a dependency; where it is installed, the two must agree")
+torch = pytest.importorskip("torch", reason="PyTorch is not a dependency; if it is installed, the two must agree")
 
 SETTINGS = [{"window": k, "strides": s, "padding": p, "dilation": r, "ceil_mode": ceil}
             for k, s, p in ((2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 1), ((2, 3), (3, 2), (1, 0)), (4, 3, 2)) for r in (1, 2, (1, 2))
@@ -51,7 +51,7 @@ def test_max_pool(settings):
 @pytest.mark.parametrize("settings", [s for s in SETTINGS if s["dilation"] == 1], ids=str)
 @pytest.mark.parametrize("count_include_pad", [False, True])
 def test_avg_pool(settings, count_include_pad):
-    """PyTorch's has no dilation."""
+    """PyTorch's avg_pool2d has no dilation."""
     names = {"kernel_size": "window", "stride": "strides", "padding": "padding", "ceil_mode": "ceil_mode"}
     given = {name: settings[here] for name, here in names.items()}
     y, _, dx = theirs(lambda x: torch.nn.functional.avg_pool2d(x, **given, count_include_pad=count_include_pad), X)
@@ -62,7 +62,7 @@ def test_avg_pool(settings, count_include_pad):
 
 @pytest.mark.parametrize("window, size", [((2, 2), (9, 8)), ((3, 2), (9, 8)), ((4, 4), (9, 9))])
 def test_max_unpool(window, size):
-    """Of windows that stand side by side; where they overlap PyTorch says its own result is not determined."""
+    """Only windows that do not overlap, since otherwise PyTorch documents its result as nondeterministic."""
     x, indices = ops.max_pool_with_indices(X, window=window)
     y, _, dx = theirs(lambda x: torch.nn.functional.max_unpool2d(x, first(indices.astype("int64")), window, output_size=size), x)
     chex.assert_trees_all_close(ours(lambda x: ops.max_unpool(x, indices, size=size), x), (y, dx), rtol=1e-12)

@@ -1,4 +1,4 @@
-"""Products by letters, of pairs and of low rank: against numpy, by their definitions, and what is refused. The rest is in test_rules.py."""
+"""Products by letters, of pairs and of low rank: against NumPy and their definitions, and errors. The rest is in test_rules.py."""
 
 import chex
 import jax
@@ -22,7 +22,7 @@ def arrays(*shapes, dtype=jnp.float64):
     ("...i, i j->... j", (4, 5, 2), (2, 3)), ("i j, ... j -> ... i", (2, 3), (4, 5, 3)), ("... i j, ... j -> i ...", (4, 2, 3), (4, 3)),
     ("...,... -> ...", (2, 3), (2, 3)), ("b...i, i... -> ...b", (4, 3, 2), (2, 3)),
 ])
-def test_einsum_is_numpy_s(letters, a, b):
+def test_einsum_matches_numpy(letters, a, b):
     a, b = arrays(a, b)
     y, pull = jax.vjp(lambda a, b: ops.einsum(a, b, letters=letters), a, b)
     np.testing.assert_allclose(y, np.einsum(letters.replace(" ", ""), a, b), rtol=1e-13)
@@ -39,14 +39,14 @@ def test_einsum_sums_half_precision_in_float32():
     assert [g.dtype for g in pull(y)] == [jnp.bfloat16] * 2
 
 
-def test_bilinear_is_one_form_for_each_feature():
+def test_bilinear_is_one_bilinear_form_per_feature():
     x, z, w, b = arrays((2, 5, 3), (2, 5, 4), (3, 4, 6), (6,))
     want = np.stack([[[x[i, j] @ w[:, :, k] @ z[i, j] + b[k] for k in range(6)] for j in range(5)] for i in range(2)])
     np.testing.assert_allclose(ops.bilinear(x, z, w, b), want, rtol=1e-12)
     assert ops.bilinear(x[0, 0], z[0, 0], w).shape == (6,)
 
 
-def test_bilinear_of_one_output_makes_no_pairs():
+def test_bilinear_of_one_output_does_not_form_pairs():
     x, z, w, b = arrays((2, 3, 4), (2, 3, 5), (4, 5, 1), (1,))
     got, want = (jax.jit(jax.grad(lambda *args, f=f: jnp.sin(f(*args)).sum(), (0, 1, 2, 3)))(x, z, w, b)
                  for f in (ops.bilinear, ops.bilinear.reference))
@@ -55,7 +55,7 @@ def test_bilinear_of_one_output_makes_no_pairs():
     assert "[6,20]" not in str(of_x(x)) and "[2,3,20]" not in str(of_x(x))
 
 
-def test_a_change_of_low_rank_is_a_dense_map():
+def test_low_rank_change_matches_a_dense_map():
     x, w, down, up, b = arrays((5, 8), (8, 7), (8, 2), (2, 7), (7,))
     merged = lambda x, w, down, up, b: ops.dense(x, w + 0.5 * down @ up, b)
     ours = lambda *args: ops.dense_low_rank(*args, scale=0.5)
@@ -64,7 +64,7 @@ def test_a_change_of_low_rank_is_a_dense_map():
     chex.assert_trees_all_close(got, want, rtol=1e-12)
 
 
-def test_the_gradient_of_the_large_matrix_is_not_computed_where_it_is_not_wanted():
+def test_unused_gradient_of_the_large_matrix_is_not_computed():
     x, w, down, up = arrays((64, 128), (128, 128), (128, 2), (2, 128))
     loss = lambda *args: jnp.sin(ops.dense_low_rank(*args)).sum()
     flops = [jax.jit(jax.grad(loss, over)).lower(x, w, down, up).compile().cost_analysis()["flops"] for over in ((2, 3), (1, 2, 3))]
@@ -90,7 +90,7 @@ a, b = arrays((2, 3), (3, 4))
     (lambda: ops.dense_low_rank(a, b, jnp.ones((3, 2)), jnp.ones((3, 4))), r"down is \[3, 2\] and up is \[3, 4\]"),
     (lambda: ops.dense_low_rank(a, b, jnp.ones((3, 2)), jnp.ones((2, 4)), jnp.ones(3)), r"a bias b \[4\] for w \[3, 4\]: b is \[3\]"),
 ])
-def test_what_is_refused(call, sentence):
+def test_wrong_arguments_raise(call, sentence):
     for f in call, autodiff(call):
         with pytest.raises(ValueError, match=sentence):
             f()

@@ -1,8 +1,8 @@
-"""Random calls of every rule: odd sizes, dtypes, settings and values. Each is right, or refused with an error of ours.
+"""Random calls of every rule: odd sizes, dtypes, settings and values. Each is right or raises one of our errors.
 
     python -m pytest tests/ops/test_random_calls.py -m fuzz
 
-An error of ours is a TypeError or ValueError raised by a line of this library. A NaN is at fault only where the reference, computed in
+One of our errors is a TypeError or ValueError raised by a line of this library. A NaN is a fault only if the reference, computed in
 float64 from the same numbers, has none.
 """
 
@@ -21,13 +21,13 @@ import fnnet
 from fnnet import ops, sample
 from fnnet.rule import autodiff
 
-CASES, SHARE = 2000, 100        # cases in all, of which the ordinary run takes one in so many
+CASES, SHARE = 2000, 100        # the number of cases, and how many of them there are for each one in the ordinary run
 SECONDS = 30
 LIBRARY = Path(fnnet.__file__).parent
 SIZES = (0, 1, 1, 2, 3, 5, 8)
 DTYPES = ("float32",) * 4 + ("float16", "bfloat16", "float64", "int32", "bool", "uint8", "complex64")
 SETTINGS = (0, 1, -1, 2, 3, 0.0, 0.5, -0.5, 1e-30, 1e30, float("inf"), float("nan"), True, None, (), (0,), (1, 2), "mean", "sum", "x")
-SCALES = (1.0,) * 6 + (0.0, 1e-30, 1e-20, 1e4, 1e10)     # of the first array: products of three stay within float32
+SCALES = (1.0,) * 6 + (0.0, 1e-30, 1e-20, 1e4, 1e10)     # for the first array: products of three stay within float32
 
 
 def drawn(number):
@@ -44,7 +44,7 @@ def drawn(number):
     scale = draw.choice(SCALES)
     dtype = draw.choice(DTYPES)
 
-    def changed(a):                                     # with the scale as it stands then
+    def changed(a):                                     # with the current scale
         if not jnp.issubdtype(a.dtype, jnp.floating):
             return a.astype(draw.choice(("int8", "int32", "uint8"))) if a.dtype == jnp.int32 and draw.random() < 0.2 else a
         with np.errstate(all="ignore"):
@@ -62,7 +62,7 @@ def drawn(number):
 
 
 def filled(numbers, maker, a):
-    """An array of that shape, of numbers of the maker's kind. Drawn by NumPy: of jax.random every new shape is a program."""
+    """An array of that shape with numbers of the maker's kind, drawn by NumPy, since jax.random compiles a program for every new shape."""
     if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
         return jax.random.key(0)
     if a.dtype == bool:
@@ -75,7 +75,7 @@ def filled(numbers, maker, a):
 
 
 def computed(f, arrays, settings):
-    """The value, and the gradient of its sum where an argument is real."""
+    """The value, and the gradient of its sum if an argument is real."""
     over = tuple(i for i, a in enumerate(arrays) if jax.tree.leaves(a)
                  and all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(a)))
 
@@ -125,7 +125,7 @@ def fault(number, run=True):
 
 
 @pytest.mark.parametrize("block", [pytest.param(block, marks=[pytest.mark.fuzz] * (block > 0)) for block in range(SHARE)])
-def test_random_calls_are_right_or_refused_by_a_sentence(block):
+def test_random_calls_are_right_or_raise(block):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         faults = [found for number in range(block, CASES, SHARE) if (found := fault(number))]
     assert not faults, "\n".join(faults)

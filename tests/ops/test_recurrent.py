@@ -53,7 +53,7 @@ CELLS = {"rnn": rnn_cell, "gru": gru_cell, "lstm": lstm_cell}
 
 
 def step_by_step(name, a, lengths=None, reverse=False, **settings):
-    """Each example on its own, over the steps that it has and no others."""
+    """Each example by itself, over its own steps only."""
     n, t, _ = a["x"].shape
     states, found = ("h0", "c0")[:2 if name == "lstm" else 1], []
     for i in range(n):
@@ -86,7 +86,7 @@ CASES = {
 
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("case", CASES)
-def test_values_and_gradients_are_those_of_the_cell_step_by_step(case):
+def test_values_and_gradients_match_the_cell_step_by_step(case):
     name, extra, settings = CASES[case]
     a = inputs(name) | {key: draw(5, *shape) for key, shape in extra.items()}
     settings = {key: jnp.asarray(v) if key == "lengths" else v for key, v in settings.items()}
@@ -109,7 +109,7 @@ PYTORCH = {         # the last h, and c, of torch.nn.{RNN,GRU,LSTM}(2, 3) in flo
 
 
 @each
-def test_weights_are_in_pytorch_s_order(name):
+def test_weights_have_the_order_of_pytorch(name):
     def ramp(*shape):
         return jnp.asarray((np.arange(np.prod(shape)) * 7 % 11 - 5).reshape(shape) / 10)
     g = GATES[name]
@@ -120,10 +120,10 @@ def test_weights_are_in_pytorch_s_order(name):
 
 @pytest.mark.sweep(6)
 @each
-@pytest.mark.parametrize("t, reverse", [(1, False), pytest.param(65, True, marks=pytest.mark.slow), (128, False),  # slow: as 131 there
-                                        pytest.param(131, False, marks=pytest.mark.slow), (131, True)])           # and 128 back
-def test_however_time_divides_into_chunks(name, t, reverse):
-    """Against autodiff of the plain loop: one chunk, several, the last of them full or not."""
+@pytest.mark.parametrize("t, reverse", [(1, False), pytest.param(65, True, marks=pytest.mark.slow), (128, False),  # slow: like 131 there
+                                        pytest.param(131, False, marks=pytest.mark.slow), (131, True)])           # and 128 backward
+def test_result_does_not_depend_on_chunks(name, t, reverse):
+    """Against autodiff of the plain loop: one chunk or several, the last one full or not."""
     a, op = inputs(name, t=t), partial(getattr(ops, name), reverse=reverse)
     assert (t > steps.chunk_size(3, t, 3)) == (t > 64)
     forms = op, partial(getattr(ops, name).reference, reverse=reverse)
@@ -134,14 +134,14 @@ def test_however_time_divides_into_chunks(name, t, reverse):
 @pytest.mark.parametrize("n, t, k, size", [
     (8, 1000, 128, 50), (8, 1000, 512, 10), (8, 1024, 512, 16), (64, 1000, 512, 8), (3, 5, 3, 5), (1, 65, 1, 33), (0, 80, 3, 40),
 ])
-def test_the_steps_of_a_chunk(n, t, k, size):
-    """At most 64, at least 8 unless there are fewer, and few steps left over."""
+def test_chunk_size(n, t, k, size):
+    """At most 64, at least 8 unless there are fewer steps, with little padding."""
     assert steps.chunk_size(n, t, k) == size
 
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("name, recompute", [("rnn", None), ("gru", True), ("gru", False), ("lstm", True), ("lstm", False)])
-def test_what_the_padding_holds_does_not_matter(name, recompute):
+def test_padding_has_no_effect(name, recompute):
     a, lengths = inputs(name, t=80), jnp.asarray([80, 0, 7])
     settings = {} if recompute is None else {"recompute": recompute}
     padded = jnp.arange(80)[None, :, None] >= lengths[:, None, None]
@@ -157,7 +157,7 @@ def test_what_the_padding_holds_does_not_matter(name, recompute):
 
 
 @each
-def test_a_sequence_in_two_halves_is_the_whole(name):
+def test_two_halves_match_the_whole_sequence(name):
     a, op = inputs(name, t=8), getattr(ops, name)
     states = ("h0", "c0")[:2 if name == "lstm" else 1]
     y, *last = op(**a)
@@ -167,15 +167,15 @@ def test_a_sequence_in_two_halves_is_the_whole(name):
 
 
 @pytest.mark.parametrize("name, smaller", [("rnn", 1.7), ("gru", 8), ("lstm", 8)])
-def test_what_is_kept(name, smaller):
-    """Of 1000 steps of 8 examples: y, and the states before every chunk. The gates are computed again."""
+def test_saved_values(name, smaller):
+    """For 1000 steps of 8 examples: y, and the states before every chunk. The gates are recomputed."""
     a = [jnp.zeros_like(v) for v in inputs(name, n=8, t=1000, d=64, k=128, dtype=jnp.float32).values()]
     ours, theirs = (saved_bytes(f, *a) for f in (getattr(ops, name), getattr(ops, name).reference))
     assert ours <= theirs / smaller and ours < 1.13 * 8 * 1000 * 128 * 4
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm"])
-def test_gates_are_kept_where_that_is_asked_for_or_faster(name):
+def test_gates_are_saved_if_requested_or_faster(name):
     op = getattr(ops, name)
     a = [jnp.zeros_like(v) for v in inputs(name, n=64, t=64, d=8, k=16, dtype=jnp.float32).values()]
     kept, lean, chosen = (saved_bytes(partial(op, recompute=r), *a) for r in (False, True, None))
@@ -185,7 +185,7 @@ def test_gates_are_kept_where_that_is_asked_for_or_faster(name):
 @pytest.mark.sweep(2)
 @each
 def test_many_steps_in_half_precision(name, dtype=jnp.bfloat16):
-    """Sums over 300 steps and the state that goes from step to step are of float32: the gradients are good to a few roundings."""
+    """Sums over 300 steps and the state between steps are in float32, so that the gradients are accurate to a few roundings."""
     a = jax.tree.map(lambda v: v.astype(dtype), inputs(name, t=300))
     cotangents = jax.tree.map(lambda y: jnp.ones(y.shape, dtype), jax.eval_shape(lambda a: getattr(ops, name)(**a), a))
 
@@ -230,19 +230,19 @@ LSTM = inputs("lstm")
     (lambda: ops.gru(**inputs("gru"), reset="never"), ValueError, "'after' or 'before' .* got 'never'"),
     (lambda: ops.rnn(**inputs("rnn"), activation="gelu"), ValueError, "the activation of rnn must be one of relu, tanh, .*; got 'gelu'"),
 ])
-def test_what_is_refused(call, error, sentence):
+def test_wrong_arguments_raise(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
 
 
 @pytest.mark.parametrize("name, gate", [("gru", 1), ("lstm", 1)])
-def test_what_a_shut_gate_lets_through_in_float32(name, gate):
-    """σ(−25) = 10⁻¹¹ of the state before: less than a rounding of 1, and known to its own last digits."""
+def test_closed_gate_is_accurate_in_float32(name, gate):
+    """σ(−25) = 10⁻¹¹ of the previous state: less than the rounding of 1, but accurate to its own last digits."""
     a = inputs(name, n=2, t=3)
     a["b"] = a["b"].at[gate].add(-25.0)
     state = "c0" if name == "lstm" else "h0"
     a[state] = jnp.ones((2, a["wh"].shape[0])) / 2
-    for other in ("wh", "bh"):                          # no other way through
+    for other in ("wh", "bh"):                          # the only path
         if other in a:
             a[other] = jnp.zeros_like(a[other])
 

@@ -1,4 +1,4 @@
-"""A reversible stack: inputs found again, rules in force inside, memory that does not grow. What all rules share is in test_rules.py."""
+"""A reversible stack: recovered inputs, active rules inside, constant memory. Tests shared by all rules are in test_rules.py."""
 
 from functools import partial
 
@@ -32,7 +32,7 @@ STACK = partial(ops.reversible, f=layer, g=layer)
 
 
 def test_by_hand():
-    """Two blocks of one number: f multiplies by v, g by w."""
+    """Two blocks for one number: f multiplies by v, g by w."""
     def times(w, x):
         return w * x
     x1, x2, v, w = (jnp.asarray(a) for a in (2.0, 3.0, [0.5, 2.0], [1.0, -1.0]))
@@ -40,7 +40,7 @@ def test_by_hand():
     assert (y1, y2) == (3.5 + 2 * 6.5, 6.5 - (3.5 + 2 * 6.5))              # first 2 + 0.5·3 = 3.5 and 3 + 3.5 = 6.5
 
 
-def test_small_inputs_are_found_again_beside_large_sums_in_bfloat16():
+def test_small_inputs_are_recovered_from_large_sums_in_bfloat16():
     def gradient(dtype):
         args = [(scale * a).astype(jnp.bfloat16).astype(dtype) for scale, a in zip((1, 1, 200, 3), arguments(n=20, d=8), strict=True)]
 
@@ -51,7 +51,7 @@ def test_small_inputs_are_found_again_beside_large_sums_in_bfloat16():
         assert abs(got - want).max() < 0.02 * abs(want).max()
 
 
-def test_rules_inside_stay_in_force():
+def test_rules_inside_stay_active():
     args = arguments()
     assert used(STACK, *args) == [ops.reversible, ops.tanh]
     calls = []
@@ -74,7 +74,7 @@ def test_rules_inside_stay_in_force():
     chex.assert_trees_all_close(got, want, rtol=1e-11)
 
 
-def test_what_is_drawn_on_the_way_is_drawn_again():
+def test_random_numbers_are_redrawn_in_the_backward_pass():
     x1, x2, v, w = arguments()
     def total(f, v, w):
         keys = jax.random.split(jax.random.key(5), 6)
@@ -83,7 +83,7 @@ def test_what_is_drawn_on_the_way_is_drawn_again():
     chex.assert_trees_all_close(got, want, rtol=1e-11)
 
 
-def test_a_gradient_of_a_gradient():
+def test_gradient_of_a_gradient():
     def twice(f, x):
         return jax.grad(lambda x: jnp.sin(jax.grad(lambda x: f(x, *arguments()[1:])[1].sum())(x)).sum())(x)
     x = arguments()[0]
@@ -92,8 +92,8 @@ def test_a_gradient_of_a_gradient():
 
 @pytest.mark.parametrize("size", [1.0, 0.001])
 def test_64_blocks_in_float32(size):
-    """The inputs found again are right also where they are small beside the outputs. 64 blocks make roundings larger, by chance now ours
-    and now autodiff's: in the mean over some draws neither is."""
+    """Recovered inputs are accurate even where they are small compared to the outputs. 64 blocks amplify rounding errors,
+    sometimes more in the rule and sometimes more in autodiff: on average over several draws, neither is worse."""
     @partial(jax.jit, static_argnums=(0, 1))
     def gradient(f, dtype, args):
         return jax.grad(lambda *a: jnp.sin(f(*a)[1]).sum(), (0, 1, 2, 3))(*jax.tree.map(lambda a: a.astype(dtype), args))
@@ -123,6 +123,6 @@ def test_memory_does_not_grow_with_the_depth():
     (lambda x1, x2, v, w: (x1, x2[:2], v, w), r"two halves of one shape and dtype: x1 is float64\[4, 5\] and x2 is float64\[2, 5\]"),
     (lambda x1, x2, v, w: (x1, x2, v[:2], w), r"one entry for each block; .* shapes \[2, 5, 5\], \[3, 5, 5\]"),
 ])
-def test_what_is_refused(change, sentence):
+def test_wrong_arguments_raise(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         STACK(*change(*arguments()))

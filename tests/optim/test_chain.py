@@ -15,7 +15,7 @@ from fnnet import optim
 
 PARAMS = {"w": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "b": jnp.array([0.1, -0.2])}
 MAKERS = {name: functools.partial(made, name) for name in (*exported("methods"), *exported("transforms"))}
-MAKERS |= {                                         # those whose settings matter here
+MAKERS |= {                                         # optimizers whose settings matter here
     "momentum": lambda: optim.momentum(0.1, average=True), "rmsprop": lambda: optim.rmsprop(0.1, centered=True),
     "adamw": lambda: optim.adamw(optim.cosine(1e-3, steps=9), mask=optim.decays),
     "accumulate": lambda: optim.accumulate(optim.adam(0.1), every=2),
@@ -48,12 +48,12 @@ def test_optimizers_are_frozen_and_equal_by_value_and_pickle(name):
     assert name in repr(one) or name in ("muon", "freeze")
 
 
-def test_optimizers_with_other_numbers_differ():
+def test_optimizers_with_different_numbers_differ():
     assert optim.adam(1e-3) != optim.adam(2e-3) != optim.adam(optim.constant(2e-3))
     assert optim.adam(1e-3) != optim.amsgrad(1e-3)
     array = jnp.asarray(0.1)
     one, other = optim.adam(array), optim.adam(array)
-    assert one == one and one != other and hash(one) == hash(one)           # an array cannot be hashed: by identity
+    assert one == one and one != other and hash(one) == hash(one)           # an array cannot be hashed: compared by identity
     assert isinstance(jax.jit(lambda rate: hash(optim.adam(rate)) * jnp.ones(()))(0.1), jax.Array)
 
 
@@ -70,7 +70,7 @@ def test_a_step_that_is_a_static_argument_is_compiled_once():
     assert len(traces) == 1
 
 
-def test_a_number_is_read_and_set_in_the_state_without_recompiling():
+def test_numbers_are_read_and_set_in_the_state_without_recompiling():
     optimizer = optim.chain(optim.clip_by_global_norm(100.0), optim.momentum(0.1, 0.5), optim.weight_decay(0.0))
     update = jax.jit(chex.assert_max_traces(optimizer.update, n=1))
     state = optimizer.init(PARAMS)
@@ -85,7 +85,7 @@ def test_a_number_is_read_and_set_in_the_state_without_recompiling():
     assert optim.hyperparams(state)["rate"] == 0.01 and state.hyperparams["rate"] == 0.01
 
 
-def test_a_constant_becomes_changeable_by_live():
+def test_live_makes_a_constant_changeable():
     optimizer = optim.adam(0.1, beta1=optim.live(0.9))
     state = optim.with_hyperparams(optimizer.init(PARAMS), {"beta1": 0.0})
     got, _ = optimizer.update(PARAMS, state)
@@ -94,8 +94,8 @@ def test_a_constant_becomes_changeable_by_live():
     assert "beta1" not in optim.hyperparams(optim.adam(0.1).init(PARAMS))
 
 
-def test_an_optimizer_made_with_another_number_takes_over_a_state():
-    """The second phase of a training: what is written last counts, not what the state holds of the first."""
+def test_optimizer_created_with_another_number_overrides_the_state():
+    """The second phase of a training run: the newest number counts, not the one stored in the state of the first phase."""
     state = optim.momentum(0.1).init(PARAMS)
     state = optim.with_hyperparams(state, rate=0.05)
     updates, after = optim.momentum(0.001).update(PARAMS, state)
@@ -113,12 +113,12 @@ def test_schedules_show_their_value_in_the_state():
     for _ in range(3):
         rates.append(float(optim.hyperparams(state)["rate"]))
         _, state = optimizer.update(PARAMS, state)
-    assert rates == [1.0, 1.0, 0.75]            # the one that is next, and then those that were used
+    assert rates == [1.0, 1.0, 0.75]            # the next value at first, then the values that were used
     with pytest.raises(ValueError, match="'rate' follows a schedule"):
         optim.with_hyperparams(state, rate=0.1)
 
 
-def test_numbers_of_one_name_are_told_apart():
+def test_numbers_of_the_same_name_are_distinguished():
     optimizer = optim.chain(optim.clip_by_value(1.0), optim.clip_by_global_norm(2.0), optim.clip_by_value(3.0),
                             optim.sgd(1.0))
     state = optimizer.init(PARAMS)
@@ -131,7 +131,7 @@ def test_numbers_of_one_name_are_told_apart():
     chex.assert_trees_all_close(updates["b"], -0.3 * PARAMS["b"], rtol=1e-12)
 
 
-def test_states_of_several_trainings_are_set_together():
+def test_stacked_states_are_set_together():
     optimizer = optim.sgd(0.1)
     states = jax.vmap(optimizer.init)({"w": jnp.ones((3, 2))})
     states = optim.with_hyperparams(states, rate=jnp.array([0.1, 0.2, 0.3]))
@@ -139,7 +139,7 @@ def test_states_of_several_trainings_are_set_together():
     np.testing.assert_allclose(updates["w"][:, 0], [-0.1, -0.2, -0.3], rtol=1e-12)
 
 
-def test_extra_arguments_reach_those_that_take_them():
+def test_extra_arguments_reach_optimizers_that_take_them():
     def takes(*names):
         def update(grads, state, params=None, *, value=None, **extra):
             return grads, (value, *sorted(extra))
@@ -171,7 +171,7 @@ def test_extra_arguments_reach_those_that_take_them():
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", [name for name in MAKERS if name not in ("chain",)])
-def test_none_leaves_are_left_out(name):
+def test_none_leaves_are_ignored(name):
     optimizer = MAKERS[name]()
     params = {"w": PARAMS["w"], "static": None, "still": PARAMS["b"]}
     grads = {"w": PARAMS["w"], "static": None, "still": PARAMS["b"]}
@@ -190,7 +190,7 @@ def test_none_leaves_are_left_out(name):
                          ["adam", "adamw", "momentum", "adafactor", "sm3", "schedule_free_adamw", "lookahead",
                           "moving_average",
                                   "accumulate", "clip_by_global_norm", "partition"])
-def test_a_gradient_of_none_leaves_its_parameter_and_memory(name):
+def test_gradient_of_none_leaves_parameter_and_state_unchanged(name):
     optimizer = MAKERS[name]()
     state = optimizer.init(PARAMS)
     updates, after = optimizer.update({"w": PARAMS["w"], "b": None}, state, PARAMS)
@@ -199,7 +199,7 @@ def test_a_gradient_of_none_leaves_its_parameter_and_memory(name):
     assert jax.tree.structure(state) == jax.tree.structure(after)
 
 
-def test_the_counter_stays_at_its_end():
+def test_step_counter_saturates():
     optimizer = optim.adam(optim.cosine(1e-3, steps=3e9))
     state = optimizer.init(PARAMS)._replace(step=jnp.array(2**31 - 1, jnp.int32))
     updates, state = optimizer.update(PARAMS, state)
@@ -267,20 +267,20 @@ def test_the_counter_stays_at_its_end():
      "value=loss"),
     (lambda: optim.lbfgs().init(jnp.ones(2, complex)), TypeError, "must be real for lbfgs"),
 ])
-def test_a_wrong_call_says_what_to_write(call, error, sentence):
+def test_wrong_calls_raise_with_a_remedy(call, error, sentence):
     with pytest.raises(error, match=sentence):
         call()
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_state_owns_its_arrays_so_that_it_can_be_donated(name):
+def test_state_owns_its_arrays_and_can_be_donated(name):
     optimizer, params = MAKERS[name](), jax.tree.map(jnp.copy, PARAMS)
     state = optimizer.init(params)
     leaves = [leaf for leaf in jax.tree.leaves((params, state)) if isinstance(leaf, jax.Array)]
     assert len({id(leaf) for leaf in leaves}) == len(leaves)
 
 
-def test_a_rate_that_is_an_array_of_the_user_is_not_given_up():
+def test_rate_array_of_the_user_is_not_donated():
     rate, params = jnp.array(0.1), jax.tree.map(jnp.copy, PARAMS)
     optimizer = optim.adam(rate)
     step = jax.jit(lambda params, state: optimizer.update(params, state, params), donate_argnums=1)

@@ -1,4 +1,4 @@
-"""Every method, transform and schedule that fnnet.optim exports, found in its modules: what all of them promise."""
+"""Properties shared by every method, transform and schedule that fnnet.optim exports, which are found in its modules."""
 
 import importlib
 import inspect
@@ -10,11 +10,11 @@ import pytest
 
 from fnnet import optim
 
-# What a setting without a default is given, by its name.
+# The value of a setting without a default, by its name.
 SETTINGS = {"rate": 0.1, "decay": 0.5, "limit": 1.0, "steps": 8, "scale": 0.1, "final": 0.0, "every": 2,
             "optimizer": optim.sgd(0.1), "mask": {"w": False, "b": True}, "optimizers": {"all": optim.sgd(0.1)},
             "labels": {"w": "all", "b": "all"}}
-# Settings of one by its name, where those above do not fit.
+# Settings for a name, if those above do not fit.
 OF_ONE = {"adadelta": {"rate": 100.0}, "lars": {"rate": 1.0, "trust": 0.01}, "rprop": {"rate": 0.1},
           "adagrad": {"rate": 0.5}, "piecewise": {"rates": [0.1, 0.05], "steps": [5]},
           "join": {"schedules": [0.1, optim.constant(0.05)], "steps": [5]}}
@@ -34,7 +34,7 @@ def place(name):
 
 
 def made(name):
-    """It with small settings."""
+    """The optimizer or schedule with small settings."""
     make, own = getattr(optim, name), OF_ONE.get(name, {})
     needed = [p.name for p in inspect.signature(make).parameters.values() if p.default is p.empty]
     if unknown := [setting for setting in needed if setting not in SETTINGS | own]:
@@ -64,7 +64,7 @@ def trained(optimizer, params, steps):
 
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", exported("methods"))
-def test_a_method_goes_downhill(name):
+def test_method_decreases_the_loss(name):
     assert loss(trained(made(name), PARAMS, 100)) < loss(PARAMS) / 2
 
 
@@ -79,7 +79,7 @@ def test_updates_have_the_dtype_of_parameters_and_stay_finite(name, dtype):
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", exported("schedules"))
-def test_a_schedule_is_a_number_for_every_step_and_stands_where_a_rate_does(name):
+def test_schedule_gives_a_number_at_every_step_and_works_as_a_rate(name):
     schedule = made(name)
     values = [schedule(step) for step in (0, 1, 7, 8, 1000)]
     traced = jax.jit(jax.vmap(schedule))(jnp.array([0, 1, 7, 8, 1000]))
@@ -89,12 +89,12 @@ def test_a_schedule_is_a_number_for_every_step_and_stands_where_a_rate_does(name
 
 
 @pytest.mark.parametrize("name", [*exported("methods"), *exported("transforms"), *exported("schedules")])
-def test_it_is_documented_by_its_formula(name):
+def test_docstring_starts_with_the_formula(name):
     assert any(sign in (getattr(optim, name).__doc__ or "").partition("\n")[0] for sign in "=←→"), (
         f"{place(name)} must have its formula as the first line of its docstring")
 
 
-def test_one_whose_settings_are_unknown_is_told_by_name(monkeypatch):
+def test_method_without_test_settings_is_reported_by_name(monkeypatch):
     monkeypatch.setattr(optim, "tinted", lambda color: None, raising=False)
     with pytest.raises(pytest.fail.Exception, match="tinted in .*test_every_method.py needs color: write a value"):
         made("tinted")

@@ -18,12 +18,12 @@ NOISE = {name: RANDOM.normal(size=(STEPS, *theta.shape)) for name, theta in THET
 
 
 def gradient(name, theta, t):
-    """Of a bowl, with noise, so that signs turn; one gradient is all zeros."""
+    """The gradient of a bowl, with noise, so that signs change; one gradient is all zeros."""
     return np.zeros_like(theta) if t == 7 else 0.3 * theta + 0.5 * NOISE[name][t]
 
 
 class Method(NamedTuple):
-    """ours, and `rule(theta, g, t, kept) -> theta` in NumPy; kept is a dictionary that the rule fills, t counts from
+    """Our optimizer, and `rule(theta, g, t, kept) -> theta` in NumPy; kept is a dictionary that the rule fills, t counts from
     1.
     """
     ours: optim.Chain
@@ -251,12 +251,12 @@ METHODS = {
 }
 
 
-# Those of the lectures are in test_optim; lbfgs has a test of its own below.
+# The methods of the lectures are in test_optim; lbfgs has its own test below.
 ELSEWHERE = ("gradient_descent", "momentum", "nesterov", "adam", "rmsprop", "lbfgs")
 
 
 @pytest.mark.parametrize("name", [name for name in exported("methods") if name not in ELSEWHERE])
-def test_every_method_has_its_recurrence_here(name):
+def test_every_method_has_a_numpy_recurrence(name):
     known = [re.split(", | with ", row)[0].replace("-", "_").replace(" ", "_") for row in METHODS]
     assert name in known, (f"{place(name)} has no row in METHODS of tests/optim/test_methods.py: write its recurrence in "
                            "NumPy, from its paper")
@@ -285,7 +285,7 @@ def by_ours(optimizer, dtype=jnp.float64):
 
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", METHODS)
-def test_50_steps_are_those_of_numpy(name):
+def test_50_steps_match_numpy(name):
     method = METHODS[name]
     got, state = jax.jit(lambda: by_ours(method.ours))()
     want, kept = by_numpy(method.rule)
@@ -305,7 +305,7 @@ ALL = {**{name: method.ours for name, method in METHODS.items()}, "sgd": optim.s
 @pytest.mark.sweep(8)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.complex64, jnp.complex128])
 @pytest.mark.parametrize("name", ALL)
-def test_types_of_state_and_updates_stay(name, dtype):
+def test_dtypes_of_state_and_updates_do_not_change(name, dtype):
     optimizer = ALL[name]
     if name == "rprop" and jnp.issubdtype(dtype, jnp.complexfloating):
         with pytest.raises(TypeError, match="so the parameters must be real"):
@@ -324,8 +324,8 @@ def test_types_of_state_and_updates_stay(name, dtype):
 
 @pytest.mark.sweep(8)
 @pytest.mark.parametrize("name", [name for name in ALL if name not in ("lion", "rprop")])
-def test_complex_parameters_turn_with_their_gradient(name):
-    """An update of g·c is the update of g, times c, for every |c| = 1: only |g|² enters what g is divided by."""
+def test_updates_of_complex_parameters_rotate_with_the_gradient(name):
+    """The update for g·c is the update for g times c, for every |c| = 1, since g is divided by a function of |g|²."""
     turn = np.exp(0.7j)
     optimizer, theta = ALL[name], {"w": jnp.asarray(THETA["w"] + 0j)}
 
@@ -346,20 +346,20 @@ def test_lion_moves_complex_weights_by_the_rate():
 
 
 @pytest.mark.parametrize("make", [optim.adam, optim.adamw, optim.rmsprop])
-def test_an_imaginary_gradient_moves_along_itself(make):
-    """It moved by −0.01, at a right angle to the gradient 1j."""
+def test_imaginary_gradient_gives_an_imaginary_update(make):
+    """It used to move by −0.01, at a right angle to the gradient 1j."""
     optimizer = make(1e-2)
     theta = jnp.array(2.0 + 0j)
     updates, _ = optimizer.update(jnp.array(1j), optimizer.init(theta), theta)
     assert updates.real == 0 and updates.imag < 0
 
 
-def test_muon_without_nesterov_and_with_the_scale_of_its_author():
+def test_muon_without_nesterov_and_with_the_original_scale():
     theta, g = jnp.asarray(THETA["w"]), jnp.asarray(NOISE["w"][0])
     optimizer = optim.muon(0.1, nesterov=False, rms=None)
     updates, _ = optimizer.update({"w": g}, optimizer.init({"w": theta}), {"w": theta})
     singular = np.linalg.svd(-updates["w"] / 0.1 / (4 / 3) ** 0.5, compute_uv=False)
-    assert singular.min() > 0.6 and singular.max() < 1.3        # 5 iterations are that close to an orthogonal matrix
+    assert singular.min() > 0.6 and singular.max() < 1.3        # the distance from an orthogonal matrix after 5 iterations
 
 
 VALLEY = {"x": jnp.array([-1.2]), "y": jnp.array(1.0)}
@@ -403,7 +403,7 @@ def lbfgs_by_numpy(steps, memory):
 
 
 @pytest.mark.parametrize("memory", [2, 10])
-def test_lbfgs_is_bfgs_from_the_last_pairs(memory):
+def test_lbfgs_matches_bfgs_from_the_last_pairs(memory):
     optimizer = optim.lbfgs(memory=memory)
 
     def step(carry, _):
@@ -412,14 +412,14 @@ def test_lbfgs_is_bfgs_from_the_last_pairs(memory):
         updates, state = optimizer.update(grads, state, params, value=value, value_fn=rosenbrock)
         return (optim.apply_updates(params, updates), state), value
     run = jax.jit(lambda n: jax.lax.scan(step, (VALLEY, optimizer.init(VALLEY)), length=n), static_argnums=0)
-    (got, _), _ = run(10)                       # the valley multiplies errors of rounding by 10 to 100 a step
+    (got, _), _ = run(10)                       # the valley amplifies rounding errors by 10 to 100 per step
     np.testing.assert_allclose([got["x"][0], got["y"]], lbfgs_by_numpy(10, memory), rtol=1e-9)
     (end, _), values = run(60)
     assert values[-1] < 1e-20
     np.testing.assert_allclose(end["x"], 1, rtol=1e-9)
 
 
-def test_sam_takes_the_gradient_uphill():
+def test_sam_uses_the_gradient_uphill():
     def loss(p):
         return jnp.sum(p["w"] ** 4) + jnp.sum(p["b"] ** 2)
     params = {"w": jnp.asarray(THETA["w"]), "b": jnp.asarray(THETA["b"])}

@@ -1,4 +1,4 @@
-"""Each method against its formula written out, and against Optax where it is installed."""
+"""Each method against its formula written out, and against Optax if it is installed."""
 
 from functools import partial, wraps
 
@@ -58,12 +58,12 @@ FORMULAS = {
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_a_method_is_its_formula(name):
+def test_methods_match_their_formulas(name):
     optimizer, formula, memories = FORMULAS[name]
     close(run(optimizer), by_hand(formula, *range(memories)) if memories else by_hand(formula))
 
 
-def test_adamw_decays_the_weights_beside_the_moments_and_not_the_biases():
+def test_adamw_decays_weights_but_not_biases_outside_the_moments():
     def formula(decay):
         def method(theta, g, t, v, s):
             after, v, s = adam_by_hand(theta, g, t, v, s)
@@ -76,8 +76,8 @@ def test_adamw_decays_the_weights_beside_the_moments_and_not_the_biases():
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-def test_half_precision_moves_as_far_as_float64_does(dtype, name):
-    """Gradients whose squares are 0 in float16, and one that is 0: an update of 0/0, once."""
+def test_half_precision_steps_match_float64(dtype, name):
+    """Gradients whose squares are 0 in float16, and one that is 0, whose update used to be 0/0."""
     params = {"w": jnp.ones((2, 3))}
     grads = [{"w": jnp.array([[0.0, 1e-3, -2e-3], [1e-4, 0.5, -6e-5]])}] * 3
 
@@ -105,11 +105,11 @@ def test_the_first_step_of_adam_in_float32_is_the_rate():
                                   lambda rate: optim.rmsprop(optim.inverse_time_decay(rate)),
                                   lambda rate: optim.chain(optim.weight_decay(rate), optim.sgd(optim.exponential_decay(rate, rate)))])
 @pytest.mark.parametrize("number", [jnp.float32(0.25), np.float32(0.25), jnp.asarray(0.25)])
-def test_a_rate_may_be_a_number_of_any_precision(make, number):
+def test_rate_may_have_any_precision(make, number):
     close(run(make(number)), run(make(0.25)))
 
 
-def test_a_chain_keeps_what_is_wrapped_around_an_optimizer():
+def test_chain_keeps_wrapped_optimizers():
     adam = optim.adam(0.1)
 
     @wraps(adam.update)
@@ -137,7 +137,7 @@ def test_clipping():
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_clipping_in_half_precision_rounds_once(dtype):
-    """A factor rounded to bfloat16 would be off by up to 1 in 256 for all, and one below 6e-8 be 0 in float16."""
+    """A factor rounded to bfloat16 would be off by up to 1 in 256 everywhere, and one below 6e-8 would be 0 in float16."""
     g = {"w": jnp.linspace(3e4, 6e4, 1000).astype(dtype), "b": jnp.array([3e4], dtype)}
     optimizer = optim.clip_by_global_norm(0.07)
     clipped = optimizer.update(g, optimizer.init(g))[0]
@@ -169,13 +169,13 @@ def test_weight_decay_is_the_gradient_of_the_penalty():
           {"w": PARAMS["w"] - 0.1 * (GRADS[0]["w"] + 0.3 * PARAMS["w"]), "b": PARAMS["b"] - 0.1 * GRADS[0]["b"]})
 
 
-def test_one_counter_serves_the_chain():
+def test_chain_shares_one_counter():
     optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.chain(optim.weight_decay(0.1), optim.adam(optim.cosine(1e-3, steps=9))))
     counters = [leaf for leaf in jax.tree.leaves(optimizer.init(PARAMS)) if jnp.issubdtype(leaf.dtype, jnp.integer)]
     assert len(counters) == 1
 
 
-def test_a_sweep_is_a_vmap_and_a_rate_given_as_an_array_does_not_recompile():
+def test_sweep_as_vmap_and_rate_arrays_without_recompiling():
     def final(rate, beta, decay):
         return run(optim.chain(optim.weight_decay(decay), optim.momentum(rate, beta)))
     rates, betas, decays = jnp.array([0.1, 0.2]), jnp.array([0.5, 0.9]), jnp.array([0.0, 0.3])
@@ -190,7 +190,7 @@ def test_a_sweep_is_a_vmap_and_a_rate_given_as_an_array_does_not_recompile():
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float64])
 @pytest.mark.parametrize("name", ["adam", "adamw", "momentum", "rmsprop", "chain"])
-def test_dtypes_and_types_of_the_state_stay(dtype, name):
+def test_dtypes_and_types_of_the_state_do_not_change(dtype, name):
     make = {"chain": lambda rate: optim.chain(optim.clip_by_global_norm(1.0), optim.adam(optim.cosine(rate, steps=9)))}
     optimizer = make.get(name, getattr(optim, name, None))(0.1)
     params = jax.tree.map(lambda p: p.astype(dtype), PARAMS)
@@ -219,11 +219,11 @@ def optax_pairs(optax):
 
 @pytest.mark.peers
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam", "adamw", "chain", "theirs in ours", "ours in theirs"])
-def test_against_optax(name):
+def test_matches_optax(name):
     optax = pytest.importorskip("optax", reason="Optax is not a dependency; where it is installed, the two must agree")
     ours, theirs = optax_pairs(optax)[name]
     with jax.numpy_dtype_promotion("standard"):                                     # which Optax relies on
-        chex.assert_trees_all_close(run(ours), run(theirs), rtol=1e-6, atol=1e-7)  # it corrects the bias in float32
+        chex.assert_trees_all_close(run(ours), run(theirs), rtol=1e-6, atol=1e-7)  # Optax corrects the bias in float32
 
 
 @pytest.mark.parametrize("call, sentence", [
@@ -245,6 +245,6 @@ def test_against_optax(name):
     (lambda: optim.chain(0.1), r"chain takes optimizers, .* got 0.1"),
     (lambda: optim.adam(0.1).update({"w": PARAMS["w"]}, optim.adam(0.1).init(PARAMS)), r"the gradients have the structure .*init"),
 ])
-def test_a_wrong_call_is_a_sentence(call, sentence):
+def test_wrong_calls_raise(call, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         call()

@@ -1,4 +1,4 @@
-"""Agreement with Optax over 50 steps where it has the method, and either library's optimizers in the other's hands."""
+"""Agreement with Optax over 50 steps for methods it has, and either library's optimizers used in the other."""
 
 import inspect
 
@@ -76,14 +76,14 @@ PAIRS = {
     "groups": (lambda: optim.partition({"w": optim.adam(0.1), "b": optim.frozen()}, {"w": "w", "b": "b"}),
                lambda: optax.partition({"w": optax.adam(0.1), "b": optax.set_to_zero()}, {"w": "w", "b": "b"})),
 }
-# Not among them: centralize (Optax takes the first axis for the outputs, here it is the last) and rprop (after a turn
-# of the sign Optax's update is that of the step before; here, as in the paper, there is none). Optax computes 1 − βᵗ
+# Not included: centralize (for Optax the first axis is that of the outputs, here the last) and rprop (after a change
+# of sign, Optax repeats the update of the previous step; here, as in the paper, there is none). Optax computes 1 − βᵗ
 # and its schedules in float32, also for float64 parameters.
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_50_steps_are_those_of_optax(name):
+def test_50_steps_match_optax(name):
     ours, theirs = PAIRS[name]
     chex.assert_trees_all_close(run(ours())[0], run(theirs())[0], **TOLERANCE)
 
@@ -105,13 +105,13 @@ SCHEDULES = {
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_schedules_are_those_of_optax(name):
+def test_schedules_match_optax(name):
     ours, theirs = (jax.vmap(make())(jnp.arange(50)) for make in SCHEDULES[name])
     np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("cooldown", [0, 3])
-def test_the_plateau_is_that_of_optax(cooldown):
+def test_plateau_matches_optax(cooldown):
     ours = optim.reduce_on_plateau(0.5, 3, cooldown=cooldown, window=2, smallest=0.01)
     theirs = optax.contrib.reduce_on_plateau(0.5, 3, cooldown=cooldown, accumulation_size=2, min_scale=0.01)
     one, other = ours.init(PARAMS), theirs.init(PARAMS)
@@ -146,7 +146,7 @@ def minimised(optimizer, steps=30):
     lambda: optim.chain(optim.clip_by_global_norm(1e9), optax.contrib.schedule_free_sgd(0.1)),
     lambda: optim.lbfgs(),
 ])
-def test_third_party_optimizers_take_what_a_step_knows(make):
+def test_third_party_optimizers_get_extra_arguments(make):
     optimizer = make()
     params, state = minimised(optimizer, 100)
     assert quadratic(optim.evaluation_params(state,
@@ -159,7 +159,7 @@ def test_third_party_optimizers_take_what_a_step_knows(make):
                                   optim.amsgrad, optim.adamax, optim.nadam, optim.radam, optim.adabelief, optim.lamb,
                           optim.lars, optim.lion,
                                   optim.novograd, optim.sm3, optim.schedule_free_sgd, optim.schedule_free_adamw])
-def test_inject_hyperparams_works_on_ours(make):
+def test_inject_hyperparams_works_with_our_optimizers(make):
     name = make.__name__
     injected = optax.inject_hyperparams(make)(rate=0.1)
     chex.assert_trees_all_close(run(injected)[0], run(make(0.1))[0], rtol=1e-5, atol=1e-6)
@@ -169,7 +169,7 @@ def test_inject_hyperparams_works_on_ours(make):
     assert name != "sgd" or all((u == 0).all() for u in jax.tree.leaves(updates))
 
 
-def test_the_rate_of_an_injected_optimizer_is_set_in_its_state():
+def test_rate_of_an_injected_optimizer_is_set_in_its_state():
     injected = optax.inject_hyperparams(optim.adam)(rate=0.1)
     state = injected.init(PARAMS)
     state.hyperparams["rate"] = jnp.asarray(0.0)
@@ -184,18 +184,18 @@ def test_the_rate_of_an_injected_optimizer_is_set_in_its_state():
     lambda ours: optax.MultiSteps(ours, 1), lambda ours: optax.conditionally_transform(ours, lambda step: step >= 0),
     lambda ours: optax.with_extra_args_support(ours), lambda ours: optax.named_chain(("ours", ours)),
 ])
-def test_ours_inside_the_wrappers_of_optax(make):
+def test_our_optimizers_inside_optax_wrappers(make):
     chex.assert_trees_all_close(run(make(optim.adam(0.1)))[0], run(optim.adam(0.1))[0], rtol=1e-12)
 
 
-def test_extra_arguments_pass_through_optax_where_it_is_told():
-    """optax.chain drops them for what is not of its own class, which ours become by unpacking."""
+def test_extra_arguments_pass_through_optax_if_declared():
+    """optax.chain drops them for optimizers of other classes, which ours become by unpacking."""
     told = optax.GradientTransformationExtraArgs(*optim.lbfgs())
     params, _ = minimised(optax.chain(optax.identity(), told))
     assert quadratic(params) < 1e-12
 
 
-def test_the_evaluation_parameters_of_optax_schedule_free():
+def test_evaluation_parameters_of_optax_schedule_free():
     optimizer = optim.chain(optim.clip_by_global_norm(1e9), optax.contrib.schedule_free_sgd(0.1))
     params, state = run(optimizer)
     want = optax.contrib.schedule_free_eval_params(state.inner[1], params)

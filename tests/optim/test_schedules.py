@@ -46,7 +46,7 @@ SCHEDULES = [
 
 
 @pytest.mark.parametrize("name", exported("schedules"))
-def test_every_schedule_has_its_values_here(name):
+def test_every_schedule_is_tested_here(name):
     assert any(schedule.make.__name__ == name for schedule, _ in SCHEDULES), (
         f"{place(name)} has no values in SCHEDULES of tests/optim/test_schedules.py: write some, computed by hand")
 
@@ -64,7 +64,7 @@ def test_schedules_at_their_corners(schedule, values, x64):
                 assert not found.weak_type and found.shape == ()
 
 
-def test_restarts_begin_where_they_should():
+def test_restarts_begin_at_the_right_step():
     """Rounding of the logarithm must not move the first step of a cycle into the one before."""
     for x64 in (True, False):
         with jax.enable_x64(x64):
@@ -87,7 +87,7 @@ def test_schedules_are_equal_by_value_and_pickle(make):
     np.testing.assert_allclose(traced, 0.05, rtol=1e-6)
 
 
-def test_a_schedule_of_arrays_is_equal_to_itself_only():
+def test_schedule_of_arrays_equals_only_itself():
     rate = jnp.asarray(0.1)
     one, other = optim.cosine(rate, steps=10), optim.cosine(rate, steps=10)
     assert one == one and one != other and hash(one) != hash(other)
@@ -107,7 +107,7 @@ def test_a_schedule_of_arrays_is_equal_to_itself_only():
     (lambda: optim.piecewise([1.0, 0.1, 0.01], steps=[2, 1]), "steps of piecewise must be increasing numbers > 0"),
     (lambda: optim.join([optim.constant(1.0)], steps=10), "join must have a step between any two schedules"),
 ])
-def test_a_wrong_schedule_says_what_to_write(call, sentence):
+def test_wrong_schedules_raise_with_a_remedy(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
 
@@ -148,8 +148,8 @@ DEFAULTS = {
 }
 
 
-def test_the_defaults_are_these():
-    """Results depend on them: a change is one that users must be told of."""
+def test_defaults_are_pinned():
+    """Results depend on them, so users must be told of changes."""
     import inspect
     found = {}
     for name in optim.__all__:

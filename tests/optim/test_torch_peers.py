@@ -1,4 +1,4 @@
-"""Agreement with torch.optim over 50 steps in float64, where PyTorch is installed and has the method."""
+"""Agreement with torch.optim over 50 steps in float64, for methods it has, if PyTorch is installed."""
 
 import chex
 import jax
@@ -9,7 +9,7 @@ import pytest
 from fnnet import optim
 
 pytestmark = pytest.mark.peers
-torch = pytest.importorskip("torch", reason="PyTorch is not a dependency; where it is installed, the two must agree")
+torch = pytest.importorskip("torch", reason="PyTorch is not a dependency; if it is installed, the two must agree")
 
 RANDOM = np.random.default_rng(2)
 PARAMS = {"w": RANDOM.normal(size=(3, 4)), "b": RANDOM.normal(size=4)}
@@ -18,7 +18,7 @@ NOISE = {name: RANDOM.normal(size=(50, *p.shape)) for name, p in PARAMS.items()}
 
 @pytest.fixture(autouse=True)
 def float64():
-    torch.set_default_dtype(torch.float64)              # NAdam's products of momenta are of the default dtype
+    torch.set_default_dtype(torch.float64)              # NAdam's products of momenta have the default dtype
     yield
     torch.set_default_dtype(torch.float32)
 

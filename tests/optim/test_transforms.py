@@ -39,10 +39,10 @@ LARGEST = float(np.finfo(np.float32).max)
     ([3e38, 3e38], 1.0, [0.5**0.5] * 2),                    # the norm itself is beyond float32
     ([LARGEST] * 4, 2.0, [1.0] * 4),
     ([LARGEST] * 4, 1e38, [5e37] * 4),
-    ([3e-20, 4e-20], 1e-20, [0.6e-20, 0.8e-20]),            # the squares vanish
+    ([3e-20, 4e-20], 1e-20, [0.6e-20, 0.8e-20]),            # the squares underflow
     ([3e-30, 4e-30], 1e-31, [0.6e-31, 0.8e-31]),
     ([3e-37, 4e-37], 1e-37, [0.6e-37, 0.8e-37]),
-    ([3e10, 4e10], 1e-30, [0.6e-30, 0.8e-30]),              # limit/norm vanishes
+    ([3e10, 4e10], 1e-30, [0.6e-30, 0.8e-30]),              # limit/norm underflows
     ([3e20, 4e20], 1e-36, [0.6e-36, 0.8e-36]),
     ([3e38, 1e-30], 1.0, [1.0, 0.0]),
     ([3e-20, 4e-20], 5e-20, [3e-20, 4e-20]),
@@ -72,14 +72,14 @@ def test_a_step_after_a_huge_gradient_keeps_the_parameters():
 
 @pytest.mark.parametrize("dtype, values", [(jnp.float16, [6e-8, 6e4, -3e-5]), (jnp.bfloat16, [1e38, 1e-38, 3e38]),
                                            (jnp.float32, [1e-45, 2e-45, 3e-44])])
-def test_gradients_within_the_limit_stay_to_the_bit(dtype, values):
-    """Subnormal ones too: a product with 1 would make them 0 on most devices."""
+def test_gradients_within_the_limit_are_unchanged_bit_for_bit(dtype, values):
+    """Even subnormal ones, which a multiplication by 1 would flush to 0 on most devices."""
     g = jnp.array(values, dtype)
     np.testing.assert_array_equal(np.asarray(one(optim.clip_by_global_norm(float("inf")), g)).view(np.uint8),
                                   np.asarray(g).view(np.uint8))
 
 
-def test_a_global_norm_of_mixed_dtypes():
+def test_global_norm_of_mixed_dtypes():
     g = {"half": jnp.array([3e4, 3e4], jnp.float16), "single": jnp.array([3e38], jnp.float32),
          "double": jnp.array([4e38, 1e200]),
          "complex": jnp.array([3e38 + 4e38j])}
@@ -96,12 +96,12 @@ def test_a_global_norm_of_mixed_dtypes():
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
-def test_clipping_does_not_hide_what_is_not_finite(bad):
+def test_clipping_does_not_hide_nonfinite_gradients(bad):
     for g in ({"a": jnp.array([bad]), "b": jnp.ones(2)}, {"a": jnp.array([bad]), "b": jnp.full(2, 1e200)}):
         assert all(jnp.isnan(leaf).all() for leaf in jax.tree.leaves(one(optim.clip_by_global_norm(1.0), g)))
 
 
-def test_clipping_is_a_function_that_vmap_and_grad_take():
+def test_clipping_works_under_vmap_and_grad():
     def clipped(scale):
         return jnp.sum(one(optim.clip_by_global_norm(1.0), {"a": scale * jnp.array([3.0, 4.0])})["a"])
     np.testing.assert_allclose(jax.vmap(clipped)(jnp.array([0.1, 1.0, 1e200])), [0.7, 1.4, 1.4], rtol=1e-12)
@@ -115,7 +115,7 @@ def test_clipping_block_by_block():
     equal(got, {"a": direction, "b": [0.1], "c": direction})
 
 
-def test_adaptive_clipping_is_for_each_output():
+def test_adaptive_clipping_is_per_output():
     g = {"w": GRADS[0]["w"].at[:, 1].set(0), "b": GRADS[0]["b"] * 1e200}
     got = one(optim.adaptive_clip(0.1, eps=1e-3), g, PARAMS)
     for j in range(4):
@@ -138,7 +138,7 @@ def test_centralize_and_scale():
     equal(got, {"w": 2 * (w - w.mean(0)), "b": 2 * GRADS[0]["b"]})
 
 
-def test_noise_has_its_variance_and_is_the_same_again():
+def test_noise_has_its_variance_and_is_reproducible():
     zeros = {"w": jnp.zeros((200, 200)), "v": jnp.zeros(40000)}
     optimizer = optim.add_noise(0.5, power=1.0, seed=3)
     state = optimizer.init(zeros)
@@ -151,24 +151,24 @@ def test_noise_has_its_variance_and_is_the_same_again():
         assert abs(np.corrcoef(flat, other)[0, 1]) < 0.03
 
 
-def test_accumulation_is_the_mean_of_the_gradients():
+def test_accumulate_uses_the_mean_of_the_gradients():
     small = optim.accumulate(optim.chain(optim.clip_by_global_norm(0.5), optim.adamw(0.1)), every=3)
     got, state = run(small)
     means = [jax.tree.map(lambda *g: sum(g) / 3, *GRADS[i:i + 3]) for i in range(0, 12, 3)]
     equal(got, run(optim.chain(optim.clip_by_global_norm(0.5), optim.adamw(0.1)), means)[0])
     assert optim.hyperparams(state)["rate"] == 0.1
     half, _ = run(small, GRADS[:5])
-    equal(half, run(small, GRADS[:3])[0])                   # in between nothing moves
+    equal(half, run(small, GRADS[:3])[0])                   # nothing moves in between
 
 
-def test_accumulation_sums_in_float32():
+def test_accumulate_sums_in_float32():
     params = {"w": jnp.zeros(1, jnp.bfloat16)}
     grads = [{"w": jnp.array([x], jnp.bfloat16)} for x in [256.0] + [1.0] * 7]
     moved, _ = run(optim.accumulate(optim.sgd(1.0), every=8), grads, params)
     assert moved["w"] == -jnp.array(263 / 8, jnp.bfloat16)
 
 
-def test_a_step_that_is_not_finite_is_skipped_and_counted():
+def test_nonfinite_steps_are_skipped_and_counted():
     bad = {**GRADS[1], "b": GRADS[1]["b"].at[0].set(jnp.nan)}
     optimizer = optim.skip_nonfinite(optim.adam(0.1))
     got, state = jax.jit(lambda: run(optimizer, [GRADS[0], bad, GRADS[2]]))()
@@ -176,7 +176,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted():
     assert state.inner[0].skipped == 1
 
 
-def test_the_moving_average_is_what_to_evaluate():
+def test_evaluation_params_return_the_moving_average():
     optimizer = optim.chain(optim.sgd(0.1), optim.moving_average(0.8))
     params, state, average = PARAMS, optimizer.init(PARAMS), PARAMS
     for g in GRADS:
@@ -213,14 +213,14 @@ def test_groups_by_path_and_by_subtree():
         equal(optim.evaluation_params(state, moved), {"body": moved["body"], "head": average})
 
 
-def test_what_is_frozen_stays_and_nothing_is_remembered_of_it():
+def test_frozen_parameters_stay_and_have_no_state():
     optimizer = optim.freeze(optim.adamw(0.1, decay=0.5), {"w": True, "b": False})
     got, state = run(optimizer)
     equal(got, {"w": PARAMS["w"], "b": run(optim.adamw(0.1, decay=0.5))[0]["b"]}, rtol=0)
     assert sum(leaf.size for leaf in jax.tree.leaves(state)) < 2 * 4 + 8
 
 
-def test_the_plateau_lowers_the_scale():
+def test_plateau_lowers_the_scale():
     optimizer = optim.chain(optim.sgd(1.0),
                             optim.reduce_on_plateau(0.5, patience=2, cooldown=1, window=2, smallest=0.2))
     state, scales = optimizer.init(PARAMS), []

@@ -37,8 +37,8 @@ def relu_bwd(dy, y):
 def leaky_relu(x, *, alpha=0.01) -> jax.Array:
     """y = x if x ≥ 0 else αx,   y′ = 1 or α
 
-    y′(0) = 1, as in jax.nn; PyTorch's is α. α is 0.01 in some lectures and 0.1 in others; any number works, even
-    below 0 or above 1.
+    y′(0) = 1, as in jax.nn (α in PyTorch). α is 0.01 in some lectures and 0.1 in others; any number works, even below 0
+    or above 1.
     """
     return jnp.where(x < 0, alpha * x, x)
 
@@ -52,7 +52,7 @@ def leaky_relu_bwd(dy, x, *, alpha):
 def prelu(x, a) -> jax.Array:
     """y = x if x ≥ 0 else ax,   ∂y/∂x = 1 or a,   ∂y/∂a = 0 or x   [He et al. 2015]
 
-    x [... d], a [] or [d] (one for each channel) → y [... d]. At 0 ∂y/∂x is 1; PyTorch's is a.
+    x [... d], a [] or [d] (one for each channel) → y [... d]. At 0, ∂y/∂x is 1 (a in PyTorch).
     """
     return jnp.where(x < 0, jnp.broadcast_to(a, x.shape) * x, x)
 
@@ -158,7 +158,7 @@ def selu_slope(x):
 def hard_tanh(x) -> jax.Array:
     """y = min(max(−1, x), 1),   y′ = 1 if −1 ≤ x ≤ 1 else 0
 
-    y′(±1) = 1, as in jax.nn; PyTorch's is 0.
+    y′(±1) = 1, as in jax.nn (0 in PyTorch).
     """
     return jnp.where(x > 1, 1, jnp.where(x < -1, -1, x))
 

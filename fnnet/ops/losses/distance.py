@@ -22,8 +22,8 @@ def triplet(anchor, positive, negative, weights=None, *, margin=1.0, swap=False,
     [Schroff et al. 2015]
 
     anchor, positive, negative [... d] → ℓ [...]. α is the margin. Distances are squared, as in the paper; PyTorch uses
-    the distances themselves: for given d⁺ and d⁻ [n], of any kind, that is margin_ranking(d⁻, d⁺, ones, margin=α), and
-    with swap d⁻ is the jnp.minimum of the two distances to the negative.
+    the distances themselves: for distances d⁺ and d⁻ [n] of any kind, write margin_ranking(d⁻, d⁺, ones, margin=α);
+    with swap, d⁻ is the jnp.minimum of the two distances from the negative.
 
     swap=True uses the negative's distance from the anchor or from the positive, whichever is smaller: then ‖p − n‖²
     replaces ‖a − n‖², and p replaces a in its derivatives   [Balntas et al. 2016]

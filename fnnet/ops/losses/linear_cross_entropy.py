@@ -120,17 +120,17 @@ def linear_cross_entropy_fwd(x, w, labels, b, weights, *, label_smoothing, z_los
 
 
 def _of_distribution(shifted, t):
-    """Σ eᶻ of a chunk but for one that is the largest, Σ t, and Σ t·z, with z less the largest."""
+    """Σ eᶻ of a chunk without one largest, Σ t, and Σ t·z, where z is relative to the largest."""
     e = jnp.exp(shifted)
     total = e.sum(-1)
-    # Of several largest only one is left out; but then the sum is 2 or more, and less one is exact enough.
+    # Of several largest only one should be left out; but then the sum is ≥ 2, and sum − 1 is accurate enough.
     others = jnp.where(total < 1.5, jnp.where(shifted == 0, e - 1, e).sum(-1), total - 1)
     shifted = jnp.where((t == 0) & (shifted == -jnp.inf), 0, shifted)           # 0·log 0 = 0
     return others, t.sum(-1), (t * shifted).sum(-1)
 
 
 def _joined(one, other):
-    """What is known of the classes so far and of the next chunk, as if they were one chunk."""
+    """The sums over the classes so far combined with those of the next chunk, as if they were one chunk."""
     if one is None:
         return other
     top = jnp.maximum(one[0], other[0])
@@ -197,8 +197,8 @@ def _slopes_of_labels(dloss, true, top, others, about, classes, label_smoothing,
 
 
 def _slopes_of_distributions(dloss, true, top, others, about, classes, label_smoothing, z_loss):
-    """For a chunk of scores ∂ℓ/∂zⱼ = pⱼ(Σt + 2ζ·log Σ eᶻ) − tⱼ, and ∂ℓ/∂tⱼ. Of the largest eᶻ is 1, and eᶻ·Σt − t
-    exact."""
+    """For a chunk of scores ∂ℓ/∂zⱼ = pⱼ(Σt + 2ζ·log Σ eᶻ) − tⱼ, and ∂ℓ/∂tⱼ. For the largest z, eᶻ is 1, and eᶻ·Σt − t
+    is exact."""
     rest = jnp.log1p(others)
     scale, of_all = dloss / (1 + others), about + 2 * z_loss * (top + rest)
 
@@ -211,7 +211,7 @@ def _slopes_of_distributions(dloss, true, top, others, about, classes, label_smo
 
 
 def _over_chunks(step, carry, first, starts, size):
-    """step(carry, start, size) over all chunks of the classes, of which the first may be smaller."""
+    """step(carry, start, size) over all chunks of the classes, the first of which may be smaller."""
     carry = step(carry, 0, first)
     if len(starts):
         carry, _ = lax.scan(lambda carry, start: (step(carry, start, size), None), carry, starts)
@@ -291,8 +291,8 @@ def linear_cross_entropy_check(x, w, labels, b, weights, *, label_smoothing, z_l
         raise ValueError(f"{name} takes a bias b [{classes}] for {classes} classes: b is {list(jnp.shape(b))}")
     check_classes(name, "x", x, (*shapes[0][:-1], classes), labels, distributions=True, ignore_index=ignore_index)
     if ignore_index is not None and not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
-        raise ValueError(f"{name} ignores rows by an integer label; got distributions {list(jnp.shape(labels))}: give "
-                         "such rows a weight of 0, weights=...")
+        raise ValueError(f"the ignore_index of {name} needs integer labels; got distributions "
+                         f"{list(jnp.shape(labels))}: give the rows to ignore a weight of 0, weights=...")
     check_reduction(name, weights, tuple(shapes[0][:-1]), reduction)
     check_limits(name, LIMITS,
                  {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": softcap, "chunk": chunk})

@@ -1,9 +1,10 @@
 """Recurrent networks: one rule for a whole sequence, backpropagation through time written out [Werbos 1990].
 
-The backward pass processes the steps in chunks, the last chunk first. Saved are the output of every step and the state
-before every chunk; the gates of all steps of a chunk follow from these by one product, as no step depends on another
-there. What remains sequential is a recursion linear in the cotangents, with one product δ·Wʰᵀ per step, where autodiff
-has the same product and also adds to every weight gradient. The weight gradients are one product per chunk.
+The backward pass processes the steps in chunks, the last chunk first. The forward pass saves the output of every step
+and the state before every chunk; the gates of all steps of a chunk follow from these by one product, as no step depends
+on another there. What remains sequential is a recursion linear in the cotangents, with one product δ·Wʰᵀ per step,
+where autodiff has the same product and also adds to every weight gradient. The weight gradients are one product per
+chunk.
 
 Gates are computed with tanh, σ(z) = ½ + ½·tanh(z/2), and their slopes from the gates: in float32 a slope is 0 from
 |z| = 17 on.
