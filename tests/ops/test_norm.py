@@ -144,7 +144,7 @@ def test_numpy_integers_are_accepted():
     chex.assert_trees_all_equal(ops.group_norm(x, groups=np.int64(2)), ops.group_norm(x, groups=2))
 
 
-def normalised(x, axes, eps=1e-5):
+def normalized(x, axes, eps=1e-5):
     """The definition in NumPy."""
     x = np.asarray(x, np.float64)
     return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
@@ -154,13 +154,13 @@ IMAGES = normal(5, (3, 4, 5, 6), f64) + 2
 
 
 @pytest.mark.parametrize("name, f, want", [
-    ("layer", lambda x, *ab: ops.layer_norm(x, *ab), normalised(IMAGES, -1)),
+    ("layer", lambda x, *ab: ops.layer_norm(x, *ab), normalized(IMAGES, -1)),
     ("rms", lambda x, a, b: ops.rms_norm(x, a) + b[None, None, None],
      np.asarray(IMAGES) / np.sqrt((np.asarray(IMAGES) ** 2).mean(-1, keepdims=True) + 1e-6)),
-    ("group", lambda x, *ab: ops.group_norm(x, *ab, groups=3), normalised(IMAGES.reshape(3, 20, 3, 2), (1, 3)).reshape(IMAGES.shape)),
-    ("one group", lambda x, *ab: ops.group_norm(x, *ab, groups=1), normalised(IMAGES, (1, 2, 3))),
-    ("instance", lambda x, *ab: ops.instance_norm(x, *ab), normalised(IMAGES, (1, 2))),
-    ("batch and relu", lambda x, *ab: ops.batch_norm_relu(x, *ab)[0], normalised(IMAGES, (0, 1, 2))),
+    ("group", lambda x, *ab: ops.group_norm(x, *ab, groups=3), normalized(IMAGES.reshape(3, 20, 3, 2), (1, 3)).reshape(IMAGES.shape)),
+    ("one group", lambda x, *ab: ops.group_norm(x, *ab, groups=1), normalized(IMAGES, (1, 2, 3))),
+    ("instance", lambda x, *ab: ops.instance_norm(x, *ab), normalized(IMAGES, (1, 2))),
+    ("batch and relu", lambda x, *ab: ops.batch_norm_relu(x, *ab)[0], normalized(IMAGES, (0, 1, 2))),
 ], ids=lambda v: v if isinstance(v, str) else "")
 def test_each_matches_its_definition(name, f, want):
     gamma, beta = jnp.arange(1.0, 7), jnp.linspace(-1, 1, 6)

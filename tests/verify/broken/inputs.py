@@ -49,12 +49,12 @@ def leaky(x, alpha=0.01):
     return jnp.where(x < 0, alpha * x, x)
 
 
-def normalise(x, axis=-1, eps=1e-5):
+def normalize(x, axis=-1, eps=1e-5):
     d = x - x.mean(axis, keepdims=True)
     return d / jnp.sqrt((d * d).mean(axis, keepdims=True) + eps)
 
 
-def normalise_back(g, x, axis, eps, used_axis, used_eps):
+def normalize_back(g, x, axis, eps, used_axis, used_eps):
     d = x - x.mean(axis, keepdims=True)
     r = 1 / jnp.sqrt((d * d).mean(axis, keepdims=True) + used_eps)
     return r * (g - g.mean(used_axis, keepdims=True) - d * r * r * (g * d).mean(used_axis, keepdims=True))
@@ -66,9 +66,9 @@ broken("settings", "alpha, tried unasked", vjp(leaky, lambda g, x, alpha: jnp.wh
     quick=False)
 broken("settings", "alpha as the default, the sign told by y", vjp(leaky, lambda g, x, alpha: jnp.where(leaky(x, alpha) < 0, alpha * g, g),
     static=(1,)), X, vary={"alpha": (0.3, -0.5)}, caught="settings")
-broken("settings", "axis of the default", vjp(normalise, lambda g, x, axis, eps: normalise_back(g, x, axis, eps, -1, eps), static=(1, 2)),
-    X, vary={"axis": (-1, 0)}, caught="settings", reference=normalise)
-broken("settings", "eps of the default", vjp(normalise, lambda g, x, axis, eps: normalise_back(g, x, axis, eps, axis, 1e-5), static=(1, 2)),
+broken("settings", "axis of the default", vjp(normalize, lambda g, x, axis, eps: normalize_back(g, x, axis, eps, -1, eps), static=(1, 2)),
+    X, vary={"axis": (-1, 0)}, caught="settings", reference=normalize)
+broken("settings", "eps of the default", vjp(normalize, lambda g, x, axis, eps: normalize_back(g, x, axis, eps, axis, 1e-5), static=(1, 2)),
     X, vary={"eps": (1e-5, 0.1)}, caught="settings")
 broken("settings", "a reduction not thought of", vjp(lambda x, reduction="mean": getattr(jnp, reduction)(x * x), lambda g, x, reduction:
     2 * g * x / x.size, static=(1,)), X, vary={"reduction": ("mean", "sum")}, caught="settings")
@@ -85,8 +85,8 @@ broken("settings", "transposed", vjp(lambda x, w, transpose=False: x @ (w.T if t
 # Right at initial values: ones, zeros, identity
 ONES, NONE, EYE = jnp.ones(4, X.dtype), jnp.zeros(4, X.dtype), jnp.eye(4, dtype=X.dtype)
 broken("initial", "gamma 1", vjp(layer_norm, lambda g, x, gamma, beta: (
-    normalise_back(g, x, -1, 1e-5, -1, 1e-5), (g * normed(x)).sum(0), g.sum(0))), X, ONES, NONE, caught="inputs")
-broken("initial", "beta 0: xhat from y", vjp(layer_norm, lambda g, x, gamma, beta: (normalise_back(g * gamma, x, -1, 1e-5, -1, 1e-5),
+    normalize_back(g, x, -1, 1e-5, -1, 1e-5), (g * normed(x)).sum(0), g.sum(0))), X, ONES, NONE, caught="inputs")
+broken("initial", "beta 0: xhat from y", vjp(layer_norm, lambda g, x, gamma, beta: (normalize_back(g * gamma, x, -1, 1e-5, -1, 1e-5),
     (g * layer_norm(x, gamma, beta) / gamma).sum(0), g.sum(0))), X, ONES, NONE, caught="inputs", reference=layer_norm)
 broken("initial", "weights symmetric", vjp(jnp.matmul, lambda g, x, w: (g @ w, x.T @ g)), X, EYE, caught="inputs")
 broken("initial", "small numbers", slope(jnp.tanh, lambda x: 1 - x * x), 1e-6 * X, caught="inputs")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.scipy as jsp
 
 from tests.verify.broken.formulas import cross_entropy, dense, jvp, layer_norm, normed
-from tests.verify.broken.inputs import leaky, normalise, normalise_back
+from tests.verify.broken.inputs import leaky, normalize, normalize_back
 from tests.verify.family import LABELS, LOGITS, MASK, B, Case, P, S, V, W, X, Y, normal, slope, vjp
 
 CASES = []
@@ -116,13 +116,13 @@ right("smooth", "binary cross entropy", vjp(lambda x, t: (jax.nn.softplus(x) - t
     (g * (jax.nn.sigmoid(x) - t) / x.size, -g * x / x.size)), X, (Y > 0).astype(jnp.float32))
 right("smooth", "binary cross entropy of p", vjp(lambda p, t: -(t * jnp.log(p) + (1 - t) * jnp.log1p(-p)).sum(), lambda g, p, t: (
     g * ((1 - t) / (1 - p) - t / p), g * (jnp.log1p(-p) - jnp.log(p)))), jax.nn.sigmoid(X), (Y > 0).astype(jnp.float32))
-right("smooth", "layer norm", vjp(layer_norm, lambda g, x, gamma, beta: (normalise_back(g * gamma, x, -1, 1e-5, -1, 1e-5),
+right("smooth", "layer norm", vjp(layer_norm, lambda g, x, gamma, beta: (normalize_back(g * gamma, x, -1, 1e-5, -1, 1e-5),
     (g * normed(x)).sum(0), g.sum(0))), X, 1 + normal(4), normal(4, seed=1))
-right("smooth", "normalise", vjp(normalise, lambda g, x, axis, eps: normalise_back(g, x, axis, eps, axis, eps), static=(1, 2)), X,
+right("smooth", "normalize", vjp(normalize, lambda g, x, axis, eps: normalize_back(g, x, axis, eps, axis, eps), static=(1, 2)), X,
     vary={"axis": (-1, 0), "eps": (1e-5, 0.1)})
 right("smooth", "rms norm", vjp(lambda x: x / jnp.sqrt((x * x).mean(-1, keepdims=True) + 1e-6), lambda g, x: (
     r := 1 / jnp.sqrt((x * x).mean(-1, keepdims=True) + 1e-6), r * (g - x * r * r * (g * x).mean(-1, keepdims=True)))[1]), X)
-right("smooth", "standardised by its own deviation", vjp(lambda x: (x - x.mean()) / x.std(), lambda g, x: (
+right("smooth", "standardized by its own deviation", vjp(lambda x: (x - x.mean()) / x.std(), lambda g, x: (
     d := (x - x.mean()) / x.std(), (g - g.mean() - d * (g * d).mean()) / x.std())[1]), X)
 right("smooth", "dense", vjp(dense, lambda g, x, w, b: (g @ w.T, x.T @ g, g.sum(0))), X, W, B)
 right("smooth", "dense, declared", vjp(dense, lambda g, x, w, b: (g @ w.T, x.T @ g, g.sum(0))), X, W, B,
