@@ -25,6 +25,8 @@ def max_pool_with_indices(x, *, window: int | tuple, strides: int | tuple | None
     x [n *spatial c] → y, i [n *places c]: max_pool with the same settings, and the number of the pixel with the largest
     element, the first of equal ones, as int32. Pixels are numbered row by row over the spatial axes, as with PyTorch's
     return_indices=True. max_unpool puts y back there.
+
+    Cost: a byte kept for each output, as in max_pool.
     """
     at = _window(x, window, strides, padding, dilation, ceil_mode)
     return plain_largest(x, at), place_of(find_largest(lax.stop_gradient(x), at, always=True)[1], at, x.shape[1:-1])
@@ -119,6 +121,6 @@ def max_unpool_check(x, indices, *, size):
 max_pool_with_indices.example(x=distinct("i h w c"), window=2)
 max_pool_with_indices.example(x=distinct("i 7 6 c"), window=2, strides=(2, 1), padding=1, dilation=(2, 3))
 max_pool_with_indices.example(x=distinct("n t c"), window=3, strides=2, ceil_mode=True)
-max_unpool.example(x="i 2 1 c", indices=integers("i 2 1 c", below=12), size=(4, 3))
-max_unpool.example(x="i h w c", indices=integers("i h w c", below=9), size=3)
-max_unpool.example(x="n t c", indices=integers("n t c", below=8), size=8)
+max_unpool.example(x="i 8 8 c", indices=integers("i 8 8 c", below=256), size=16)
+max_unpool.example(x="i 3 2 c", indices=integers("i 3 2 c", below=20), size=(4, 5))
+max_unpool.example(x="n 5 c", indices=integers("n 5 c", below=6), size=6)
