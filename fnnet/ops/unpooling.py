@@ -26,7 +26,7 @@ def max_pool_with_indices(x, *, window: int | tuple, strides: int | tuple | None
     element, the first of equal ones, as int32. Pixels are numbered row by row over the spatial axes, as with PyTorch's
     return_indices=True. max_unpool puts y back there.
 
-    Cost: a byte kept for each output, as in max_pool.
+    Cost: a byte saved for each output, as in max_pool.
     """
     at = _window(x, window, strides, padding, dilation, ceil_mode)
     return plain_largest(x, at), place_of(find_largest(lax.stop_gradient(x), at, always=True)[1], at, x.shape[1:-1])

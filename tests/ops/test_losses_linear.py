@@ -42,7 +42,7 @@ def distributions():
     return jax.nn.softmax(2 * normal(7, (N, K), f64)) * f64([1, 1, 0.5, 2, 1, 0])[:, None]      # not all of them sum to 1
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("chunk", [4, 1, 10, 12, None])
 def test_distributions_with_every_chunk_size(chunk):
     def apart(x, w, t, b):
