@@ -356,18 +356,18 @@ PICTURES = {"activations": (activations, draw_activations), "learning_rates": (l
             "templates": (templates, draw_templates)}
 
 
-def computed(name):
+def computed(name, pictures=PICTURES):
     """What a picture draws, with four digits."""
     return {key: [[float(f"{v:.4g}") for v in np.asarray(values, np.float64).tolist()] for values in pair]
-            for key, pair in PICTURES[name][0]().items()}
+            for key, pair in pictures[name][0]().items()}
 
 
-def draw(name, folder):
+def draw(name, folder, pictures=PICTURES):
     """Writes a picture, its numbers in the description; text stays text, which makes the file small."""
-    lines, path = computed(name), Path(folder) / f"{name}.svg"
+    lines, path = computed(name, pictures), Path(folder) / f"{name}.svg"
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": False}):
-        PICTURES[name][1](lines).savefig(path, metadata={"Date": None})
-    text = path.read_text()
+        pictures[name][1](lines).savefig(path, metadata={"Date": None})
+    text = path.read_text(encoding="utf-8")
     end = text.index(">", text.index("<svg")) + 1
     path.write_text(f"{text[:end]}\n <desc>{json.dumps(lines, ensure_ascii=False)}</desc>{text[end:]}", encoding="utf-8")
     return path

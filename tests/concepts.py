@@ -54,8 +54,8 @@ a computational graph of two layers, with δ at each node | layers.Serial diagno
 ∂ŷ/∂z = g′(z) | ops.sigmoid | 12 | activations | sigmoid
 ∂z/∂w = a, and ∂z¹/∂W¹ = x | layers.Dense ops.dense | 02 | | dense
 L2: l + λ‖W‖² | ops.l2 ops.weights_of | 05 06 | polynomial |
-dropout: a neuron is active with probability p | ops.dropout layers.Dropout | 05 13 | |
-at test time the entire network, with expected weights | layers.Dropout | 13 | |
+dropout: a neuron is active with probability p | ops.dropout layers.Dropout | 05 13 | dropout |
+at test time the entire network, with expected weights | layers.Dropout | 13 | dropout |
 early stopping on the validation set | train.fit | 05 | | early_stopping""",
     "C. Gradients of neural networks": """
 h⁰ = x, hⁱ = fⁱ(hⁱ⁻¹, Wⁱ) | layers.Serial | 02 | |
@@ -68,7 +68,7 @@ forward pass: the outputs of each layer, and the loss | train.supervised | 04 | 
 backward pass: ∂l/∂f, then ∂l/∂Wᵏ and ∂l/∂hᵏ⁻¹, until W¹ | layers.Serial ops.dense | 02 | | dense
 ∂l/∂Wⁱ and ∂l/∂hⁱ⁻¹ for any layer f | rule | 03 11 | | convolution lstm_step attention batch_norm""",
     "D. Neural network basics": """
-the network diagram of nodes and links | layers.Serial diagnostics.trace diagnostics.summary | 02 | gate |
+the network diagram of nodes and links | layers.Serial diagnostics.trace diagnostics.summary | 02 | network gate |
 raw activations aⱼ = Σ wⱼᵢxᵢ + wⱼ₀ | layers.Dense ops.dense | 02 | | dense
 nonlinear activation zⱼ = h(aⱼ) | ops.tanh ops.relu | 12 | activations | tanh
 binary output y = σ(a) | ops.sigmoid | 12 | activations | sigmoid
@@ -80,7 +80,7 @@ ELU | ops.elu | 12 | activations |
 a multi-layer network is a nonlinear classifier | diagnostics.decision_boundary | 05 | xor |
 more hidden units approximate more functions | layers.Dense | 05 | xor |
 a neuron: weighted inputs, then a function of their sum | ops.dense ops.identity | 01 | |
-neurons are cascaded, each layer has its weights | layers.Serial | 04 | |
+neurons are cascaded, each layer has its weights | layers.Serial | 04 | network |
 deep networks, lots of hidden layers | layers.Serial layers.Residual | 07 | batch_norm |
 no closed form: weights are found step by step | optim.gradient_descent | 14 | optimizer_paths |
 the best w of L(w), and of L(w) + ‖w‖ | ops.l1 | 13 | |
@@ -104,7 +104,7 @@ calculus instead of differences | rule gradient_check | 03 | | gradient_checking
 ∂(w·x)/∂w = x | ops.dense | 01 | | dense
 w ← w − η∇E(w): opposite to the gradient | optim.gradient_descent | 14 | learning_rates |
 the choice of the learning rate | train.range_test train.sweep | 06 | learning_rates |
-local optima and oscillation | optim.gradient_descent | 14 | xor learning_rates |
+local optima and oscillation | optim.gradient_descent | 14 | xor loss_surface learning_rates |
 epochs: all training data once | train.make_epoch train.epochs | 04 | digits |
 number of layers and hidden units: by the validation set | train.sweep | 06 | |
 the error goes from higher layers to lower layers | layers.Serial ops.dense | 02 | | dense
@@ -117,6 +117,7 @@ computation graphs: upstream and downstream gradients | diagnostics.trace | 15 |
 f = (x + y)z at −2, 5, −4: −4, −4, 3 | diagnostics.trace | 15 | gate |""",
     "E. Training deep networks": """
 L layers of s_l units | layers.Serial diagnostics.summary | 02 | |
+how much a small change of the weights changes the loss | optim.gradient_descent | 14 | loss_surface | gradient_checking
 weights ~ N(0, σ²), then gradient and update until convergence | layers.initializers.normal train.epochs | 14 | initialization |
 equal weights stay equal: why they are random | layers.initializers.normal layers.initializers.zeros | 14 | initialization |
 a⁽¹⁾ = x, z⁽²⁾ = Θ⁽¹⁾a⁽¹⁾, a⁽²⁾ = g(z⁽²⁾), … | layers.Serial | 02 | |
@@ -135,7 +136,7 @@ momentum: V = βV + (1 − β)dθ, θ = θ − αV | optim.momentum | 14 | optim
 averaging smooths the oscillation | optim.momentum optim.nesterov | 14 | optimizer_paths | momentum
 RMSprop | optim.rmsprop | 14 | optimizer_paths |
 Adam, with bias correction | optim.adam | 14 | optimizer_paths | adam
-which optimizer, when | optim.adam optim.momentum | 14 | optimizer_paths |
+which optimizer, when | optim.adam optim.momentum | 14 | optimizers_on_digits optimizer_paths |
 learning rate decay α₀/(1 + rate·epoch) | optim.inverse_time_decay | 14 | |
 batch normalization of z | ops.batch_norm layers.BatchNorm | 07 13 | batch_norm | batch_norm
 training error 1 %, test error 10 %: variance; both high: bias | diagnostics.bias_or_variance | 05 06 | polynomial |
