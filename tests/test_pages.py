@@ -104,3 +104,10 @@ def test_every_picture_and_exercise_belongs_to_a_concept():
     assert {name for row in CONCEPTS for name in row.pictures} == {path.stem for path in (folder / "pictures").glob("*.svg")}
     assert {name for row in CONCEPTS for name in row.exercises} == {path.stem for path in (folder / "exercises").glob("*.py")}
     assert len(CONCEPTS) >= 110
+
+
+def test_the_course_goes_through_every_example_picture_and_exercise():
+    folder = ROOT / "examples"
+    linked = {*re.findall(r"\]\(([^)]+)\)", (folder / "README.md").read_text())}
+    for pattern in ("[0-9]*.py", "pictures/*.svg", "exercises/*.py"):
+        assert {str(path.relative_to(folder)) for path in folder.glob(pattern)} <= linked
