@@ -78,14 +78,14 @@ def test_every_exercise_has_a_solution_and_a_page_that_says_what_to_write():
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=NAMES)
 @pytest.mark.sweep(6)
-def test_a_solution_is_accepted(path):
+def test_solution_is_accepted(path):
     verdict = graded(path)
     assert verdict.status == SOLVED, verdict.text
 
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=NAMES)
 @pytest.mark.sweep(4)
-def test_a_blank_exercise_is_told_what_to_return(path):
+def test_blank_exercise_says_what_to_return(path):
     verdict = graded(EXERCISES / path.name)
     assert verdict.status == UNSOLVED and "still TODO" in verdict.text and "must return" in verdict.text
     assert "Traceback" not in verdict.text and "NotImplementedError" not in verdict.text
@@ -93,7 +93,7 @@ def test_a_blank_exercise_is_told_what_to_return(path):
 
 @pytest.mark.parametrize("name, right, wrong, said", MISTAKES, ids=[f"{name}: {wrong.strip()[:30]}" for name, _, wrong, _ in MISTAKES])
 @pytest.mark.sweep(8)
-def test_a_typical_mistake_is_named(name, right, wrong, said, tmp_path):
+def test_typical_mistake_is_named(name, right, wrong, said, tmp_path):
     text = (EXERCISES / "solutions" / f"{name}.py").read_text()
     assert text.count(right) == 1
     (path := tmp_path / f"{name}.py").write_text(text.replace(right, wrong))
@@ -110,13 +110,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("text, said", BAD.values(), ids=BAD)
-def test_a_file_that_cannot_be_graded(text, said, tmp_path):
+def test_file_that_cannot_be_graded_is_one_sentence(text, said, tmp_path):
     (path := tmp_path / "a.py").write_text(text)
     verdict = graded(path)
     assert verdict.status == BAD_FILE and re.search(said, verdict.text), verdict.text
 
 
-def test_no_file_and_a_folder(tmp_path):
+def test_missing_file_or_folder_is_one_sentence(tmp_path):
     assert graded(tmp_path / "none.py") == (BAD_FILE, f"{tmp_path / 'none.py'}: there is no such file")
     assert graded(tmp_path).status == BAD_FILE
 
@@ -140,19 +140,19 @@ def test_from_a_shell(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_endless_loop_is_stopped(tmp_path):
+def test_endless_loop_is_stopped(tmp_path):
     (tmp_path / "endless.py").write_text("def momentum(*args):\n    while True:\n        pass\n")
     done = shell("endless.py", "--seconds", "30", cwd=tmp_path)
     assert done.returncode == UNSOLVED and "is there an endless loop?" in done.stdout
 
 
-def test_a_time_limit_must_be_positive(capsys):
+def test_time_limit_must_be_positive(capsys):
     assert cli.main(["grade", "a.py", "--seconds", "-1"]) == 1
     assert capsys.readouterr().err == "fnnet: --seconds must be > 0; got -1\n"
 
 
 @pytest.mark.slow
-def test_a_rule_with_examples_that_is_no_exercise_of_ours_is_audited(tmp_path):
+def test_rule_outside_the_exercises_is_audited_on_its_examples(tmp_path):
     (path := tmp_path / "mine.py").write_text("import fnnet as fn\n\n@fn.rule\ndef square(x):\n    return x * x\n\n"
                                               "@square.slope\ndef square_slope(x):\n    return x\n\nsquare.example(x='n')\n")
     verdict = graded(path)

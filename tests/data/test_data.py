@@ -175,7 +175,7 @@ def test_one_hot_and_batches():
     (lambda: data.split(np.ones(9), np.ones(9), fractions=(0.5, 0.6)), "sum to 1"),
     (lambda: data.standardize(np.ones((0, 2))), "at least one example"),
 ])
-def test_a_wrong_call_is_a_sentence(call, sentence):
+def test_invalid_call_is_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
 

@@ -74,7 +74,7 @@ FLOW = {"said": "", "kinds": [], "names": ["0 Dense(3)", "1 Dense(2)"], "delta":
     (lambda **to: diagnostics.heat_map(LAYERS, **to), 2),
     (lambda **to: diagnostics.histograms(LAYERS, **to), 4),
     (lambda **to: draw_flow(FLOW, **to), 2)])
-def test_pictures_are_drawn_beside_others_on_axes_that_are_given(tmp_path, monkeypatch, draw, axes):
+def test_pictures_can_be_drawn_on_given_axes(tmp_path, monkeypatch, draw, axes):
     monkeypatch.chdir(tmp_path)
     figure = Figure(layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -85,7 +85,7 @@ def test_pictures_are_drawn_beside_others_on_axes_that_are_given(tmp_path, monke
     figure.canvas.draw()
 
 
-def test_several_panels_need_a_grid_to_stand_in():
+def test_several_panels_need_axes_from_a_grid():
     with pytest.raises(ValueError, match=re.escape("write figure, ax = plt.subplots()")):
         diagnostics.first_layer(np.eye(4), (2, 2), ax=Figure().add_axes((0, 0, 1, 1)))
 
@@ -146,6 +146,6 @@ def test_boundary_of_a_linear_classifier_is_in_the_right_place(tmp_path, drawn):
     (lambda: diagnostics.first_layer(np.eye(10), (3, 3)), r"d = 9 for images \(3, 3\)"),
     (lambda: diagnostics.decision_boundary(lambda x: x, np.eye(3), np.arange(3)), r"takes x \[n 2\] and labels y \[n\]"),
 ])
-def test_a_wrong_call_is_a_sentence(call, sentence):
+def test_invalid_call_is_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()

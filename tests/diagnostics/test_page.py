@@ -78,7 +78,7 @@ def network():
     return diagnostics.trace(lambda params, x: ops.squared_error(net.apply(params, state, x)[0], t, scale=0.5), params, x)
 
 
-def test_a_small_network_is_told_in_the_letters_of_the_lectures():
+def test_small_network_uses_the_letters_of_the_lectures():
     traced = matrices.lettered(network())
     assert {node.name for node in traced.nodes} == {"x", "W¹", "b¹", "z¹", "a¹", "W²", "b²", "z²", "L"}
     assert traced["a¹"].operation == "tanh(z¹)" and traced["z²"].operation == "dense(a¹, W², b²)"
@@ -109,7 +109,7 @@ def test_the_matrices_of_a_step_give_its_result():
             close(found["∂L/∂a¹"] * found["tanh′(z¹)"], found["δ¹"])
 
 
-def test_names_that_somebody_gave_stay():
+def test_user_given_names_are_kept():
     net = layers.Serial(layers.Dense(2))
     params, state = net.init(jax.random.key(0), jnp.ones((2, 3)))
     traced = diagnostics.trace(lambda params, x: checkpoint_name(net.apply(params, state, x)[0], "W¹").sum(), params, jnp.ones((2, 3)))
@@ -117,7 +117,7 @@ def test_names_that_somebody_gave_stay():
 
 
 @needs_browser
-def test_a_network_is_stepped_through_in_matrices(tmp_path):
+def test_network_can_be_stepped_through_in_matrices(tmp_path):
     with browser.opened(network().draw(tmp_path / "net.html"), tmp_path / "profile") as page:
         for _ in range(6):
             page.click("#next")

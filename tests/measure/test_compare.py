@@ -107,7 +107,7 @@ def test_tables():
     assert [size(n) for n in (0, 999, 1536, 20480, 3 * 2**20)] == ["0", "999", "1.5k", "20k", "3.0M"]
 
 
-def test_a_wrong_call_is_a_sentence():
+def test_invalid_call_is_one_sentence():
     with pytest.raises(TypeError, match="compare takes a rule, or functions by name"):
         verify.compare(jnp.sin, jnp.ones(3))
     with pytest.raises(TypeError, match="compare takes functions by name, and their arguments"):

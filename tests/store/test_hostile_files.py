@@ -61,7 +61,7 @@ def forged(content, change):
     return put_together(header, arrays)
 
 
-def test_the_helpers_change_nothing_by_themselves(good, tmp_path):
+def test_helpers_alone_change_nothing(good, tmp_path):
     (tmp_path / "same").write_bytes(forged(good, lambda found: None))
     assert fn.load(tmp_path / "same").net == NET
 

@@ -98,6 +98,6 @@ def test_augmentation_applies_in_training_but_not_in_evaluation():
      "augment must return a batch like the one it was given"),
     (lambda: train.supervised(layers.Dense(3), ops.softmax_cross_entropy, augment=lambda k, b: b)({}, {}, (X, LABELS)),
      "augment draws random numbers and needs a key")])
-def test_what_is_wrong_is_said(call, said):
+def test_invalid_call_is_one_sentence(call, said):
     with pytest.raises((ValueError, TypeError), match=said):
         call()

@@ -99,6 +99,6 @@ def test_prefetch_holds_few_batches_at_a_time():
         tracemalloc.stop()
 
 
-def test_the_first_batch_is_checked_and_jax_arrays_pass():
+def test_first_batch_is_checked_and_jax_arrays_pass():
     with pytest.raises(ValueError, match="takes labels 0 to 2"):
         train.fit(RUN, EPOCH, train.prefetch([(jnp.asarray(X), jnp.asarray(Y) + 1)]), epochs=1)

@@ -112,6 +112,6 @@ def test_batches_measure_like_one():
     (lambda: train.r2()(jnp.ones(N), jnp.ones(N), jnp.ones(7)), r"one weight per row; got \[7\]"),
     (lambda: train.supervised(layers.Dense(1), ops.squared_error, metrics={"r": train.r2}), r"got train.r2, which returns one"),
     (lambda: train.supervised(layers.Dense(1), ops.squared_error, metrics={"t": train.top_k}), r"write train.top_k\(5\)")])
-def test_a_wrong_call_says_what_to_write(wrong, said):
+def test_invalid_call_says_what_to_write(wrong, said):
     with pytest.raises((ValueError, TypeError), match=said):
         wrong()

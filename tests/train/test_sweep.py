@@ -149,6 +149,6 @@ def test_j_train_covers_only_the_first_m_examples():
     (lambda: train.range_test(lambda r: make(rate=r), TRAINING, low=1.0, high=0.1, batch_size=8), "0 < low < high; got low=1.0"),
     (lambda: train.size_curve(make, TRAINING, VALIDATION, sizes=(10, 100)), "between 1 and the number of examples, 40; got 10 to 100"),
 ])
-def test_a_wrong_call_is_a_sentence(call, sentence):
+def test_invalid_call_is_one_sentence(call, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         call()

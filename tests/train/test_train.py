@@ -217,7 +217,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("call, sentence", WRONG)
-def test_a_wrong_call_is_a_sentence(call, sentence):
+def test_invalid_call_is_one_sentence(call, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         call()
 

@@ -81,6 +81,6 @@ def test_tensorboard_gets_the_numbers(tmp_path):
     (lambda: train.on_step(LOGGED, "print"), "a function of .number, metrics."),
     (lambda: train.fit(RUN, train.make_epoch(LOGGED, 8), (X, Y), on_epoch="log.jsonl"), "on_epoch must be a function"),
 ])
-def test_a_wrong_watch_says_what_to_write(call, sentence):
+def test_invalid_watch_says_what_to_write(call, sentence):
     with pytest.raises((TypeError, ValueError), match=sentence):
         call()

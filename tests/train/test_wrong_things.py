@@ -87,7 +87,7 @@ def fit_one(loss, target):
 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("call, sentence", WRONG.values(), ids=WRONG)
-def test_a_wrong_thing_says_what_to_write(call, sentence):
+def test_invalid_object_says_what_to_write(call, sentence):
     with pytest.raises((TypeError, ValueError), match=sentence):
         call()
 

@@ -98,13 +98,13 @@ def test_factor_made_of_the_output_is_named(backward, guess):
     assert verify.check(f, X[0], thorough=False).failures[0].looks_like == guess
 
 
-def test_a_cotangent_that_is_one_number_and_ignored_is_no_constant_factor():
+def test_ignored_scalar_cotangent_is_not_reported_as_a_constant_factor():
     f = jax.custom_vjp(lambda x: jnp.sin(x).sum())
     f.defvjp(lambda x: (f(x), x), lambda x, g: (jnp.cos(x),))
     assert verify.check(f, X[0], thorough=False).failures[0].looks_like.startswith("the cotangent is ignored; ")
 
 
-def test_a_pattern_of_the_small_case_alone_is_not_told():
+def test_pattern_of_the_small_case_alone_is_not_reported():
     """Of two examples, all that is left of a batch norm without its paths is a factor of the cotangent."""
     def normalized(x):
         return (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-5)

@@ -48,7 +48,7 @@ def test_float32_network_passes_in_float64():
     assert standard(lambda: verify.gradient_check(autodiff(f), params)).ok
 
 
-def test_a_wrong_rule_deep_in_a_function_is_found():
+def test_wrong_rule_deep_in_a_function_is_found():
     wrong = rule(ops.tanh.reference)
     wrong.slope(lambda y: 1 - y)
     report = verify.gradient_check(lambda p: wrong(p["x"] * p["a"]).sum(), {"x": jnp.ones((3, 4)), "a": jnp.array(0.5)})
@@ -78,6 +78,6 @@ def test_some_elements_of_a_large_array_are_checked():
     (lambda: verify.gradient_check(lambda w: w.sum(), jnp.arange(3)), "must be real; got int.* at params"),
     (lambda: verify.gradient_check(lambda w: 0.0, {}), "must contain arrays; got none"),
 ])
-def test_a_wrong_call_is_a_sentence(call, sentence):
+def test_invalid_call_is_one_sentence(call, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         call()
