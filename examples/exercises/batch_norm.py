@@ -5,7 +5,7 @@ Shapes          x [n d], gamma [d], beta [d]  →  y [n d]; x̂ [n d], μ [d], �
 Given           dy [n d], the gradient ∂L/∂y
 Return          dx [n d], dgamma [d], dbeta [d]
 
-Every element of x reaches y on three paths: directly, through μ and through σ².
+Every element of x reaches y along three paths: directly, through μ and through σ².
 
 Grade it:       python -m fnnet grade batch_norm.py
 """
@@ -25,5 +25,5 @@ def batch_norm(x, gamma, beta):
 
 @batch_norm.bwd
 def batch_norm_bwd(dy, x, gamma):
-    # TODO: compute what is returned
+    # TODO: compute the result
     raise NotImplementedError("TODO")

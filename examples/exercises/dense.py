@@ -3,7 +3,7 @@
 Forward pass    Y = X·W + b
 Shapes          x [n d], w [d k], b [k]  →  y [n k]: n examples, d inputs, k units
 Given           dy [n k], the gradient ∂L/∂Y that arrives from the layer above
-Return          dx [n d], dw [d k], db [k]: ∂L/∂X, ∂L/∂W, ∂L/∂b, each of the shape of its array
+Return          dx [n d], dw [d k], db [k]: ∂L/∂X, ∂L/∂W, ∂L/∂b, each with the shape of its array
 
 Grade it:       python -m fnnet grade dense.py
 """
@@ -18,5 +18,5 @@ def dense(x, w, b):
 
 @dense.bwd
 def dense_bwd(dy, x, w):
-    # TODO: compute what is returned
+    # TODO: compute the result
     raise NotImplementedError("TODO")

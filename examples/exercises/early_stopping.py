@@ -1,11 +1,11 @@
 """Exercise: early stopping.
 
 Train for an epoch, compute the validation loss, and remember the parameters where it was lowest. Stop as soon as `patience` epochs in a
-row have not brought it below the lowest so far, or after `epochs` of them.
+row have not brought it below the lowest so far, or after `epochs` epochs.
 
 Given       train_epoch(params) → the parameters after one more epoch
             valid_loss(params) → a number
-            params: at the start; they are not a candidate, the first epoch's are
+            params: the initial parameters, which are not a candidate; those after the first epoch are
 Return      the parameters with the lowest validation loss, and the number of epochs trained
 
 Grade it:   python -m fnnet grade early_stopping.py
@@ -13,5 +13,5 @@ Grade it:   python -m fnnet grade early_stopping.py
 
 
 def early_stopping(train_epoch, valid_loss, params, patience, epochs):
-    # TODO: compute what is returned
+    # TODO: compute the result
     raise NotImplementedError("TODO")

@@ -10,5 +10,5 @@ Grade it:   python -m fnnet grade momentum.py
 
 
 def momentum(theta, v, g, rate, beta):
-    # TODO: compute what is returned
+    # TODO: compute the result
     raise NotImplementedError("TODO")

@@ -2,7 +2,7 @@
 
 Forward pass    p = softmax(s) along each row,   L = −(1/n) Σᵢ log pᵢ[labelᵢ], the mean over the batch
 Shapes          s [n k] scores, labels [n] integers from 0 to k − 1  →  L, a scalar
-Given           dy, a scalar: the gradient of whatever is computed from L, in terms of L
+Given           dy, a scalar: the gradient, with respect to L, of whatever is computed from L
 Return          ds [n k]; the labels are integers and have no gradient, hence the None
 
 Grade it:       python -m fnnet grade softmax_cross_entropy.py
@@ -22,5 +22,5 @@ def softmax_cross_entropy(s, labels):
 
 @softmax_cross_entropy.bwd
 def softmax_cross_entropy_bwd(dy, s, labels):
-    # TODO: compute what is returned
+    # TODO: compute the result
     raise NotImplementedError("TODO")

@@ -1,6 +1,6 @@
 """Exercise: the backward pass of tanh.
 
-Forward pass    y = tanh(z) = (eᶻ − e⁻ᶻ)/(eᶻ + e⁻ᶻ), for each element
+Forward pass    y = tanh(z) = (eᶻ − e⁻ᶻ)/(eᶻ + e⁻ᶻ), elementwise
 Shapes          z [n d]  →  y [n d]
 Given           dy [n d], the gradient ∂L/∂y, and y, the output of the forward pass
 Return          dz [n d]: ∂L/∂z = ∂L/∂y · tanh′(z), with tanh′ written in terms of y
@@ -20,5 +20,5 @@ def tanh(z):
 
 @tanh.bwd
 def tanh_bwd(dy, y):
-    # TODO: compute what is returned
+    # TODO: compute the result
     raise NotImplementedError("TODO")

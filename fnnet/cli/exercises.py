@@ -1,7 +1,7 @@
 """The exercises that `grade` knows: what each function must compute, on which inputs, and what typical mistakes look like.
 
-A mistake in a backward pass is written as a forward pass that autodiff gives that wrong gradient, with `stop` where a path is
-forgotten; the gradient alone counts, not the value. A mistake in another function is the wrong function.
+A mistake in a backward pass is written as a forward pass to which autodiff gives that wrong gradient, with `stop` where a path is
+forgotten; only its gradient counts, not its value. A mistake in another function is the wrong function.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,26 +14,26 @@ import jax.numpy as jnp
 import numpy as np
 
 stop = jax.lax.stop_gradient
-Mistakes = Mapping[str, Callable[..., Any] | Sequence[Callable[..., Any]]]       # what to say: the mistake, or several
+Mistakes = Mapping[str, Callable[..., Any] | Sequence[Callable[..., Any]]]       # hint: the mistake, or several
 
 
 class Gradient(NamedTuple):
-    """A rule whose backward pass is to be written."""
+    """An exercise to write a backward pass."""
     forward: Callable[..., Any]
-    spec: str                               # of the inputs, as `verify.check` reads it; an axis has the size that SIZES gives its letter
+    spec: str                               # of the inputs, as for `verify.check`; SIZES gives the size of an axis by its letter
     returns: str
     mistakes: Mistakes = {}
 
 
 class Program(NamedTuple):
-    """A function that is to be written."""
+    """An exercise to write another function."""
     right: Callable[..., Any]
-    cases: Mapping[str, tuple[Any, ...]]    # what is asked, in words: the arguments
+    cases: Mapping[str, tuple[Any, ...]]    # the case in words: the arguments
     returns: str
     mistakes: Mistakes = {}
 
 
-SIZES = {"N": 4, "D": 3, "K": 2, "M": 5, "E": 2, "L": 7, "C": 3, "O": 2}      # different ones meet, so that a transpose shows
+SIZES = {"N": 4, "D": 3, "K": 2, "M": 5, "E": 2, "L": 7, "C": 3, "O": 2}      # axes that meet differ in size, so that a transpose shows
 
 
 def dense(x, w, b):
@@ -54,7 +54,7 @@ def convolution(x, w, step=1):
 
 
 def overwritten(x, w):
-    """Of each position of x, the last window alone."""
+    """For each position of x only the last window."""
     k, length = w.shape[0], x.shape[1] - w.shape[0] + 1
     last = [jnp.arange(x.shape[1])[:, None] == jnp.arange(j, j + (1 if j < k - 1 else length)) for j in range(k)]
     return sum(jnp.where(last[j].any(1)[:, None], x, stop(x))[:, j:j + length] @ w[j] for j in range(k))
@@ -62,7 +62,7 @@ def overwritten(x, w):
 
 def lstm_step(x, h, c, w, b, order=None, g_gate=jnp.tanh, inside=lambda a: a, second=lambda a: a, forget=None):
     z = jnp.split(jnp.concatenate([x, h], 1) @ w + b, 4, 1)
-    if order:                               # ∂L/∂z put together in this order
+    if order:                               # ∂L/∂z is concatenated in this order
         z = [stop(a) + (z[k] - stop(z[k])) for a, k in zip(z, order)]
     i, f, g, o = jax.nn.sigmoid(z[0]), jax.nn.sigmoid(z[1]), g_gate(z[2]), jax.nn.sigmoid(z[3])
     after = (f * c if forget is None else stop(f * c) + forget * (c - stop(c)) + stop(c) * (f - stop(f))) + i * g
@@ -80,7 +80,7 @@ def attention(q, k, v):
 
 
 def attention_in_steps(q, k, v, scale=1.0, rows=lambda p: p):
-    """`scale` multiplies the gradient of the scores alone."""
+    """`scale` multiplies only the gradient of the scores."""
     s = q @ k.T / jnp.sqrt(q.shape[1])
     e = jnp.exp(stop(s - s.max(1, keepdims=True)) + scale * (s - stop(s)))
     return e / rows(e.sum(1, keepdims=True)) @ v
@@ -93,13 +93,13 @@ def unscaled(q, k, v):
 GRADIENTS = {
     "dense": Gradient(dense, "x: f[N, D], w: f[D, K], b: f[K]", "dx [n d], dw [d k], db [k]"),
     "sigmoid": Gradient(jax.nn.sigmoid, "z: f[N, D]", "dz [n d]", {
-        "y is σ(z) already: the slope in terms of y has no other σ": lambda z: (
+        "y is already σ(z): the slope in terms of y contains no further σ": lambda z: (
             stop(jax.vmap(jax.vmap(jax.grad(jax.nn.sigmoid)))(jax.nn.sigmoid(z))) * z)}),
     "tanh": Gradient(jnp.tanh, "z: f[N, D]", "dz [n d]", {
-        "the slope is 1 − y², and 1 − y stands there": lambda z: stop(1 - jnp.tanh(z)) * z,
+        "the slope is 1 − y², not 1 − y": lambda z: stop(1 - jnp.tanh(z)) * z,
         "the slope is 1 − y²; y(1 − y) is the sigmoid's": sigmoid_slope}),
     "softmax_cross_entropy": Gradient(cross_entropy, "s: f[N, D], labels: i[N] < D", "ds [n k], None", {
-        "the probabilities p = softmax(s) belong where the scores s stand": lambda s, labels: (
+        "the slope needs the probabilities p = softmax(s), not the scores s": lambda s, labels: (
             (s**2 / 2).sum(1) - s[jnp.arange(s.shape[0]), labels]).mean(),
         "the target is missing: the slope is p − t, with t = 1 at the label": lambda s, labels: jax.nn.logsumexp(s, 1).mean(),
         "p is missing: the slope is p − t": lambda s, labels: -s[jnp.arange(s.shape[0]), labels].mean()}),
@@ -108,15 +108,15 @@ GRADIENTS = {
         "the path through the variance is missing: σ² depends on x": partial(batch_norm, var=stop),
         "the path through the mean is missing: μ depends on x": partial(batch_norm, mean=stop),
         "a factor γ is missing": lambda x, gamma, beta: batch_norm(x, gamma, beta, scale=lambda a: jnp.ones_like(a)),
-        "dγ is the sum of dy·x̂, with the normalized x̂, and x stands there": lambda x, gamma, beta: stop(x) * gamma}),
+        "dγ is the sum of dy·x̂, with the normalized x̂, not x": lambda x, gamma, beta: stop(x) * gamma}),
     "convolution": Gradient(convolution, "x: f[N, L, C], w: f[D, C, O]", "dx [n l c], dw [k c o]", {
         "the kernel is reversed: y[s − j] is multiplied by W[j] for each j": lambda x, w: convolution(x, w, -1),
-        "each window overwrites the one before it: where windows overlap, their gradients are added": overwritten}),
+        "each window overwrites the previous one: where windows overlap, their gradients are added": overwritten}),
     "lstm_step": Gradient(lstm_step, "x: f[N, D], h: f[N, K], c: f[N, K], w: f[5, 8], b: f[8]",
                           "dx [n d], dh [n m], dc [n m], dw [d+m 4m], db [4m]", {
-        "the gates are in another order: ∂L/∂z is put together in the order of the forward pass, i, f, g, o": [
+        "the gates are in the wrong order: ∂L/∂z is concatenated in the order of the forward pass, i, f, g, o": [
             partial(lstm_step, order=order) for order in permutations(range(4))],
-        "the path of c′ as an output is missing: add the dc that is given": partial(lstm_step, second=stop),
+        "the path of c′ as an output is missing: add the given dc": partial(lstm_step, second=stop),
         "the path of c′ inside h′ is missing: h′ = o·tanh(c′)": partial(lstm_step, inside=stop),
         "a factor 1 − tanh²(c′) is missing: h′ = o·tanh(c′)": lambda *a: lstm_step(
             *a, inside=lambda c: jnp.arctanh(stop(jnp.tanh(c)) + (c - stop(c)))),
@@ -124,7 +124,7 @@ GRADIENTS = {
         "a factor f is missing: c′ = f·c + i·g": partial(lstm_step, forget=1.0)}),
     "attention": Gradient(attention, "q: f[N, D], k: f[M, D], v: f[M, E]", "dq [n d], dk [m d], dv [m e]", {
         "a factor 1/√d is missing: S = Q·Kᵀ/√d": unscaled,
-        "the softmax couples its row: dS = P∘(dP − Σ P∘dP), with the sum over each row": partial(attention_in_steps, rows=stop)}),
+        "the softmax couples the scores of a row: dS = P∘(dP − Σ P∘dP), with Σ over each row": partial(attention_in_steps, rows=stop)}),
 }
 
 
@@ -171,7 +171,7 @@ def early_stopping(train_epoch, valid_loss, params, patience, epochs, better=lam
 
 
 def _stopping(losses, patience, epochs):
-    """A training whose parameters count its epochs."""
+    """Training whose parameters count its epochs."""
     train = lambda params: params + 1.0
     loss = lambda params: losses[int(np.clip(params, 1, len(losses))) - 1]
     return {f"validation losses {', '.join(map(str, losses))}, patience {patience}, epochs {epochs}": (train, loss, 0.0, patience, epochs)}
@@ -186,13 +186,13 @@ PROGRAMS = {
         "the first step, V = 0, rate 0.1, β = 0.9": (A, ZERO, C, 0.1, 0.9),
         "a later step, rate 0.5, β = 0.5": (A, B, C, 0.5, 0.5)}, "theta, v", {
         "the sign: θ moves against V": lambda theta, v, g, rate, beta: momentum(theta, v, g, -rate, beta),
-        "the gradient is weighted by 1 − β here: V ← βV + (1 − β)g": lambda theta, v, g, rate, beta: (
+        "here the gradient is weighted by 1 − β: V ← βV + (1 − β)g": lambda theta, v, g, rate, beta: (
             theta - rate * (beta * v + g), beta * v + g),
-        "θ moves by the old V: it moves by the new one": lambda theta, v, g, rate, beta: (
+        "θ moves by the old V: use the new one": lambda theta, v, g, rate, beta: (
             theta - rate * v, momentum(theta, v, g, 0, beta)[1]),
-        "θ moves by g: it moves by V": lambda theta, v, g, rate, beta: (theta - rate * g, momentum(theta, v, g, 0, beta)[1]),
-        "β and 1 − β are exchanged": lambda theta, v, g, rate, beta: momentum(theta, v, g, rate, 1 - beta),
-        "V is not stored: the second thing returned is the new V": lambda theta, v, g, rate, beta: (
+        "θ moves by g: use V": lambda theta, v, g, rate, beta: (theta - rate * g, momentum(theta, v, g, 0, beta)[1]),
+        "β and 1 − β are swapped": lambda theta, v, g, rate, beta: momentum(theta, v, g, rate, 1 - beta),
+        "the new V is not returned: it is the second result": lambda theta, v, g, rate, beta: (
             momentum(theta, v, g, rate, beta)[0], v)}),
     "adam": Program(adam, {
         "the first step, V = S = 0, t = 1, ε = 1e-8": (A, ZERO, ZERO, C, 1, *SET, 1e-8),
@@ -203,8 +203,8 @@ PROGRAMS = {
         "the bias correction of S is missing: S/(1 − β₂ᵗ)": lambda theta, v, s, g, t, rate, beta1, beta2, eps: (
             theta - rate * adam(theta, v, s, g, t, rate, beta1, beta2, eps)[1] / (1 - beta1**t)
             / jnp.sqrt(beta2 * s + (1 - beta2) * g**2 + eps), *adam(theta, v, s, g, t, rate, beta1, beta2, eps)[1:]),
-        "the bias correction is for this step alone: V and S are stored without it": adam_corrected,
-        "ε stands inside the root here: √(Ŝ + ε)": adam_outside,
+        "the bias correction applies to this step only: V and S are stored without it": adam_corrected,
+        "ε belongs inside the root here: √(Ŝ + ε)": adam_outside,
         "the sign: θ moves against V̂": lambda theta, v, s, g, t, rate, *rest: adam(theta, v, s, g, t, -rate, *rest),
         "t counts from 1": lambda theta, v, s, g, t, *rest: adam(theta, v, s, g, t + 1, *rest),
         "the bias correction takes the power t: 1 − βᵗ": lambda theta, v, s, g, t, *rest: (
@@ -215,21 +215,21 @@ PROGRAMS = {
         "this is the forward difference: take J(θ + ε·eᵢ) − J(θ − ε·eᵢ)": partial(numerical_gradient, sides=(1, 0), width=1.0),
         "the two points are 2ε apart: divide by 2ε": partial(numerical_gradient, width=1.0),
         "the sign: J(θ + ε·eᵢ) comes first": partial(numerical_gradient, sides=(-1, 1)),
-        "all parameters are moved at once: one after the other, eᵢ is 0 elsewhere": lambda cost, theta, eps: jnp.full(
+        "all parameters are moved at once: move one at a time, eᵢ is 0 elsewhere": lambda cost, theta, eps: jnp.full(
             theta.shape, (cost(theta + eps) - cost(theta - eps)) / (2 * eps))}),
     "difference": Program(difference, {"a, b of length 3": (A, B), "a, b of length 2": (A[:2], C[:2])}, "diff, a scalar", {
-        "the norm is ‖x‖₂ = √(Σ x²), without the root here": lambda a, b: ((a - b)**2).sum() / ((a**2).sum() + (b**2).sum()),
+        "the root is missing: the norm is ‖x‖₂ = √(Σ x²)": lambda a, b: ((a - b)**2).sum() / ((a**2).sum() + (b**2).sum()),
         "the denominator is ‖a‖₂ + ‖b‖₂, the sum of two norms": lambda a, b: jnp.linalg.norm(a - b) / jnp.linalg.norm(a + b),
         "the difference is not divided by ‖a‖₂ + ‖b‖₂": lambda a, b: jnp.linalg.norm(a - b),
-        "‖b‖₂ is missing in the denominator": lambda a, b: jnp.linalg.norm(a - b) / jnp.linalg.norm(a)}),
+        "‖b‖₂ is missing from the denominator": lambda a, b: jnp.linalg.norm(a - b) / jnp.linalg.norm(a)}),
     "early_stopping": Program(early_stopping, {
         **_stopping([3.0, 2.0, 2.5, 1.0, 1.5, 1.2, 0.5], 2, 10), **_stopping([3.0, 2.0, 1.0, 1.0, 4.0, 5.0], 2, 10),
         **_stopping([3.0, 2.0, 1.0, 0.5], 2, 3), **_stopping([1.0, 2.0, 3.0, 0.5], 3, 10)},
         "the best parameters, the number of epochs", {
-        "these are the last parameters: return those of the lowest validation loss": partial(early_stopping, last=True),
-        "patience counts epochs in a row: an improvement starts the count again": partial(early_stopping, reset=False),
-        "training goes on for an epoch too many: stop after `patience` epochs without an improvement": partial(early_stopping, late=1),
-        "an equal loss is no improvement": lambda *a: early_stopping(*a, better=lambda a, b: a <= b),
+        "these are the last parameters: return those with the lowest validation loss": partial(early_stopping, last=True),
+        "patience counts epochs in a row: an improvement resets the count": partial(early_stopping, reset=False),
+        "training continues for one epoch too many: stop after `patience` epochs without an improvement": partial(early_stopping, late=1),
+        "an equal loss is not an improvement": lambda *a: early_stopping(*a, better=lambda a, b: a <= b),
         "the highest loss is kept: keep the lowest": lambda *a: early_stopping(
             *a, better=lambda a, b: a > b or b == float("inf"))}),
 }

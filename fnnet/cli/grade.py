@@ -23,13 +23,13 @@ from fnnet.cli.exercises import GRADIENTS, PROGRAMS, SIZES
 from fnnet.rule import Rule
 
 SOLVED, UNSOLVED, BAD_FILE = 0, 1, 2
-LARGEST = 10**6             # bytes of a file that a person has written
-SAME = 1e-6                 # relative, of computations that may order their sums in another way
+LARGEST = 10**6             # bytes; a file written by hand is shorter
+SAME = 1e-6                 # relative error, since computations may order their sums differently
 MARK = "TODO"
 
 
 class Verdict(NamedTuple):
-    """What is said about a file, and the exit status."""
+    """The text about a file, and the exit status."""
     status: int
     text: str
 
@@ -41,12 +41,12 @@ class NotGraded(Exception):
 def add(commands):
     """The parser of this command."""
     sub = command(commands, "grade", _grade, "grade an exercise of examples/exercises: run the file and check what it defines")
-    sub.description = ("Grades an exercise of examples/exercises, or any file that defines rules with examples. FILE is the student's own "
-                       "program: it is run with your rights, in a process of its own and with a time limit, which is no sandbox. "
-                       "The exit status is 0 if everything is solved, 1 if not, 2 if the file cannot be run or holds no exercise.")
+    sub.description = ("Grades an exercise of examples/exercises, or any file that defines rules with examples. FILE is a program: "
+                       "it is run with your permissions, in a separate process and with a time limit, but not in a sandbox. "
+                       "The exit status is 0 if everything is solved, 1 if not, 2 if the file cannot be run or contains no exercise.")
     sub.add_argument("file", metavar="FILE")
     sub.add_argument("--seconds", type=float, default=120, metavar="S", help="the time limit (default: %(default)g)")
-    sub.add_argument("--verdict", help=argparse.SUPPRESS)       # where the process that runs the file writes what it found
+    sub.add_argument("--verdict", help=argparse.SUPPRESS)       # where the process that runs the file writes its verdict
 
 
 def _grade(args):
@@ -61,7 +61,7 @@ def _grade(args):
 
 
 def _in_a_process(file, seconds):
-    """The verdict of another process, which runs the file; it computes on the CPU."""
+    """The verdict of a separate process, which runs the file on the CPU."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "verdict.json"
         here = str(Path(__file__).parents[2])           # the folder that holds fnnet
@@ -78,7 +78,7 @@ def _in_a_process(file, seconds):
 
 
 def graded(file):
-    """The Verdict on a file, which is run in this process, with JAX as it comes but for float64."""
+    """The Verdict on a file, which is run in this process, with JAX's default settings except for float64."""
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         return _graded(file)
 
@@ -121,32 +121,32 @@ def _loaded(file):
     try:
         exec(code, vars(module))
     except Exception as problem:
-        raise NotGraded(f"it stops as it is run. {_raised(problem, file)}") from None
+        raise NotGraded(f"running it raises an error. {_raised(problem, file)}") from None
     finally:
         sys.path.pop()
     return vars(module)
 
 
 def _raised(problem, file):
-    """An exception, with the last line of the file that took part in it."""
+    """An exception, with the last line of the file in its traceback."""
     frames = [frame for frame in traceback.extract_tb(problem.__traceback__) if frame.filename == str(Path(file))]
     where = f"Line {frames[-1].lineno}, {frames[-1].line}: " if frames else ""
     return f"{where}{type(problem).__name__}: {' '.join(str(problem).split())}"
 
 
 def _todo(problem):
-    """Whether an exception says that there is nothing yet."""
+    """Whether an exception means that nothing has been written yet."""
     return isinstance(problem, NotImplementedError) or isinstance(problem.__cause__, NotImplementedError)
 
 
 def _rule(name, rule, file):
-    """A rule that is no exercise of ours, against autodiff of the function that it decorates."""
+    """Grades a rule that is not one of the exercises, against autodiff of the function that it decorates."""
     report = verify.audit(rule)
     return report.ok, f"{name}: solved" if report.ok else f"{name}: not solved\n{report}"
 
 
 def _gradient(name, f, file):
-    """A backward pass: first its gradients one by one, on small arrays; then everything that `check` looks at."""
+    """Grades a backward pass: first its gradients one by one, on small arrays; then everything that `check` tests."""
     exercise = GRADIENTS[name]
     if not callable(f):
         return False, f"{name}: not solved. It must be a function"
@@ -158,7 +158,7 @@ def _gradient(name, f, file):
     try:
         y = f(*args)
         if wrong := _unlike(y, exercise.forward(*args)):
-            return False, f"{name}: not solved. The forward pass must stay as it was given: {wrong}"
+            return False, f"{name}: not solved. The forward pass must stay as given: {wrong}"
         if isinstance(f, Rule) and (wrong := _shapes(f, args, cts, exercise)):
             return False, f"{name}: not solved. {must}; {wrong}"
         got = _derivative(f, args, cts)[0]
@@ -175,13 +175,13 @@ def _gradient(name, f, file):
         return False, "\n".join([f"{name}: not solved", *lines, f"  hint: {_hint(f, exercise, args, cts, got, wrong, labels)}"])
     report = verify.check(f, *args, reference=exercise.forward, spec=exercise.spec, thorough=False)
     if not report.ok:
-        return False, f"{name}: not solved. Its gradients are right at ordinary inputs; elsewhere:\n{report.failures[0]}"
+        return False, f"{name}: not solved. Its gradients are right for ordinary inputs, but not for all:\n{report.failures[0]}"
     looks = sum(check.tried for check in report.checks)
     return True, f"{name}: solved. {exercise.returns} agree with autodiff and with finite differences in {looks} comparisons"
 
 
 def _inputs(spec):
-    """Small arrays, in float64, whose axes differ."""
+    """Small float64 arrays whose axes have different sizes."""
     rng = np.random.default_rng(7)
     arrays = []
     for kind, dims, below in re.findall(r"\w+: ([fi])\[([^\]]*)\](?: < (\w+))?", spec):
@@ -191,7 +191,7 @@ def _inputs(spec):
 
 
 def _derivative(f, args, cts=None):
-    """(the gradients, one for each argument; the cotangents), of a function of arrays."""
+    """(the gradients, one for each argument; the cotangents) of a function of arrays."""
     y, pull = jax.vjp(f, *args)
     if cts is None:
         rng = np.random.default_rng(8)
@@ -200,58 +200,58 @@ def _derivative(f, args, cts=None):
 
 
 def _shapes(rule, args, cts, exercise):
-    """What is wrong with the shapes of what a backward pass returns."""
+    """What is wrong with the shapes that a backward pass returns."""
     _, saved = rule.forward(*args)
     back = rule.backward(cts, *saved)
     names = exercise.returns.split(", ")
     if isinstance(back, dict):
-        return ""                           # by name: the rule's own errors are good
+        return ""                           # by name: the rule's own errors are clear enough
     back = back if isinstance(back, tuple | list) else (back,)
     if len(back) != len(args):
-        return f"it returns {len(back)} of them" if len(back) != 1 else "it returns one array"
+        return f"got {len(back)} arrays" if len(back) != 1 else "got one array"
     for name, given, a in zip(names, back, args):
         if given is None and a.dtype.kind == "f":
-            return f"for {name} it returns None"
+            return f"got None for {name}"
         if given is None or np.shape(given) == a.shape:
             continue
-        said = f"for {name} it returns shape {list(np.shape(given))} where {list(a.shape)} belongs: "
+        said = f"the shape of {name} must be {list(a.shape)}; got {list(np.shape(given))}: "
         if np.shape(given) == a.shape[::-1]:
-            return said + "that is the transpose"
+            return said + "this is the transpose"
         if np.shape(given)[1:] == a.shape:
-            return said + "sum over axis 0, the examples, which all share it"
-        return said + "the gradient has the shape of its array"
+            return said + "sum over axis 0, since all examples share the array"
+        return said + "a gradient has the shape of its array"
     return ""
 
 
 def _sizes(args, cts, exercise):
-    """Which shapes met, for an error in them."""
+    """The shapes involved in an error."""
     names = re.findall(r"(\w+):", exercise.spec)
     arrays = [*zip(names, args), *(("dy", c) for c in jax.tree.leaves(cts))]
-    return f"\n  shapes here: {', '.join(f'{name} {list(a.shape)}' for name, a in arrays)}; {exercise.returns} have those of their arrays"
+    return f"\n  shapes here: {', '.join(f'{name} {list(a.shape)}' for name, a in arrays)}; each gradient has the shape of its array"
 
 
 def _unlike(got, want):
-    """What tells two results apart, "" where nothing does."""
+    """How a result differs from the right one; "" if it does not."""
     mine, right = jax.tree.leaves(got), jax.tree.leaves(want)
     if len(mine) != len(right):
-        return f"{len(mine)} results where {len(right)} belong"
+        return f"got {len(mine)} results, should be {len(right)}"
     for a, b in zip(mine, right):
         if not hasattr(a, "dtype") and not isinstance(a, int | float):
-            return f"a {type(a).__name__} where a number belongs"
+            return f"got a {type(a).__name__}, should be a number"
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         if a.shape != b.shape:
-            return f"shape {list(a.shape)} where {list(b.shape)} belongs"
+            return f"got shape {list(a.shape)}, should be {list(b.shape)}"
         wrong = ~np.isclose(a, b, rtol=SAME, atol=SAME * np.abs(b).max(initial=0))
         if wrong.any():
             place = tuple(map(int, np.argwhere(wrong)[0]))
             where = f" at {list(place)}" if place else ""
             count = f"{int(wrong.sum())} of {wrong.size} elements wrong; " if wrong.size > 1 else ""
-            return f"{count}{a[place]:.6g}{where}, and {b[place]:.6g} is right"
+            return f"{count}got {a[place]:.6g}{where}, should be {b[place]:.6g}"
     return ""
 
 
 def _hint(f, exercise, args, cts, got, wrong, labels):
-    """What the mistake looks like: those that are known, else what `check` makes of it."""
+    """What the mistake looks like: a known one, else the guess of `check`."""
     for text, mistakes in exercise.mistakes.items():
         for mistake in mistakes if isinstance(mistakes, list) else [mistakes]:
             made = _derivative(mistake, args, cts)[0]
@@ -265,7 +265,7 @@ def _hint(f, exercise, args, cts, got, wrong, labels):
 
 
 def _program(name, f, file):
-    """Another function, by what it gives in some cases."""
+    """Grades a function that is not a rule, by its results in some cases."""
     exercise: Any = PROGRAMS[name]
     must = f"{name} must return {exercise.returns}"
     if not callable(f):

@@ -1,4 +1,4 @@
-"""Both passes of a small network as matrices, in the letters of the lectures: W¹, b¹, z¹, a¹ and δ¹ = ∂L/∂z¹."""
+"""Both passes of a small network as matrices, in the notation of the lectures: W¹, b¹, z¹, a¹ and δ¹ = ∂L/∂z¹."""
 
 import html
 import re
@@ -11,11 +11,11 @@ from fnnet.diagnostics.trace import say
 SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 DIGITS = str.maketrans("0123456789", SUPERSCRIPTS)
 ROWS, COLUMNS, NARROW = 8, 8, 4         # the largest matrix that is written out, and the widest beside others in a table
-AUTOMATIC = re.compile(r"v\d+")         # the name of a node to which nobody gave one
+AUTOMATIC = re.compile(r"v\d+")         # the name of a node that the user has not named
 
 
 def lettered(trace):
-    """The same trace, the nodes of its dense layers and of the activations after them named as in the lectures."""
+    """The same trace, with dense layers and the activations after them named as in the lectures."""
     names, layer = {}, 0
     for i, node in enumerate(trace.nodes):
         if _dense(node, trace):
@@ -39,24 +39,24 @@ def lettered(trace):
 
 
 def steps(trace):
-    """(stage, place of the node, sentence, the same in matrices as HTML), the gradients of a layer's parameters right after its own."""
+    """(stage, index of the node, sentence, the same in matrices as HTML); a layer's parameters get their gradients right after it."""
     said = {(stage, i): sentence for stage, i, sentence in trace.steps()}
     order = [("forward", i) for i in range(len(trace.nodes))] + [("backward", i) for i in _backward(trace)]
     return [(stage, i, *(_forward if stage == "forward" else _gradient)(trace, i, said[stage, i])) for stage, i in order]
 
 
 def cell(value):
-    """A value in a table: its numbers where they are few."""
+    """A value in a table: its numbers if there are few."""
     small = np.ndim(value) == 2 and np.size(value) > NARROW and np.shape(value)[1] <= NARROW
     return matrix("", value, "") if small else html.escape(visible(say(value)))
 
 
 class Html(str):
-    """What is to stand in a page as it is."""
+    """Text that is HTML already."""
 
 
 def matrix(name, value, kind="value"):
-    """A number, a vector or a small matrix, its name and shape above it; of others the shape and the size."""
+    """A vector or a small matrix, with its name and shape above it; anything else as `say` puts it."""
     few = not isinstance(value, tuple) and np.size(value) > 1 and np.ndim(value) <= 2
     rows = np.atleast_2d(np.asarray(value)) if few else np.zeros((ROWS + 1, 1))
     if rows.shape[0] > ROWS or rows.shape[1] > COLUMNS:
@@ -67,7 +67,7 @@ def matrix(name, value, kind="value"):
 
 
 def _dense(node, trace):
-    """Whether a node is x·W + b, or x·W, of examples x [n d]."""
+    """Whether a node is x·W + b, or x·W, for examples x [n d]."""
     dims = [np.ndim(trace.nodes[u].value) for u in node.inputs]
     return node.kind == "dense" and dims in ([2, 2, 1], [2, 2]) and np.ndim(node.value) == 2
 
@@ -77,7 +77,7 @@ def _like_input(node, trace):
 
 
 def _backward(trace):
-    """The nodes from the loss to the inputs; an input as soon as all that use it are done, those of the top layer first."""
+    """The nodes from the loss to the inputs; an input as soon as all nodes that use it are done, those of the top layer first."""
     users = {i: {v for v, node in enumerate(trace.nodes) if i in node.inputs} for i in range(len(trace.nodes))}
     order = []
     if not any(_dense(node, trace) for node in trace.nodes):
@@ -89,7 +89,7 @@ def _backward(trace):
 
 
 def _d(trace, node):
-    """∂L/∂node, δˡ where the node is zˡ."""
+    """∂L/∂node; δˡ if the node is zˡ."""
     return node.name.replace("z", "δ", 1) if re.fullmatch(f"z[{SUPERSCRIPTS}]+", node.name) else f"∂{trace.loss}/∂{node.name}"
 
 
@@ -107,7 +107,7 @@ def _forward(trace, i, said):
 
 
 def _gradient(trace, i, said):
-    """The messages that reach a node, each by its formula, and their sum."""
+    """The messages that reach a node, each with its formula, and their sum."""
     node = trace.nodes[i]
     if np.size(node.value) == 1 or isinstance(node.value, tuple):
         return f"backward: {said}", ""
@@ -120,7 +120,7 @@ def _gradient(trace, i, said):
 
 
 def _message(trace, v, k):
-    """(∂L/∂v·∂v/∂u in letters, the same as parts of a line), of the k-th input u of v."""
+    """(∂L/∂v·∂v/∂u in letters, the same as parts of a line), for the k-th input u of v."""
     u, d = trace.nodes[v.inputs[k]], _d(trace, v)
     dy = matrix(d, v.gradient, "gradient")
     if _dense(v, trace):
@@ -139,5 +139,5 @@ def _message(trace, v, k):
 
 
 def _line(parts):
-    """Words and matrices beside one another."""
+    """Words and matrices side by side."""
     return "".join(part if isinstance(part, Html) else f"<span>{html.escape(visible(part))}</span>" for part in parts)

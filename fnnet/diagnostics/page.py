@@ -1,4 +1,4 @@
-"""A trace as one page of HTML that steps through both passes, forward and back, and needs nothing else."""
+"""A trace as one self-contained HTML page that steps through both passes, forward and backward."""
 
 import html
 import json
@@ -74,7 +74,7 @@ render();
 
 
 def page(trace):
-    """The page as text. The graph is in it where Graphviz is there to lay it out; the table always is."""
+    """The page as text. It has the graph if Graphviz is installed to lay it out, and always the table."""
     trace = lettered(trace)
     graph = ""
     if shutil.which("dot"):

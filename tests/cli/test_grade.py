@@ -1,4 +1,4 @@
-"""Exercises: the solutions are accepted, blank files are told what to write, and typical mistakes are named."""
+"""Exercises: the solutions are accepted, blank files say what to write, and typical mistakes are named."""
 
 import os
 import re
@@ -18,21 +18,21 @@ NAMES = [path.stem for path in SOLUTIONS]
 
 I_AND_F = "        dc * g * i * (1 - i),\n        dc * c * f * (1 - f),\n"
 G_AND_O = "        dc * i * (1 - g**2),\n        dh * t * o * (1 - o),\n"
-MISTAKES = [                                # exercise, what stands in the solution, what a student wrote, what the answer says
+MISTAKES = [                                # exercise, text of the solution, what a student wrote, what the verdict says
     ("dense", "dy @ w.T", "dy @ w", r"dy @ w[\s\S]*shapes here: .*w \[3, 2\].*dy \[4, 2\]"),
-    ("dense", "x.T @ dy", "dy.T @ x", r"dw \[d k\] it returns shape \[2, 3\] where \[3, 2\] belongs: that is the transpose"),
-    ("dense", "dy.sum(0)", "dy", r"db \[k\] it returns shape \[4, 2\].*sum over axis 0, the examples"),
+    ("dense", "x.T @ dy", "dy.T @ x", r"the shape of dw \[d k\] must be \[3, 2\]; got \[2, 3\]: this is the transpose"),
+    ("dense", "dy.sum(0)", "dy", r"the shape of db \[k\] must be \[2\]; got \[4, 2\]: sum over axis 0"),
     ("dense", "dy.sum(0)", "dy.mean(0)", r"db: 4 times too small: off by the batch size"),
     ("dense", "x.T @ dy", "x.T @ dy / len(x)", r"dw: 4 times too small: off by the batch size"),
-    ("dense", "dx, dw, db", "dx, dw", r"must return dx \[n d\], dw \[d k\], db \[k\]; it returns 2 of them"),
+    ("dense", "dx, dw, db", "dx, dw", r"must return dx \[n d\], dw \[d k\], db \[k\]; got 2 arrays"),
     ("sigmoid", "y * (1 - y)", "y", r"dz: a factor 1 − y is missing"),
     ("sigmoid", "dy * y * (1 - y)", "y * (1 - y)", r"dz: the cotangent is ignored"),
-    ("sigmoid", "y * (1 - y)", "jax.nn.sigmoid(y) * (1 - jax.nn.sigmoid(y))", r"y is σ\(z\) already"),
-    ("tanh", "1 - y**2", "1 - y", r"1 − y², and 1 − y stands there"),
+    ("sigmoid", "y * (1 - y)", "jax.nn.sigmoid(y) * (1 - jax.nn.sigmoid(y))", r"y is already σ\(z\)"),
+    ("tanh", "1 - y**2", "1 - y", r"1 − y², not 1 − y"),
     ("tanh", "1 - y**2", "y * (1 - y)", r"1 − y²; y\(1 − y\) is the sigmoid's"),
     ("softmax_cross_entropy", "(jax.nn.softmax(s) - target)", "(target - jax.nn.softmax(s))", r"ds: the sign"),
     ("softmax_cross_entropy", " / n\n", "\n", r"ds: 4 times too large: off by the batch size"),
-    ("softmax_cross_entropy", "jax.nn.softmax(s) - target", "s - target", r"softmax\(s\) belong where the scores s stand"),
+    ("softmax_cross_entropy", "jax.nn.softmax(s) - target", "s - target", r"softmax\(s\), not the scores s"),
     ("softmax_cross_entropy", "(jax.nn.softmax(s) - target)", "jax.nn.softmax(s)", r"the target is missing"),
     ("batch_norm", " - dy.mean(0) - normalized * (dy * normalized).mean(0)", "",
      r"the paths through the mean and the variance are missing"),
@@ -42,24 +42,24 @@ MISTAKES = [                                # exercise, what stands in the solut
     ("batch_norm", "dgamma = (dy * normalized)", "dgamma = (dy * x)", r"dγ is the sum of dy·x̂"),
     ("convolution", "dy @ w[j].T", "dy @ w[k - 1 - j].T", r"the kernel is reversed"),
     ("convolution", "].add(dy", "].set(dy", r"overwrites.*gradients are added"),
-    ("lstm_step", I_AND_F, "".join(reversed(I_AND_F.splitlines(True))), r"the gates are in another order"),
-    ("lstm_step", G_AND_O, "".join(reversed(G_AND_O.splitlines(True))), r"the gates are in another order"),
+    ("lstm_step", I_AND_F, "".join(reversed(I_AND_F.splitlines(True))), r"the gates are in the wrong order"),
+    ("lstm_step", G_AND_O, "".join(reversed(G_AND_O.splitlines(True))), r"the gates are in the wrong order"),
     ("lstm_step", "dc = dc + dh", "dc = dh", r"c′ as an output is missing"),
     ("lstm_step", "dc = dc + dh * o * (1 - t**2)", "dc = dc", r"c′ inside h′ is missing"),
     ("lstm_step", "(1 - g**2)", "g * (1 - g)", r"1 − g².*the sigmoid's"),
     ("lstm_step", "dc * f, dw", "dc, dw", r"a factor f is missing"),
     ("attention", "dq = ds @ k * scale\n    dk = ds.T @ q * scale", "dq = ds @ k\n    dk = ds.T @ q", r"1/√d is missing"),
-    ("attention", " - (p * dp).sum(1, keepdims=True)", "", r"the softmax couples its row"),
+    ("attention", " - (p * dp).sum(1, keepdims=True)", "", r"the softmax couples the scores of a row"),
     ("attention", ".sum(1, keepdims=True)", ".sum()", r"examples mix"),
     ("momentum", "theta - rate", "theta + rate", r"the sign: θ moves against V"),
     ("momentum", "(1 - beta) * g", "g", r"weighted by 1 − β"),
     ("adam", "v / (1 - beta1**t)", "v", r"the bias correction of V is missing"),
     ("adam", "v_hat / jnp.sqrt(s_hat + eps)", "v / jnp.sqrt(s + eps)", r"the bias correction is missing"),
-    ("adam", "jnp.sqrt(s_hat + eps)", "(jnp.sqrt(s_hat) + eps)", r"ε stands inside the root"),
+    ("adam", "jnp.sqrt(s_hat + eps)", "(jnp.sqrt(s_hat) + eps)", r"ε belongs inside the root"),
     ("gradient_checking", "cost(theta - step)) / (2 * eps)", "cost(theta)) / eps", r"this is the forward difference"),
     ("gradient_checking", "norm(a) + norm(b)", "norm(a + b)", r"‖a‖₂ \+ ‖b‖₂, the sum of two norms"),
-    ("early_stopping", "return best", "return params", r"the last parameters: return those of the lowest"),
-    ("early_stopping", "loss < lowest", "loss <= lowest", r"an equal loss is no improvement"),
+    ("early_stopping", "return best", "return params", r"the last parameters: return those with the lowest"),
+    ("early_stopping", "loss < lowest", "loss <= lowest", r"an equal loss is not an improvement"),
 ]
 
 
@@ -103,9 +103,9 @@ def test_typical_mistake_is_named(name, right, wrong, said, tmp_path):
 
 BAD = {
     "a syntax error": ("def dense(x, w, b)\n", r"line 1: expected ':'"),
-    "an error as it is run": ("import fnnet as fn\nfn.rule(np.tanh)\n", r"it stops as it is run. Line 2, fn.rule\(np.tanh\): NameError"),
+    "an error when run": ("import fnnet as fn\nfn.rule(np.tanh)\n", r"running it raises an error. Line 2, fn.rule\(np.tanh\): NameError"),
     "nothing to grade": ("x = 3\n", r"there is nothing to grade: define one of dense, "),
-    "no text": ("\0", r"it cannot be read as Python|source code"),
+    "not text": ("\0", r"it cannot be read as Python|source code"),
 }
 
 
@@ -133,7 +133,7 @@ def test_from_a_shell(tmp_path):
     assert done.returncode == UNSOLVED and "momentum must return theta, v" in done.stdout and not done.stderr
     done = shell(str(EXERCISES / "solutions" / "momentum.py"), cwd=tmp_path)
     assert done.returncode == SOLVED and done.stdout == "momentum: solved, in 2 cases\n"
-    (tmp_path / "fnnet.py").write_text("raise SystemExit(0)")           # a student's file of that name stands in nobody's way
+    (tmp_path / "fnnet.py").write_text("raise SystemExit(0)")           # a student's file of that name does no harm
     (tmp_path / "leaves.py").write_text("import sys\nprint('seen')\nsys.exit(0)")
     done = shell("leaves.py", cwd=tmp_path)
     assert done.returncode == BAD_FILE and done.stdout == "seen\n" and "ended before it could be graded, with exit status 0" in done.stderr

@@ -71,14 +71,14 @@ def test_circuit_of_the_lectures_can_be_stepped_through(tmp_path):
 
 @cache
 def network():
-    """Three inputs, four hidden units, two outputs, eight examples, in the letters of the lectures."""
+    """Three inputs, four hidden units, two outputs, eight examples, in the notation of the lectures."""
     net = layers.Serial(layers.Dense(4), ops.tanh, layers.Dense(2))
     x, t = (jnp.asarray(np.random.default_rng(k).normal(size=(8, n))) for k, n in enumerate((3, 2)))
     params, state = net.init(jax.random.key(0), x)
     return diagnostics.trace(lambda params, x: ops.squared_error(net.apply(params, state, x)[0], t, scale=0.5), params, x)
 
 
-def test_small_network_uses_the_letters_of_the_lectures():
+def test_small_network_uses_the_notation_of_the_lectures():
     traced = matrices.lettered(network())
     assert {node.name for node in traced.nodes} == {"x", "W¹", "b¹", "z¹", "a¹", "W²", "b²", "z²", "L"}
     assert traced["a¹"].operation == "tanh(z¹)" and traced["z²"].operation == "dense(a¹, W², b²)"
@@ -92,7 +92,7 @@ def test_small_network_uses_the_letters_of_the_lectures():
 
 
 def test_the_matrices_of_a_step_give_its_result():
-    """Each line of matrices, read back from its HTML: left times right is what stands after the sign of equality."""
+    """Each line of matrices, read back from its HTML: left times right equals what follows the equals sign."""
     traced = matrices.lettered(network())
     for _, i, sentence, line in matrices.steps(traced):
         found = {}

@@ -47,7 +47,7 @@ def test_cutout_clips_its_square_at_the_border():
 
 
 def test_mixup_mixes_examples_and_targets_in_the_same_proportion():
-    own = jax.nn.one_hot(jnp.arange(40), 40)                    # a class of its own for each, so that y shows which were mixed
+    own = jax.nn.one_hot(jnp.arange(40), 40)                    # a separate class for each, so that y shows which were mixed
     x, y = augment.mixup(KEY, X, own, alpha=1.0)
     np.testing.assert_allclose(x, jnp.tensordot(y, X, 1), rtol=1e-6)
     assert len(np.unique(np.diag(y).round(6))) > 30

@@ -22,7 +22,7 @@ Y = (X[:, 0] > 0).astype(np.int32)
 
 @functools.cache
 def training():
-    # Wide, since TensorStore has checksums of its own where arrays are small.
+    # Wide, since TensorStore has its own checksums for small arrays.
     net, optimizer = layers.Serial(layers.Dense(256), layers.Dense(2)), optim.momentum(1e-2)
     objective = train.supervised(net, ops.softmax_cross_entropy)
     return train.init(net, optimizer, jax.random.key(0), X), train.make_epoch(train.make_step(objective, optimizer), 8)

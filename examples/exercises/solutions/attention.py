@@ -1,11 +1,11 @@
 """Exercise: the backward pass of scaled dot-product attention.
 
 Forward pass    S = Q·Kᵀ/√d,   P = softmax(S) along each row,   Y = P·V
-Shapes          q [n d], k [m d], v [m e]  →  y [n e]; S and P [n m]: n queries, m keys, each with its value
+Shapes          q [n d], k [m d], v [m e]  →  y [n e]; S and P [n m]: n queries, m keys, each with a value
 Given           dy [n e], the gradient ∂L/∂Y
 Return          dq [n d], dk [m d], dv [m e]
 
-On the way: dP = dY·Vᵀ, and through the softmax of each row, ∂pⱼ/∂sₖ = pⱼ(δⱼₖ − pₖ).
+Steps on the way: dP = dY·Vᵀ, then through the softmax of each row, ∂pⱼ/∂sₖ = pⱼ(δⱼₖ − pₖ).
 
 Grade it:       python -m fnnet grade attention.py
 """

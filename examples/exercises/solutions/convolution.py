@@ -5,7 +5,7 @@ Shapes          x [n l c], w [k c o]  →  y [n l−k+1 o]: n signals of length 
 Given           dy [n l−k+1 o], the gradient ∂L/∂y
 Return          dx [n l c], dw [k c o]
 
-x[s] takes part in each y[s − j], j = 0 … k − 1, that exists: dx gathers what comes back from all of them.
+x[s] contributes to every y[s − j], j = 0 … k − 1, that exists: dx sums what comes back from all of them.
 
 Grade it:       python -m fnnet grade convolution.py
 """

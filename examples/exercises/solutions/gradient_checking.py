@@ -1,6 +1,6 @@
 """Exercise: gradient checking.
 
-Formulas    dθᵢ ≈ (J(θ + ε·eᵢ) − J(θ − ε·eᵢ))/(2ε), for one i after the other; eᵢ is 1 at i and 0 elsewhere
+Formulas    dθᵢ ≈ (J(θ + ε·eᵢ) − J(θ − ε·eᵢ))/(2ε), one i at a time; eᵢ is 1 at i and 0 elsewhere
             diff = ‖a − b‖₂/(‖a‖₂ + ‖b‖₂)
 Shapes      theta [d], cost(theta) a scalar; a, b [d]
 Return      numerical_gradient(cost, theta, eps) → dθ [d];   difference(a, b) → diff, a scalar

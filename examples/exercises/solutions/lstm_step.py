@@ -1,13 +1,13 @@
 """Exercise: the backward pass of one step of an LSTM.
 
-Forward pass    z = [x h]·W + b, cut into four parts zᵢ, z_f, z_g, zₒ, in this order
+Forward pass    z = [x h]·W + b, split into four parts zᵢ, z_f, z_g, zₒ, in this order
                 i, f, o = σ(zᵢ), σ(z_f), σ(zₒ),   g = tanh(z_g)
                 c′ = f·c + i·g,   h′ = o·tanh(c′)
 Shapes          x [n d], h [n m], c [n m], w [d+m 4m], b [4m]  →  h′ [n m], c′ [n m]
-Given           dh, dc [n m], the gradients ∂L/∂h′ and ∂L/∂c′ from the step after this one
+Given           dh, dc [n m], the gradients ∂L/∂h′ and ∂L/∂c′ from the next step
 Return          dx [n d], dh [n m], dc [n m], dw [d+m 4m], db [4m]
 
-c′ reaches L on two paths: as the second output, and inside h′.
+c′ reaches L along two paths: as the second output, and inside h′.
 
 Grade it:       python -m fnnet grade lstm_step.py
 """

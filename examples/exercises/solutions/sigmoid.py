@@ -1,6 +1,6 @@
 """Exercise: the backward pass of the sigmoid.
 
-Forward pass    y = σ(z) = 1/(1 + e⁻ᶻ), for each element
+Forward pass    y = σ(z) = 1/(1 + e⁻ᶻ), elementwise
 Shapes          z [n d]  →  y [n d]
 Given           dy [n d], the gradient ∂L/∂y, and y, the output of the forward pass
 Return          dz [n d]: ∂L/∂z = ∂L/∂y · σ′(z), with σ′ written in terms of y
