@@ -35,7 +35,7 @@ def slide(w):
 
 
 def rounded(gradient):
-    """As computed on the slide: from losses with five digits."""
+    """As computed on the slide: from losses with five decimal places."""
     return [round((round(float(slide(jnp.zeros(3).at[i].set(1e-4))), 5) - 1.25347) / 1e-4, 6) for i in range(len(gradient))]
 
 

@@ -1,4 +1,4 @@
-"""The notebook of examples runs from beginning to end, and its results show themselves as tables and pictures.
+"""The example notebook runs from beginning to end, and its results are displayed as tables and pictures.
 
     python tests/test_notebook.py FILE          runs it and writes it with its outputs
 """
@@ -15,7 +15,7 @@ NOTEBOOK = ROOT / "examples" / "tour.ipynb"
 
 
 @pytest.mark.slow
-def test_the_tour_runs_from_beginning_to_end(tmp_path):
+def test_tour_runs_from_beginning_to_end(tmp_path):
     nbformat = pytest.importorskip("nbformat", reason="pip install 'fnnet[test]'")
     pytest.importorskip("nbclient", reason="pip install 'fnnet[test]'")
     given = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "MPLBACKEND")}     # as for a user

@@ -147,7 +147,7 @@ def summed(op):
                                        for op in ops.rules() for dtype, slow in ((jnp.bfloat16, not summed(op)), (jnp.float16, True))])
 def test_low_precision_is_no_worse_than_autodiff(op, dtype):
     """Against float64 at the same (rounded) inputs; the cotangents come back in the dtype of their arguments. In bfloat16 with 1000
-    examples and positive cotangents, where a sum that is not of float32 stalls, unless there is a kink to keep away from."""
+    examples and positive cotangents, so that a sum not in float32 stalls, except for rules whose kinks must be avoided."""
     kinked = any(getattr(maker, "__qualname__", "").startswith("apart") for maker in example(op, 0).values())
     long = {letter: small for letter, (small, _) in sample.SIZES.items()} | {"n": 1000} if dtype == jnp.bfloat16 and not kinked else False
     arrays, settings = sample.inputs(op, op.examples[0], dtype=dtype, large=long)

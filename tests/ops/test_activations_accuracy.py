@@ -38,8 +38,9 @@ SCALE, ALPHA = mp.mpf("1.0507009873554804934193349852946"), mp.mpf("1.6732632423
 
 
 class Truth(NamedTuple):
-    """Value and derivative; the units in the last place allowed of each; the zero of the derivative, around which it is a difference
-    of terms of the given size, units of which count there; and the least slope that counts, else the least normal number."""
+    """Value and derivative; the error allowed in each, in units in the last place; the zero of the derivative, near which it is a
+    difference of terms of the given size, in whose units the error counts; and the smallest slope that counts, by default the
+    smallest normal number."""
     y: object
     slope: object
     ulps: object = 4

@@ -299,10 +299,10 @@ def test_large_scores_stay_exact():
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dtype, size, t, d", [("float32", 12345.678, 9, 33), ("float32", 1e5, 10, 32), ("bfloat16", 1e5, 10, 32)])
 def test_scores_and_their_maximum_round_consistently(dtype, size, t, d, causal):
-    """Scores of 10⁹ and 6·10¹⁰, all equal: their roundings are 32 and 2048, of which e to the power is no number of float32. On the way
-    back they come from another product, which may round to more."""
+    """Scores of 10⁹ and 6·10¹⁰, all equal: their rounding errors are up to 32 and 2048, whose exponentials overflow float32. In the
+    backward pass they come from another product, which may be rounded up."""
     q, k = (jnp.full((2, t, heads, d), size, dtype) for heads in (4, 2))
-    options = {"xla_backend_optimization_level": 2}         # fails with FMA, which is disabled for these tests (conftest.py)
+    options = {"xla_backend_optimization_level": 2}         # enables FMA, which conftest.py disables for all other tests
     both = jax.jit(lambda do: (lambda y, pull: (y, pull(do)))(*jax.vjp(partial(ops.attention, causal=causal), q, k, k)),
                    compiler_options=options)
     y, gradients = both(draw(q.shape, dtype=dtype))

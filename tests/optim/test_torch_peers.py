@@ -56,7 +56,7 @@ PAIRS = {
     "adam": (lambda: optim.adam(0.1), lambda p: torch.optim.Adam(p, 0.1)),
     "adam, other numbers": (lambda: optim.adam(0.1, 0.7, 0.9, eps=1e-3), lambda p: torch.optim.Adam(p, 0.1, (0.7, 0.9), eps=1e-3)),
     "adamw": (lambda: optim.adamw(0.1, decay=0.2, mask=everywhere), lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.2)),
-    # So large a decay of its momentum makes it constant.
+    # Such a large momentum_decay makes the momentum constant.
     "nadam": (lambda: optim.nadam(0.1), lambda p: torch.optim.NAdam(p, 0.1, momentum_decay=1e9)),
     "radam": (lambda: optim.radam(0.1, beta2=0.9, eps=0.0), lambda p: torch.optim.RAdam(p, 0.1, (0.9, 0.9), eps=0.0)),
     "adamax": (lambda: optim.adamax(0.1), lambda p: torch.optim.Adamax(p, 0.1)),
@@ -68,11 +68,11 @@ PAIRS = {
                                     lambda p: torch.optim.RMSprop(p, 0.05, centered=True, momentum=0.8)),
     "rprop": (lambda: optim.rprop(0.05), lambda p: torch.optim.Rprop(p, 0.05)),
 }
-# Not among them: amsgrad (here the largest Ŝ counts, there the largest S, which its docstring says) and muon (PyTorch's
-# works in bfloat16). With its defaults NAdam's momentum grows with the steps there, and RAdam adds ε before it corrects √S.
+# Not included: amsgrad (the largest Ŝ here, the largest S in PyTorch, as its docstring says) and muon (PyTorch's works
+# in bfloat16). By default, PyTorch's NAdam increases its momentum with the step, and its RAdam adds ε before correcting √S.
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_50_steps_are_those_of_pytorch(name):
+def test_50_steps_match_pytorch(name):
     here, there = PAIRS[name]
     chex.assert_trees_all_close(ours(here()), theirs(there), rtol=1e-12, atol=1e-14)
