@@ -1,4 +1,4 @@
-"""The concepts of the five lectures, slide by slide, and where to find them. `python tests/concepts.py` prints the table of examples/CONCEPTS.md.
+"""The concepts of the five lectures, and where to find them. `python tests/concepts.py` prints the table of examples/CONCEPTS.md.
 
 A row: the concept | names inside fnnet | numbers of examples | pictures | exercises.
 """
