@@ -41,7 +41,7 @@ def norm_of(arrays):
         factor = jnp.ldexp(one, -power)
         return sum(jnp.sum(square(scaled(a, factor))) for a in arrays)
     total = jax.lax.cond(safe, lambda total, power, arrays: total, again, total, power, arrays)
-    length, more = jnp.frexp(jnp.sqrt(total))               # NaN and infinity stay what they are
+    length, more = jnp.frexp(jnp.sqrt(total))               # NaN and infinity stay as they are
     within = jnp.clip(power + more, jnp.finfo(dtype).minexp, jnp.finfo(dtype).maxexp - 2)
     return jnp.ldexp(one, within), jnp.ldexp(length, power + more - within)
 

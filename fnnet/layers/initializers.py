@@ -141,7 +141,7 @@ class variance_scaling:
 
 
 def _drawn(key, shape, dtype, variance, distribution):
-    """Numbers with mean 0 and this variance."""
+    """Random numbers with mean 0 and this variance."""
     std = math.sqrt(variance)
     if distribution == "normal":
         return random.normal(key, shape, dtype) * std

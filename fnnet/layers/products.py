@@ -102,7 +102,7 @@ class LoRA(Layer):
         return ops.dense_low_rank(as_real(x, w), w, down, params["up"], state.get("b"), scale=scale), state
 
     def merged(self, params, state):
-        """The parameters of the Dense that computes the same."""
+        """The parameters of an equivalent Dense layer."""
         return state | {"w": state["w"] + self.alpha / self.rank * (params["down"] @ params["up"])}
 
 

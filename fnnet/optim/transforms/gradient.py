@@ -38,8 +38,8 @@ def _scale(g, *, scale):
 
 @settings
 def centralize() -> Chain:
-    """g ← g − mean(g) over all axes but the last (that of the outputs), for arrays of at least two axes   [Yong et
-    al. 2020]
+    """g ← g − mean(g) over all axes but the last (that of the outputs), for arrays of at least two axes
+    [Yong et al. 2020]
     """
     return lift("centralize", _centralize)
 
