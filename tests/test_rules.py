@@ -241,7 +241,7 @@ def test_loss_of_accuracy_only_in_low_precision_is_caught(dtype, lost):
     assert {(check.name, check.example) for check in report.failures} == {(name, 0), (name, 1), (name, 2)}
 
 
-@pytest.mark.parametrize("given, message", [({"precisions": "float16"}, "float32, bfloat16 beside float64, .* and was given float16"),
+@pytest.mark.parametrize("given, message", [({"precisions": "float16"}, "float32, bfloat16, .* got float16"),
                                             ({"examples": 0}, "the examples of audit must be at least 1; got 0")])
 def test_audit_without_cases_raises(given, message):
     with pytest.raises(ValueError, match=message):

@@ -83,8 +83,8 @@ class Rule(Generic[P, R]):
                             f"takes dy: leave dy out, or write a @{self.__name__}.bwd")
         wanted = split(derivative)[1]
         if names is None and not self._given_forward:
-            raise TypeError(f"the slope of {self.__name__} takes any arguments, so their names do not say what is saved: "
-                            f"name them, as in def {self.__name__}_slope(x, y)")
+            raise TypeError(f"the slope of {self.__name__} takes *args, whose names do not say what is saved: write "
+                            f"named parameters, as in def {self.__name__}_slope(x, y)")
         if not self._given_forward:
             self.forward = self._save_by_name(names, "slope")
 

@@ -29,9 +29,9 @@ def differentiable(rule, key):
     settings = {name: value for name, _, value in key}
     if rule.backward is None:
         raise TypeError(f"{rule!r} has no gradient yet: write a @{rule.__name__}.bwd")
-    if rule.forward is None:                                # a bwd of any arguments, which name nothing to save
-        raise TypeError(f"the bwd of {rule.__name__} takes any arguments, so their names do not say what is saved: name "
-                        f"them, or write a @{rule.__name__}.fwd")
+    if rule.forward is None:                                # a bwd with *args, which names nothing to save
+        raise TypeError(f"the bwd of {rule.__name__} takes *args, whose names do not say what is saved: write named "
+                        f"parameters, or a @{rule.__name__}.fwd")
     for_fwd, for_bwd = (pick(settings, split(f)[1]) for f in (rule.forward, rule.backward))
 
     def plain_forward(*arrays):
