@@ -36,6 +36,11 @@ class MultiHeadAttention(Layer):
 
     With a cache in its state, made by `with_cache`, apply takes one or more tokens that follow those it has seen, and
     returns a state that includes them.
+
+    >>> net, x = layers.MultiHeadAttention(2, causal=True), jnp.ones((1, 5, 8))
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> params["wq"].shape, net.apply(params, state, x)[0].shape
+    ((8, 8), (1, 5, 8))
     """
     heads: int
     _: KW_ONLY
@@ -144,6 +149,11 @@ def transformer_block(attention: Layer, features: int, hidden: int | None = None
     A network: `transformer_block(MultiHeadAttention(4, causal=True), 64)` maps x [n t 64] to the same shape. hidden is
     the width of its perceptron, by default 4·features; norm is LayerNorm() by default; rate is the dropout rate, in
     training, of what each part adds.
+
+    >>> net, x = layers.transformer_block(layers.MultiHeadAttention(2), 8), jnp.ones((1, 5, 8))
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> net.apply(params, state, x)[0].shape
+    (1, 5, 8)
     """
     norm = LayerNorm() if norm is None else norm
     noise = [Dropout(rate)] if rate else []
@@ -162,6 +172,14 @@ def with_cache(net: Any, params: Tree, state: Tree, n: int, length: int) -> Tree
 
     The outputs are those that the whole sequence at once would give at these positions. The state keeps its shapes, so
     that a loop over tokens can be a scan. Past `length` tokens, attention returns NaN.
+
+    >>> net, x = layers.MultiHeadAttention(2, causal=True), jnp.ones((1, 5, 8))
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> cached = layers.with_cache(net, params, state, n=1, length=5)
+    >>> y, cached = net.apply(params, cached, x[:, :4])
+    >>> last, cached = net.apply(params, cached, x[:, 4:])
+    >>> bool(jnp.allclose(last, net.apply(params, state, x)[0][:, 4:], atol=1e-5))
+    True
     """
     net = as_layer(net)
     if room := getattr(net, "cache", None):

@@ -22,6 +22,14 @@ class Dense(Layer):
     x [... d] → y [... features]; params w [d features], b [features], which bias=False leaves out. By default weights
     are He-normal and biases 0. With compute_dtype="bfloat16", products and y are in bfloat16, while the parameters and
     their gradients stay in float32.
+
+    >>> net = layers.Dense(1)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 2)))
+    >>> jax.tree.map(jnp.shape, params)
+    {'b': (1,), 'w': (2, 1)}
+    >>> params = {"w": jnp.array([[2.0], [3.0]]), "b": jnp.array([1.0])}
+    >>> net.apply(params, state, jnp.array([[10.0, 1.0]]))[0].tolist()
+    [[24.0]]
     """
     features: int
     _: KW_ONLY
@@ -60,6 +68,11 @@ class DenseStack(Layer):
 
     x [... d] → y [... d]; params w [depth d d], b [depth d]. activation is "relu" (default), "tanh", "sigmoid" or
     "identity".
+
+    >>> net = layers.DenseStack(10)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> jax.tree.map(jnp.shape, params)
+    {'b': (10, 4), 'w': (10, 4, 4)}
     """
     depth: int
     _: KW_ONLY
@@ -84,6 +97,11 @@ class Embedding(Layer):
     """y = Wᵢ, the i-th row of W: a learned vector for each symbol
 
     x [...] integers from 0 to symbols − 1 → y [... features]; params w [symbols features], by default N(0, 1).
+
+    >>> net = layers.Embedding(2, 3)
+    >>> params = {"w": jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])}
+    >>> net.apply(params, {}, jnp.array([1, 0]))[0].tolist()
+    [[4.0, 5.0, 6.0], [1.0, 2.0, 3.0]]
     """
     symbols: int
     features: int
@@ -105,7 +123,14 @@ class Embedding(Layer):
 @dataclass(frozen=True, repr=False)
 class Dropout(Layer):
     """y = x·m/(1 − p) in training, y = x at test time. `rate` is the fraction p that is dropped; channels=True drops
-    whole channels of x [n ... c], like PyTorch's Dropout2d."""
+    whole channels of x [n ... c], like PyTorch's Dropout2d.
+
+    >>> net, x = layers.Dropout(0.5), jnp.ones((1, 100))
+    >>> sorted(set(net.apply({}, {}, x, key=jax.random.key(0), train=True)[0].ravel().tolist()))
+    [0.0, 2.0]
+    >>> bool((net.apply({}, {}, x)[0] == x).all())
+    True
+    """
     rate: float
     _: KW_ONLY
     channels: bool = False
@@ -125,6 +150,11 @@ class Positions(Layer):
 
     x [n t d] → y [n t d] for t ≤ length; params w [length d], by default N(0, 0.02²). With a position in its state, put
     there by `with_cache`, it continues counting from there; past the length, under jit, y is NaN.
+
+    >>> net = layers.Positions(10)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 5, 2)))
+    >>> params["w"].shape, net.apply(params, state, jnp.ones((1, 5, 2)))[0].shape
+    ((10, 2), (1, 5, 2))
     """
     length: int
     _: KW_ONLY
@@ -170,7 +200,13 @@ class Positions(Layer):
 @dataclass(frozen=True, repr=False)
 class StochasticDepth(Layer):
     """Drops a residual branch, for each example with probability `rate`, in training. Put it at the end of the branch:
-    `Residual(Serial(Dense(64), ops.relu, StochasticDepth(0.2)))`."""
+    `Residual(Serial(Dense(64), ops.relu, StochasticDepth(0.2)))`.
+
+    >>> net, x = layers.StochasticDepth(0.5), jnp.ones((100, 2))
+    >>> y, _ = net.apply({}, {}, x, key=jax.random.key(0), train=True)
+    >>> sorted(set(map(tuple, y.tolist())))
+    [(0.0, 0.0), (2.0, 2.0)]
+    """
     rate: float
 
     def __post_init__(self):
@@ -187,6 +223,11 @@ class PReLU(Layer):
 
     params slope (a) [d], or [] if shared; it starts at `start`. Weight decay does not apply to it: a slope pulled to 0
     would make this ReLU.
+
+    >>> net = layers.PReLU()
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 2)))
+    >>> net.apply(params, state, jnp.array([[-4.0, 4.0]]))[0].tolist()
+    [[-1.0, 4.0]]
     """
     _: KW_ONLY
     start: float = 0.25
@@ -207,6 +248,11 @@ class Maxout(Layer):
     """y = maxᵢ (x·Wᵢ + bᵢ) over i = 1 … pieces, by default 2
 
     x [... d] → y [... features]; params w [d pieces·features], b [pieces·features]: one product computes all pieces.
+
+    >>> net = layers.Maxout(1)
+    >>> params = {"w": jnp.array([[1.0, -1.0]]), "b": jnp.zeros(2)}  # max(x, −x)
+    >>> net.apply(params, {}, jnp.array([[-3.0], [2.0]]))[0].tolist()
+    [[3.0], [2.0]]
     """
     features: int
     _: KW_ONLY
@@ -231,7 +277,11 @@ class Maxout(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Flatten(Layer):
-    """x [n ...] → y [n d], with all axes but the first merged into one"""
+    """x [n ...] → y [n d], with all axes but the first merged into one
+
+    >>> layers.Flatten().apply({}, {}, jnp.ones((2, 28, 28, 1)))[0].shape
+    (2, 784)
+    """
 
     def apply(self, params, state, x, *, key=None, train=False):
         return x.reshape(x.shape[0], -1), state

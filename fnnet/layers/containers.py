@@ -20,6 +20,13 @@ class Serial(Layer):
 
     A layer does not hold parameters, so the same object in two places has separate parameters in each: `Serial(block,
     block)` with `block = Dense(64)` has two layers. To apply one set of parameters to several arrays, use `Shared`.
+
+    >>> net = layers.Serial(layers.Dense(8), ops.relu, layers.Dense(3))
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> jax.tree.map(jnp.shape, params)
+    ({'b': (8,), 'w': (4, 8)}, {}, {'b': (3,), 'w': (8, 3)})
+    >>> net.apply(params, state, jnp.ones((5, 4)))[0].shape
+    (5, 3)
     """
     parts: tuple
 
@@ -48,7 +55,13 @@ class Serial(Layer):
 
 @dataclass(frozen=True, repr=False)
 class Residual(Layer):
-    """y = x + f(x)   [He et al. 2016]. If the shapes differ, `shortcut` is a layer to apply to the first x."""
+    """y = x + f(x)   [He et al. 2016]. If the shapes differ, `shortcut` is a layer to apply to the first x.
+
+    >>> net = layers.Residual(lambda x: 10 * x)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones(2))
+    >>> net.apply(params, state, jnp.array([1.0, 2.0]))[0].tolist()
+    [11.0, 22.0]
+    """
     body: Layer
     shortcut: Layer | None = None
 
@@ -81,7 +94,13 @@ class Residual(Layer):
 @dataclass(frozen=True, init=False, repr=False)
 class Parallel(Layer):
     """y = join(f¹(x), f²(x), …). join is "concat" (along the last axis), "sum", or a function of the list of outputs;
-    with `tuple` the outputs stay separate."""
+    with `tuple` the outputs stay separate.
+
+    >>> net = layers.Parallel(ops.relu, ops.relu_squared)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones(2))
+    >>> net.apply(params, state, jnp.array([-1.0, 3.0]))[0].tolist()
+    [0.0, 3.0, 0.0, 9.0]
+    """
     parts: tuple
     join: str | Callable
 
@@ -117,6 +136,11 @@ class Shared(Layer):
     `ops.triplet`.
 
     params and state are those of the layer inside; the state is passed from one array to the next.
+
+    >>> net = layers.Shared(layers.Dense(2))
+    >>> params, state = net.init(jax.random.key(0), (jnp.ones((1, 3)), jnp.ones((4, 3))))
+    >>> [y.shape for y in net.apply(params, state, (jnp.ones((1, 3)), jnp.ones((4, 3))))[0]]
+    [(1, 2), (4, 2)]
     """
     layer: Layer
 
@@ -145,6 +169,11 @@ class Frozen(Layer):
 
     There are no params: those of the layer inside are in the state, {"params", "state"}, which neither optimizers nor
     penalties see. Put pretrained parameters there: `state[0]["params"] = learned` for the first part of a Serial.
+
+    >>> net = layers.Serial(layers.Frozen(layers.Dense(8)), layers.Dense(2))
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> jax.tree.map(jnp.shape, params)
+    ({}, {'b': (2,), 'w': (8, 2)})
     """
     layer: Layer
     parameters = {}

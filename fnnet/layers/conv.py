@@ -56,6 +56,13 @@ class Conv(_Convolution):
 
     x [n *spatial c] → y [n *places features]; params w [*kernel c/groups features], b [features]. strides s, dilation r
     and groups as in ops.conv. A kernel of size 1 is a Dense layer at every place.
+
+    >>> net = layers.Conv(8, strides=2)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 28, 28, 3)))
+    >>> jax.tree.map(jnp.shape, params)
+    {'b': (8,), 'w': (3, 3, 3, 8)}
+    >>> net.apply(params, state, jnp.ones((1, 28, 28, 3)))[0].shape
+    (1, 14, 14, 8)
     """
     op = ops.conv
 
@@ -67,6 +74,11 @@ class ConvTranspose(_Convolution):
 
     x [n *places c] → y [n *spatial features]; params w [*kernel c/groups features], b [features]. Sizes as in
     ops.conv_transpose: "SAME" makes spatial = places·strides.
+
+    >>> net = layers.ConvTranspose(8)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 14, 14, 3)))
+    >>> net.apply(params, state, jnp.ones((1, 14, 14, 3)))[0].shape
+    (1, 28, 28, 8)
     """
     _: KW_ONLY
     strides: int | tuple = 2
@@ -79,6 +91,11 @@ class DepthwiseConv(Layer):
 
     x [n *spatial c] → y [n *places c·multiplier]; params w [*kernel 1 c·multiplier], b [c·multiplier]. Followed by
     Conv(features, kernel=1), it is a separable convolution   [Chollet 2017]
+
+    >>> net = layers.Serial(layers.DepthwiseConv(), layers.Conv(8, kernel=1))  # separable
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 28, 28, 3)))
+    >>> [p["w"].shape for p in params]
+    [(3, 3, 1, 3), (1, 1, 3, 8)]
     """
     kernel: int | tuple = 3
     _: KW_ONLY
@@ -106,7 +123,14 @@ class DepthwiseConv(Layer):
 @dataclass(frozen=True, repr=False)
 class MaxPool(Layer):
     """y[o] = maxᵤ x[so + ru], the maximum of every window; windows do not overlap unless strides are given, and their
-    taps are dilation r apart. With relu=True, the maximum of the window and 0, in one rule."""
+    taps are dilation r apart. With relu=True, the maximum of the window and 0, in one rule.
+
+    >>> x = jnp.array([1.0, 4.0, 3.0, 2.0]).reshape(1, 4, 1)
+    >>> layers.MaxPool().apply({}, {}, x)[0].ravel().tolist()
+    [4.0, 3.0]
+    >>> layers.MaxPool(3, strides=1).apply({}, {}, x)[0].ravel().tolist()
+    [4.0, 4.0]
+    """
     window: int | tuple = 2
     strides: int | tuple | None = None
     padding: str | int | tuple = "VALID"
@@ -124,7 +148,12 @@ class MaxPool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class AvgPool(Layer):
-    """y[o] = Σᵤ x[so + u]/n, the mean of every window, without the padding if count_include_pad=False"""
+    """y[o] = Σᵤ x[so + u]/n, the mean of every window, without the padding if count_include_pad=False
+
+    >>> x = jnp.array([1.0, 3.0, 5.0, 7.0]).reshape(1, 4, 1)
+    >>> layers.AvgPool().apply({}, {}, x)[0].ravel().tolist()
+    [2.0, 6.0]
+    """
     window: int | tuple = 2
     strides: int | tuple | None = None
     padding: str | int | tuple = "VALID"
@@ -141,7 +170,12 @@ class AvgPool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class LpPool(Layer):
-    """y[o] = (Σᵤ |x[so + u]|ᵖ)^(1/p)"""
+    """y[o] = (Σᵤ |x[so + u]|ᵖ)^(1/p)
+
+    >>> x = jnp.array([3.0, 4.0, 0.0, 2.0]).reshape(1, 4, 1)
+    >>> print(layers.LpPool(2).apply({}, {}, x)[0].ravel().round(3))
+    [5. 2.]
+    """
     p: float
     window: int | tuple = 2
     strides: int | tuple | None = None
@@ -158,7 +192,13 @@ class LpPool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class AdaptiveAvgPool(Layer):
-    """x [n *spatial c] → y [n *size c], the means of that many windows, whatever the size of the image"""
+    """x [n *spatial c] → y [n *size c], the means of that many windows, whatever the size of the image
+
+    >>> layers.AdaptiveAvgPool(7).apply({}, {}, jnp.ones((1, 30, 20, 3)))[0].shape
+    (1, 7, 7, 3)
+    >>> layers.AdaptiveAvgPool(2).apply({}, {}, jnp.arange(5.0).reshape(1, 5, 1))[0].ravel().tolist()
+    [1.0, 3.0]
+    """
     size: int | tuple = 1
 
     cache = no_cache
@@ -169,7 +209,13 @@ class AdaptiveAvgPool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class AdaptiveMaxPool(Layer):
-    """x [n *spatial c] → y [n *size c], the maxima of that many windows, whatever the size of the image"""
+    """x [n *spatial c] → y [n *size c], the maxima of that many windows, whatever the size of the image
+
+    >>> layers.AdaptiveMaxPool(7).apply({}, {}, jnp.ones((1, 30, 20, 3)))[0].shape
+    (1, 7, 7, 3)
+    >>> layers.AdaptiveMaxPool(2).apply({}, {}, jnp.arange(5.0).reshape(1, 5, 1))[0].ravel().tolist()
+    [2.0, 4.0]
+    """
     size: int | tuple = 1
 
     cache = no_cache
@@ -180,7 +226,12 @@ class AdaptiveMaxPool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class GlobalAvgPool(Layer):
-    """x [n *spatial c] → y [n c], the mean of each channel"""
+    """x [n *spatial c] → y [n c], the mean of each channel
+
+    >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+    >>> layers.GlobalAvgPool().apply({}, {}, x)[0].tolist()
+    [[3.0, 4.0]]
+    """
 
     cache = no_cache
 
@@ -190,7 +241,12 @@ class GlobalAvgPool(Layer):
 
 @dataclass(frozen=True, repr=False)
 class GlobalMaxPool(Layer):
-    """x [n *spatial c] → y [n c], the maximum of each channel"""
+    """x [n *spatial c] → y [n c], the maximum of each channel
+
+    >>> x = jnp.arange(8.0).reshape(1, 2, 2, 2)
+    >>> layers.GlobalMaxPool().apply({}, {}, x)[0].tolist()
+    [[6.0, 7.0]]
+    """
 
     cache = no_cache
 

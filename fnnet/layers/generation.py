@@ -28,6 +28,10 @@ def generate(net: Any, params: Tree, state: Tree, prompt: ArrayLike, steps: int,
 
     One compiled loop: the prompt is processed at once, then each symbol by itself with its predecessors in the state
     (`with_cache`), so that layers must be causal, or process each position by itself.
+
+    >>> after = lambda text: 9.0 * jax.nn.one_hot((text + 1) % 5, 5)  # after 3 comes 4, after 4 comes 0
+    >>> layers.generate(after, {}, {}, jnp.array([[2]]), 4, temperature=0).tolist()
+    [[3, 4, 0, 1]]
     """
     net, prompt = as_layer(net), jnp.asarray(prompt)
     greedy = isinstance(temperature, int | float) and temperature == 0
@@ -51,6 +55,13 @@ def beam_search(net: Any, params: Tree, state: Tree, prompt: ArrayLike, steps: i
 
     One compiled loop. Each step applies the network to the whole texts again, n·width of them at once, which suits
     small networks and short texts.
+
+    >>> after = lambda text: jnp.log(jnp.array([[0.2, 0.8], [0.75, 0.25]]))[text]  # of 0 and of 1, after 0 and after 1
+    >>> texts, log_p = layers.beam_search(after, {}, {}, jnp.array([[0]]), 2, width=2)
+    >>> texts.tolist()
+    [[[1, 0], [1, 1]]]
+    >>> print(np.exp(log_p).round(2))  # 0.8·0.75 and 0.8·0.25
+    [[0.6 0.2]]
     """
     net, prompt = as_layer(net), jnp.asarray(prompt)
     _check(prompt, steps, None, 0, None, None, True, "beam_search")

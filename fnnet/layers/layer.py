@@ -52,6 +52,14 @@ class Layer:
 
     `parameters` declares the role of each parameter: "weight", "bias", "scale" or "table". Settings are checked against
     the annotations of the fields, and the parameters in calls against the declaration.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True, repr=False)
+    ... class Double(layers.Layer):
+    ...     def apply(self, params, state, x, *, key=None, train=False):
+    ...         return 2 * x, state
+    >>> Double().apply({}, {}, jnp.array([1.0, 2.0]))[0].tolist()
+    [2.0, 4.0]
     """
     parameters: ClassVar[dict[str, str] | None] = None
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]      # a subclass is a dataclass
@@ -132,7 +140,12 @@ def _rows(layer, path):
 @dataclass(frozen=True, init=False, repr=False)
 class Function(Layer):
     """y = f(x): any function of one array, such as a rule, optionally with settings: `Function(ops.elu, alpha=0.5)`.
-    Unlike lambdas, equal instances compare equal, so nothing is recompiled."""
+    Unlike lambdas, equal instances compare equal, so nothing is recompiled.
+
+    >>> net = layers.Function(ops.elu, alpha=0.5)
+    >>> net, net == layers.Function(ops.elu, alpha=0.5)
+    (Function(elu, alpha=0.5), True)
+    """
     f: Callable[[Any], Any]
     settings: tuple
 
@@ -150,7 +163,11 @@ class Function(Layer):
 
 
 def as_layer(thing: Layer | Callable[..., Any]) -> Layer:
-    """A layer unchanged, or a function as a layer."""
+    """A layer unchanged, or a function as a layer.
+
+    >>> layers.as_layer(ops.relu).apply({}, {}, jnp.array([-1.0, 2.0]))[0].tolist()
+    [0.0, 2.0]
+    """
     if isinstance(thing, type) and issubclass(thing, Layer):
         raise TypeError(f"{thing.__name__} is a class: write {thing.__name__}(...)")
     if hasattr(thing, "init") and hasattr(thing, "apply"):
@@ -284,6 +301,14 @@ def watch(f: Callable[P, R], see: Callable[[tuple[int, ...], Layer, Any], Any]) 
 
     path is the place in the network: (2, 0) is part 0 of part 2. A function transformation, like fnnet.autodiff: f may
     be jitted.
+
+    >>> net = layers.Serial(ops.relu, ops.relu_squared)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones(1))
+    >>> see = lambda path, layer, y: print(path, layer, y.tolist()) or y
+    >>> layers.watch(net.apply, see)(params, state, jnp.array([3.0]))[0].tolist()
+    (0,) relu [3.0]
+    (1,) relu_squared [9.0]
+    [9.0]
     """
     @functools.wraps(f, updated=())
     def watched(*args: P.args, **kwargs: P.kwargs) -> R:

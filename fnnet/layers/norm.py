@@ -51,6 +51,12 @@ class BatchNorm(_Normalization):
 
     x [n ... d]; params gamma, beta [d]; state mean, var [d], at least float32. relu=True applies ReLU in the same rule.
     Training on a single example without positions gives a warning, because its variance is 0.
+
+    >>> net, x = layers.BatchNorm(), jnp.array([[1.0], [3.0]])
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> y, state = net.apply(params, state, x, train=True)
+    >>> print(y.ravel().round(3), state["mean"].round(3))  # mean 0.9·0 + 0.1·2
+    [-1.  1.] [0.2]
     """
     _: KW_ONLY
     momentum: float = 0.9
@@ -94,6 +100,12 @@ class LayerNorm(_Normalization):
     """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example over its last axis
 
     x [... d] → y [... d]; params gamma, beta [d].
+
+    >>> net, x = layers.LayerNorm(), jnp.array([[1.0, 3.0], [10.0, 30.0]])
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> print(net.apply(params, state, x)[0].round(3))
+    [[-1.  1.]
+     [-1.  1.]]
     """
     _: KW_ONLY
     eps: float = 1e-5
@@ -109,6 +121,11 @@ class RMSNorm(_Normalization):
     """y = γx/√(⟨x²⟩ + ε), of each example over its last axis
 
     x [... d] → y [... d]; params gamma [d].
+
+    >>> net, x = layers.RMSNorm(), jnp.array([[7.0, 1.0]])  # ⟨x²⟩ = 25
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> print(net.apply(params, state, x)[0].round(3))
+    [[1.4 0.2]]
     """
     _: KW_ONLY
     eps: float = 1e-6
@@ -126,6 +143,11 @@ class GroupNorm(_Normalization):
     all positions
 
     x [n ... c] → y [n ... c]; params gamma, beta [c].
+
+    >>> net, x = layers.GroupNorm(2), jnp.array([[1.0, 3.0, 10.0, 30.0]])
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> print(net.apply(params, state, x)[0].round(3))
+    [[-1.  1. -1.  1.]]
     """
     groups: int
     _: KW_ONLY
@@ -148,6 +170,11 @@ class InstanceNorm(_Normalization):
     """y = γ(x − μ)/√(v + ε) + β, with mean and variance of each example and channel, over all positions
 
     x [n ... c] → y [n ... c]; params gamma, beta [c].
+
+    >>> net, x = layers.InstanceNorm(), jnp.array([1.0, 3.0]).reshape(1, 2, 1)
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> print(net.apply(params, state, x)[0].ravel().round(3))
+    [-1.  1.]
     """
     _: KW_ONLY
     eps: float = 1e-5
@@ -167,6 +194,12 @@ class SpectralNorm(Layer):
 
     params are those of the layer inside; the state has u [k], the current estimate of the leading singular vector, and
     the state of the layer. In training, every call improves u by `steps` steps of power iteration.
+
+    >>> net = layers.SpectralNorm(layers.Dense(2), steps=9)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 2)))
+    >>> params["w"] = jnp.array([[8.0, 0.0], [0.0, 2.0]])  # σ = 8
+    >>> print(net.apply(params, state, jnp.ones((1, 2)), train=True)[0].round(3))
+    [[1.   0.25]]
     """
     layer: Layer
     steps: int = 1
@@ -196,6 +229,11 @@ class WeightNorm(Layer):
 
     params are those of the layer inside and gamma [k], which starts at ‖w‖, so that the layer is unchanged at first;
     the state is that of the layer inside.
+
+    >>> net = layers.WeightNorm(layers.Dense(1))
+    >>> params = {"w": jnp.array([[3.0], [4.0]]), "b": jnp.zeros(1), "gamma": jnp.array([10.0])}
+    >>> print(net.apply(params, {}, jnp.array([[1.0, 1.0]]))[0])  # 10·(3 + 4)/5
+    [[14.]]
     """
     layer: Layer
 
@@ -225,6 +263,11 @@ class WeightStandardization(Layer):
     [Qiao et al. 2019]
 
     params and state are those of the layer inside.
+
+    >>> net = layers.WeightStandardization(layers.Dense(1))
+    >>> params = {"w": jnp.array([[1.0], [3.0]]), "b": jnp.zeros(1)}
+    >>> print(net.apply(params, {}, jnp.eye(2))[0].ravel().round(3))  # the weights it computes with
+    [-1.  1.]
     """
     layer: Layer
     eps: float = 1e-5

@@ -21,6 +21,11 @@ class Bilinear(Layer):
 
     x [... d], z [... e] → y [... features]; params w [d e features], initialized with variance 1/(d·e), b [features],
     which bias=False leaves out.
+
+    >>> net = layers.Bilinear(1)
+    >>> params = {"w": jnp.ones((2, 2, 1)), "b": jnp.zeros(1)}
+    >>> net.apply(params, {}, (jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])))[0].tolist()  # (1 + 2)(3 + 4)
+    [21.0]
     """
     features: int
     _: KW_ONLY
@@ -49,6 +54,11 @@ class Gated(Layer):
 
     x [... d] → y [... features]; params w [d 2·features], b [2·features], which bias=False leaves out. `product` is a
     function of u and v: ops.swiglu (default), ops.geglu or ops.reglu.
+
+    >>> net = layers.Gated(8)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> params["w"].shape, net.apply(params, state, jnp.ones((1, 4)))[0].shape
+    ((4, 16), (1, 8))
     """
     features: int
     _: KW_ONLY
@@ -76,6 +86,11 @@ class LoRA(Layer):
     frozen and form the state; bias=False leaves out b. r and α are 8 by default. To adapt a trained Dense, pass its
     parameters as the state: `apply(params, {"w": ..., "b": ...}, x)`. `merged` returns the parameters of an equivalent
     Dense.
+
+    >>> net, x = layers.LoRA(100, rank=2), jnp.ones((1, 100))
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> jax.tree.map(jnp.shape, params), state["w"].shape
+    ({'down': (100, 2), 'up': (2, 100)}, (100, 100))
     """
     features: int
     _: KW_ONLY

@@ -75,6 +75,11 @@ class RNN(_Recurrent):
     """h = g(x·Wˣ + h₋·Wʰ + b), g "tanh", "relu", "sigmoid" or "identity"   [Elman 1990]
 
     params wx [d features], wh [features features], b [features]
+
+    >>> net = layers.RNN(1, activation="identity")
+    >>> params = {"wx": jnp.ones((1, 1)), "wh": jnp.ones((1, 1)), "b": jnp.zeros(1)}  # a running sum
+    >>> net.apply(params, {}, jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1))[0].ravel().tolist()
+    [1.0, 3.0, 6.0]
     """
     features: int
     _: KW_ONLY
@@ -94,6 +99,13 @@ class GRU(_Recurrent):
     [Cho et al. 2014]
 
     params wx [d 3 features], wh [features 3 features], b [3 features], bh [features]: see `ops.gru`
+
+    >>> net, x = layers.GRU(8), jnp.ones((2, 5, 3))  # two sequences of five steps
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> jax.tree.map(jnp.shape, params)
+    {'b': (3, 8), 'bh': (8,), 'wh': (8, 3, 8), 'wx': (3, 3, 8)}
+    >>> net.apply(params, state, x)[0].shape
+    (2, 5, 8)
     """
     features: int
     _: KW_ONLY
@@ -120,6 +132,13 @@ class LSTM(_Recurrent):
     params wx [d 4 features], wh [features 4 features], b [4 features], and p [3 features] with peepholes=True: see
     `ops.lstm`. The bias of the forget gate starts at `forget`   [Jozefowicz et al. 2015], all others and the peepholes
     at 0.
+
+    >>> net, x = layers.LSTM(8), jnp.ones((2, 5, 3))  # two sequences of five steps
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> jax.tree.map(jnp.shape, params)
+    {'b': (4, 8), 'wh': (8, 4, 8), 'wx': (3, 4, 8)}
+    >>> net.apply(params, state, x)[0].shape, layers.LSTM(8, last=True).apply(params, state, x)[0].shape
+    ((2, 5, 8), (2, 8))
     """
     features: int
     _: KW_ONLY
@@ -149,6 +168,11 @@ class Bidirectional(Layer):
     [Schuster & Paliwal 1997]
 
     `Bidirectional(LSTM(64))` has 128 features. params and state are pairs.
+
+    >>> net, x = layers.Bidirectional(layers.GRU(8)), jnp.ones((2, 5, 3))
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> net.apply(params, state, x)[0].shape
+    (2, 5, 16)
     """
     body: Layer
 
@@ -176,7 +200,14 @@ class Bidirectional(Layer):
 @dataclass(frozen=True, repr=False)
 class First(Layer):
     """(x, …) → (f(x), …): applies a layer to the first of several arrays and passes on the others, such as the lengths
-    of sequences: `Serial(LSTM(64), First(Dropout(0.2)), LSTM(64, last=True), Dense(2))`. Also takes a single array."""
+    of sequences: `Serial(LSTM(64), First(Dropout(0.2)), LSTM(64, last=True), Dense(2))`. Also takes a single array.
+
+    >>> x, lengths = jnp.array([[-1.0, 2.0]]), jnp.array([2])
+    >>> net = layers.First(ops.relu)
+    >>> params, state = net.init(jax.random.key(0), (x, lengths))
+    >>> [y.tolist() for y in net.apply(params, state, (x, lengths))[0]]
+    [[[0.0, 2.0]], [2]]
+    """
     body: Layer
 
     def __post_init__(self):

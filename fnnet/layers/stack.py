@@ -23,6 +23,11 @@ class Repeat(Layer):
     saves for the backward pass: "everything" it needs; only the "inputs" of each layer, with the rest recomputed
     [Chen et al. 2016]; or "nothing", if the layer is a Coupling, whose inputs can be computed from its outputs, so that
     memory does not grow with the depth.
+
+    >>> net = layers.Repeat(layers.Serial(layers.Dense(4), ops.relu), 12)
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> jax.tree.map(jnp.shape, params)
+    ({'b': (12, 4), 'w': (12, 4, 4)}, {})
     """
     layer: Layer
     times: int
@@ -78,6 +83,13 @@ class Coupling(Layer):
 
     Invertible, x₂ = y₂ − g(y₁) and x₁ = y₁ − f(x₂), as used by `Repeat(Coupling(f, g), 64, keep="nothing")`. f and g
     take and return half the features of x. params and state are pairs.
+
+    >>> net = layers.Coupling(layers.Dense(2), layers.Dense(2))
+    >>> params, state = net.init(jax.random.key(0), jnp.ones((1, 4)))
+    >>> jax.tree.map(jnp.shape, params)
+    ({'b': (2,), 'w': (2, 2)}, {'b': (2,), 'w': (2, 2)})
+    >>> net.apply(params, state, jnp.ones((1, 4)))[0].shape
+    (1, 4)
     """
     f: Layer
     g: Layer
