@@ -30,6 +30,12 @@ def binary_cross_entropy(probability, target, weights=None, *, features="mean", 
     allows (the gradient of a clamped logarithm would be 0, and nothing would be learned). A certain and correct
     prediction costs 0, with gradient ±1. For scores use binary_cross_entropy_with_logits, whose gradient p − t is exact
     where p has been rounded to 0 or 1. With weights the mean is divided by Σw; PyTorch's is divided by n.
+
+    >>> probability, target = jnp.array([0.5]), jnp.array([1.0])
+    >>> round(float(ops.binary_cross_entropy(probability, target)), 4)  # log 2
+    0.6931
+    >>> jax.grad(ops.binary_cross_entropy)(probability, target).tolist()
+    [-2.0]
     """
     p, q = at_least_tiny(probability), at_least_tiny(1 - probability)
     return reduce(-over_features(target * jnp.log(p) + (1 - target) * jnp.log(q), features), weights, reduction)
@@ -52,6 +58,12 @@ def binary_cross_entropy_with_logits(logits, target, weights=None, *, pos_weight
     pos_weight α        ℓ = ⟨(1 − t) log(1 + eᶻ) + αt log(1 + e⁻ᶻ)⟩,   ∂ℓ/∂z = (1 − t)σ(z) − αtσ(−z): the weight of a
                         positive target relative to a negative one, a number or a tuple with one number for each element
                         of the last axis, as in PyTorch
+
+    >>> logits, target = jnp.array([0.0]), jnp.array([1.0])
+    >>> round(float(ops.binary_cross_entropy_with_logits(logits, target)), 4)  # log 2
+    0.6931
+    >>> jax.grad(ops.binary_cross_entropy_with_logits)(logits, target).tolist()  # ½ − 1
+    [-0.5]
     """
     if pos_weight == 1:
         return reduce(over_features(jnp.logaddexp(logits, 0) - target * logits, features), weights, reduction)
@@ -104,6 +116,12 @@ def binary_focal(logits, target, weights=None, *, gamma=2.0, alpha=0.5, features
     logits, target [n ...] in [0, 1]. ∂ℓ/∂t = αf(z) − (1 − α)f(−z). γ reduces the weight of examples that are already
     classified well, α is the weight of positives against negatives: γ = 0 and α = ½ give half the binary cross-entropy.
     The loss and its derivatives are sums of terms of the same sign, exact in the tails.
+
+    >>> right, target = jnp.array([3.0]), jnp.array([1.0])  # p = 0.95: little is left to learn
+    >>> round(float(ops.binary_focal(right, target, gamma=0.0)), 4)
+    0.0243
+    >>> print(f"{ops.binary_focal(right, target):.1e}")
+    5.5e-05
     """
     def f(z):
         return -jnp.exp(gamma * jax.nn.log_sigmoid(-z)) * jax.nn.log_sigmoid(z)
@@ -137,6 +155,12 @@ def binary_hinge(scores, target, weights=None, *, margin=1.0, features="mean", r
     [Cortes & Vapnik 1995]
 
     scores, target [n ...]: 0 for the negative, 1 for the positive class. Exactly at the margin the derivative is 0.
+
+    >>> scores, target = jnp.array([0.5, 2.0]), jnp.array([1.0, 1.0])
+    >>> ops.binary_hinge(scores, target, reduction="none").tolist()
+    [0.5, 0.0]
+    >>> jax.grad(ops.binary_hinge)(scores, target).tolist()  # the second is beyond the margin
+    [-0.5, 0.0]
     """
     return reduce(over_features(jnp.maximum(margin - (2 * target - 1) * scores, 0), features), weights, reduction)
 

@@ -27,6 +27,12 @@ def triplet(anchor, positive, negative, weights=None, *, margin=1.0, swap=False,
 
     swap=True uses the negative's distance from the anchor or from the positive, whichever is smaller: then ‖p − n‖²
     replaces ‖a − n‖², and p replaces a in its derivatives   [Balntas et al. 2016]
+
+    >>> anchor, positive, negative = jnp.array([[0.0]]), jnp.array([[1.0]]), jnp.array([[1.25]])
+    >>> ops.triplet(anchor, positive, negative).tolist()  # 1 − 1.5625 + 1
+    0.4375
+    >>> jax.grad(ops.triplet)(anchor, positive, negative).tolist()
+    [[0.5]]
     """
     return reduce(jnp.maximum(_closeness(anchor, positive, negative, margin, swap)[0], 0), weights, reduction)
 
@@ -67,6 +73,10 @@ def cosine_distance(prediction, target, weights=None, *, reduction="mean") -> ja
 
     prediction a, target b [... d] → ℓ [...], from 0 to 2; the cosine similarity is 1 − ℓ. Computed as ½‖â − b̂‖², which
     does not cancel for small angles. A zero vector has no direction: there ℓ = 1, and its derivatives are 0.
+
+    >>> a, b = jnp.array([[1.0, 0.0]] * 3), jnp.array([[5.0, 0.0], [0.0, 5.0], [-5.0, 0.0]])
+    >>> print(ops.cosine_distance(a, b, reduction="none").round(4))
+    [0. 1. 2.]
     """
     a, b = widen(prediction, target)
     norms = jnp.sqrt((a * a).sum(-1) * (b * b).sum(-1))
@@ -101,6 +111,10 @@ def nt_xent(a, b, weights=None, *, temperature=0.5, reduction="mean") -> jax.Arr
     of the same example, and G = dℓ·½(P − T), where P is the softmax of each row and T is 1 at z⁺;
     dz = (dẑ − ẑ(ẑ·dẑ))/‖z‖. τ > 0 is the temperature. Inside shard_map, the other views are those on the same device.
     Saved: four numbers per view, from which P is recomputed.
+
+    >>> views = jnp.eye(2)  # each view equals its partner, and is at right angles to the others
+    >>> round(float(ops.nt_xent(views, views, temperature=1.0)), 4)  # log(e + 2) − 1
+    0.5514
     """
     z = jnp.concatenate([a, b]).astype(wide(a.dtype))
     z = z / jnp.sqrt((z * z).sum(-1, keepdims=True))

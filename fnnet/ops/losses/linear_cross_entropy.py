@@ -53,6 +53,12 @@ def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=
 
     Cost: if the scores take more than 16 MB, a fourth product of their size in addition to autodiff's three, at most
     1.1 times the time, for 2 % of the temporary memory at 32768 classes; from 512 MB on it takes less time, too.
+
+    >>> x, w, label = jnp.array([[1.0]]), jnp.zeros((1, 4)), jnp.array([3])
+    >>> round(float(ops.linear_cross_entropy(x, w, label)), 3)  # log 4
+    1.386
+    >>> jax.grad(ops.linear_cross_entropy, 1)(x, w, label).tolist()
+    [[0.25, 0.25, 0.25, -0.75]]
     """
     z = x @ (w.T if classes_first else w)
     if b is not None:

@@ -17,6 +17,12 @@ def margin_ranking(first, second, target, weights=None, *, margin=0.0, features=
 
     first a, second b and target t [n ...], where t = 1 if the score a should be higher and −1 if b should be, as in
     PyTorch. Exactly at the margin the derivative is 0.
+
+    >>> first, second, target = jnp.array([3.0, 1.0]), jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0])
+    >>> ops.margin_ranking(first, second, target, reduction="none").tolist()
+    [0.0, 2.0]
+    >>> jax.grad(ops.margin_ranking)(first, second, target).tolist()
+    [0.0, -0.5]
     """
     return reduce(over_features(jnp.maximum(margin - target * (first - second), 0), features), weights, reduction)
 
