@@ -28,6 +28,11 @@ def silu(x) -> jax.Array:
 
     Cost: 1.4 times the time by itself, for a derivative exact to the last bits in both tails, with only x saved:
     autodiff's is 0 from x = −88 on, and it saves two arrays.
+
+    >>> print(ops.silu(jnp.array([-1.0, 0.0, 1.0])).round(4))
+    [-0.2689  0.      0.7311]
+    >>> jax.grad(ops.silu)(0.0).tolist()
+    0.5
     """
     return x * lax.logistic(x)
 
@@ -61,6 +66,10 @@ def gelu(x, *, approximate=True) -> jax.Array:
 
     Cost: 1.5 times the time by itself if approximate, for an exact tail and only x saved, where autodiff saves four
     arrays.
+
+    >>> x = jnp.array([-1.0, 0.0, 1.0])
+    >>> print(ops.gelu(x).round(4), ops.gelu(x, approximate=False).round(4))
+    [-0.1588  0.      0.8412] [-0.1587  0.      0.8413]
     """
     if approximate:
         return x * (1 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
@@ -126,6 +135,11 @@ def mish(x) -> jax.Array:
 
     Computed only from a = e^−|x|: T = a(a + 2)/(a(a + 2) + 2) below 0, (1 + 2a)/(1 + 2a + 2a²) above. Near its zero,
     x = −1.192, y′ is a difference of terms of size ½.
+
+    >>> print(ops.mish(jnp.array([-1.0, 0.0, 1.0])).round(4))
+    [-0.3034  0.      0.8651]
+    >>> round(float(jax.grad(ops.mish)(0.0)), 4)  # tanh(log 2) = 3/5
+    0.6
     """
     return x * jnp.tanh(jnp.logaddexp(x, jnp.zeros_like(x)))
 
@@ -182,6 +196,9 @@ def glu(x, *, axis=-1) -> jax.Array:
 
     Cost: 1.6 times the time by itself, for dv exact to the last bits, where autodiff's is 0 from v = 17 on, with only x
     saved.
+
+    >>> ops.glu(jnp.array([6.0, 8.0, 0.0, 100.0])).tolist()  # [6, 8] through gates of ½ and 1
+    [3.0, 8.0]
     """
     u, v = jnp.split(x, 2, axis)
     return u * lax.logistic(v)
@@ -210,6 +227,10 @@ def swiglu(x, gate) -> jax.Array:
 
     Cost: 1.3 times the time by itself, for exact tails of silu′ and only the arguments saved, where autodiff saves
     three arrays.
+
+    >>> x, gate = jnp.array([2.0, 2.0]), jnp.array([0.0, 100.0])
+    >>> ops.swiglu(x, gate).tolist()
+    [0.0, 200.0]
     """
     return x * silu.reference(gate)
 
@@ -231,6 +252,10 @@ def geglu(x, gate, *, approximate=True) -> jax.Array:
     x and gate of the same shape → y of that shape; approximate as in gelu.
 
     Cost: 1.4 times the time by itself if approximate, for an exact tail of gelu′ and only the arguments saved.
+
+    >>> x, gate = jnp.array([2.0, 2.0]), jnp.array([0.0, 100.0])
+    >>> ops.geglu(x, gate).tolist()
+    [0.0, 200.0]
     """
     return x * gelu.reference(gate, approximate=approximate)
 
@@ -251,6 +276,10 @@ def reglu(x, gate) -> jax.Array:
     """y = x·s(g),   dx = dy·s(g),   dg = dy·x·s′(g),   s = relu   [Shazeer 2020]
 
     x and gate of the same shape → y of that shape. s′(0) = 0.
+
+    >>> x, gate = jnp.array([2.0, 2.0]), jnp.array([-3.0, 3.0])
+    >>> ops.reglu(x, gate).tolist()
+    [0.0, 6.0]
     """
     return x * jnp.where(gate <= 0, 0, gate)
 

@@ -21,6 +21,12 @@ def softmax(x, where=None, *, axis: int | tuple[int, ...] = -1) -> jax.Array:
     where: a boolean array of the shape of x (or with axes of size 1); elements where it is False are left out, whatever
     their value, and their y is 0, as is the whole row if all are left out. Where a y rounds to 1, its dx is a
     difference of equal numbers; for a loss of scores, softmax_cross_entropy is exact.
+
+    >>> x = jnp.log(jnp.array([1.0, 3.0]))
+    >>> print(ops.softmax(x).round(4))
+    [0.25 0.75]
+    >>> print(jax.grad(lambda x: ops.softmax(x)[0])(x).round(4))  # y₀(δ₀ₖ − yₖ)
+    [ 0.1875 -0.1875]
     """
     e = jnp.exp(_shifted(x, where, axis))
     return (e / _left(e.sum(axis, keepdims=True), where)).astype(x.dtype)
@@ -42,6 +48,10 @@ def log_softmax(x, where=None, *, axis: int | tuple[int, ...] = -1) -> jax.Array
     difference of equal numbers; softmax_cross_entropy is exact there too.
 
     Cost: an exponential in the backward pass; only y itself is saved, which the caller has anyway, not a second array.
+
+    >>> x = jnp.log(jnp.array([1.0, 3.0]))
+    >>> print(ops.log_softmax(x).round(3))  # log ¼ and log ¾
+    [-1.386 -0.288]
     """
     shifted = _shifted(x, where, axis)
     total = _left(jnp.exp(shifted).sum(axis, keepdims=True), where)
@@ -81,6 +91,12 @@ def logsumexp(x, where=None, *, axis: int | tuple[int, ...] | None = None, keepd
     shape of x (or with axes of size 1); elements where it is False are left out, whatever their value. Saved, in
     addition to x: the largest x and the sum, since y alone has lost the digits of the sum if x is large. A row of −∞,
     or with all elements left out, has y = −∞ and zero derivatives.
+
+    >>> x = jnp.log(jnp.array([1.0, 3.0]))
+    >>> round(float(ops.logsumexp(x)), 3)  # log 4
+    1.386
+    >>> print(jax.grad(ops.logsumexp)(x).round(4))
+    [0.25 0.75]
     """
     x = _left_out(x, where, -jnp.inf)
     top = _top(x, axis)
@@ -106,6 +122,10 @@ def logmeanexp(x, *, axis: int | tuple[int, ...] | None = None, keepdims=False) 
     """y = log ⟨eˣ⟩ = log Σₖeˣᵏ − log n,   ∂y/∂xₖ = softmax(x)ₖ
 
     x of any shape → y, as in logsumexp.
+
+    >>> x = jnp.log(jnp.array([1.0, 3.0]))
+    >>> round(float(ops.logmeanexp(x)), 4)  # log 2
+    0.6931
     """
     y = logsumexp.reference(x, axis=axis, keepdims=keepdims)
     return y - _log_count(x, axis, y.dtype)

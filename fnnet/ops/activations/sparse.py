@@ -21,6 +21,9 @@ def sparsemax(x, *, axis=-1) -> jax.Array:
     x of any shape → y of the same shape: the distribution nearest to x, which minimizes ½‖y − x‖². −∞ among finite
     numbers gives 0; +∞, or a row of −∞, gives NaN, as in softmax. The derivative jumps where an x equals τ; there it is
     that of y = 0.
+
+    >>> ops.sparsemax(jnp.array([2.0, 1.5, 0.0])).tolist()  # less τ = 1.25, and not below 0
+    [0.75, 0.25, 0.0]
     """
     z = _below_the_largest(x, axis)
     ranked, k = _ranked(z, axis)
@@ -40,6 +43,9 @@ def entmax15(x, *, axis=-1) -> jax.Array:
     x of any shape → y of the same shape: 1.5-entmax, between softmax and sparsemax; its derivative is continuous. With
     the mean m and the variance v of the k largest x/2, τ = m − √(1/k − v), for the largest k whose k-th largest x/2 is
     above τ. −∞ among finite numbers gives 0; +∞, or a row of −∞, gives NaN, as in softmax.
+
+    >>> print(ops.entmax15(jnp.array([0.0, 0.0, -5.0])).round(4))
+    [0.5 0.5 0. ]
     """
     z = _below_the_largest(x, axis, 0.5)
     ranked, k = _ranked(z, axis)
