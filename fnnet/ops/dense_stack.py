@@ -30,6 +30,10 @@ def dense_stack(x, w, b, *, activation="relu") -> jax.Array:
     backward: the program does not grow with the depth, and each activation is saved once, whereas autodiff saves it
     both as the output of one layer and as the input of the next. The slopes are functions of y: in float32 that of tanh
     is 0 from |z| = 9 on and that of sigmoid from z = 17 on, where the rules of those names are still exact.
+
+    >>> w, b = jnp.array([[[2.0]], [[-3.0]]]), jnp.array([[1.0], [100.0]])  # two layers of one unit
+    >>> ops.dense_stack(jnp.array([[5.0]]), w, b).tolist()  # 2·5 + 1 = 11, −3·11 + 100 = 67
+    [[67.0]]
     """
     act, _ = ACTIVATIONS[activation]
     return lax.scan(lambda h, weights: (act(h @ weights[0] + jnp.broadcast_to(weights[1], h.shape)), None), x,

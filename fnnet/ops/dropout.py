@@ -58,6 +58,10 @@ def dropout(x, key, *, rate=0.5, channels=False) -> jax.Array:
 
     Cost: the mask is drawn a second time in the backward pass, where autodiff saves it: a little time for a byte or
     five per element.
+
+    >>> y = ops.dropout(jnp.ones(100), jax.random.key(0), rate=0.75)
+    >>> sorted(set(y.tolist()))  # 1/(1 − 0.75) = 4
+    [0.0, 4.0]
     """
     return _masked(x, key, rate, _noise(x.shape, channels))
 
@@ -79,6 +83,10 @@ def relu_dropout(x, key, *, rate=0.5) -> jax.Array:
     One rule for the pair: the output tells which units are active and not dropped.
 
     Cost: y is saved, which the next layer saves anyway, where autodiff also saves masks.
+
+    >>> y = ops.relu_dropout(jnp.array([-1.0, 3.0] * 50), jax.random.key(0))
+    >>> sorted(set(y.tolist()))  # half of the threes are doubled
+    [0.0, 6.0]
     """
     return _masked(jnp.where(x <= 0, 0, x), key, rate, x.shape)
 
@@ -94,6 +102,10 @@ def stochastic_depth(x, key, *, rate=0.5) -> jax.Array:
 
     x [n ...] is the output of a branch of a residual block: x + stochastic_depth(branch(x), key) drops the branch with
     probability p.
+
+    >>> y = ops.stochastic_depth(jnp.ones((100, 2)), jax.random.key(0))
+    >>> sorted(set(map(tuple, y.tolist())))
+    [(0.0, 0.0), (2.0, 2.0)]
     """
     return _masked(x, key, rate, x.shape[:1] + (1,) * (x.ndim - 1))
 

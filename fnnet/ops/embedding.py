@@ -17,6 +17,12 @@ def embedding(w, numbers) -> jax.Array:
     w [k d], numbers i [...] integers from 0 to k − 1 → y [... d]: row i of W, which is onehot(i)·W without the product.
     An index that occurs several times gets the sum of its gradients, accumulated in at least float32. An index out of
     range raises an error or, where its value is not known, gives NaN and no gradient. Saved: the indices.
+
+    >>> w = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+    >>> ops.embedding(w, jnp.array([1, 1, 0])).tolist()
+    [[3.0, 4.0], [3.0, 4.0], [1.0, 2.0]]
+    >>> jax.grad(lambda w: ops.embedding(w, jnp.array([1, 1, 0])).sum())(w).tolist()
+    [[1.0, 1.0], [2.0, 2.0]]
     """
     return w.at[numbers].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False,
                              out_sharding=_sharding(w, numbers))

@@ -21,6 +21,10 @@ def pixel_shuffle(x, *, factor) -> jax.Array:
 
     x [n h w c·r²] → y [n h·r w·r c], r the factor: channels become pixels, in PyTorch's order (in TensorFlow's
     depth_to_space c comes last, (ir + j)·c + …).
+
+    >>> x = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 1, 1, 4)
+    >>> ops.pixel_shuffle(x, factor=2)[0, ..., 0].tolist()
+    [[1.0, 2.0], [3.0, 4.0]]
     """
     n, h, w, c = x.shape
     c //= factor * factor
@@ -37,6 +41,10 @@ def pixel_unshuffle(x, *, factor) -> jax.Array:
     """y[h, w, cr² + ir + j] = x[rh + i, rw + j, c],   dx = pixel_shuffle(dy)   [Shi et al. 2016]
 
     x [n h·r w·r c] → y [n h w c·r²], r the factor: the pixels of each r×r square become channels.
+
+    >>> x = jnp.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
+    >>> ops.pixel_unshuffle(x, factor=2).tolist()
+    [[[[1.0, 2.0, 3.0, 4.0]]]]
     """
     n, h, w, c = x.shape
     h, w = h // factor, w // factor
@@ -55,6 +63,10 @@ def unfold(x, *, window: int | tuple, strides: int | tuple = 1, padding: str | i
 
     x [n *spatial c] → y [n *places taps c], the patches under a window, with its taps row by row; settings as in conv.
     The padding is 0. PyTorch's unfold of an image is y.transpose(0, 3, 2, 1) with the places joined.
+
+    >>> x = jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1)
+    >>> ops.unfold(x, window=2)[0, ..., 0].tolist()
+    [[1.0, 2.0], [2.0, 3.0]]
     """
     return jnp.stack(seen(x, window_of("unfold", x.shape[1:-1], window, strides, padding, dilation)), -2)
 
@@ -80,6 +92,10 @@ def fold(x, *, size, window: int | tuple, strides: int | tuple = 1, padding: str
 
     x [n *places taps c] → y [n *size c]: the patches of an image of this size, added where they overlap.
     fold(unfold(x)) is x times the number of windows that see each pixel.
+
+    >>> patches = ops.unfold(jnp.ones((1, 4, 1)), window=2)
+    >>> ops.fold(patches, size=(4,), window=2).ravel().tolist()  # how many windows see each pixel
+    [1.0, 2.0, 2.0, 1.0]
     """
     at = window_of("fold", size, window, strides, padding, dilation)
     return put_back([x[..., tap, :] for tap in range(len(at.taps))], at, size)
@@ -97,6 +113,12 @@ def resize(x, *, size, method="bilinear") -> jax.Array:
     x [n *spatial c] → y [n *size c], like jax.image.resize: pixels are squares and their centers are compared
     (PyTorch's align_corners=False); "bilinear" averages over all that becomes one pixel when an image gets smaller
     (PyTorch's antialias=True); "nearest" takes the pixel under the center (PyTorch's "nearest-exact").
+
+    >>> x = jnp.array([1.0, 3.0]).reshape(1, 2, 1)
+    >>> ops.resize(x, size=(4,)).ravel().tolist()
+    [1.0, 1.5, 2.5, 3.0]
+    >>> ops.resize(x, size=(4,), method="nearest").ravel().tolist()
+    [1.0, 1.0, 3.0, 3.0]
     """
     return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), method)
 
@@ -121,6 +143,12 @@ def pad(x, *, padding, mode="zeros") -> jax.Array:
     dx[i] = Σ dy over the places that show x[i]
 
     x [n *spatial c] → y; padding is a number, or a tuple with a number or a pair (before, after) for each spatial axis.
+
+    >>> x = jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1)
+    >>> ops.pad(x, padding=1).ravel().tolist()
+    [0.0, 1.0, 2.0, 3.0, 0.0]
+    >>> ops.pad(x, padding=((2, 0),), mode="reflect").ravel().tolist()
+    [3.0, 2.0, 1.0, 2.0, 3.0]
     """
     widths = [(0, 0), *pairs("pad", padding, x.ndim - 2), (0, 0)]
     return jnp.pad(x, widths, mode="constant" if mode == "zeros" else mode)

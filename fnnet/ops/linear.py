@@ -24,6 +24,12 @@ def dense(x, w, b=None, *, compute_dtype=None) -> jax.Array:
     compute_dtype: "bfloat16" or "float16" for mixed precision: x, w and b are rounded to it, and y is returned in it.
     Sums are accumulated in float32, and dX, dW and db have the dtypes of x, w and b without being rounded to it, as
     float32 weights need. None: nothing is rounded.
+
+    >>> x, w, b = jnp.array([[10.0, 1.0]]), jnp.array([[2.0], [3.0]]), jnp.array([1.0])
+    >>> ops.dense(x, w, b).tolist()
+    [[24.0]]
+    >>> [g.tolist() for g in jax.grad(lambda w, b: ops.dense(x, w, b).sum(), (0, 1))(w, b)]
+    [[[10.0], [1.0]], [1.0]]
     """
     x, w, b = (_as(compute_dtype, a) for a in (x, w, b))
     y = x @ w

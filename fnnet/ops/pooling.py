@@ -48,6 +48,12 @@ def max_pool(x, *, window: int | tuple, strides: int | tuple | None = None, padd
     takes 5 to 30 times as long.
 
     Cost: the byte for each output, where autodiff saves x, which is free if it is an argument.
+
+    >>> x = jnp.array([1.0, 4.0, 3.0, 2.0]).reshape(1, 4, 1)
+    >>> ops.max_pool(x, window=2).ravel().tolist()
+    [4.0, 3.0]
+    >>> jax.grad(lambda x: ops.max_pool(x, window=2).sum())(x).ravel().tolist()
+    [0.0, 1.0, 1.0, 0.0]
     """
     at = _window("max_pool", x, window, strides, padding, dilation, ceil_mode)
     return plain_largest(x, at)
@@ -73,6 +79,12 @@ def relu_max_pool(x, *, window: int | tuple, strides: int | tuple | None = None,
 
     max_pool of relu, or relu of max_pool, which are equal. x [n *spatial c] → y [n *places c]. One pass over x forward
     and one backward, and a byte saved for each output.
+
+    >>> x = jnp.array([-1.0, -4.0, 3.0, 2.0]).reshape(1, 4, 1)
+    >>> ops.relu_max_pool(x, window=2).ravel().tolist()
+    [0.0, 3.0]
+    >>> jax.grad(lambda x: ops.relu_max_pool(x, window=2).sum())(x).ravel().tolist()
+    [0.0, 0.0, 1.0, 0.0]
     """
     return _plain_relu_largest(x, _window("relu_max_pool", x, window, strides, padding, dilation, ceil_mode))
 
@@ -100,6 +112,12 @@ def avg_pool(x, *, window: int | tuple, strides: int | tuple | None = None, padd
     x [n *spatial c] → y [n *places c]; window, strides, padding, dilation and ceil_mode as in max_pool. n is the number
     of elements of a window or, with count_include_pad=False, of those that are not padding (as in Keras). Elements that
     ceil_mode adds beyond the padding never count, as in PyTorch.
+
+    >>> x = jnp.array([1.0, 3.0, 5.0, 7.0]).reshape(1, 4, 1)
+    >>> ops.avg_pool(x, window=2).ravel().tolist()
+    [2.0, 6.0]
+    >>> jax.grad(lambda x: ops.avg_pool(x, window=2).sum())(x).ravel().tolist()
+    [0.5, 0.5, 0.5, 0.5]
     """
     at = _window("avg_pool", x, window, strides, padding, dilation, ceil_mode)
     return _plain_mean(x, at, count_include_pad)
@@ -150,6 +168,12 @@ def lp_pool(x, *, p, window: int | tuple, strides: int | tuple | None = None, pa
     Correct even where |x|ᵖ overflows or underflows, as the largest element of a window is factored out.
 
     Cost: a power for each tap in the backward pass, where autodiff has one for each element and overflows.
+
+    >>> x = jnp.array([3.0, 4.0]).reshape(1, 2, 1)
+    >>> print(ops.lp_pool(x, p=2.0, window=2).ravel())
+    [5.]
+    >>> print(jax.grad(lambda x: ops.lp_pool(x, p=2.0, window=2).sum())(x).ravel().round(4))
+    [0.6 0.8]
     """
     wider = jnp.abs(x.astype(wide(x.dtype)))
     at = _window("lp_pool", x, window, strides, padding, dilation, ceil_mode)
@@ -198,6 +222,10 @@ def adaptive_avg_pool(x, *, size: int | tuple = 1) -> jax.Array:
 
     x [n *spatial c] → y [n *size c] for any lengths h of the spatial axes; size is a number, or a tuple with one for
     each axis. size=1 is global average pooling. Neighboring windows share an element where h is not a multiple of size.
+
+    >>> x = jnp.arange(5.0).reshape(1, 5, 1)
+    >>> ops.adaptive_avg_pool(x, size=2).ravel().tolist()  # of 0, 1, 2 and of 2, 3, 4
+    [1.0, 3.0]
     """
     wider = x.astype(wide(x.dtype))
     for axis, parts in _parts("adaptive_avg_pool", x, size):
@@ -221,6 +249,12 @@ def adaptive_max_pool(x, *, size: int | tuple = 1) -> jax.Array:
 
     x [n *spatial c] → y [n *size c], as in adaptive_avg_pool; size=1 is global max pooling. Saved: the positions of the
     largest elements.
+
+    >>> x = jnp.array([1.0, 2.0, 9.0, 2.0, 1.0]).reshape(1, 5, 1)
+    >>> ops.adaptive_max_pool(x, size=2).ravel().tolist()  # both windows see the 9
+    [9.0, 9.0]
+    >>> jax.grad(lambda x: ops.adaptive_max_pool(x, size=2).sum())(x).ravel().tolist()
+    [0.0, 0.0, 2.0, 0.0, 0.0]
     """
     for axis, parts in _parts("adaptive_max_pool", x, size):
         windows = [lax.slice_in_dim(x, a, b, axis=axis) for a, b in parts]

@@ -23,6 +23,12 @@ def einsum(a, b, *, letters) -> jax.Array:
     letters "n t d, d h k -> n h t k": one for each axis (spaces are optional), "..." for leading axes, which must be
     the same in both arrays, or absent in one. A letter occurs at most once in an array, and every letter of Y in A or
     B. Sums are computed in at least float32.
+
+    >>> a, b = jnp.array([[1.0, 2.0]]), jnp.array([[3.0], [4.0]])
+    >>> ops.einsum(a, b, letters="i j, j k -> i k").tolist()
+    [[11.0]]
+    >>> ops.einsum(a, b, letters="i j, j k -> j").tolist()
+    [3.0, 8.0]
     """
     return _product(*_parse(a, b, letters), a, b)
 
@@ -113,6 +119,10 @@ def bilinear(x, z, w, b=None) -> jax.Array:
     x [... d], z [... e], w [d e k], b [k] or None → y [... k]. The products P [... d e] are computed for all k at once,
     and again in the backward pass: one product with w forward and two backward, one of which dx and dz share. For a
     single k they are not needed: Y = Σₑ (x·W)∘z, dx = dY∘(z·Wᵀ), dz = dY∘(x·W), dW = (dY∘x)ᵀ·z.
+
+    >>> x, z, w = jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0]), jnp.ones((2, 2, 1))
+    >>> ops.bilinear(x, z, w).tolist()  # (1 + 2)(3 + 4)
+    [21.0]
     """
     y = jnp.einsum("...d,dek,...e->...k", x, w, z)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)
@@ -171,6 +181,11 @@ def dense_low_rank(x, w, down, up, b=None, *, scale=1.0) -> jax.Array:
     x [... d], w [d k], down A [d r], up B [r k], b [k] or None → y [... k]. W is changed by a matrix of rank r that is
     never formed. To train A and B but not W, differentiate with respect to A and B: the compiler then removes dW.
     Saved: X·A, r numbers per row.
+
+    >>> x, w = jnp.array([[1.0, 2.0]]), jnp.eye(2)
+    >>> down, up = jnp.array([[1.0], [1.0]]), jnp.array([[10.0, 0.0]])
+    >>> ops.dense_low_rank(x, w, down, up).tolist()  # [1, 2] + (1 + 2)·[10, 0]
+    [[31.0, 2.0]]
     """
     y = x @ w + scale * ((x @ down) @ up)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)

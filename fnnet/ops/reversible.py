@@ -28,6 +28,11 @@ def reversible(x1, x2, v, w, *, f, g):
     one program and not in another, so that 1 + 2⁻⁸ would be recovered as 1.
 
     Cost: f and g are computed a second time, as with jax.checkpoint.
+
+    >>> f = lambda v, x: v * x
+    >>> x1, x2, v, w = jnp.array([1.0]), jnp.array([2.0]), jnp.array([10.0]), jnp.array([3.0])  # one block
+    >>> [y.tolist() for y in ops.reversible(x1, x2, v, w, f=f, g=f)]  # 1 + 10·2 = 21 and 2 + 3·21
+    [[21.0], [65.0]]
     """
     def block(carry, weights):
         x1, x2 = carry

@@ -27,6 +27,10 @@ def max_pool_with_indices(x, *, window: int | tuple, strides: int | tuple | None
     return_indices=True. max_unpool puts y back there.
 
     Cost: a byte saved for each output, as in max_pool.
+
+    >>> x = jnp.array([1.0, 4.0, 3.0, 2.0]).reshape(1, 4, 1)
+    >>> [y.ravel().tolist() for y in ops.max_pool_with_indices(x, window=2)]
+    [[4.0, 3.0], [1, 2]]
     """
     at = _window(x, window, strides, padding, dilation, ceil_mode)
     return plain_largest(x, at), place_of(find_largest(lax.stop_gradient(x), at, always=True)[1], at, x.shape[1:-1])
@@ -57,6 +61,10 @@ def max_unpool(x, indices, *, size: int | tuple) -> jax.Array:
     x and indices i [n *places c] → y [n *size c]: the indices are those of max_pool_with_indices, the numbers of pixels
     of an image of this size, row by row. Two places have the same index only where windows overlap; in PyTorch it is
     then undefined which of them is written, and the gradient goes to all of them.
+
+    >>> x, indices = jnp.array([4.0, 3.0]).reshape(1, 2, 1), jnp.array([1, 2]).reshape(1, 2, 1)
+    >>> ops.max_unpool(x, indices, size=4).ravel().tolist()
+    [0.0, 4.0, 3.0, 0.0]
     """
     return _placed(x, _last(indices, size), size)
 

@@ -38,6 +38,10 @@ def attention(q, k, v, bias=None, mask=None, key=None, *, causal=False, scale=No
     [Milakov & Gimelshein 2018], and computed again in the backward pass [Dao et al. 2022]: o and two numbers per query
     are saved, so memory is linear in the length. block: the maximum number of rows and columns of a block, by default
     chosen by `block_sizes`. Products are computed in the dtype of the arguments, sums in at least float32.
+
+    >>> q, v = jnp.zeros((1, 2, 1, 1)), jnp.array([10.0, 20.0]).reshape(1, 2, 1, 1)  # equal scores: means of v
+    >>> ops.attention(q, q, v).ravel().tolist(), ops.attention(q, q, v, causal=True).ravel().tolist()
+    ([15.0, 15.0], [10.0, 15.0])
     """
     (n, t, h, d), (s, g) = q.shape, k.shape[1:3]
     scores = jnp.einsum("ntgrd,nsgd->ngrts", q.reshape(n, t, g, h // g, d), k).reshape(n, h, t, s) * _scale(scale, d)

@@ -28,6 +28,12 @@ def conv(x, w, b=None, *, strides: int | tuple = 1, padding: str | int | tuple =
     On a CPU, dw is the plain convolution of x and dy with examples and channels exchanged; in the form autodiff gives
     it, it is 13 to 60 times slower inside a loop. Kernels of one element, three axes, groups, single channels and dw
     over many places have their own forms.
+
+    >>> x, w = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 4, 1), jnp.ones((3, 1, 1))
+    >>> ops.conv(x, w).ravel().tolist()  # 0 + 1 + 2, 1 + 2 + 3, …
+    [3.0, 6.0, 9.0, 7.0]
+    >>> ops.conv(x, w, padding="VALID").ravel().tolist()
+    [6.0, 9.0]
     """
     y = convolution(x, w, _window("conv", x, w, strides, padding, dilation), groups)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)
@@ -57,6 +63,10 @@ def conv_transpose(x, w, b=None, *, strides: int | tuple = 1, padding: str | int
     the strides. The padding is what is cut off: "SAME" leaves spatial = places·strides, "VALID" leaves everything, and
     numbers are as in conv and PyTorch; a negative number adds zeros (PyTorch's output_padding p is a padding of
     (…, … − p)). Keras and PyTorch have the kernel this way round; Flax's is flipped, jnp.flip(w, spatial axes).
+
+    >>> x, w = jnp.array([1.0, 2.0]).reshape(1, 2, 1), jnp.array([1.0, 10.0]).reshape(2, 1, 1)
+    >>> ops.conv_transpose(x, w, strides=2).ravel().tolist()
+    [1.0, 10.0, 2.0, 20.0]
     """
     y = transposed_convolution(x, w, *_transposed_window(x, w, strides, padding, dilation), groups)
     return y if b is None else y + jnp.broadcast_to(b, y.shape)

@@ -25,6 +25,11 @@ def batch_norm(x, gamma=None, beta=None, *, eps=1e-5):
     (÷ n), and both are at least float32, for running statistics. A channel that does not vary has z = 0 and
     dx = γ/√ε·(dy − ⟨dy⟩). The backward pass is affine in dy and x, with three numbers for each channel. Saved, in
     addition to the arguments: three numbers for each channel.
+
+    >>> x = jnp.array([[1.0], [3.0]])  # two examples of one channel
+    >>> y, mean, variance = ops.batch_norm(x)
+    >>> print(y.ravel().round(3), mean, variance)
+    [-1.  1.] [2.] [1.]
     """
     wider, g, b = widen(x, gamma, beta)
     mean = wider.mean(front(x))
@@ -52,6 +57,10 @@ def batch_norm_relu(x, gamma=None, beta=None, *, eps=1e-5):
     x [... d], gamma, beta [d] or None → y [... d], μ [d], v [d]: batch_norm and relu as one rule. The backward pass
     finds the active units again from x and four numbers for each channel, so that no further array of the size of x is
     saved. y′(0) = 0, as in relu.
+
+    >>> y, mean, variance = ops.batch_norm_relu(jnp.array([[1.0], [3.0]]))
+    >>> print(y.ravel().round(3))
+    [0. 1.]
     """
     y, mean, var = batch_norm.reference(x, gamma, beta, eps=eps)
     return jnp.where(y <= 0, 0, y), mean, var
@@ -102,6 +111,10 @@ def batch_norm_inference(x, gamma, beta, mean, var, *, eps=1e-5) -> jax.Array:
 
     x [... d], gamma, beta [d] or None, mean, var [d] → y [... d]: with running statistics, at test time. These may have
     a wider dtype than x; y has the dtype of x.
+
+    >>> x, mean, var = jnp.array([[5.0]]), jnp.array([1.0]), jnp.array([4.0])
+    >>> print(ops.batch_norm_inference(x, None, None, mean, var).round(3))  # (5 − 1)/2
+    [[2.]]
     """
     wider, g, b, m, v = widen(x, gamma, beta, mean, var)
     return shifted(scaled((wider - along(m, x)) / jnp.sqrt(along(v, x) + eps), g), b).astype(x.dtype)

@@ -21,6 +21,9 @@ def group_norm(x, gamma=None, beta=None, *, groups, eps=1e-5) -> jax.Array:
     c/groups consecutive channels, over all positions. groups=1 is layer norm over positions and channels. Saved, in
     addition to the arguments: μ in two parts and 1/σ, [n groups] each. Sums run over the positions first, for all
     channels side by side.
+
+    >>> print(ops.group_norm(jnp.array([[1.0, 3.0, 10.0, 30.0]]), groups=2).round(3))
+    [[-1.  1. -1.  1.]]
     """
     return _plain(x, gamma, beta, groups, eps)
 
@@ -42,6 +45,11 @@ def instance_norm(x, gamma=None, beta=None, *, eps=1e-5) -> jax.Array:
 
     x [n ... c] with at least one axis of positions, gamma, beta [c] or None → y [n ... c]. μ and σ² = v + ε are those
     of each example and each channel, over the positions.
+
+    >>> x = jnp.array([[1.0, 10.0], [3.0, 30.0]])[None]  # two positions of two channels
+    >>> print(ops.instance_norm(x).round(3))
+    [[[-1. -1.]
+      [ 1.  1.]]]
     """
     return _plain(x, gamma, beta, x.shape[-1], eps)
 

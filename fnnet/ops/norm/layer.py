@@ -20,6 +20,11 @@ def layer_norm(x, gamma=None, beta=None, *, eps=1e-5) -> jax.Array:
     x [... d], gamma, beta [d] or None → y [... d]. μ = ⟨x⟩ and σ² = ⟨(x − μ)²⟩ + ε are those of each example, over its
     last axis. Saved, in addition to the arguments: μ in two parts, and 1/σ. Accurate however far from 0 the numbers
     are, unlike a variance computed as ⟨x²⟩ − μ².
+
+    >>> x = jnp.array([[1.0, 3.0], [10.0, 30.0]])
+    >>> print(ops.layer_norm(x).round(3))
+    [[-1.  1.]
+     [-1.  1.]]
     """
     wider, g, b = widen(x, gamma, beta)
     mean = wider.mean(-1, keepdims=True)
@@ -52,6 +57,9 @@ def rms_norm(x, gamma=None, *, eps=1e-6) -> jax.Array:
 
     x [... d], gamma [d] or None → y [... d], with ρ of each example over its last axis. Saved, in addition to the
     arguments: 1/ρ.
+
+    >>> print(ops.rms_norm(jnp.array([7.0, 1.0])).round(3))  # ⟨x²⟩ = 25
+    [1.4 0.2]
     """
     wider, g = widen(x, gamma)
     return scaled(wider / jnp.sqrt((wider * wider).mean(-1, keepdims=True) + eps), g).astype(x.dtype)

@@ -19,6 +19,11 @@ def l2_norm(x, *, axis: int | tuple[int, ...] | None = -1, keepdims=False) -> ja
 
     x of any shape → y without the axis (None: over all axes), or with an axis of size 1 for keepdims. The plain √Σ x²
     has the derivative NaN at 0, and is ∞ or 0 where the squares are: in float32 from 2·10¹⁹ on and up to 10⁻²³.
+
+    >>> ops.l2_norm(jnp.array([3.0, 4.0])).tolist()
+    5.0
+    >>> print(jax.grad(ops.l2_norm)(jnp.array([3.0, 4.0])).round(4), jax.grad(ops.l2_norm)(jnp.zeros(2)))
+    [0.6 0.8] [0. 0.]
     """
     wider, = widen(x)
     return jnp.sqrt((wider * wider).sum(axis, keepdims=keepdims)).astype(x.dtype)
@@ -42,6 +47,10 @@ def l2_normalize(x, *, axis: int | tuple[int, ...] | None = -1) -> jax.Array:
 
     x of any shape → y of the same shape, of length 1 along the axis (None: over all axes). Correct for lengths from
     2·10⁻³⁸ to 8·10³⁷ in float32, beyond which 1/‖x‖ overflows or underflows.
+
+    >>> print(ops.l2_normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]])).round(4))
+    [[0.6 0.8]
+     [0.  0. ]]
     """
     wider, = widen(x)
     return (wider / jnp.sqrt((wider * wider).sum(axis, keepdims=True))).astype(x.dtype)
@@ -70,6 +79,9 @@ def lp_normalize(x, *, p, axis: int | tuple[int, ...] | None = -1) -> jax.Array:
     10⁻¹². For p = 2 use l2_normalize, which is faster.
 
     Cost: 1.6 times the time by itself, for powers that neither overflow nor underflow.
+
+    >>> print(ops.lp_normalize(jnp.array([1.0, -3.0]), p=1.0).round(4))
+    [ 0.25 -0.75]
     """
     wider, = widen(x)
     if p == float("inf"):

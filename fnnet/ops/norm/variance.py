@@ -20,6 +20,11 @@ def variance(x, *, axis: int | tuple[int, ...] | None = -1, ddof=0, keepdims=Fal
     x of any shape → v without the axis (None: over all axes), or with an axis of size 1 for keepdims. Two passes, the
     second corrected by the mean of the differences: in float32, ⟨x²⟩ − μ² has no correct digit if μ² is 10⁷ times the
     variance.
+
+    >>> ops.variance(jnp.array([1.0, 3.0])).tolist(), ops.variance(jnp.array([1.0, 3.0]), ddof=1).tolist()
+    (1.0, 2.0)
+    >>> jax.grad(ops.variance)(jnp.array([1.0, 3.0])).tolist()
+    [-1.0, 1.0]
     """
     wider, = widen(x)
     squares = (wider - wider.mean(axis, keepdims=True)) ** 2
@@ -46,6 +51,11 @@ def standard_deviation(x, *, axis: int | tuple[int, ...] | None = -1, ddof=0, ke
     s is exactly 0, and so is its gradient, which by the formula is NaN.
 
     Cost: the minimum and the maximum, which tell that numbers are equal however their mean is rounded.
+
+    >>> ops.standard_deviation(jnp.array([1.0, 5.0])).tolist()
+    2.0
+    >>> jax.grad(ops.standard_deviation)(jnp.array([2.0, 2.0])).tolist()  # not NaN
+    [0.0, 0.0]
     """
     return jnp.sqrt(variance.reference(x, axis=axis, ddof=ddof, keepdims=keepdims))
 

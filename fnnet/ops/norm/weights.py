@@ -19,6 +19,10 @@ def weight_standardize(w, *, eps=1e-5) -> jax.Array:
     """ŵ = (w − μ)/σ,   dw = (dŵ − ⟨dŵ⟩ − ŵ⟨dŵ·ŵ⟩)/σ   [Qiao et al. 2019]
 
     w [... k] → ŵ [... k]: μ = ⟨w⟩ and σ² = ⟨(w − μ)²⟩ + ε for each output k, over all axes but the last.
+
+    >>> print(ops.weight_standardize(jnp.array([[1.0], [3.0]])).round(3))
+    [[-1.]
+     [ 1.]]
     """
     wider, = widen(w)
     centered = wider - along(wider.mean(front(w)), w)
@@ -48,6 +52,10 @@ def spectral_normalize(w, u, v) -> jax.Array:
 
     w [... k], read as a matrix W [d k], u [k] and v [d] → ŵ [... k]. If u and v are W's leading singular vectors, as
     found by power_iteration, σ is its largest singular value. If σ = 0 the weights are returned unchanged.
+
+    >>> w, lead = jnp.array([[4.0, 0.0], [0.0, 2.0]]), jnp.array([1.0, 0.0])
+    >>> ops.spectral_normalize(w, lead, lead).tolist()
+    [[1.0, 0.0], [0.0, 0.5]]
     """
     wider, u, v = widen(w, u, v)
     sigma = v @ (wider.reshape(v.shape[0], -1) @ u)
@@ -72,7 +80,13 @@ def spectral_normalize_bwd(dy, w, u, v, sigma):
 
 def power_iteration(w: jax.Array, u: jax.Array, *, steps: int = 1) -> tuple[jax.Array, jax.Array]:
     """A better estimate of the leading singular vectors of w [... k] as a matrix: u [k] → u [k], v [d], both of length
-    1 (or 0 if W·u is). No gradient flows through it."""
+    1 (or 0 if W·u is). No gradient flows through it.
+
+    >>> w, u = jnp.array([[3.0, 0.0], [0.0, 1.0]]), jnp.array([0.6, 0.8])
+    >>> u, v = ops.power_iteration(w, u, steps=9)
+    >>> round(float(v @ w @ u), 3)  # the largest singular value is 3
+    3.0
+    """
     check_real("power_iteration", "weights and a vector", w, u)
     if jnp.ndim(w) < 2 or jnp.shape(u) != jnp.shape(w)[-1:]:
         raise ValueError(f"power_iteration takes weights [... k] and u [k]: w is {list(jnp.shape(w))} and u is "

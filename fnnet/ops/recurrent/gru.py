@@ -42,6 +42,11 @@ def gru(x, wx, wh, b, bh=None, h0=None, lengths=None, *, reset="after", reverse=
     recompute=False saves the gates too, which is faster for larger batches: see `recomputed`.
 
     Cost: up to 1.15 times the time of autodiff for a handful of features, where products take almost no time.
+
+    >>> x, w, b = jnp.zeros((1, 3, 1)), jnp.zeros((1, 3, 1)), jnp.zeros((3, 1))  # u = ½ and n = 0
+    >>> y, h = ops.gru(x, w, w, b, None, jnp.array([[8.0]]))
+    >>> y.ravel().tolist()
+    [4.0, 2.0, 1.0]
     """
     k = wh.shape[0]
     wx, wh, b = wx.reshape(-1, 3 * k), wh.reshape(k, 3 * k), b.reshape(3 * k)

@@ -41,6 +41,11 @@ def lstm(x, wx, wh, b, h0=None, c0=None, p=None, lengths=None, *, reverse=False,
 
     Saved: y, and h and c before every chunk of steps, from which the gates of a whole chunk are recomputed by one
     product. recompute=False saves the gates too, which is faster for larger batches: see `recomputed`.
+
+    >>> x, w, b = jnp.zeros((1, 3, 1)), jnp.zeros((1, 4, 1)), jnp.zeros((4, 1))  # gates of ½ and g = 0
+    >>> y, h, c = ops.lstm(x, w, w, b, None, jnp.array([[8.0]]))
+    >>> y.shape, c.tolist()  # halved three times
+    ((1, 3, 1), [[1.0]])
     """
     k = wh.shape[0]
     wx, wh, b = wx.reshape(-1, 4 * k), wh.reshape(k, 4 * k), b.reshape(4 * k)

@@ -21,6 +21,11 @@ def rnn(x, wx, wh, b, h0=None, lengths=None, *, activation="tanh", reverse=False
     first.
 
     Saved: y, and h before every chunk of steps.
+
+    >>> x, one = jnp.array([1.0, 2.0, 3.0]).reshape(1, 3, 1), jnp.ones((1, 1))
+    >>> y, h = ops.rnn(x, one, one, jnp.zeros(1), activation="identity")
+    >>> y.ravel().tolist(), h.tolist()  # a running sum
+    ([1.0, 3.0, 6.0], [[6.0]])
     """
     act, _ = ACTIVATIONS[activation]
     return textbook(lambda x, h: (act(x @ wx + h @ wh + b[None]),), (initial(h0, x, wx),), x, lengths, reverse)
