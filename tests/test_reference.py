@@ -16,7 +16,7 @@ import fnnet as fn
 NAMES = reference.public()
 ROOMS = {name: getattr(fn, name) for name in ("ops", "layers", "optim", "train", "data", "diagnostics", "verify", "measure", "store")}
 GIVEN = {"jax": jax, "jnp": jnp, "np": np, "fn": fn, **ROOMS}         # what every example may use
-SHOWN = ()              # the rooms in which every name has an example
+SHOWN = ("layers", "ops")              # the rooms in which every name has an example
 
 
 def examples(name):
