@@ -15,6 +15,11 @@ def evaluation_params(opt_state: Any, params: Any) -> Any:
 
     Finds the states of `moving_average`, `schedule_free_…` and Optax's schedule_free wherever they are in an optimizer
     state. With groups (`partition`) each group has its own.
+
+    >>> init, update = optim.chain(optim.gradient_descent(1.0), optim.moving_average(0.5))
+    >>> updates, state = update(2.0, init(4.0), 4.0)
+    >>> float(optim.evaluation_params(state, 4.0 + updates))        # the mean of 4 and 2
+    3.0
     """
     for node in jax.tree.leaves(opt_state, is_leaf=_knows):
         if hasattr(node, "evaluation_params"):

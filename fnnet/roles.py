@@ -43,7 +43,11 @@ def by_name(params: Tree) -> Tree:
 
 def decays(params: Tree) -> Tree:
     """The mask for weight decay: True for weights and tables, False for biases and scales, by their names
-    (`by_name`)."""
+    (`by_name`).
+
+    >>> optim.decays({"w": jnp.ones((2, 3)), "b": jnp.ones(3), "embedding": jnp.ones((5, 2))})
+    {'b': False, 'embedding': True, 'w': True}
+    """
     return jax.tree.map(lambda role: role in DECAYING, by_name(params))
 
 

@@ -16,7 +16,9 @@ import fnnet as fn
 NAMES = reference.public()
 ROOMS = {name: getattr(fn, name) for name in ("ops", "layers", "optim", "train", "data", "diagnostics", "verify", "measure", "store")}
 GIVEN = {"jax": jax, "jnp": jnp, "np": np, "fn": fn, **ROOMS}         # what every example may use
-SHOWN = ("layers", "ops")              # the rooms in which every name has an example
+# The rooms in which every name has an example.
+SHOWN = ("layers", "ops", "optim")
+NEEDS = {"data.read_parquet": "pyarrow"}        # examples that are skipped where a library is missing
 
 
 def examples(name):
@@ -37,6 +39,8 @@ def test_public_names_have_examples(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_docstring_examples_give_the_output_shown(name, tmp_path, monkeypatch):
     """As for a user, in float32, in an empty folder."""
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name], reason=f"the example of {name} needs {NEEDS[name]}: pip install 'fnnet[test]'")
     monkeypatch.chdir(tmp_path)
     said = []
     with (jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"),

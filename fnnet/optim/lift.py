@@ -53,6 +53,12 @@ def lift(name: str, of_one: Callable, numbers: dict[str, Any] | None = None, mem
 
     Arithmetic and memories are in at least float32: in float16, (1 − β₂)g² is 0 for every g below 0.005, and so is
     Adam's ε. A complex g is a descent direction, conj(jax.grad(f)(θ)). An array whose gradient is None is left out.
+
+    >>> signs = lambda g, *, rate: (-rate * jnp.sign(g),)
+    >>> init, update = optim.lift("sign_descent", signs, {"rate": 0.5})
+    >>> updates, state = update({"w": jnp.array([3.0, -1.0])}, init({"w": jnp.zeros(2)}))
+    >>> updates["w"].tolist()
+    [-0.5, 0.5]
     """
     numbers = numbers or {}
     check(name, numbers, **(ranges or {}))

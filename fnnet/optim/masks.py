@@ -17,6 +17,11 @@ Mask = Any | Callable[[Any], Any]       # a tree of booleans, or a function of t
 def matrices(params: Any) -> Any:
     """Deprecated: the mask that is True for arrays of at least two axes. Use `decays`, which also recognizes stacked
     biases and scales.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     optim.matrices({"w": jnp.ones((2, 3)), "b": jnp.ones(3)})
+    {'b': False, 'w': True}
     """
     warnings.warn("optim.matrices is deprecated: write optim.decays, which uses the roles of parameters",
                   DeprecationWarning, stacklevel=2)

@@ -52,7 +52,11 @@ LIVE = ("rate", "decay", "limit", "scale", "rho")       # plain numbers with the
 
 @dataclass(frozen=True, eq=False)
 class Live(Frozen):
-    """A number stored in the state of its optimizer: see `live`."""
+    """A number stored in the state of its optimizer: see `live`.
+
+    >>> optim.Live(0.9) == optim.live(0.9)
+    True
+    """
     value: float
 
 
@@ -62,6 +66,11 @@ def live(value: float) -> Live:
 
     Rates, decays and clipping limits are always stored there. Other numbers are constants of the compiled program
     unless marked live: for a float32 β₂, 1 − β₂ has an error of 1e-5; for a constant it is exact.
+
+    >>> state = optim.adam(0.1, beta1=optim.live(0.9)).init(jnp.zeros(2))
+    >>> state = optim.with_hyperparams(state, beta1=0.5)
+    >>> optim.hyperparams(state)["beta1"].tolist()
+    0.5
     """
     return Live(value)
 
@@ -127,6 +136,10 @@ def hyperparams(opt_state: Any) -> dict[str, jax.Array]:
     These are the numbers used by the last update (before the first update, those it will use): rates, decays and
     limits, numbers marked `live`, and the values of schedules. If several stages have a number of the same name, the
     names say which: "clip_by_value.limit". States of optax.inject_hyperparams are read too.
+
+    >>> optimizer = optim.chain(optim.clip_by_value(2.0), optim.gradient_descent(0.5))
+    >>> {name: float(value) for name, value in optim.hyperparams(optimizer.init(0.0)).items()}
+    {'limit': 2.0, 'rate': 0.5}
     """
     return {key: holder.hyperparams[name] for key, _, name, holder in _entries(opt_state)}
 
@@ -138,6 +151,11 @@ def with_hyperparams(opt_state: Any, numbers: Mapping[str, Any] | None = None, /
     The names are those of `hyperparams`. Nothing recompiles. A number stays in effect until the state is passed to an
     optimizer created with a different number, which then takes precedence. Raises ValueError for an unknown name, and
     for a number that follows a schedule.
+
+    >>> optimizer = optim.gradient_descent(1.0)
+    >>> state = optim.with_hyperparams(optimizer.init(0.0), rate=0.25)
+    >>> float(optimizer.update(2.0, state)[0])
+    -0.5
     """
     wanted = {**(numbers or {}), **more}
     entries = {key: (path, name, holder) for key, path, name, holder in _entries(opt_state)}

@@ -24,7 +24,15 @@ LAST_STEP = 2**31 - 1       # where the counter stops
 
 
 class Optimizer(NamedTuple):
-    """A pair of pure functions with Optax's protocol, for user-defined optimizers."""
+    """A pair of pure functions with Optax's protocol, for user-defined optimizers.
+
+    >>> def update(grads, state, params=None):
+    ...     return jax.tree.map(lambda g: -0.5 * g, grads), state
+    >>> optimizer = optim.chain(optim.Optimizer(lambda params: (), update), optim.scale(2.0))
+    >>> updates, _ = optimizer.update({"w": 3.0}, optimizer.init({"w": 1.0}))
+    >>> float(updates["w"])
+    -3.0
+    """
     init: Callable
     update: Callable
 
@@ -35,6 +43,10 @@ class ChainState(NamedTuple):
 
     `hyperparams` has the numbers that the last update used, `given` those that the optimizer was created with (−1 for a
     schedule or an array). Read them with `optim.hyperparams` and set them with `optim.with_hyperparams`.
+
+    >>> state = optim.gradient_descent(0.5).init({"w": jnp.zeros(2)})
+    >>> int(state.step), state.hyperparams["rate"].tolist()
+    (0, 0.5)
     """
     step: jax.Array
     inner: tuple
@@ -91,7 +103,13 @@ class Foreign(Frozen):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Chain(Frozen):
-    """An optimizer made of stages, one after another, with one step counter for all. It unpacks to (init, update)."""
+    """An optimizer made of stages, one after another, with one step counter for all. It unpacks to (init, update).
+
+    >>> optimizer = optim.chain(optim.clip_by_value(1.0), optim.adam(1e-3))
+    >>> [stage.name for stage in optimizer.stages]
+    ['clip_by_value', 'adam']
+    >>> init, update = optimizer
+    """
     stages: tuple[Any, ...]
 
     def init(self, params: Any) -> ChainState:
@@ -177,6 +195,11 @@ def chain(*optimizers: Any) -> Chain:
 
     Third-party optimizers are accepted too (Optax's, or any object with an init and an update). All of fnnet's
     optimizers in a chain share one step counter.
+
+    >>> init, update = optim.chain(optim.clip_by_value(1.0), optim.gradient_descent(0.5))
+    >>> updates, state = update(jnp.array([3.0]), init(jnp.array([0.0])))
+    >>> updates.tolist()
+    [-0.5]
     """
     stages = []
     for optimizer in optimizers:
@@ -212,6 +235,9 @@ def need_value_fn(name, extra):
 
 def apply_updates(params: Any, updates: Any) -> Any:
     """params + updates, leaf by leaf, in the dtype of the parameters. An update of None leaves its parameter unchanged.
+
+    >>> optim.apply_updates({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([-0.5, 0.5])})["w"].tolist()
+    [0.5, 2.5]
     """
     def moved(path, u, p):
         if u is None or p is None:

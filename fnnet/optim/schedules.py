@@ -27,7 +27,14 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Schedule(Frozen):
-    """A function of the step. Schedules with equal settings compare equal, and can be pickled."""
+    """A function of the step. Schedules with equal settings compare equal, and can be pickled.
+
+    >>> schedule = optim.cosine(0.1, steps=100)
+    >>> isinstance(schedule, optim.Schedule), schedule == optim.cosine(0.1, steps=100)
+    (True, True)
+    >>> print(schedule(jnp.array([0, 50, 100])))
+    [0.1  0.05 0.  ]
+    """
     make: Callable
     settings: tuple[tuple[str, Any], ...]
 
@@ -62,7 +69,11 @@ _checked: dict[str, Callable] = {}      # the exported function of each name, wh
 
 @_schedule
 def constant(step, rate: float) -> jax.Array:
-    """α(s) = α₀"""
+    """α(s) = α₀
+
+    >>> optim.constant(0.5)(1000).tolist()
+    0.5
+    """
     return real(rate)
 
 
@@ -71,31 +82,50 @@ def inverse_time_decay(step, rate: float, decay: float = 1.0, *, steps_per_epoch
     """α(s) = α₀/(1 + decay·epoch),   epoch = ⌊s/steps_per_epoch⌋
 
     With α₀ = 0.2 and decay 1: 0.2, 0.1, 0.0667, 0.05.
+
+    >>> print(optim.inverse_time_decay(0.2)(jnp.array([0, 1, 2, 3])))
+    [0.2    0.1    0.0667 0.05  ]
     """
     return real(rate) / (1 + real(decay) * _floor(step, steps_per_epoch))
 
 
 @_schedule
 def exponential_decay(step, rate: float, decay: float, *, steps: float = 1) -> jax.Array:
-    """α(s) = α₀·decay^(s/steps)"""
+    """α(s) = α₀·decay^(s/steps)
+
+    >>> print(optim.exponential_decay(0.8, 0.5, steps=10)(jnp.array([0, 10, 20])))
+    [0.8 0.4 0.2]
+    """
     return real(rate) * real(decay) ** (real(step) / real(steps))
 
 
 @_schedule
 def step_decay(step, rate: float, decay: float, *, steps: float) -> jax.Array:
-    """α(s) = α₀·decay^⌊s/steps⌋"""
+    """α(s) = α₀·decay^⌊s/steps⌋
+
+    >>> print(optim.step_decay(0.8, 0.5, steps=10)(jnp.array([9, 10, 20])))
+    [0.8 0.4 0.2]
+    """
     return real(rate) * real(decay) ** _floor(step, steps)
 
 
 @_schedule
 def linear(step, rate: float, final: float, *, steps: float, begin: float = 0) -> jax.Array:
-    """α(s) = α₀ + (final − α₀)·(s − begin)/steps, with α₀ before and final after"""
+    """α(s) = α₀ + (final − α₀)·(s − begin)/steps, with α₀ before and final after
+
+    >>> print(optim.linear(1.0, 0.2, steps=10, begin=5)(jnp.array([0, 5, 10, 15, 20])))
+    [1.  1.  0.6 0.2 0.2]
+    """
     return _between(real(rate), real(final), _along(step, begin, steps))
 
 
 @_schedule
 def polynomial(step, rate: float, final: float, *, steps: float, power: float = 1.0, begin: float = 0) -> jax.Array:
-    """α(s) = final + (α₀ − final)·(1 − (s − begin)/steps)^power, with α₀ before and final after"""
+    """α(s) = final + (α₀ − final)·(1 − (s − begin)/steps)^power, with α₀ before and final after
+
+    >>> print(optim.polynomial(1.0, 0.0, steps=10, power=2)(jnp.array([0, 5, 10])))
+    [1.   0.25 0.  ]
+    """
     return _between(real(final), real(rate), (1 - _along(step, begin, steps)) ** real(power))
 
 
@@ -105,6 +135,9 @@ def cosine(step, rate: float, *, steps: float, warmup: float = 0, final: float =
     [Loshchilov & Hutter 2017]
 
     `steps` is the total number, including the warmup.
+
+    >>> print(optim.cosine(0.1, steps=100, warmup=20)(jnp.array([0, 10, 20, 60, 100])))
+    [0.   0.05 0.1  0.05 0.  ]
     """
     falling = _between(real(final), real(rate), _half_wave(_along(step, warmup, steps - warmup)))
     return _warmed(step, warmup, real(rate), falling)
@@ -116,6 +149,9 @@ def cosine_restarts(step, rate: float, *, steps: float, grow: float = 1.0, final
     steps, steps·grow, steps·grow², … steps   [Loshchilov & Hutter 2017]
 
     At the beginning of each cycle α is α₀ again.
+
+    >>> print(optim.cosine_restarts(1.0, steps=10, grow=2)(jnp.array([0, 5, 10, 20, 30])))
+    [1.  0.5 1.  0.5 1. ]
     """
     s, first, factor = real(step), real(steps), real(grow)
     even = factor == 1
@@ -136,6 +172,9 @@ def one_cycle(step, rate: float, *, steps: float, rise: float = 0.3, start: floa
               final: float = 1e4) -> jax.Array:
     """α(s) = α₀/start, rising to α₀ over a fraction `rise` of the steps, then falling to α₀/(start·final), both along
     half a cosine   [Smith 2018]
+
+    >>> print(optim.one_cycle(1.0, steps=10, rise=0.4, start=10.0)(jnp.array([0, 2, 4, 7, 10])))
+    [0.1  0.55 1.   0.5  0.  ]
     """
     peak = real(rate)
     low, top = peak / start, real(steps) * rise
@@ -148,6 +187,9 @@ def one_cycle(step, rate: float, *, steps: float, rise: float = 0.3, start: floa
 def piecewise(step, rates: Sequence[Any], *, steps: Sequence[float]) -> jax.Array:
     """α(s) = rates[i] from steps[i − 1] on: piecewise([0.1, 0.01, 0.001], steps=[1000, 2000]); rates may be schedules
     of s.
+
+    >>> print(optim.piecewise([0.1, 0.01, 0.001], steps=[1000, 2000])(jnp.array([999, 1000, 2000])))
+    [0.1   0.01  0.001]
     """
     value = _value(rates[0], step)
     for rate, begin in zip(rates[1:], steps, strict=True):
@@ -159,6 +201,10 @@ def piecewise(step, rates: Sequence[Any], *, steps: Sequence[float]) -> jax.Arra
 def join(step, schedules: Sequence[Any], *, steps: Sequence[float]) -> jax.Array:
     """schedules[i] from steps[i − 1] on, each counting steps from its own beginning: join([linear(0, 1, steps=10),
     cosine(1, steps=90)], steps=[10])
+
+    >>> schedule = optim.join([optim.linear(0.0, 1.0, steps=10), optim.constant(0.5)], steps=[10])
+    >>> print(schedule(jnp.array([0, 5, 10, 20])))
+    [0.  0.5 0.5 0.5]
     """
     value = _value(schedules[0], step)
     for rate, begin in zip(schedules[1:], steps, strict=True):
@@ -168,7 +214,11 @@ def join(step, schedules: Sequence[Any], *, steps: Sequence[float]) -> jax.Array
 
 @_schedule
 def warmup(step, rate: Any, *, steps: float) -> jax.Array:
-    """β(s) = α(s)·min(1, s/steps), for a number or any schedule α"""
+    """β(s) = α(s)·min(1, s/steps), for a number or any schedule α
+
+    >>> print(optim.warmup(0.4, steps=10)(jnp.array([0, 5, 10, 100])))
+    [0.  0.2 0.4 0.4]
+    """
     return _value(rate, step) * jnp.clip(real(step) / real(steps), 0, 1)
 
 

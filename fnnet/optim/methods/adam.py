@@ -18,6 +18,11 @@ def adam(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Numbe
     """V ← β₁V + (1 − β₁)g,   S ← β₂S + (1 − β₂)|g|²,   θ ← θ − αV̂/(√(Ŝ + ε_root) + ε)   [Kingma & Ba 2015]
 
     Some lectures write √(Ŝ + ε): that is eps=0, eps_root=1e-8.
+
+    >>> init, update = optim.adam(0.1)
+    >>> updates, state = update(jnp.array([0.5, -2.0]), init(jnp.array([1.0, 1.0])))
+    >>> print(updates)      # the first step is −α·sign(g)
+    [-0.1  0.1]
     """
     return lift("adam", _adam, _numbers(rate, beta1, beta2, eps, eps_root), [zeros, squares], shared=_corrected)
 
@@ -35,6 +40,12 @@ def adamw(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Numb
 
     λ is `decay`; `mask` (a tree of booleans, or a function of the parameters) says which arrays decay: by default
     weights and tables, but not biases and scales.
+
+    >>> init, update = optim.adamw(0.1, decay=0.01)
+    >>> params = {"w": jnp.array([[3.0]]), "b": jnp.array([3.0])}
+    >>> updates, state = update(params, init(params), params)
+    >>> print(updates["w"], updates["b"])       # −0.1·(1 + 0.01·3) of a weight, −0.1 of a bias
+    [[-0.103]] [-0.1]
     """
     numbers = _numbers(rate, beta1, beta2, eps, eps_root, decay=decay)
     return lift("adamw", _adamw, numbers, [zeros, squares], shared=_corrected_and_rate, params=True, decays=True,
@@ -52,6 +63,12 @@ def amsgrad(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Nu
     """Adam's V and S,   M ← max(M, Ŝ),   θ ← θ − αV̂/(√(M + ε_root) + ε)   [Reddi et al. 2018]
 
     M is the largest Ŝ so far, as in Optax; PyTorch uses the largest S and corrects that.
+
+    >>> init, update = optim.amsgrad(0.1, beta1=0.0, beta2=0.0)
+    >>> first, state = update(jnp.array([4.0]), init(jnp.array([1.0])))
+    >>> second, state = update(jnp.array([1.0]), state)
+    >>> print(first, second)        # divided by 4 both times
+    [-0.1] [-0.025]
     """
     numbers = _numbers(rate, beta1, beta2, eps, eps_root)
     return lift("amsgrad", _amsgrad, numbers, [zeros, squares, squares], shared=_corrections)
@@ -66,7 +83,14 @@ def _amsgrad(g, v, s, m, *, rate, beta1, beta2, eps, eps_root, c1, c2, c1_next):
 
 @settings
 def adamax(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Number = 1e-8) -> Chain:
-    """V ← β₁V + (1 − β₁)g,   U ← max(β₂U, |g| + ε),   θ ← θ − αV̂/U   [Kingma & Ba 2015, §7]"""
+    """V ← β₁V + (1 − β₁)g,   U ← max(β₂U, |g| + ε),   θ ← θ − αV̂/U   [Kingma & Ba 2015, §7]
+
+    >>> init, update = optim.adamax(0.1, beta1=0.0, beta2=0.5)
+    >>> first, state = update(jnp.array([4.0]), init(jnp.array([1.0])))
+    >>> second, state = update(jnp.array([1.0]), state)
+    >>> print(first, second)        # U = 4, then max(0.5·4, 1) = 2
+    [-0.1] [-0.05]
+    """
     numbers = {"rate": rate, "beta1": beta1, "beta2": beta2, "eps": eps}
     return lift("adamax", _adamax, numbers, [zeros, squares], shared=_corrections)
 
@@ -83,6 +107,11 @@ def nadam(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Numb
     """Adam's V and S,   θ ← θ − α(β₁V/(1 − β₁ᵗ⁺¹) + (1 − β₁)g/(1 − β₁ᵗ))/(√(Ŝ + ε_root) + ε)   [Dozat 2016]
 
     β₁ is constant, as in Optax; in PyTorch it grows with t.
+
+    >>> init, update = optim.nadam(0.3, beta1=0.5)
+    >>> updates, state = update(jnp.array([2.0]), init(jnp.array([1.0])))
+    >>> print(updates)      # −α·(0.5·V/0.75 + 0.5·g/0.5)/|g| with V = 1
+    [-0.4]
     """
     return lift("nadam", _nadam, _numbers(rate, beta1, beta2, eps, eps_root), [zeros, squares], shared=_corrections)
 
@@ -100,6 +129,11 @@ def radam(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Numb
 
     θ ← θ − α·r·V̂/(√(Ŝ + ε_root) + ε) if ρ ≥ 5, with r² = (ρ − 4)(ρ − 2)ρ∞/((ρ∞ − 4)(ρ∞ − 2)ρ), otherwise θ ← θ − αV̂.
     As in Optax; PyTorch adds ε to √S, before its correction.
+
+    >>> init, update = optim.radam(0.1)
+    >>> updates, state = update(jnp.array([0.5]), init(jnp.array([1.0])))
+    >>> print(updates)      # −αV̂, for ρ < 5 in the first steps
+    [-0.05]
     """
     return lift("radam", _radam, _numbers(rate, beta1, beta2, eps, eps_root), [zeros, squares], shared=_rectified)
 
@@ -125,7 +159,13 @@ def _radam(g, v, s, *, rate, beta1, beta2, eps, eps_root, c1, c2, c1_next, r, re
 @settings
 def adabelief(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Number = 1e-16,
               eps_root: Number = 1e-16) -> Chain:
-    """V ← β₁V + (1 − β₁)g,   S ← β₂S + (1 − β₂)|g − V|² + ε_root,   θ ← θ − αV̂/(√Ŝ + ε)   [Zhuang et al. 2020]"""
+    """V ← β₁V + (1 − β₁)g,   S ← β₂S + (1 − β₂)|g − V|² + ε_root,   θ ← θ − αV̂/(√Ŝ + ε)   [Zhuang et al. 2020]
+
+    >>> init, update = optim.adabelief(0.1)
+    >>> updates, state = update(jnp.array([0.5]), init(jnp.array([1.0])))
+    >>> print(updates)      # −α·g/|g − V| = −0.1/0.9
+    [-0.1111]
+    """
     return lift("adabelief", _adabelief, _numbers(rate, beta1, beta2, eps, eps_root), [zeros, squares],
                 shared=_corrections)
 

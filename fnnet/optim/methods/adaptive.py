@@ -19,6 +19,11 @@ def rmsprop(rate: Number, beta: Number = 0.9, *, eps: Number = 1e-8, eps_root: N
     With a momentum μ: B ← μB + g/(√(S + ε_root) + ε), θ ← θ − αB.
 
     Some lectures write g/√(S + ε) with β = 0.999: that is eps=0, eps_root=1e-8, beta=0.999.
+
+    >>> init, update = optim.rmsprop(0.1, beta=0.75)
+    >>> updates, state = update(jnp.array([2.0]), init(jnp.array([1.0])))
+    >>> print(updates)      # S = 0.25·4 = 1
+    [-0.2]
     """
     numbers = {"rate": rate, "beta": beta, "eps_root": eps_root, "eps": eps}
     still = isinstance(momentum, int | float) and momentum == 0
@@ -46,6 +51,12 @@ def adagrad(rate: Number, *, initial: float = 0.0, eps: Number = 1e-10, eps_root
     """S ← S + |g|²,   θ ← θ − αg/(√(S + ε_root) + ε)   [Duchi, Hazan & Singer 2011]
 
     S starts at `initial`. The defaults are PyTorch's; Optax's are initial=0.1, eps=0, eps_root=1e-7.
+
+    >>> init, update = optim.adagrad(0.1)
+    >>> first, state = update(jnp.array([3.0]), init(jnp.array([1.0])))
+    >>> second, state = update(jnp.array([4.0]), state)
+    >>> print(first, second)        # −α·3/√9, −α·4/√(9 + 16)
+    [-0.1] [-0.08]
     """
     check("adagrad", {"initial": initial}, initial=NOT_NEGATIVE)
     return lift("adagrad", _adagrad, {"rate": rate, "eps": eps, "eps_root": eps_root}, [_filled], initial=initial)
@@ -63,7 +74,13 @@ def _adagrad(g, s, *, rate, eps, eps_root, initial):
 
 @settings
 def adadelta(rate: Number = 1.0, beta: Number = 0.9, *, eps: Number = 1e-6) -> Chain:
-    """S ← βS + (1 − β)|g|²,   Δ = g·√(U + ε)/√(S + ε),   U ← βU + (1 − β)|Δ|²,   θ ← θ − αΔ   [Zeiler 2012]"""
+    """S ← βS + (1 − β)|g|²,   Δ = g·√(U + ε)/√(S + ε),   U ← βU + (1 − β)|Δ|²,   θ ← θ − αΔ   [Zeiler 2012]
+
+    >>> init, update = optim.adadelta(beta=0.75, eps=1e-2)
+    >>> updates, state = update(jnp.array([2.0]), init(jnp.array([1.0])))
+    >>> print(updates)      # −2·√0.01/√(1 + 0.01)
+    [-0.199]
+    """
     return lift("adadelta", _adadelta, {"rate": rate, "beta": beta, "eps": eps}, [squares, squares])
 
 

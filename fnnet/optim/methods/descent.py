@@ -18,7 +18,13 @@ __all__ = ["gradient_descent", "lion", "momentum", "nesterov", "rprop"]
 
 @settings
 def gradient_descent(rate: Number) -> Chain:
-    """θ ← θ − αg"""
+    """θ ← θ − αg
+
+    >>> init, update = optim.gradient_descent(0.5)
+    >>> updates, state = update(jnp.array([3.0]), init(jnp.array([2.0])))
+    >>> optim.apply_updates(jnp.array([2.0]), updates).tolist()
+    [0.5]
+    """
     return lift("gradient_descent", _descent, {"rate": rate})
 
 
@@ -31,6 +37,12 @@ def momentum(rate: Number, beta: Number = 0.9, *, average: bool = False) -> Chai
     """V ← βV + g,   θ ← θ − αV   [Polyak 1964]
 
     average=True is the moving average of some lectures, V ← βV + (1 − β)g: the same as a rate 1 − β times as large.
+
+    >>> init, update = optim.momentum(0.1)
+    >>> first, state = update(jnp.array([1.0]), init(jnp.array([0.0])))
+    >>> second, state = update(jnp.array([1.0]), state)
+    >>> print(first, second)        # V = 1, then 0.9 + 1
+    [-0.1] [-0.19]
     """
     return lift("momentum", _momentum, {"rate": rate, "beta": beta}, [zeros], ranges={"beta": FRACTION},
                 average=average)
@@ -43,7 +55,13 @@ def _momentum(g, v, *, rate, beta, average):
 
 @settings
 def nesterov(rate: Number, beta: Number = 0.9) -> Chain:
-    """V ← βV + g,   θ ← θ − α(g + βV)   [Nesterov 1983, as in Sutskever et al. 2013]"""
+    """V ← βV + g,   θ ← θ − α(g + βV)   [Nesterov 1983, as in Sutskever et al. 2013]
+
+    >>> init, update = optim.nesterov(0.1)
+    >>> updates, state = update(jnp.array([1.0]), init(jnp.array([0.0])))
+    >>> print(updates)      # −α·(1 + 0.9·1)
+    [-0.19]
+    """
     return lift("nesterov", _nesterov, {"rate": rate, "beta": beta}, [zeros], ranges={"beta": FRACTION})
 
 
@@ -58,6 +76,12 @@ def lion(rate: Number, beta1: Number = 0.9, beta2: Number = 0.99, *, decay: Numb
 
     λ is `decay`, for the arrays of `mask` (by default weights and tables, see `decays`). Every element moves by α: use
     a rate 3 to 10 times smaller than for AdamW. The sign of a complex g is g/|g|.
+
+    >>> init, update = optim.lion(0.01, decay=0.0)
+    >>> params = jnp.zeros(2)
+    >>> updates, state = update(jnp.array([0.5, -200.0]), init(params), params)
+    >>> print(updates)      # −α·sign(g)
+    [-0.01  0.01]
     """
     numbers = {"rate": rate, "beta1": beta1, "beta2": beta2, "decay": decay}
     return lift("lion", _lion, numbers, [zeros], params=True, decays=True, mask=mask)
@@ -76,6 +100,12 @@ def rprop(rate: float = 1e-3, *, shrink: Number = 0.5, grow: Number = 1.2, small
     Each element has its own step size Δ, initially `rate` and limited to the range from `smallest` to `largest`; only
     the signs of the gradient count, so this is for full batches. Where the sign has changed, the element is not updated
     in this step, and G ← 0 there.
+
+    >>> init, update = optim.rprop(0.1)
+    >>> first, state = update(jnp.array([3.0]), init(jnp.array([0.0])))
+    >>> second, state = update(jnp.array([5.0]), state)
+    >>> print(first, second)        # the same sign again: a step 1.2 times as long
+    [-0.1] [-0.12]
     """
     numbers = {"shrink": shrink, "grow": grow, "smallest": smallest, "largest": largest}
     return lift("rprop", _rprop, numbers, [_first_step, zeros], ranges={"rate": POSITIVE}, rate=rate)

@@ -20,6 +20,12 @@ def lamb(rate: Number, beta1: Number = 0.9, beta2: Number = 0.999, *, eps: Numbe
 
     The ratio is 1 if either norm is 0. λ is `decay`, for the arrays of `mask` (by default weights and tables, see
     `decays`).
+
+    >>> init, update = optim.lamb(0.1)
+    >>> params = jnp.array([2.0, 2.0, 2.0, 2.0])
+    >>> updates, state = update(jnp.array([3.0, -3.0, 0.5, -0.5]), init(params), params)
+    >>> print(updates)      # D = sign(g), and ‖θ‖/‖D‖ = 4/2
+    [-0.2  0.2 -0.2  0.2]
     """
     numbers = {"rate": rate, "beta1": beta1, "beta2": beta2, "eps": eps, "eps_root": eps_root, "decay": decay}
     return lift("lamb", _lamb, numbers, [zeros, squares], shared=_corrections, params=True, decays=True, mask=mask)
@@ -53,6 +59,12 @@ def lars(rate: Number, *, momentum: Number = 0.9, decay: Number = 0.0, mask: Any
 
     η is `trust`; the factor η·(…) is 1 if either norm is 0. λ is `decay`, for the arrays of `mask` (by default weights
     and tables, see `decays`).
+
+    >>> init, update = optim.lars(1.0, trust=0.01)
+    >>> params = jnp.array([3.0, 4.0])
+    >>> updates, state = update(jnp.array([6.0, 8.0]), init(params), params)
+    >>> print(updates)      # −0.01·‖θ‖·g/‖g‖ = −0.05·(0.6, 0.8)
+    [-0.03 -0.04]
     """
     numbers = {"rate": rate, "momentum": momentum, "decay": decay, "trust": trust, "eps": eps}
     return lift("lars", _lars, numbers, [zeros], params=True, decays=True, mask=mask)
@@ -72,6 +84,12 @@ def novograd(rate: Number, beta1: Number = 0.9, beta2: Number = 0.25, *, eps: Nu
 
     S is one number for each array. λ is `decay`, for the arrays of `mask` (by default weights and tables, see
     `decays`).
+
+    >>> init, update = optim.novograd(0.1)
+    >>> params = jnp.zeros(2)
+    >>> updates, state = update(jnp.array([3.0, 4.0]), init(params), params)
+    >>> print(updates)      # −α·g/‖g‖
+    [-0.06 -0.08]
     """
     numbers = {"rate": rate, "beta1": beta1, "beta2": beta2, "eps": eps, "eps_root": eps_root, "decay": decay}
     return lift("novograd", _novograd, numbers, [zeros, scalar], shared=_first, params=True, decays=True, mask=mask)
@@ -102,6 +120,14 @@ def adafactor(rate: Number, *, power: Number = 0.8, momentum: Number = 0.0, limi
     in full. relative=False leaves out the factor max(smallest, rms(θ)). With a momentum μ, M ← μM + (1 − μ)·α(…)U is
     subtracted instead of α(…)U. λ is `decay`, for the arrays of `mask` (by default weights and tables, see `decays`);
     it is not multiplied by α.
+
+    >>> init, update = optim.adafactor(0.1)
+    >>> params = jnp.array([2.0, 2.0])
+    >>> updates, state = update(jnp.array([0.5, -4.0]), init(params), params)
+    >>> print(updates)      # ∓α·rms(θ)
+    [-0.2  0.2]
+    >>> optim.adafactor(0.1).init(jnp.zeros((256, 128))).inner[0][0][0].shape       # one of two factors
+    (128,)
     """
     numbers = {"rate": rate, "power": power, "limit": limit, "decay": decay, "eps": eps, "smallest": smallest}
     still = isinstance(momentum, int | float) and momentum == 0
@@ -164,6 +190,11 @@ def sm3(rate: Number, beta: Number = 0.9, *, eps: Number = 1e-8) -> Chain:
     [Anil et al. 2019]
 
     The memory in addition to V is one vector for each axis of an array. Where S is 0, the step is 0.
+
+    >>> init, update = optim.sm3(0.1, beta=0.0)
+    >>> updates, state = update(jnp.array([[3.0, -4.0]]), init(jnp.zeros((1, 2))))
+    >>> print(updates)      # −α·g/√S, and S = |g|² in the first step
+    [[-0.1  0.1]]
     """
     check("sm3", {"eps": eps})
     return lift("sm3", _sm3, {"rate": rate, "beta": beta, "eps": eps}, [_covers, zeros])

@@ -36,6 +36,17 @@ def lbfgs(*, memory: int = 10, search_steps: int = 20) -> Chain:
 
     For full batches: the loss must be the same function each time. Needs value_fn: update(grads, state, params,
     value_fn=loss), and uses value=loss(params) if it is passed.
+
+    >>> loss = lambda x: (x[0] - 1) ** 2
+    >>> init, update = optim.lbfgs()
+    >>> step = jax.jit(lambda x, state: update(jax.grad(loss)(x), state, x, value_fn=loss))
+    >>> x, state = jnp.array([3.0]), init(jnp.array([3.0]))
+    >>> for _ in range(2):
+    ...     updates, state = step(x, state)
+    ...     x = x + updates
+    ...     print(x)
+    [2.]
+    [1.]
     """
     for what, count in (("memory", memory), ("search_steps", search_steps)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:

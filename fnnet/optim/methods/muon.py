@@ -35,6 +35,12 @@ def muon(rate: Number, beta: Number = 0.95, *, nesterov: bool = True, steps: int
     `mask` says which arrays are matrices: by default, weights (by their role) with at least two axes, where a kernel
     [h w c k] is a matrix of h·w·c rows, but not embedding tables; the last layer, too, does better among the rest.
     `rest` is the optimizer for all other arrays, by default adamw(rate).
+
+    >>> init, update = optim.muon(1.0, rms=None)
+    >>> params = {"w": jnp.eye(2), "b": jnp.zeros(2)}
+    >>> updates, state = update({"w": jnp.diag(jnp.array([5.0, 4.0])), "b": jnp.ones(2)}, init(params), params)
+    >>> print(jnp.diag(updates["w"]).round(1))      # both near −1
+    [-1.1 -0.9]
     """
     numbers = {"rate": rate, "beta": beta, "decay": decay, "eps": eps}
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:

@@ -37,6 +37,13 @@ def schedule_free_sgd(rate: Number, beta: Number = 0.9, *, decay: Number = 0.0, 
     The gradient is taken at y, the parameters; evaluate at x, `optim.evaluation_params(opt_state, params)`. Use a
     constant rate with a warmup: optim.warmup(1.0, steps=100). λ is `decay`, for the arrays of `mask` (by default
     weights and tables, see `decays`).
+
+    >>> init, update = optim.schedule_free_sgd(0.5)
+    >>> y = jnp.array([4.0])
+    >>> first, state = update(y, init(y), y)                # ∇½y² = y;  z = x = y = 2
+    >>> second, state = update(y + first, state, y + first)     # z = 1, x = 1.5, y = 0.1·1 + 0.9·1.5
+    >>> print(y + first + second, optim.evaluation_params(state, y + first + second))
+    [1.45] [1.5]
     """
     direction = lift("direction", _descent, {"decay": decay}, params=True, decays=True, mask=mask)
     return _schedule_free("schedule_free_sgd", rate, beta, direction)
@@ -46,6 +53,12 @@ def schedule_free_sgd(rate: Number, beta: Number = 0.9, *, decay: Number = 0.0, 
 def schedule_free_adamw(rate: Number, beta: Number = 0.9, beta2: Number = 0.999, *, eps: Number = 1e-8,
                         decay: Number = 0.0, mask: Any = None) -> Chain:
     """schedule_free_sgd with g/(√Ŝ + ε) instead of g: S ← β₂S + (1 − β₂)|g|², Ŝ = S/(1 − β₂ᵗ)   [Defazio et al. 2024]
+
+    >>> init, update = optim.schedule_free_adamw(0.1)
+    >>> params = jnp.array([1.0])
+    >>> updates, state = update(jnp.array([0.5]), init(params), params)
+    >>> print(params + updates, optim.evaluation_params(state, params + updates))      # as Adam in the first step
+    [0.9] [0.9]
     """
     direction = lift("direction", _scaled, {"beta2": beta2, "eps": eps, "decay": decay}, [squares], shared=_correction,
                      params=True,

@@ -14,7 +14,13 @@ __all__ = ["adaptive_clip", "clip_by_block_rms", "clip_by_global_norm", "clip_by
 
 @settings
 def clip_by_value(limit: Number) -> Chain:
-    """g ← min(max(g, −c), c), element by element; a complex g keeps its direction, and |g| ≤ c. NaN stays NaN."""
+    """g ← min(max(g, −c), c), element by element; a complex g keeps its direction, and |g| ≤ c. NaN stays NaN.
+
+    >>> init, update = optim.clip_by_value(1.0)
+    >>> updates, state = update(jnp.array([3.0, -4.0, 0.5]), init(jnp.zeros(3)))
+    >>> updates.tolist()
+    [1.0, -1.0, 0.5]
+    """
     return lift("clip_by_value", _clip_value, {"limit": limit})
 
 
@@ -31,6 +37,12 @@ def clip_by_global_norm(limit: Number) -> Chain:
 
     Correct for every finite gradient, even where the squares overflow or underflow; a gradient of norm at most c is
     returned unchanged, bit for bit. If a gradient is not finite, all become NaN, as clipping must not hide it.
+
+    >>> init, update = optim.clip_by_global_norm(1.0)
+    >>> grads = {"w": jnp.array([3.0]), "b": jnp.array([4.0])}
+    >>> updates, state = update(grads, init(grads))
+    >>> print(updates["w"], updates["b"])       # divided by ‖g‖ = 5
+    [0.6] [0.8]
     """
     check("clip_by_global_norm", {"limit": limit})
     return stage("clip_by_global_norm", _clip_norm, {"limit": limit})
@@ -51,7 +63,14 @@ def _clip_norm(grads, inner, call, *, limit):
 
 @settings
 def clip_by_block_rms(limit: Number) -> Chain:
-    """g ← g/max(1, rms(g)/c), for each array by itself, rms(g)² = mean |g|²"""
+    """g ← g/max(1, rms(g)/c), for each array by itself, rms(g)² = mean |g|²
+
+    >>> init, update = optim.clip_by_block_rms(1.0)
+    >>> params, grads = [jnp.zeros(2), jnp.zeros(1)], [jnp.array([4.0, -4.0]), jnp.array([0.5])]
+    >>> updates, state = update(grads, init(params))
+    >>> print(*updates)     # the rms of the first was 4
+    [ 1. -1.] [0.5]
+    """
     return lift("clip_by_block_rms", _clip_rms, {"limit": limit})
 
 
@@ -68,6 +87,12 @@ def adaptive_clip(limit: Number = 0.01, *, eps: Number = 1e-3) -> Chain:
 
     A unit is the weights of one output: norms are taken over all axes but the last, and for a vector over the whole. It
     is better to leave out the last layer (`optim.partition`).
+
+    >>> init, update = optim.adaptive_clip(0.1)
+    >>> params = jnp.array([3.0, 4.0])
+    >>> updates, state = update(jnp.array([0.0, 2.0]), init(params), params)
+    >>> print(updates)      # to a norm of 0.1·‖θ‖
+    [0.  0.5]
     """
     return lift("adaptive_clip", _adaptive, {"limit": limit, "eps": eps}, params=True)
 

@@ -18,6 +18,12 @@ def weight_decay(decay: Number, mask: Any = None) -> Chain:
     returns one; by default weights and tables, see `decays`).
 
     Before gradient descent this adds the gradient of ½λΣθ². For decay that does not enter Adam's moments, see adamw.
+
+    >>> init, update = optim.weight_decay(0.5)
+    >>> params = {"w": jnp.array([[4.0]]), "b": jnp.array([4.0])}
+    >>> updates, state = update(params, init(params), params)
+    >>> updates["w"].tolist(), updates["b"].tolist()        # 4 + 0.5·4 of a weight
+    ([[6.0]], [4.0])
     """
     return lift("weight_decay", _decay, {"decay": decay}, params=True, decays=True, mask=mask)
 
@@ -28,7 +34,13 @@ def _decay(g, p, *, decay):
 
 @settings
 def scale(scale: Number) -> Chain:
-    """g ← cg"""
+    """g ← cg
+
+    >>> init, update = optim.scale(0.5)
+    >>> updates, state = update(jnp.array([3.0]), init(jnp.array([1.0])))
+    >>> updates.tolist()
+    [1.5]
+    """
     return lift("scale", _scale, {"scale": scale})
 
 
@@ -40,6 +52,11 @@ def _scale(g, *, scale):
 def centralize() -> Chain:
     """g ← g − mean(g) over all axes but the last (that of the outputs), for arrays of at least two axes
     [Yong et al. 2020]
+
+    >>> init, update = optim.centralize()
+    >>> updates, state = update(jnp.array([[1.0, 5.0], [3.0, 7.0]]), init(jnp.zeros((2, 2))))
+    >>> updates.tolist()
+    [[-1.0, -1.0], [1.0, 1.0]]
     """
     return lift("centralize", _centralize)
 
@@ -54,6 +71,11 @@ def add_noise(scale: Number, *, power: Number = 0.55, seed: int = 0) -> Chain:
 
     c is `scale`. The noise is a function of the seed, the step and the array's place in the tree, so that it is the
     same when training resumes.
+
+    >>> init, update = optim.add_noise(0.01, seed=1)
+    >>> updates, state = update(jnp.zeros(1000), init(jnp.zeros(1000)))
+    >>> round(float(updates.std()), 2)      # √0.01 at step 0
+    0.1
     """
     check("add_noise", {"scale": scale, "power": power})
     return stage("add_noise", _noise, {"scale": scale, "power": power}, {"seed": seed})

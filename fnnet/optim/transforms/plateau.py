@@ -34,6 +34,12 @@ def reduce_on_plateau(factor: Number = 0.1, patience: int = 10, *, rtol: Number 
 
     Put it last in a chain, after the method: chain(adam(1e-3), reduce_on_plateau(0.5, window=100)). Needs the loss:
     update(grads, state, params, value=loss).
+
+    >>> init, update = optim.chain(optim.gradient_descent(1.0), optim.reduce_on_plateau(0.5, patience=1))
+    >>> first, state = update(2.0, init(0.0), value=3.0)
+    >>> second, state = update(2.0, state, value=3.0)
+    >>> float(first), float(second)     # the loss has not improved: half the step
+    (-2.0, -1.0)
     """
     for what, count, least in (("patience", patience, 1), ("cooldown", cooldown, 0), ("window", window, 1)):
         if isinstance(count, bool) or not isinstance(count, int) or count < least:

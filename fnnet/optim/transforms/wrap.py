@@ -31,6 +31,12 @@ def accumulate(optimizer: Any, every: int) -> Chain:
 
     With micro-batches of equal size this is training on batches `every` times as large. Sums are stored in at least
     float32.
+
+    >>> init, update = optim.accumulate(optim.gradient_descent(0.5), every=2)
+    >>> first, state = update(1.0, init(0.0))
+    >>> second, state = update(3.0, state)
+    >>> float(first), float(second)
+    (0.0, -1.0)
     """
     check_optimizer("accumulate", optimizer)
     _check_count("accumulate", every)
@@ -62,6 +68,11 @@ def skip_nonfinite(optimizer: Any) -> Chain:
 
     The state counts the skipped steps in `opt_state.inner[0].skipped`. Check it, since training stands still if all
     steps are skipped.
+
+    >>> init, update = optim.skip_nonfinite(optim.gradient_descent(0.5))
+    >>> updates, state = update(jnp.array([jnp.nan, 1.0]), init(jnp.zeros(2)))
+    >>> updates.tolist(), int(state.inner[0].skipped)
+    ([0.0, 0.0], 1)
     """
     check_optimizer("skip_nonfinite", optimizer)
     return stage("skip_nonfinite", _skip, {}, {"optimizer": optimizer}, _start_skipping)
@@ -100,7 +111,14 @@ class Looking(NamedTuple):
 
 @settings
 def lookahead(optimizer: Any, every: int = 6, alpha: Number = 0.5) -> Chain:
-    """After every k = `every` updates of θ by the optimizer: φ ← φ + α(θ − φ), θ ← φ   [Zhang et al. 2019]"""
+    """After every k = `every` updates of θ by the optimizer: φ ← φ + α(θ − φ), θ ← φ   [Zhang et al. 2019]
+
+    >>> init, update = optim.lookahead(optim.gradient_descent(1.0), every=2)
+    >>> first, state = update(2.0, init(4.0), 4.0)
+    >>> second, state = update(2.0, state, 2.0)
+    >>> float(first), float(second)     # 4 → 2 → 0, which becomes 2, halfway from 4
+    (-2.0, 0.0)
+    """
     check_optimizer("lookahead", optimizer)
     _check_count("lookahead", every)
     check("lookahead", {"alpha": alpha})
@@ -132,6 +150,12 @@ def sam(optimizer: Any, rho: Number = 0.05) -> Chain:
     [Foret et al. 2021]
 
     Needs value_fn: update(grads, state, params, value_fn=loss_of_params). Each step computes two gradients.
+
+    >>> loss = lambda x: x ** 2
+    >>> init, update = optim.sam(optim.gradient_descent(0.5), rho=0.25)
+    >>> updates, state = update(jax.grad(loss)(1.0), init(1.0), 1.0, value_fn=loss)
+    >>> float(updates)      # −0.5·∇f(1 + 0.25)
+    -1.25
     """
     check_optimizer("sam", optimizer)
     check("sam", {"rho": rho})
@@ -170,6 +194,11 @@ def moving_average(beta: Number = 0.999) -> Chain:
 
     Put it last in a chain, where the updates are final: chain(adamw(1e-3), moving_average(0.999)).
     `optim.evaluation_params` returns θ̄. With β = s/(s + 1), a function of the step, θ̄ is the mean of all θ.
+
+    >>> init, update = optim.chain(optim.gradient_descent(1.0), optim.moving_average(0.75))
+    >>> updates, state = update(4.0, init(4.0), 4.0)
+    >>> float(updates), float(optim.evaluation_params(state, 0.0))      # θ is 0 now, θ̄ = 0.75·4 + 0.25·0
+    (-4.0, 3.0)
     """
     check("moving_average", {"beta": beta}, beta=FRACTION)
     return stage("moving_average", _average, {"beta": beta}, {}, _start_average)
@@ -189,7 +218,13 @@ def _average(updates, state, call, *, beta):
 
 
 def frozen() -> Chain:
-    """θ ← θ, whatever the gradient, and without a state: for parameters in `partition` that are not trained."""
+    """θ ← θ, whatever the gradient, and without a state: for parameters in `partition` that are not trained.
+
+    >>> init, update = optim.frozen()
+    >>> updates, state = update(jnp.array([3.0]), init(jnp.array([1.0])))
+    >>> updates.tolist()
+    [0.0]
+    """
     return stage("frozen", _frozen)
 
 
@@ -201,6 +236,12 @@ def _frozen(grads, inner, call):
 def freeze(optimizer: Any, mask: Any) -> Chain:
     """θ ← θ for the arrays where the mask is True (a tree of booleans, or a function of the parameters), without a
     state for them. The optimizer updates the others.
+
+    >>> init, update = optim.freeze(optim.gradient_descent(0.5), {"body": True, "head": False})
+    >>> params = {"body": jnp.array([1.0]), "head": jnp.array([1.0])}
+    >>> updates, state = update(params, init(params), params)
+    >>> updates["body"].tolist(), updates["head"].tolist()
+    ([0.0], [-0.5])
     """
     return partition({"trained": optimizer, "frozen": frozen()}, _FrozenLabels(mask))
 
@@ -234,6 +275,10 @@ def by_path(patterns: Mapping[str, str], rest: str) -> ByPath:
     `rest`.
 
     Paths are written as in JAX, "[0]['w']": by_path({r"\['b'\]$": "biases"}, rest="weights").
+
+    >>> labels = optim.by_path({r"\['b'\]$": "biases"}, rest="weights")
+    >>> labels([{"w": jnp.ones((2, 2)), "b": jnp.ones(2)}])
+    [{'b': 'biases', 'w': 'weights'}]
     """
     return ByPath(tuple(patterns.items()), rest)
 
@@ -246,6 +291,13 @@ def partition(optimizers: Mapping[str, Any], labels: Any) -> Chain:
     labels is a tree with a label for each array (or for each subtree), or a function of the parameters that returns
     such a tree: `by_path`, or the roles of a network's parameters. A norm computed by an optimizer
     (clip_by_global_norm) is that of its group.
+
+    >>> groups = {"fast": optim.gradient_descent(1.0), "slow": optim.gradient_descent(0.25)}
+    >>> init, update = optim.partition(groups, {"w": "slow", "b": "fast"})
+    >>> params = {"w": jnp.array([2.0]), "b": jnp.array([2.0])}
+    >>> updates, state = update(params, init(params), params)
+    >>> updates["w"].tolist(), updates["b"].tolist()
+    ([-0.5], [-2.0])
     """
     for optimizer in optimizers.values():
         check_optimizer("partition", optimizer)
