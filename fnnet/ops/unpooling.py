@@ -46,7 +46,8 @@ def max_pool_with_indices_fwd(x, *, window, strides, padding, dilation, ceil_mod
 
 @max_pool_with_indices.bwd
 def max_pool_with_indices_bwd(dy, x, winner, *, window, strides, padding, dilation, ceil_mode):
-    return to_the_winners(dy[0], x, winner, _window(x, window, strides, padding, dilation, ceil_mode))
+    at = _window(x, window, strides, padding, dilation, ceil_mode)
+    return to_the_winners(dy[0], x, winner, at, lambda x: plain_largest(x, at))
 
 
 def _window(x, window, strides, padding, dilation, ceil_mode):

@@ -257,7 +257,7 @@ def image(x, window):
     return x if device() == "tpu" and not dilated(window) else jnp.zeros((0, *x.shape[1:]), x.dtype)
 
 
-def to_the_winners(dy, x, winner, window, plain=None):
+def to_the_winners(dy, x, winner, window, plain):
     def by_taps(dy, x, winner):
         return spread(dy.astype(wide(dy.dtype)), window, x.shape[1:-1], winner).astype(dy.dtype)
 

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -159,7 +160,7 @@ def linear_cross_entropy_bwd(dy, x, w, labels, b, top, others, about, loss, weig
     top, others, about = (rows(counted(a, weighing)) for a in (top, others, about))
     dloss = jnp.where(valid(true, classes), dloss, jnp.nan) if whole else dloss
     dloss = dloss if weighing is None else counted(dloss, rows(weighing))
-    of_chunk = (_slopes_of_labels if whole else _slopes_of_distributions)(
+    of_chunk: Any = (_slopes_of_labels if whole else _slopes_of_distributions)(
         dloss, true, top, others, about, classes, label_smoothing, z_loss)
     dproduct = _dw_classes_first if classes_first else _dw
 
@@ -216,7 +217,7 @@ def _slopes_of_distributions(dloss, true, top, others, about, classes, label_smo
     return of_chunk
 
 
-def _over_chunks(step, carry, first, starts, size):
+def _over_chunks(step, carry, first, starts, size) -> Any:
     """step(carry, start, size) over all chunks of the classes, the first of which may be smaller."""
     carry = step(carry, 0, first)
     if len(starts):
