@@ -192,6 +192,7 @@ PROGRAMS = {
             theta - rate * v, momentum(theta, v, g, 0, beta)[1]),
         "θ moves by g: use V": lambda theta, v, g, rate, beta: (theta - rate * g, momentum(theta, v, g, 0, beta)[1]),
         "β and 1 − β are swapped": lambda theta, v, g, rate, beta: momentum(theta, v, g, rate, 1 - beta),
+        "θ comes first, then V": lambda *a: momentum(*a)[::-1],
         "the new V is not returned: it is the second result": lambda theta, v, g, rate, beta: (
             momentum(theta, v, g, rate, beta)[0], v)}),
     "adam": Program(adam, {

@@ -26,6 +26,8 @@ SOLVED, UNSOLVED, BAD_FILE = 0, 1, 2
 LARGEST = 10**6             # bytes; a file written by hand is shorter
 SAME = 1e-6                 # relative error, since computations may order their sums differently
 MARK = "TODO"
+TRACED = {"TracerArrayConversionError": "JAX traces the backward pass: write jnp where np stands",
+          "TracerBoolConversionError": "JAX traces the backward pass, so that no if can look at a value: write jnp.where"}
 
 
 class Verdict(NamedTuple):
@@ -175,7 +177,9 @@ def _gradient(name, f, file):
         return False, "\n".join([f"{name}: not solved", *lines, f"  hint: {_hint(f, exercise, args, cts, got, wrong, labels)}"])
     report = verify.check(f, *args, reference=exercise.forward, spec=exercise.spec, thorough=False)
     if not report.ok:
-        return False, f"{name}: not solved. Its gradients are right for ordinary inputs, but not for all:\n{report.failures[0]}"
+        said = str(report.failures[0])
+        hint = next((f"\n  hint: {hint}" for error, hint in TRACED.items() if error in said), "")
+        return False, f"{name}: not solved. Its gradients are right for ordinary inputs, but not for all:\n{said}{hint}"
     looks = sum(check.tried for check in report.checks)
     return True, f"{name}: solved. {exercise.returns} agree with autodiff and with finite differences in {looks} comparisons"
 
@@ -234,7 +238,7 @@ def _unlike(got, want):
     """How a result differs from the right one; "" if it does not."""
     mine, right = jax.tree.leaves(got), jax.tree.leaves(want)
     if len(mine) != len(right):
-        return f"got {len(mine)} results, should be {len(right)}"
+        return f"got {len(mine)} result{'s' * (len(mine) != 1)}, should be {len(right)}"
     for a, b in zip(mine, right):
         if not hasattr(a, "dtype") and not isinstance(a, int | float):
             return f"got a {type(a).__name__}, should be a number"
