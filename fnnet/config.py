@@ -25,7 +25,11 @@ VARIABLES = {"backend": "FNNET_BACKEND", "cores": "FNNET_CORES"}
 @dataclass(frozen=True)
 class Config:
     """backend: the kind of device, or "auto": each device gets its own formulations when a program is compiled for it.
-    cores: how many CPU cores a program runs on. None means not set."""
+    cores: how many CPU cores a program runs on. None means not set.
+
+    >>> fn.config.Config(backend="cpu", cores=4)
+    Config(backend='cpu', cores=4)
+    """
     backend: str | None = None
     cores: int | None = None
 
@@ -34,13 +38,23 @@ _used = jax.make_user_context(Config())             # what `use` has set: part o
 
 
 def current() -> Config:
-    """The current configuration."""
+    """The current configuration.
+
+    >>> with fn.config.use(backend="gpu", cores=4):
+    ...     fn.config.current()
+    Config(backend='gpu', cores=4)
+    """
     used, environment = _used.value, _environment()
     return Config(used.backend or environment.backend or "auto", used.cores or environment.cores or _cores())
 
 
 def sources() -> dict[str, str]:
-    """Where each setting of the current configuration comes from."""
+    """Where each setting of the current configuration comes from.
+
+    >>> with fn.config.use(cores=4):
+    ...     fn.config.sources()["cores"]
+    'fnnet.config.use'
+    """
     def source(name):
         if getattr(_used.value, name):
             return "fnnet.config.use"
@@ -53,6 +67,10 @@ class use:
     """Sets the backend, the cores, or both, in every thread; as a context manager, until the end of its block.
 
     backend is "cpu", "gpu", "tpu" or "auto"; cores is a whole number ≥ 1; None leaves a setting as it is.
+
+    >>> with fn.config.use(backend="tpu", cores=1) as now:
+    ...     now.backend, now.cores
+    ('tpu', 1)
     """
 
     def __init__(self, *, backend: str | None = None, cores: int | None = None):

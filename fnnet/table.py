@@ -5,7 +5,14 @@ from typing import Any
 
 
 def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], *, markdown: bool = False) -> str:
-    """Rows of cells under a header, columns aligned: text left, numbers right. In Markdown, a | inside a cell is escaped."""
+    """Rows of cells under a header, columns aligned: text left, numbers right. In Markdown, a | inside a cell is escaped.
+
+    >>> print(verify.table(("layer", "parameters"), [("Dense", 12), ("relu", 0)]))
+    layer  parameters
+    ─────  ──────────
+    Dense          12
+    relu            0
+    """
     cells = [[str(cell).replace("|", r"\|") if markdown else str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
     right = of_figures(cells, len(header))

@@ -17,7 +17,7 @@ NAMES = reference.public()
 ROOMS = {name: getattr(fn, name) for name in ("ops", "layers", "optim", "train", "data", "diagnostics", "verify", "measure", "store")}
 GIVEN = {"jax": jax, "jnp": jnp, "np": np, "fn": fn, **ROOMS}         # what every example may use
 # The rooms in which every name has an example.
-SHOWN = ("layers", "ops", "optim")
+SHOWN = ("config", "data", "layers", "measure", "ops", "optim", "rule", "store", "verify")
 NEEDS = {"data.read_parquet": "pyarrow"}        # examples that are skipped where a library is missing
 
 

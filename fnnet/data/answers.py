@@ -24,6 +24,12 @@ class Answers:
 
     answers(table) is y [n] of a table: the class of each row, −1 for an unknown class; or (number − μ)/σ.
     answers.inverse(scores) converts scores [n k] into class names, or predictions [n 1] into the column's unit.
+
+    >>> answers, y = data.answers_of({"kind": ["dog", "cat", "dog"]}, "kind")
+    >>> answers.classes, answers({"kind": ["cat", "bird"]}).tolist()
+    (('cat', 'dog'), [0, -1])
+    >>> answers.inverse([[0.1, 0.9], [0.8, 0.2]]).tolist()
+    ['dog', 'cat']
     """
     name: str
     classes: tuple[str, ...]
@@ -80,7 +86,13 @@ def unanswered(cell: str) -> bool:
 
 def answers_of(table: Any, target: str, *, task: str = "auto") -> tuple[Answers, np.ndarray]:
     """The Answers of a column of a table, and y: classes, or numbers that are not yet scaled;
-    `answers.scaled_as(y[rows])` takes mean and scale from the training rows."""
+    `answers.scaled_as(y[rows])` takes mean and scale from the training rows.
+
+    >>> answers, y = data.answers_of({"price": [1.5, 2.5]}, "price")
+    >>> answers = answers.scaled_as(y)
+    >>> answers({"price": [2.5]}).tolist(), answers.inverse([[-1.0]]).tolist()       # the mean is 2, the scale 0.5
+    ([1.0], [1.5])
+    """
     cells = as_cells(table)
     y, classes = targets(cells.column(target), cells.lines, cells.path, target, task)
     return Answers(target, classes, None), y

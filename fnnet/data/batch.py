@@ -10,7 +10,12 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """x → (x − μ)/σ, where μ and σ have as many axes as one example: turns raw examples [n ...] into a network's inputs."""
+    """x → (x − μ)/σ, where μ and σ have as many axes as one example: turns raw examples [n ...] into a network's inputs.
+
+    >>> scaling = data.Scaling(np.array([10.0]), np.array([2.0]))
+    >>> scaling([[14.0]]).tolist(), scaling.inverse([[2.0]]).tolist()
+    ([[2.0]], [[14.0]])
+    """
     mean: np.ndarray
     scale: np.ndarray
 
@@ -36,7 +41,12 @@ class Scaling:
 
 
 class Standardized(NamedTuple):
-    """The scaled parts, and the mean μ and scale σ of the first, with as many axes as one example."""
+    """The scaled parts, and the mean μ and scale σ of the first, with as many axes as one example.
+
+    >>> scaled = data.standardize(np.array([[1.0], [3.0]]))
+    >>> scaled.mean.tolist(), scaled.scale.tolist(), scaled.inverse([[2.0]]).tolist()
+    ([2.0], [1.0], [[4.0]])
+    """
     parts: tuple
     mean: np.ndarray
     scale: np.ndarray
@@ -56,6 +66,10 @@ def split(x: ArrayLike, y: ArrayLike, *, fractions: Sequence[float] = (0.7, 0.15
     """All examples divided into disjoint parts, a list of (x, y): training, validation, test.
 
     With stratify and integer labels [n], every class is divided by the same fractions (to within one example).
+
+    >>> training, validation, test = data.split(np.arange(20), np.arange(20) % 2)
+    >>> len(training[0]), len(validation[0]), len(test[0]), training[1].sum().item()     # half of each class
+    (14, 3, 3, 7)
     """
     x, y = np.asarray(x), np.asarray(y)
     if len(x) != len(y):
@@ -84,6 +98,10 @@ def standardize(train: ArrayLike, *others: ArrayLike, axis: int | Sequence[int] 
 
     μ and σ are taken over `axis`, which must include axis 0, that of the examples: 0 for columns [n d] (the default), (0, 1, 2) for the
     channels of images [n h w c]. Whole numbers, such as pixels from 0 to 255, become float32. `.inverse(x)` undoes the scaling.
+
+    >>> (training, test), mean, scale = data.standardize(np.array([[1.0], [3.0]]), np.array([[4.0]]))
+    >>> training.tolist(), test.tolist(), mean.tolist(), scale.tolist()
+    ([[-1.0], [1.0]], [[2.0]], [2.0], [1.0])
     """
     train = np.asarray(train)
     if not train.ndim or not train.size:
@@ -126,7 +144,11 @@ def _floating(dtype):
 
 
 def one_hot(labels: ArrayLike, classes: int) -> np.ndarray:
-    """labels [n] → [n classes] float32"""
+    """labels [n] → [n classes] float32
+
+    >>> data.one_hot([0, 2], 3).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
     labels = np.asarray(labels)
     if not (labels.dtype.kind in "iub" or (labels.dtype.kind == "f" and (labels == np.floor(labels)).all())):
         raise ValueError(f"the labels of one_hot must be whole numbers; got {labels.dtype}: "
@@ -138,7 +160,14 @@ def one_hot(labels: ArrayLike, classes: int) -> np.ndarray:
 
 def batches(x: np.ndarray, y: np.ndarray, batch_size: int, *, seed: int | None = None,
             drop_last: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """An iterator of (x, y) batches in order, or shuffled with a seed; the last may be smaller unless dropped."""
+    """An iterator of (x, y) batches in order, or shuffled with a seed; the last may be smaller unless dropped.
+
+    >>> x, y = np.arange(5), np.arange(5) % 2
+    >>> [batch.tolist() for batch, _ in data.batches(x, y, 2)]
+    [[0, 1], [2, 3], [4]]
+    >>> [batch.tolist() for batch, _ in data.batches(x, y, 2, drop_last=True)]
+    [[0, 1], [2, 3]]
+    """
     if len(x) != len(y):
         raise ValueError(f"x and y of batches must have equally many examples; got {len(x)} and {len(y)}")
     if not 0 < batch_size <= len(x):

@@ -15,7 +15,13 @@ MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}         # case-insensiti
 
 
 class Cells(NamedTuple):
-    """A table with a header, as text: rows with one cell per name, and the line of each row in the file."""
+    """A table with a header, as text: rows with one cell per name, and the line of each row in the file.
+
+    >>> np.savetxt("animals.csv", [["4", "cat"], ["2", "bird"]], fmt="%s", delimiter=",", header="legs,kind", comments="")
+    >>> cells = data.read_cells("animals.csv")
+    >>> cells.column("kind"), cells.where(1, "kind")
+    (['cat', 'bird'], "animals.csv, line 3, column 'kind'")
+    """
     path: Path | str
     names: tuple[str, ...]
     rows: list[list[str]]
@@ -38,7 +44,12 @@ class Cells(NamedTuple):
 
 
 def read_cells(path: str | Path, *, delimiter: str = ",") -> Cells:
-    """A CSV file with a header, as text. Column names must be unique and not empty, and all rows must have the same number of cells."""
+    """A CSV file with a header, as text. Column names must be unique and not empty, and all rows must have the same number of cells.
+
+    >>> np.savetxt("animals.csv", [["4", "cat"], ["2", ""]], fmt="%s", delimiter=",", header="legs,kind", comments="")
+    >>> data.read_cells("animals.csv").rows
+    [['4', 'cat'], ['2', '']]
+    """
     path = existing(path)
     found = records(path, delimiter)
     _, header = next(found)

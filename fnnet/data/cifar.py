@@ -17,6 +17,12 @@ def read_cifar10(folder: str | Path) -> Images:
     """CIFAR-10: data_batch_1 … 5 and test_batch (Python), or data_batch_1.bin … and test_batch.bin (binary).   [Krizhevsky 2009]
 
     Raises FileNotFoundError for a folder without these files, ValueError for a file that is damaged or of another kind.
+
+    >>> from pathlib import Path
+    >>> _ = Path("data_batch_1.bin").write_bytes(bytes([3] + 3072 * [255])), Path("test_batch.bin").write_bytes(bytes(3073))
+    >>> images = data.read_cifar10(".")
+    >>> images.training[0].shape, images.classes[images.training[1][0]]
+    ((1, 32, 32, 3), 'cat')
     """
     folder = existing_folder(folder)
     for read, end in ((_binary, ".bin"), (_pickled, "")):

@@ -22,6 +22,12 @@ class Columns:
     names are the columns, matched by name; categories has the words of each, () for a column of numbers. missing says
     how to handle missing values: "error", "drop" (columns.complete(table) says which rows are complete) or "mean",
     which replaces them by `fill` [d]: the training mean for numbers, the most common category for words.
+
+    >>> columns = data.columns_of({"height": [1.0, 3.0], "color": ["red", "blue"]}, ["height", "color"])
+    >>> columns.features
+    ('height', 'color=blue', 'color=red')
+    >>> columns({"color": ["red"], "height": [3.0]}).tolist()        # (3 − 2)/1, and the color
+    [[1.0, 0.0, 1.0]]
     """
     names: tuple[str, ...]
     categories: tuple[tuple[str, ...], ...]
@@ -68,6 +74,10 @@ def columns_of(table: Any, names: Collection[str], rows: np.ndarray | None = Non
     A column of words becomes categories, collected from all rows; so do the columns named in `categories`, even if they
     hold numbers (codes). Raises ValueError for words among numbers, and for so many distinct words that they may be
     names or dates.
+
+    >>> columns = data.columns_of({"age": [10, 30, "?"]}, ["age"], missing="mean")
+    >>> columns.fill.tolist(), columns({"age": ["?", 20]}).tolist()
+    ([20.0], [[0.0], [0.0]])
     """
     cells = as_cells(table)
     if missing not in CHOICES:

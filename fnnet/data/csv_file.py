@@ -20,6 +20,11 @@ def read_csv(path: str | Path, target: str, *, delimiter: str = ",", task: str =
     with the digits 0 to 9, a point and an exponent: 1_000 and non-ASCII digits are errors. Column names must be unique.
     If pyarrow or pandas is installed, a plain file takes a tenth of the time. For columns of text and missing values
     use read_cells and columns_of.
+
+    >>> np.savetxt("animals.csv", [["4", "cat"], ["2", "bird"]], fmt="%s", delimiter=",", header="legs,kind", comments="")
+    >>> table = data.read_csv("animals.csv", "kind")
+    >>> table.x.tolist(), table.y.tolist(), table.classes
+    ([[4.0], [2.0]], [1, 0], ('bird', 'cat'))
     """
     path = existing(path)
     found = records(path, delimiter)

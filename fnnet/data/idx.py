@@ -20,6 +20,14 @@ def read_mnist(folder: str | Path) -> Images:
     """MNIST, Fashion-MNIST and the like: train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-…, plain or .gz.   [LeCun et al. 1998]
 
     Raises FileNotFoundError for a folder without these files, ValueError for a file that is damaged or of another kind.
+
+    >>> from pathlib import Path
+    >>> image, label = bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 2, 0, 255]), bytes([0, 0, 8, 1, 0, 0, 0, 1, 1])
+    >>> for part in ("train", "t10k"):
+    ...     _ = Path(f"{part}-images-idx3-ubyte").write_bytes(image), Path(f"{part}-labels-idx1-ubyte").write_bytes(label)
+    >>> x, y = data.read_mnist(".").training
+    >>> x.tolist(), y.tolist()
+    ([[[[0.0], [1.0]]]], [1])
     """
     folder = existing_folder(folder)
     parts = []
@@ -36,6 +44,11 @@ def read_idx(path: str | Path) -> np.ndarray:
     """An array in the IDX format, plain or gzipped: two zero bytes, the type, the number of axes, their sizes, the numbers.
 
     Raises ValueError unless the file holds exactly the data that its header declares; nothing beyond that is decompressed.
+
+    >>> from pathlib import Path
+    >>> _ = Path("labels").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))        # bytes, one axis, of size 3
+    >>> data.read_idx("labels").tolist()
+    [7, 2, 1]
     """
     path = existing(path)
     with path.open("rb") as file, gzip.open(file) if path.suffix == ".gz" else nullcontext(file) as stream:

@@ -36,6 +36,11 @@ def read_npz(path: str | Path, x: str = "x", y: str = "y") -> Table:
 
     Raises ValueError for a damaged archive, for arrays that hold anything but finite numbers in float32's range, for different
     lengths, and for classes that are negative or more numerous than the labels.
+
+    >>> np.savez("points.npz", x=[[1.0, 2.0], [3.0, 4.0]], y=[0, 1])
+    >>> table = data.read_npz("points.npz")
+    >>> table.x.tolist(), table.y.tolist(), table.classes
+    ([[1.0, 2.0], [3.0, 4.0]], [0, 1], ('0', '1'))
     """
     path = existing(path)
     if not zipfile.is_zipfile(path):

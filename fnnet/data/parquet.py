@@ -18,6 +18,13 @@ def read_parquet(path: str | Path, target: str, *, task: str = "auto") -> Table:
     others, numbers and booleans, are x.
 
     Raises ValueError for a damaged file, for columns of other types, and for missing or infinite values, naming the row.
+
+    >>> import pyarrow
+    >>> import pyarrow.parquet
+    >>> pyarrow.parquet.write_table(pyarrow.table({"legs": [4, 2], "kind": ["cat", "bird"]}), "animals.parquet")
+    >>> table = data.read_parquet("animals.parquet", "kind")
+    >>> table.x.tolist(), table.y.tolist(), table.classes
+    ([[4.0], [2.0]], [1, 0], ('bird', 'cat'))
     """
     try:
         from pyarrow import parquet, types

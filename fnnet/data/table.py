@@ -8,7 +8,12 @@ FLOAT32 = float(np.finfo(np.float32).max)
 
 
 class Table(NamedTuple):
-    """x [n d] float32; y [n], int32 for classes and float32 for numbers; the names of the columns, and of any classes."""
+    """x [n d] float32; y [n], int32 for classes and float32 for numbers; the names of the columns, and of any classes.
+
+    >>> table = data.Table(np.array([[4.0], [2.0]]), np.array([1, 0]), ("legs",), ("bird", "cat"))
+    >>> [table.classes[i] for i in table.y]
+    ['cat', 'bird']
+    """
     x: np.ndarray
     y: np.ndarray
     features: tuple
@@ -16,14 +21,25 @@ class Table(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Images [n h w c] float32 from 0 to 1 with labels [n] int32, for training and for testing, and the names of the classes."""
+    """Images [n h w c] float32 from 0 to 1 with labels [n] int32, for training and for testing, and the names of the classes.
+
+    >>> x, y = np.zeros((2, 28, 28, 1)), np.array([0, 1])
+    >>> images = data.Images((x, y), (x[:1], y[:1]), ("shirt", "shoe"))
+    >>> len(images.training[0]), len(images.test[0]), images.classes
+    (2, 1, ('shirt', 'shoe'))
+    """
     training: tuple
     test: tuple
     classes: tuple
 
 
 def digits() -> Table:
-    """1797 handwritten digits of 8 × 8 pixels from 0 to 1, x [1797 64], y [1797] from 0 to 9   [Alpaydin & Kaynak 1998]"""
+    """1797 handwritten digits of 8 × 8 pixels from 0 to 1, x [1797 64], y [1797] from 0 to 9   [Alpaydin & Kaynak 1998]
+
+    >>> digits = data.digits()
+    >>> digits.x.shape, digits.y[:5].tolist(), float(digits.x.max())
+    ((1797, 64), [0, 1, 2, 3, 4], 1.0)
+    """
     try:
         from sklearn.datasets import load_digits
     except ImportError:

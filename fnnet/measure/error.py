@@ -5,7 +5,11 @@ from jax.typing import ArrayLike
 
 
 def relative_error(a: ArrayLike, b: ArrayLike) -> float:
-    """‖a − b‖/(‖a‖ + ‖b‖), 0 if both are 0: the usual measure in gradient checking, for one array."""
+    """‖a − b‖/(‖a‖ + ‖b‖), 0 if both are 0: the usual measure in gradient checking, for one array.
+
+    >>> verify.relative_error([1.0], [3.0]), verify.relative_error([0.0, 0.0], [0.0, 0.0])
+    (0.5, 0.0)
+    """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     top, bottom = np.linalg.norm(a - b), np.linalg.norm(a) + np.linalg.norm(b)
     return float(top / bottom) if bottom else float(top)

@@ -17,7 +17,12 @@ COLORS, MARKERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4
 
 @shown
 class Scaling(NamedTuple):
-    """Comparisons by size."""
+    """Comparisons by size.
+
+    >>> comparison = verify.Comparison("product : power", "64", {"product": {"seconds": 1e-5}, "power": {"seconds": 2e-5}})
+    >>> verify.Scaling("n", {64: comparison}).title
+    'product : power'
+    """
     size: str
     comparisons: dict
 
@@ -84,6 +89,11 @@ def scaling(what: Any, make: Callable[[int], Any] | None = None, *, sizes: Mappi
             rounds: int = 200, seconds: float = 0.3) -> Scaling:
     """Compares at several values of one size, sizes={"n": (64, 256, 1024)}: a rule at its example with that letter set to each value,
     or functions {"name": f, …} of the arguments `make(value)`.
+
+    >>> functions = {"product": lambda x: (x * x).sum(), "power": lambda x: (x**2).sum()}
+    >>> found = verify.scaling(functions, lambda n: (jnp.ones(n),), sizes={"n": (2, 4)}, rounds=5, seconds=0.01)
+    >>> [comparison.shapes for comparison in found.comparisons.values()]
+    ['2', '4']
     """
     if len(sizes) != 1:
         raise ValueError(f"scaling must vary one size; got {', '.join(sizes) or 'none'}; write sizes={{'n': (64, 256, 1024)}}")

@@ -22,7 +22,13 @@ BUILT = 64      # how many settings of a rule keep their compiled programs; the 
 
 
 class Rule(Generic[P, R]):
-    """An operation with a hand-written gradient. Call it like the function it decorates; see `rule`."""
+    """An operation with a hand-written gradient. Call it like the function it decorates; see `rule`.
+
+    >>> ops.leaky_relu
+    <rule leaky_relu(x, *, alpha=0.01)>
+    >>> ops.relu.formula, ops.relu.arrays, ops.dropout.settings
+    ('y = max(0, x),   y′ = 1 if x > 0 else 0', ['x'], {'rate': 0.5, 'channels': False})
+    """
     __name__: str                       # these two are those of the function
     __qualname__: str
 
@@ -276,5 +282,14 @@ def rule(reference: Callable[P, R] | None = None, *, cast: bool = False) -> Rule
 
     Everything a rule computes with must be an argument: differentiating a rule whose functions capture a traced value
     raises an error.
+
+    >>> @fn.rule
+    ... def square(x):
+    ...     return x**2
+    >>> @square.slope
+    ... def square_slope(x):
+    ...     return 2 * x
+    >>> float(jax.grad(square)(3.0)), float(jax.grad(jax.grad(square))(3.0))
+    (6.0, 2.0)
     """
     return Rule(reference, cast) if reference is not None else functools.partial(Rule, cast=cast)

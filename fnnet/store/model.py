@@ -34,6 +34,10 @@ class Model(Frozen):
 
     preprocessing is applied to x first; if it is a pair, the first is applied to x and the inverse of the second to the
     output.
+
+    >>> model = store.Model(layers.Dense(1), {"w": jnp.array([[2.0]]), "b": jnp.array([1.0])}, ())
+    >>> model.predict(jnp.array([[3.0]])).tolist()        # 3·2 + 1
+    [[7.0]]
     """
     net: Layer
     params: Any
@@ -74,6 +78,11 @@ def save(path: str | os.PathLike, net: Any, run: Any, *, preprocessing: Any = No
     Layers, rules and initializers of fnnet are stored by name. User-defined layers, functions and rules are stored by
     name too and must be passed to load as known=; a lambda, which has no name, or anything else that cannot be stored
     raises TypeError. Writing is atomic: the file is renamed once it is on disk.
+
+    >>> params = {"w": jnp.array([[2.0]]), "b": jnp.array([1.0])}
+    >>> path = store.save("model.safetensors", layers.Dense(1), (params, ()), preprocessing=data.standardize(np.array([[1.0], [3.0]])))
+    >>> store.load(path).predict(np.array([[3.0]])).tolist()        # ((3 − 2)/1)·2 + 1
+    [[3.0]]
     """
     path, net = Path(path), as_layer(net)
     params, state = _parts_of(run)
@@ -95,6 +104,11 @@ def load(path: str | os.PathLike, known: Iterable | Callable = ()) -> Model:
     known: the user-defined classes and functions in the network, known=(MyLayer, my_activation). Nothing in the file is
     run or imported. Raises a ValueError that names the file if it is damaged, was written by a later version, or refers
     to unknown names; FileNotFoundError if it does not exist.
+
+    >>> path = store.save("model.safetensors", layers.Dense(1), ({"w": jnp.array([[2.0]]), "b": jnp.array([1.0])}, ()))
+    >>> model = store.load(path)
+    >>> model, model.params["w"].tolist()
+    (Model(Dense(1), 2 parameters), [[2.0]])
     """
     path, handed = Path(path), Known(known)
     with _naming(path), opened(path) as (file, metadata):

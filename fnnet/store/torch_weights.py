@@ -47,6 +47,11 @@ def from_torch(net: Any, x: Any, tensors: Mapping[str, Any] | str | os.PathLike,
     Raises a ValueError with the names and shapes of both sides if layers and modules cannot be paired or a shape
     differs. Settings that a state dict does not contain must agree already: paddings, strides, eps, momentum, exact or
     approximate GELU. Weights must have the layout of torch.nn; transpose others first (GPT-2's Conv1D has [in out]).
+
+    >>> tensors = {"0.weight": np.array([[2.0, 3.0]]), "0.bias": np.array([1.0])}         # torch.nn.Linear(2, 1)
+    >>> params, state = store.from_torch(layers.Serial(layers.Dense(1)), jnp.ones((1, 2)), tensors)
+    >>> params[0]["w"].tolist(), params[0]["b"].tolist()
+    ([[2.0], [3.0]], [1.0])
     """
     net, mapping = layers.as_layer(net), dict(mapping or {})
     if key is None and None in mapping.values():

@@ -33,7 +33,11 @@ CORNERS = {"zeros": 0.0, "minus zeros": -0.0, "ones": 1.0, "large": 1e4, "large 
 
 
 class Check(NamedTuple):
-    """One check: the error found, the error allowed, and where."""
+    """One check: the error found, the error allowed, and where.
+
+    >>> verify.Check(0, "gradient", error=2e-16, limit=1e-12).ok, verify.Check(0, "gradient", error=0.5, limit=1e-12).ok
+    (True, False)
+    """
     example: int
     name: str
     error: float
@@ -47,7 +51,13 @@ class Check(NamedTuple):
 
 @shown
 class Audit(NamedTuple):
-    """The result of an audit; for a failure, also the report of `check` on the example."""
+    """The result of an audit; for a failure, also the report of `check` on the example.
+
+    >>> checks = [verify.Check(0, "value", 0.0, 1e-13), verify.Check(0, "gradient", 0.5, 1e-12)]
+    >>> audit = verify.Audit("square", checks)
+    >>> audit.ok, audit.worst("gradient"), [check.name for check in audit.failures]
+    (False, 0.5, ['gradient'])
+    """
     rule: str
     checks: list
     report: Report | None = None
@@ -93,6 +103,17 @@ def audit(rule: Any, *, seed: int = 0, precisions: str | Sequence[str] = (), exa
 
     precisions: those of "float32" and "bfloat16" in which every example is checked too; examples: check only the first so many;
     reference: used in place of the decorated function where the gradient is intentionally not that function's derivative
+
+    >>> @fn.rule
+    ... def square(x):
+    ...     return x**2
+    >>> @square.slope
+    ... def square_slope(x):
+    ...     return 2 * x
+    >>> square.example(x="n")
+    >>> audit = verify.audit(square)
+    >>> audit.ok, audit.worst("value")
+    (True, 0.0)
     """
     if not (hasattr(rule, "reference") and hasattr(rule, "examples")):
         raise TypeError(f"audit takes a rule made by @rule; got {rule!r}: for a plain function use gradient_check")

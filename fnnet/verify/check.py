@@ -73,6 +73,14 @@ def check(f: Any, *args: Any, reference: Callable[..., Any] | None = None, setti
 
     The truth is autodiff of the reference in float64 on the CPU, whatever the session's precision and device, confirmed by central
     differences. float32 and bfloat16 run on the session's device, with an additional allowance for how products are rounded there.
+
+    >>> @jax.custom_vjp
+    ... def square(x):
+    ...     return x**2
+    >>> square.defvjp(lambda x: (x**2, x), lambda x, dy: (3 * x * dy,))
+    >>> report = verify.check(square, jnp.ones(3), thorough=False)
+    >>> report.ok, report.failures[0].looks_like
+    (False, 'a constant factor of 1.5')
     """
     started = time.perf_counter()
     if unknown := (budget or {}).keys() - {*memory.LIMITED}:

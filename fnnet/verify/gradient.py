@@ -19,7 +19,13 @@ STEPS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
 @shown
 class GradientCheck(NamedTuple):
-    """A row (path, elements, checked, relative error, worst element, its index) for each array of the parameters."""
+    """A row (path, elements, checked, relative error, worst element, its index) for each array of the parameters.
+
+    >>> rows = [("['w']", 100, 50, 1e-11, 2e-11, (3,)), ("['b']", 10, 10, 0.3, 0.5, (0,))]
+    >>> check = verify.GradientCheck(rows, limit=1e-7)
+    >>> check.ok, [path for path, *_ in check.failures]
+    (False, ["['b']"])
+    """
     rows: list
     limit: float
 
@@ -43,7 +49,11 @@ class GradientCheck(NamedTuple):
 
 
 def forward_difference(f: Callable[..., Any], w: ArrayLike, h: float = 1e-4) -> jax.Array:
-    """(f(w + h) − f(w))/h for every element of one array, as in the definition of the derivative."""
+    """(f(w + h) − f(w))/h for every element of one array, as in the definition of the derivative.
+
+    >>> verify.forward_difference(lambda w: (w**2).sum(), jnp.array([1.0, 2.0]), h=0.5).tolist()       # 2w + h
+    [2.5, 4.5]
+    """
     w = jnp.asarray(w)
     steps = h * jnp.eye(w.size, dtype=w.dtype).reshape(w.size, *w.shape)
     return jnp.stack([(f(w + step) - f(w)) / h for step in steps]).reshape(w.shape)
@@ -54,6 +64,10 @@ def difference(f: Callable[..., Any], x: Any, places: Any) -> Any:
 
     Computed for several h; the one that agrees best with its neighbor is returned, so that neither rounding (h too small) nor
     curvature and kinks (h too large) dominate.
+
+    >>> f = lambda x: x[0] * x[1]
+    >>> print(verify.difference(f, jnp.array([2.0, 3.0]), jnp.array([0, 1])).round(2))      # of x₁·x₂ by each
+    [3. 2.]
     """
     hs = jnp.asarray(STEPS, x.dtype)
     flat = x.reshape(-1)
@@ -71,7 +85,12 @@ SMALL = 4096            # up to this many numbers in total are joined into one v
 
 
 def numeric_gradient(f: Callable[..., Any], tree: Tree, samples: int | None = None, seed: int = 0) -> list[tuple]:
-    """(flat indices, differences) for each array of a tree: all elements, or `samples` random ones if there are more."""
+    """(flat indices, differences) for each array of a tree: all elements, or `samples` random ones if there are more.
+
+    >>> (places, slopes), = verify.numeric_gradient(lambda p: p["w"][0] * p["w"][1], {"w": jnp.array([2.0, 3.0])})
+    >>> places.tolist(), slopes.round(2).tolist()
+    ([0, 1], [3.0, 2.0])
+    """
     leaves, treedef = jax.tree.flatten(tree)
     draw, sizes = np.random.default_rng(seed), [leaf.size for leaf in leaves]
     places = [np.arange(n) if samples is None or n <= samples else np.sort(draw.choice(n, samples, replace=False)) for n in sizes]
@@ -98,6 +117,10 @@ def gradient_check(f: Callable[..., Any], params: Tree, *, samples: int = 50, li
 
     f is a function of only the parameters that returns a scalar, or (scalar, anything): for a network
     `gradient_check(lambda p: objective(p, state, batch, key=key), params)`. In large arrays, `samples` random elements are checked.
+
+    >>> check = verify.gradient_check(lambda p: (p["w"] ** 2).sum(), {"w": jnp.array([1.0, 2.0])})
+    >>> check.ok, [(path, checked) for path, _, checked, *_ in check.rows]
+    (True, [("['w']", 2)])
     """
     with jax.enable_x64(True):
         params = jax.tree.map(_double, params)
