@@ -16,8 +16,6 @@ import fnnet as fn
 NAMES = reference.public()
 ROOMS = {name: getattr(fn, name) for name in ("ops", "layers", "optim", "train", "data", "diagnostics", "verify", "measure", "store")}
 GIVEN = {"jax": jax, "jnp": jnp, "np": np, "fn": fn, **ROOMS}         # what every example may use
-# The rooms in which every name has an example.
-SHOWN = ("config", "data", "layers", "measure", "ops", "optim", "rule", "store", "verify")
 NEEDS = {"data.read_parquet": "pyarrow"}        # examples that are skipped where a library is missing
 
 
@@ -30,7 +28,7 @@ def test_public_names_have_docstrings(name):
     assert (inspect.getdoc(NAMES[name]) or "").strip()
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.partition(".")[0] in SHOWN])
+@pytest.mark.parametrize("name", NAMES)
 def test_public_names_have_examples(name):
     assert examples(name).examples
 

@@ -15,7 +15,12 @@ from fnnet.trees import Tree
 
 @shown
 class Bisection(NamedTuple):
-    """A row (rule, error of the value, error of the gradient, arrays that are off) for each rule of the network, used by itself."""
+    """A row (rule, error of the value, error of the gradient, arrays that are off) for each rule of the network, used by itself.
+
+    >>> found = diagnostics.Bisection([("dense", 0.0, 1e-16, []), ("relu", 0.0, 0.5, ["['w']"])], limit=1e-6)
+    >>> found.ok, found.blame
+    (False, ['relu'])
+    """
     rows: list
     limit: float
 
@@ -49,6 +54,15 @@ def bisect(objective: Callable[..., Any], params: Tree, *args: Any, limit: float
     objective(params, *args, **settings) returns a scalar, or (scalar, anything): `bisect(objective, params, state, batch, key=key)`.
     Errors are ‖a − b‖/(‖a‖ + ‖b‖) for the worst array of params, in float64. A rule that agrees with a wrong reference passes here:
     gradient_check, which uses only values, finds it.
+
+    >>> @fn.rule
+    ... def square(x):
+    ...     return x**2
+    >>> @square.slope
+    ... def square_slope(x):
+    ...     return 3 * x
+    >>> diagnostics.bisect(lambda x: ops.relu(square(x)).sum(), jnp.array([1.0, 2.0])).blame
+    ['square']
     """
     with jax.enable_x64(True):
         params, args = jax.tree.map(_double, (params, args))

@@ -15,6 +15,12 @@ def validation_curve(sweep: Any, setting: str, path: File = "validation_curve.pn
 
     If other settings vary too, each point is the best among them; with folds, the bars are standard errors. Toward larger λ the two
     curves meet: less variance, more bias.
+
+    >>> history = {"loss": np.array([[0.2], [0.4]]), "valid_loss": np.array([[0.7], [0.5]])}
+    >>> errors = {"loss": np.zeros((2, 1)), "valid_loss": np.zeros((2, 1))}
+    >>> sweep = train.Sweep([{"decay": 0.0}, {"decay": 0.1}], history, errors, [], "valid_loss", "min")
+    >>> diagnostics.validation_curve(sweep, "decay", "decay.png").name
+    'decay.png'
     """
     rows = sweep.rows
     if setting not in sweep.settings[0]:
@@ -54,6 +60,10 @@ def size_curve(curve: Any, path: File = "size_curve.png", *, target: float | Non
     """Draws J_train and J_validation against the number of training examples m, and the target error.
 
     Writes `path` and returns it; given `ax`, draws there instead and returns the axes or subfigure.
+
+    >>> curve = train.SizeCurve(np.array([10, 100]), np.array([0.1, 0.2]), np.array([0.9, 0.4]), "loss")
+    >>> diagnostics.size_curve(curve, "sizes.png", target=0.1).name
+    'sizes.png'
     """
     axes = canvas(ax)
     for values, label, (color, line, marker) in zip((curve.training, curve.validation), ("$J_{train}$", "$J_{validation}$"), STYLES):
@@ -74,6 +84,10 @@ def range_curve(test: Any, path: File = "learning_rates.png", *, ax: Any = None)
     """Draws the loss of a learning-rate range test against the rate, with the suggestion.
 
     Writes `path` and returns it; given `ax`, draws there instead and returns the axes or subfigure.
+
+    >>> losses = np.array([3.0, 1.0, 9.0])
+    >>> diagnostics.range_curve(train.RangeTest(np.array([0.1, 1.0, 10.0]), losses, losses, 0.3), "rates.png").name
+    'rates.png'
     """
     axes = canvas(ax)
     (light, _, _), (dark, _, _) = STYLES[5], STYLES[0]
@@ -101,6 +115,11 @@ def bias_or_variance(training: float, validation: float, test: float | None = No
     memorized the examples), test − validation means that the choice was fitted to the validation data. With training_like_test,
     that − training is variance, and validation − that is the difference between the two kinds of data. Errors can be compared only
     if they are measured in the same way: a training error clearly above the validation error shows that they are not.
+
+    >>> print(diagnostics.bias_or_variance(training=0.05, validation=0.25, target=0.02).partition(" (")[0])
+    high variance: error on unseen data far exceeds training error
+    >>> print(diagnostics.bias_or_variance(training=0.25, validation=0.27, target=0.02).partition(" (")[0])
+    high bias: the training error is already far above what can be hoped for
     """
     given = {"training": training, "validation": validation, "test": test, "training_like_test": training_like_test,
              "target": target, "baseline": baseline}

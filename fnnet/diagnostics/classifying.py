@@ -12,7 +12,12 @@ from fnnet.shown import Grid, shown
 
 @shown
 class Confusion(NamedTuple):
-    """The confusion matrix: counts[i, j] examples of true class i were predicted as class j."""
+    """The confusion matrix: counts[i, j] examples of true class i were predicted as class j.
+
+    >>> found = diagnostics.Confusion(np.array([[2, 0], [1, 1]]), ("cat", "dog"))
+    >>> found.accuracy, found.recall.tolist(), found.worst()
+    (0.75, [1.0, 0.5], [('dog', 'cat', 1)])
+    """
     counts: np.ndarray
     classes: tuple
 
@@ -68,7 +73,15 @@ class Confusion(NamedTuple):
 
 
 def confusion(labels: ArrayLike, predictions: ArrayLike, classes: Sequence | None = None) -> Confusion:
-    """Counts of true and predicted classes. predictions are labels [n], or scores [n k], of which the largest counts."""
+    """Counts of true and predicted classes. predictions are labels [n], or scores [n k], of which the largest counts.
+
+    >>> found = diagnostics.confusion([0, 1, 1], [0, 0, 1], classes=("cat", "dog"))
+    >>> print(found)
+    true / predicted  cat  dog  recall
+    cat                 1    0  100.0%
+    dog                 1    1   50.0%
+    accuracy 66.67%
+    """
     true, predicted = np.asarray(labels), np.asarray(predictions)
     predicted = predicted.argmax(-1) if predicted.ndim == 2 else predicted
     if true.shape != predicted.shape or true.ndim != 1:
@@ -92,6 +105,10 @@ def decision_boundary(predict: Callable[[np.ndarray], ArrayLike], x: ArrayLike, 
     test=(x, y) are held-out examples: the first 300 are drawn small, and the title gives the accuracy on all of them beside that on
     the examples. limits=((x₁ from, to), (x₂ from, to)) makes several pictures show the same part of the plane.
     Writes `path` and returns it; given `ax`, draws there instead and returns the axes or subfigure.
+
+    >>> x, y = np.array([[0.0, 0.0], [1.0, 1.0]]), np.array([0, 1])
+    >>> diagnostics.decision_boundary(lambda points: points.sum(1) - 1, x, y, "boundary.png", resolution=10).name
+    'boundary.png'
     """
     x, y = np.asarray(x), np.asarray(y)
     unseen = None if test is None else tuple(map(np.asarray, test))
@@ -135,6 +152,9 @@ def first_layer(w: ArrayLike, shape: tuple[int, ...], path: File = "first_layer.
 
     0 is drawn in white, for color images in gray; each image has its own scale. Writes `path` and returns it; given `ax`, draws there
     instead and returns the subfigure.
+
+    >>> diagnostics.first_layer(np.eye(4), (2, 2), "first_layer.png", units=2).name
+    'first_layer.png'
     """
     w = np.asarray(w, np.float64)
     if w.ndim != 2 or w.shape[0] != np.prod(shape):

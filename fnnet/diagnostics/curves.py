@@ -15,6 +15,10 @@ def learning_curve(history: Sequence[Mapping[str, Any]], path: File = "learning_
 
     history is a list of dictionaries, one per epoch, as train.fit returns it; the validation curve is "valid_" + metric.
     monitor defaults to "valid_" + metric, and mode to "max" if its name contains "accuracy", else to "min".
+
+    >>> history = [{"epoch": 1, "loss": 0.9, "valid_loss": 1.0}, {"epoch": 2, "loss": 0.5, "valid_loss": 0.7}]
+    >>> diagnostics.learning_curve(history, "curve.png").name
+    'curve.png'
     """
     if not history:
         raise ValueError("the history of a learning curve must hold at least one epoch; got none")

@@ -48,7 +48,12 @@ class Finding(NamedTuple):
 
 @shown
 class Flow(NamedTuple):
-    """The findings, and the figures of every layer on which they are based."""
+    """The findings, and the figures of every layer on which they are based.
+
+    >>> flow = diagnostics.Flow([], None)
+    >>> flow.ok, flow.kinds
+    (True, [])
+    """
     findings: list
     inside: Inside
 
@@ -123,6 +128,12 @@ def gradient_flow(objective: Callable[..., Any], params: Tree, state: Tree, batc
 
     objective comes from train.supervised, or has the same signature. δ = ∂L/∂y of every layer with weights is compared from the loss
     to the input: 1000 times smaller is vanishing, 1000 times larger exploding. print() it; `.findings`, `.inside`, `.draw(path)`.
+
+    >>> net = layers.Serial(layers.Dense(3), layers.Dense(1))
+    >>> objective, x = train.supervised(net, ops.squared_error), jnp.ones((4, 2))
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> print(diagnostics.gradient_flow(objective, params, state, (x, jnp.ones((4, 1)))).findings[0].text)
+    there is no nonlinearity: the 2 layers together are one linear layer
     """
     watched = jax.jit(lambda *args: inside(objective)(*args, key=key, train=True)[1][1]["inside"])
     seen = jax.device_get(watched(params, state, batch))

@@ -54,6 +54,11 @@ class Inside:
     weight, gradient, update    ‖w‖ (after the step), ‖∂L/∂w‖ and ‖Δw‖ of the layer's own parameters, 0 if there are none
     ratio           ‖Δw‖/‖w‖: about 1e-3 is usual; far less learns nothing, far more forgets
     values, deltas  [... layers bins] fractions of y between VALUES, of log₁₀|δ| between DELTAS; the outer bins are open
+
+    >>> figures, bins = jnp.zeros((8, 1)).at[1, 0].set(0.5), jnp.zeros((1, 2, 32))
+    >>> seen = diagnostics.Inside(("0 relu",), ("relu",), jnp.array(1.0), figures, bins)
+    >>> seen.rms.tolist(), seen.dead.tolist()
+    ([0.5], [0.0])
     """
     names: tuple                # "0 Dense(512)", in the order of the forward pass
     kinds: tuple                # "relu", "sigmoid", "tanh", …, "" for layers that are not activations
@@ -123,6 +128,13 @@ def inside(f: Any, *, every: int = 10) -> Any:
     (state, metrics), measured at each call. Jit it, scan it, train with it:
     `step = diagnostics.inside(train.make_step(objective, optimizer))`. A watched objective computes its gradient immediately and saves
     it for its backward pass.
+
+    >>> net, x = layers.Serial(layers.Dense(3), ops.relu, layers.Dense(1)), jnp.ones((4, 2))
+    >>> params, state = net.init(jax.random.key(0), x)
+    >>> objective = diagnostics.inside(train.supervised(net, ops.squared_error))
+    >>> seen = jax.jit(lambda params: objective(params, state, (x, x[:, :1]), train=True)[1][1]["inside"])(params)
+    >>> seen.names, seen.rms.shape
+    (('0 Dense(3)', '1 relu', '2 Dense(1)'), (3,))
     """
     if (step := inner(f, "watched")) is not None:
         return _of_step(f, step, every)

@@ -17,6 +17,11 @@ def histograms(seen: Any, path: File = "histograms.png", *, title: str | None = 
     """Draws the distributions of the outputs y and of |δ| in each layer at the last measured step.
 
     Writes `path` and returns it; given `ax`, draws there instead and returns the axes or subfigure.
+
+    >>> figures, bins = jnp.ones((3, 8, 2)), jnp.ones((3, 2, 2, 32))
+    >>> seen = diagnostics.Inside(("0 Dense(4)", "1 Dense(2)"), ("", ""), jnp.ones(3), figures, bins)        # 3 steps, 2 layers
+    >>> diagnostics.histograms(seen, "histograms.png").name
+    'histograms.png'
     """
     now = jax.tree.map(lambda a: a[-1], together(seen).steps()[0])
     count = len(now.names)
@@ -46,6 +51,11 @@ def heat_map(seen: Any, path: File = "heat_map.png", *, what: str = "delta", tit
     seen is the metrics["inside"] of many steps, stacked by a scan; or a list of them, or the history that train.fit returns.
     what is one of mean, rms, delta, dead, saturated, nonfinite, weight, gradient, update, ratio. All except the fractions, the mean
     and the count are drawn on a logarithmic scale.
+
+    >>> figures, bins = jnp.ones((3, 8, 2)), jnp.ones((3, 2, 2, 32))
+    >>> seen = diagnostics.Inside(("0 Dense(4)", "1 Dense(2)"), ("", ""), jnp.ones(3), figures, bins)        # 3 steps, 2 layers
+    >>> diagnostics.heat_map(seen, "heat_map.png", what="delta").name
+    'heat_map.png'
     """
     if what not in TITLES:
         raise ValueError(f"what must be one of {', '.join(TITLES)}; got {what!r}")

@@ -27,6 +27,12 @@ def report(run: str | Path | dict, path: str | Path = "report.html") -> Path:
 
     run is the folder, its run.json, or the contents of that file; the page is one file including its pictures. Returns its path.
     Raises FileNotFoundError if there is no run, and a ValueError that names the file and the field if it is not a valid run.
+
+    >>> run = {"data": "points", "what": "4 examples", "stopped": "ran all 2 epochs", "network": "Dense(1)", "summary": "", "classes": [],
+    ...        "rules": [], "settings": {"rate": 0.1}, "versions": {}, "device": "cpu", "training": {"loss": 0.1},
+    ...        "validation": {"loss": 0.2}, "test": {"loss": 0.2}, "history": [{"epoch": 1, "loss": 0.1, "valid_loss": 0.2}]}
+    >>> diagnostics.report(run, "report.html").name
+    'report.html'
     """
     found = read_run(run)
     test, last = found["test"], found["history"][-1]

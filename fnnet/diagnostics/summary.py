@@ -26,7 +26,12 @@ class Row(NamedTuple):
 
 @shown
 class Summary(NamedTuple):
-    """A row for each part of a network, and the same figures for the whole."""
+    """A row for each part of a network, and the same figures for the whole.
+
+    >>> found = diagnostics.summary(layers.Dense(3), jnp.ones((4, 2)))
+    >>> found.total.parameters      # 2·3 weights and 3 biases
+    9
+    """
     rows: list
     total: Row
 
@@ -44,6 +49,10 @@ def summary(net: Any, x: Any) -> Summary:
 
     x is a batch, or anything with its shape and dtype: `fn.summary(net, jax.ShapeDtypeStruct((128, 784), "float32"))`. Each saved
     array is counted once, at the layer that creates it; parameters and x itself, which exist anyway, are not counted.
+
+    >>> found = diagnostics.summary(layers.Serial(layers.Dense(3), ops.relu), jnp.ones((4, 2)))
+    >>> [(row.layer, row.output, row.parameters) for row in found.rows], found.total.operations
+    ([('Dense(3)', (4, 3), 9), ('relu', (4, 3), 0)], 72)
     """
     key = jax.random.key(0)
     x = jax.ShapeDtypeStruct(x.shape, x.dtype)

@@ -41,7 +41,14 @@ class Node(NamedTuple):
 
 @shown
 class Trace(NamedTuple):
-    """The nodes in the order of the forward pass; the backward pass visits them in reverse order."""
+    """The nodes in the order of the forward pass; the backward pass visits them in reverse order.
+
+    >>> found = diagnostics.trace(lambda x, y: x * y + x, 2.0, 3.0)
+    >>> [(node.name, node.operation) for node in found.nodes], found.loss
+    ([('x', ''), ('y', ''), ('v1', 'x × y'), ('L', 'v1 + x')], 'L')
+    >>> found.draw("graph.mmd").name
+    'graph.mmd'
+    """
     nodes: tuple
     loss: str                   # the name of the last node
     layers: dict                # the parts of the network, in words, by their paths
@@ -101,6 +108,12 @@ def trace(f: Callable[..., Any], *args: Any, **settings: Any) -> Trace:
     f returns a scalar, or a tuple that starts with one: `trace(objective, params, state, batch, key=key)`. Each rule is one node, and
     so is every JAX operation that computes; one that only moves numbers is merged into the next. Name an intermediate value with
     `jax.ad_checkpoint.checkpoint_name(x + y, "q")`. print() it; `.fold()` groups nodes into layers; `.draw("graph.svg")`.
+
+    >>> found = diagnostics.trace(lambda x, y: x * y, 2.0, 3.0)
+    >>> float(found["x"].gradient), float(found["y"].gradient)
+    (3.0, 2.0)
+    >>> found.steps()[-1]
+    ('backward', 0, '∂L/∂x = ∂L/∂L·∂L/∂x = 1·3 = 3')
     """
     words, rules = {}, {r.__name__: r for r in used(f, *args, **settings)}
 

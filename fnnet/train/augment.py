@@ -20,7 +20,12 @@ __all__ = ["crop", "cutmix", "cutout", "flip", "mixup"]
 
 
 def flip(key: jax.Array, x: jax.Array, *, axis: int = 2, chance: float = 0.5) -> jax.Array:
-    """Each image of x [n h w c] flipped along `axis` with probability `chance`: 2 swaps left and right, 1 top and bottom."""
+    """Each image of x [n h w c] flipped along `axis` with probability `chance`: 2 swaps left and right, 1 top and bottom.
+
+    >>> x = jnp.array([1.0, 2.0, 3.0]).reshape(1, 1, 3, 1)
+    >>> train.augment.flip(jax.random.key(0), x, chance=1.0).ravel().tolist()
+    [3.0, 2.0, 1.0]
+    """
     _images("flip", x)
     if axis not in (1, 2):
         raise ValueError(f"the axis of flip must be 1 (top and bottom) or 2 (left and right); got {axis!r}")
@@ -32,6 +37,12 @@ def crop(key: jax.Array, x: jax.Array, *, size: tuple[int, int] | None = None, p
     """A window of size (h′, w′) at a random position in each image of x [n h w c] → [n h′ w′ c]
 
     The image is first surrounded by `padding` rows and columns of zeros; size defaults to (h, w).
+
+    >>> x = jnp.arange(9.0).reshape(1, 3, 3, 1)
+    >>> train.augment.crop(jax.random.key(0), x, size=(2, 2)).shape
+    (1, 2, 2, 1)
+    >>> train.augment.crop(jax.random.key(0), x, padding=1).shape
+    (1, 3, 3, 1)
     """
     _images("crop", x)
     if not _is_count(padding, 0):
@@ -58,7 +69,13 @@ def crop(key: jax.Array, x: jax.Array, *, size: tuple[int, int] | None = None, p
 
 def cutout(key: jax.Array, x: jax.Array, *, size: int, value: float = 0.0) -> jax.Array:
     """A square of size × size pixels in each image of x [n h w c] set to `value`. Its center is a random pixel, so
-    part of the square may lie outside   [DeVries & Taylor 2017]"""
+    part of the square may lie outside   [DeVries & Taylor 2017]
+
+    >>> x = jnp.ones((1, 5, 5, 1))
+    >>> gone = 25 - int(train.augment.cutout(jax.random.key(0), x, size=3).sum())
+    >>> 4 <= gone <= 9      # less than 9 pixels where the square reaches over the edge
+    True
+    """
     _images("cutout", x)
     if not _is_count(size, 1):
         raise ValueError(f"the size of cutout must be a whole number of pixels above 0; got {size!r}")
@@ -72,6 +89,11 @@ def mixup(key: jax.Array, x: jax.Array, y: jax.Array, *, alpha: float = 0.2,
 
     x̃, ỹ are the examples in a random order. x [n ...] real; y [n ...] real, or integer labels [n] with classes=k, which
     become distributions [n k].
+
+    >>> x, y = jnp.array([[0.0], [1.0]]), jnp.array([0, 1])
+    >>> x, y = jax.eval_shape(lambda key: train.augment.mixup(key, x, y, classes=2), jax.random.key(0))
+    >>> x.shape, y.shape        # labels have become distributions
+    ((2, 1), (2, 2))
     """
     y = _targets("mixup", x, y, alpha, classes)
     of_order, of_weight = random.split(key)
@@ -89,6 +111,11 @@ def cutmix(key: jax.Array, x: jax.Array, y: jax.Array, *, alpha: float = 1.0,
     The rectangle has the image's aspect ratio.
 
     x [n h w c]; y as in mixup.
+
+    >>> x, y = jnp.ones((2, 4, 4, 1)), jnp.array([0, 1])
+    >>> mixed, shares = jax.eval_shape(lambda key: train.augment.cutmix(key, x, y, classes=2), jax.random.key(0))
+    >>> mixed.shape, shares.shape
+    ((2, 4, 4, 1), (2, 2))
     """
     _images("cutmix", x)
     y = _targets("cutmix", x, y, alpha, classes)

@@ -16,7 +16,12 @@ from fnnet.trees import Data
 
 @shown
 class RangeTest(NamedTuple):
-    """The loss at each step of a training whose learning rate grows, the smoothed loss, and the suggested rate."""
+    """The loss at each step of a training whose learning rate grows, the smoothed loss, and the suggested rate.
+
+    >>> found = train.RangeTest(np.array([0.1, 1.0, 10.0]), np.array([3.0, 1.0, 9.0]), np.array([3.0, 1.0, 9.0]), 0.3)
+    >>> print(found)
+    learning rates from 1.0e-01 to 1.0e+01 in 3 steps: the loss falls fastest at 3.0e-01 and is lowest at 1.0e+00
+    """
     rates: np.ndarray
     losses: np.ndarray
     smooth: np.ndarray
@@ -34,6 +39,13 @@ def range_test(make: Callable[[Callable], tuple], data: Data, *, low: float = 1e
     make(rate) -> run, step, where rate is a schedule: `optim.adam(rate)`. The suggestion is the rate at which the smoothed loss
     falls fastest with respect to log rate; above the rate with the lowest loss, training becomes unstable. Losses are NaN from the
     first one that is not finite, or at which the smoothed loss exceeds 4 times its minimum.
+
+    >>> def make(rate):
+    ...     step = train.make_step(train.supervised(layers.Dense(1), ops.squared_error), optim.gradient_descent(rate))
+    ...     return train.init(layers.Dense(1), step.optimizer, jax.random.key(0), jnp.ones((4, 1))), step
+    >>> found = train.range_test(make, (jnp.ones((4, 1)), jnp.ones((4, 1))), low=1e-4, high=1e-1, steps=20, batch_size=4)
+    >>> len(found.rates), 1e-4 < found.suggestion <= 1e-1
+    (20, True)
     """
     if not 0 < low < high:
         raise ValueError(f"the rates of a range test must satisfy 0 < low < high; got low={low}, high={high}")
@@ -67,7 +79,16 @@ def range_test(make: Callable[[Callable], tuple], data: Data, *, low: float = 1e
 
 @shown
 class SizeCurve(NamedTuple):
-    """The metric after training on the first m examples: J_train on these, J_validation on the validation data."""
+    """The metric after training on the first m examples: J_train on these, J_validation on the validation data.
+
+    >>> curve = train.SizeCurve(np.array([10, 100]), np.array([0.1, 0.2]), np.array([0.9, 0.4]), "loss")
+    >>> print(curve)
+      m  J_train  J_validation
+    ───  ───────  ────────────
+     10      0.1           0.9
+    100      0.2           0.4
+    (loss)
+    """
     sizes: np.ndarray
     training: np.ndarray
     validation: np.ndarray
@@ -84,6 +105,14 @@ def size_curve(make: Callable[[], tuple], data: Data, validation: Data, *, sizes
 
     make() -> run, step. Each training takes `steps` steps on minibatches drawn from its m examples; data are pairs (x, y), and the
     metrics are computed without dropout and penalty. A gap that closes as m grows is variance: more examples help. Close and high is bias.
+
+    >>> def make():
+    ...     step = train.make_step(train.supervised(layers.Dense(1), ops.squared_error), optim.gradient_descent(0.1))
+    ...     return train.init(layers.Dense(1), step.optimizer, jax.random.key(0), jnp.ones((1, 1))), step
+    >>> data = jnp.ones((4, 1)), jnp.ones((4, 1))
+    >>> curve = train.size_curve(make, data, data, sizes=(2, 4), steps=5, batch_size=2)
+    >>> curve.sizes.tolist(), curve.training.shape, curve.validation.shape
+    ([2, 4], (2,), (2,))
     """
     check_data(data)
     check_data(validation)

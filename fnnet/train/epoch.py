@@ -22,7 +22,12 @@ COPIED = 2**22          # data of at most this many bytes, which fit in a cache,
 
 @dataclass(frozen=True, eq=False)
 class Epoch(Frozen):
-    """(run, data) -> run, metrics: every example once, in batches. Any function with this signature can replace it."""
+    """(run, data) -> run, metrics: every example once, in batches. Any function with this signature can replace it.
+
+    >>> epoch = train.make_epoch(lambda run, batch: (run + batch.sum(), {"sum": batch.sum()}), batch_size=2)
+    >>> isinstance(epoch, train.Epoch), epoch.batch_size, epoch.shuffle
+    (True, 2, True)
+    """
     step: Callable
     batch_size: int = 128
     shuffle: bool = True
@@ -131,6 +136,13 @@ def make_epoch(step: Callable[[Any, Batch], tuple[Any, Any]], batch_size: int = 
     step; the examples left over after the last full batch, different ones each time, are skipped. For an iterable of batches, or
     a function that returns one, the step is compiled by itself and called for each batch, reusing the memory of the previous state;
     `train.prefetch` prepares batches ahead. The run passed in stays usable.
+
+    >>> net, (x, y) = layers.Dense(1), (jnp.ones((6, 2)), jnp.ones((6, 1)))
+    >>> step = train.make_step(train.supervised(net, ops.squared_error), optim.gradient_descent(0.1))
+    >>> epoch = train.make_epoch(step, batch_size=2)
+    >>> run, metrics = epoch(train.init(net, step.optimizer, jax.random.key(0), x), (x, y))
+    >>> int(run.step), sorted(metrics)      # 3 batches of 2 examples
+    (3, ['loss'])
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number above 0; got {batch_size!r}")

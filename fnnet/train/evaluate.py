@@ -20,7 +20,13 @@ from fnnet.trees import Data
 
 @dataclass(frozen=True, eq=False)
 class Evaluate(Frozen):
-    """evaluate(run) -> {"valid_loss": …, …}, on its own data, at the parameters that the optimizer declares for evaluation."""
+    """evaluate(run) -> {"valid_loss": …, …}, on its own data, at the parameters that the optimizer declares for evaluation.
+
+    >>> objective = train.supervised(layers.Dense(1), ops.squared_error)
+    >>> evaluate = train.make_evaluate(objective, (jnp.ones((4, 2)), jnp.ones((4, 1))), prefix="test_")
+    >>> isinstance(evaluate, train.Evaluate), evaluate.prefix, evaluate.batch_size
+    (True, 'test_', 1024)
+    """
     objective: Callable
     data: Any
     batch_size: int = 1024
@@ -64,6 +70,12 @@ def make_evaluate(objective: Callable[..., Any], data: Data, *, batch_size: int 
     see `optim.evaluation_params`. Evaluates in batches, the last of which may be smaller; the result is as for a single batch.
     Plain numbers returned by a user-defined objective are weighted by the size of their batch, or by the sum of its weights
     if data are (x, y, weights). data may also be an iterable of batches, or a function that returns one.
+
+    >>> objective = train.supervised(layers.Dense(1), lambda prediction, y: ((prediction - y) ** 2).mean())
+    >>> evaluate = train.make_evaluate(objective, (jnp.array([[1.0], [3.0]]), jnp.array([[2.0], [2.0]])), prefix="test_")
+    >>> run = train.init(layers.Dense(1), optim.adam(0.1), jax.random.key(0), jnp.ones((1, 1)))
+    >>> evaluate(run._replace(params={"w": jnp.array([[1.0]]), "b": jnp.array([1.0])}))       # mean of (2 − 2)² and (4 − 2)²
+    {'test_loss': 2.0}
     """
     check_kinds(data)
     if hasattr(data, "__next__"):

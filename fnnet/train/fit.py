@@ -24,7 +24,12 @@ from fnnet.trees import Data
 
 @shown
 class Fit(NamedTuple):
-    """The result of training: the best state if something is monitored (else the last), a dictionary per epoch, and why it ended."""
+    """The result of training: the best state if something is monitored (else the last), a dictionary per epoch, and why it ended.
+
+    >>> result = train.Fit(None, [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}], "ran all 2 epochs")
+    >>> [log["loss"] for log in result.history], result.stopped
+    ([0.5, 0.25], 'ran all 2 epochs')
+    """
     run: TrainState
     history: list[dict[str, Any]]
     stopped: str
@@ -49,6 +54,14 @@ def epochs(run: TrainState, epoch: Callable[..., tuple[TrainState, Any]], data: 
     log holds epoch, step, the training metrics and those that evaluate(run) returns, as Python numbers; a metric that is a tree,
     such as that of diagnostics.inside, remains one. If a training metric or a parameter is not finite, a FloatingPointError names
     the step and the layer; values that evaluate returns may be NaN, which ranks as the worst.
+
+    >>> step = train.make_step(train.supervised(layers.Dense(1), ops.squared_error), optim.gradient_descent(0.1))
+    >>> data = jnp.array([[0.0], [1.0]]), jnp.array([[1.0], [2.0]])
+    >>> run = train.init(layers.Dense(1), step.optimizer, jax.random.key(0), data[0])
+    >>> for run, log in train.epochs(run, train.make_epoch(step, batch_size=2), data, epochs=2):
+    ...     print(log["epoch"], log["step"], sorted(log))
+    1 1 ['epoch', 'loss', 'step']
+    2 2 ['epoch', 'loss', 'step']
     """
     if evaluate is not None and not callable(evaluate):
         raise TypeError(f"evaluate must be a function run -> dictionary; got {evaluate!r}; write train.make_evaluate(objective, data)")
@@ -106,6 +119,13 @@ def fit(run: TrainState, epoch: Callable[..., tuple[TrainState, Any]], data: Dat
     after each epoch, less often if saving would take more than a tenth of the time. Steps and minutes also count inside an
     epoch over arrays, but not over an iterable. SIGTERM and Ctrl-C save before they end the training; a second one ends it
     immediately.
+
+    >>> step = train.make_step(train.supervised(layers.Dense(1), ops.squared_error), optim.gradient_descent(0.3))
+    >>> data = jnp.array([[0.0], [1.0]]), jnp.array([[1.0], [3.0]])         # y = 2x + 1
+    >>> run = train.init(layers.Dense(1), step.optimizer, jax.random.key(0), data[0])
+    >>> result = train.fit(run, train.make_epoch(step, batch_size=2), data, epochs=100)
+    >>> print(result.run.params["w"].round(2), result.run.params["b"].round(2), result.stopped)
+    [[2.]] [1.] ran all 100 epochs
     """
     if mode not in (None, "min", "max"):
         raise ValueError(f'mode must be "min" or "max"; got {mode!r}')

@@ -22,7 +22,12 @@ def walk(data: Any) -> Iterable:
 
 @dataclass(frozen=True, eq=False)
 class Prefetched(Frozen):
-    """Batches of an iterable on the device, up to `size` of them ahead of the one in use. Each iteration starts a new pass."""
+    """Batches of an iterable on the device, up to `size` of them ahead of the one in use. Each iteration starts a new pass.
+
+    >>> batches = train.Prefetched([(jnp.ones(2), jnp.zeros(2))], size=1)
+    >>> [x.tolist() for x, y in batches], len(list(batches))        # a new pass each time
+    ([[1.0, 1.0]], 1)
+    """
     data: Iterable | Callable[[], Iterable]
     size: int = 2
 
@@ -65,6 +70,12 @@ def prefetch(data: Iterable | Callable[[], Iterable], size: int = 2) -> Prefetch
 
     data is an iterable of batches, or a function that returns one, such as a generator function. At most `size`
     batches wait on the device. An error in the loader is raised in place of its batch.
+
+    >>> def load():
+    ...     for i in range(3):
+    ...         yield np.full(2, i), np.array([i])
+    >>> [int(y[0]) for x, y in train.prefetch(load, size=2)]
+    [0, 1, 2]
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"size must be a whole number of batches ≥ 1; got {size!r}")

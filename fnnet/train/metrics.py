@@ -22,6 +22,10 @@ class Mean:
     """total / count; merging adds totals and counts separately. NaN if nothing was counted.
 
     It behaves like a number: float(m), f"{m:.3f}", m < 1, m - other, np.asarray(m).
+
+    >>> mean = train.Mean(3.0, 4).merge(train.Mean(1.0, 1))       # 3 of 4, then 1 of 1
+    >>> mean, float(mean), f"{mean:.1%}"
+    (Mean(total=4.0, count=5), 0.8, '80.0%')
     """
     total: Any
     count: Any
@@ -87,6 +91,10 @@ class OverAll(Frozen):
     """A metric that is not a mean over batches (R², AUC, F1): f(prediction, y) or f(prediction, y, weights) of all examples at once.
 
     Computed in evaluation, skipped in training: metrics={"auc": train.OverAll(auc)}.
+
+    >>> spread = train.OverAll(lambda prediction, y: jnp.max(prediction - y) - jnp.min(prediction - y))
+    >>> float(spread(jnp.array([1.0, 5.0]), jnp.array([2.0, 2.0])))
+    4.0
     """
     f: Callable
 

@@ -34,7 +34,14 @@ def all_finite(tree):
 
 
 def explain(run: Any, epoch: Callable[..., Any], data: Data) -> str:
-    """One sentence on the first step of this epoch whose loss or gradient is not finite: the step, the layer, the data."""
+    """One sentence on the first step of this epoch whose loss or gradient is not finite: the step, the layer, the data.
+
+    >>> net, x = layers.Dense(1), jnp.array([[1.0], [jnp.nan]])
+    >>> epoch = train.make_epoch(train.make_step(train.supervised(net, ops.squared_error), optim.adam(0.1)), batch_size=2)
+    >>> run = train.init(net, optim.adam(0.1), jax.random.key(0), x)
+    >>> train.explain(run, epoch, (x, jnp.ones((2, 1))))
+    'the loss is not finite at step 0: data[0] has NaN or infinity in row 1; remove or fill it'
+    """
     began = f"after an epoch that began at step {int(run.step)}"
     parts = inner(epoch, "step", "batch_size", "shuffle")
     if hasattr(data, "__next__"):

@@ -21,6 +21,10 @@ class Objective(Frozen):
     dictionary with these names.
 
     Any callable with this signature can replace it; a field `net` lets errors name the layer.
+
+    >>> objective = train.supervised(layers.Dense(1), ops.squared_error, metrics={"r2": train.r2()})
+    >>> isinstance(objective, train.Objective), objective.metrics[0][0]
+    (True, 'r2')
     """
     net: Any
     loss: Callable
@@ -86,6 +90,12 @@ def supervised(net: Any, loss: Callable[..., Any], penalty: Callable[[Tree], Any
     precision="bfloat16" or "float16" applies every layer of the network in that dtype: parameters, the optimizer's state, the
     network's state, the loss and the metrics stay in float32, and so do the sums of norms and softmaxes. In float16 the loss is
     multiplied by TrainState.scale before it is differentiated; a step whose gradients overflow is skipped and halves the scale.
+
+    >>> objective = train.supervised(layers.Dense(1), lambda prediction, y: ((prediction - y) ** 2).mean())
+    >>> params, batch = {"w": jnp.array([[2.0]]), "b": jnp.array([1.0])}, (jnp.array([[3.0]]), jnp.array([[5.0]]))
+    >>> loss, (state, metrics) = objective(params, {}, batch, key=None, train=False)
+    >>> float(loss)     # (3·2 + 1 − 5)²
+    4.0
     """
     check_precision(precision)
     for name, metric in (metrics or {}).items():

@@ -19,6 +19,11 @@ def top_k(k: int, *, ignore_index: int | None = None) -> "TopK":
     """Σ w·[fewer than k classes score above the label's] / Σ w, scores [... c], integer labels and weights [...].
 
     Ties go to the first class, as in arg max: top_k(1) is the accuracy. Out-of-range labels and ignore_index do not count.
+
+    >>> scores = jnp.array([[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]])
+    >>> found, count = train.top_k(2)(scores, jnp.array([2, 2]))
+    >>> float(found), float(count)      # 2 is the second best of the first row, and the worst of the second
+    (1.0, 2.0)
     """
     if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
         raise ValueError(f"the k of top_k must be a whole number above 0; got {k!r}; write train.top_k(5)")
@@ -31,6 +36,10 @@ def precision(average: str = "binary", *, threshold: float = 0.0, ignore_index: 
     average="binary": labels 0 and 1, predictions [n] or [n 1], positive above the threshold (0 for logits, 0.5 for probabilities), or
     [n 2], scores of both classes. average="macro": labels [...] and scores [... c]; the mean over the classes that occur in labels or
     predictions, where a class that is never predicted counts as 0. It is computed over all examples at once, in evaluation.
+
+    >>> right, called = train.precision()(jnp.array([2.0, 1.0, -1.0]), jnp.array([1, 0, 1]))
+    >>> float(right), float(called)     # 2 are above 0, and 1 of them is positive
+    (1.0, 2.0)
     """
     return _rate("precision", average, threshold, ignore_index)
 
@@ -39,6 +48,10 @@ def recall(average: str = "binary", *, threshold: float = 0.0, ignore_index: int
     """true positives / positives: the fraction of positives that are found; NaN if there are none.
 
     Arguments as in `precision`; in the macro average a class that is predicted but never occurs counts as 0.
+
+    >>> found, positive = train.recall()(jnp.array([2.0, -1.0, -2.0]), jnp.array([1, 1, 0]))
+    >>> float(found), float(positive)
+    (1.0, 2.0)
     """
     return _rate("recall", average, threshold, ignore_index)
 
@@ -48,6 +61,10 @@ def f1(average: str = "binary", *, threshold: float = 0.0, ignore_index: int | N
 
     Arguments as in `precision`, but computed over all examples at once for average="binary" too, since it is not a mean over batches.
     NaN if there are no positives, predicted or true.
+
+    >>> score = train.f1()(jnp.array([2.0, 1.0, -1.0]), jnp.array([1, 0, 1]))
+    >>> float(score)        # 2·1/(2 + 2)
+    0.5
     """
     return _rate("f1", average, threshold, ignore_index)
 
@@ -57,6 +74,10 @@ def auc() -> OverAll:
 
     Labels 0 and 1, or −1 and 1; scores [n] or [n 1], or [n 2] for both classes, whose difference is used. NaN if one of the classes
     is missing or a score is NaN. Computed over all examples at once, in evaluation.
+
+    >>> labels = jnp.array([0, 1, 0, 1])
+    >>> float(train.auc()(jnp.array([0.1, 0.9, 0.4, 0.3]), labels))     # 3 of 4 pairs in order
+    0.75
     """
     return OverAll(area_under_curve)
 
@@ -65,6 +86,10 @@ def r2() -> OverAll:
     """R² = 1 − Σ w(y − ŷ)²/Σ w(y − ȳ)²,   ȳ = Σ wy/Σ w; averaged over outputs for [n d].
 
     1 for a perfect prediction, 0 for predicting the mean. NaN or −∞ if y is constant. Computed over all examples at once, in evaluation.
+
+    >>> y = jnp.array([1.0, 2.0, 3.0])
+    >>> float(train.r2()(y, y)), float(train.r2()(jnp.array([2.0, 2.0, 2.0]), y))
+    (1.0, 0.0)
     """
     return OverAll(determination)
 

@@ -20,7 +20,14 @@ _looks = jax.make_user_context(())      # functions that inspect every step, set
 
 
 class TrainState(NamedTuple):
-    """Everything that changes during training."""
+    """Everything that changes during training.
+
+    >>> run = train.init(layers.Dense(1), optim.adam(0.1), jax.random.key(0), jnp.ones((4, 2)))
+    >>> run
+    TrainState(step=0, params=<3 numbers in 2 arrays>, opt_state=<9 numbers in 7 arrays>)
+    >>> run._replace(params=jax.tree.map(jnp.zeros_like, run.params)).params["w"].tolist()
+    [[0.0], [0.0]]
+    """
     params: Any
     state: Any
     opt_state: Any
@@ -38,7 +45,12 @@ class TrainState(NamedTuple):
 
 
 def init(net: Any, optimizer: Any, key: Key, x: Any) -> TrainState:
-    """The state before the first step. x is an example batch, or anything with its shape and dtype."""
+    """The state before the first step. x is an example batch, or anything with its shape and dtype.
+
+    >>> run = train.init(layers.Dense(1), optim.gradient_descent(0.1), jax.random.key(0), jnp.ones((4, 2)))
+    >>> int(run.step), run.params["w"].shape, run.params["b"].tolist()
+    (0, (2, 1), [0.0])
+    """
     if not hasattr(key, "dtype"):
         raise TypeError(f"key must be a random key; got {key!r}; write jax.random.key(0)")
     if not hasattr(optimizer, "init"):
@@ -57,6 +69,11 @@ class Step(Frozen):
 
     An optimizer whose update accepts them is passed value=, grad= and value_fn=, the loss on this batch with the same dropout as a
     function of the parameters: for line search (L-BFGS), SAM, or reducing the rate on a plateau.
+
+    >>> objective = train.supervised(layers.Dense(1), ops.squared_error)
+    >>> step = train.Step(objective, optim.gradient_descent(0.1), log=("rate",))
+    >>> step.objective is objective, step.optimizer
+    (True, gradient_descent(rate=0.1))
     """
     objective: Callable
     optimizer: Any
@@ -113,6 +130,13 @@ def make_step(objective: Callable[..., Any], optimizer: Any, *, log: tuple[str, 
 
     log names further metrics: "grad_norm", "update_norm" and "param_norm", √Σ|a|² over the whole tree, and the hyperparameters
     in the optimizer's state, "rate" for instance, as this update used them.
+
+    >>> step = train.make_step(train.supervised(layers.Dense(1), lambda p, y: ((p - y) ** 2).mean()), optim.gradient_descent(0.5))
+    >>> run = train.init(layers.Dense(1), step.optimizer, jax.random.key(0), jnp.ones((1, 1)))
+    >>> run = run._replace(params={"w": jnp.array([[2.0]]), "b": jnp.array([0.0])})
+    >>> run, metrics = step(run, (jnp.array([[1.0]]), jnp.array([[1.0]])))      # loss (2·1 − 1)², gradient 2
+    >>> int(run.step), float(metrics["loss"]), run.params["w"].tolist()
+    (1, 1.0, [[1.0]])
     """
     check_parts(objective, optimizer)
     check_watched(log)

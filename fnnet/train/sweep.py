@@ -20,7 +20,13 @@ from fnnet.trees import Data
 @shown
 class Sweep(NamedTuple):
     """The result of a sweep for each training run: its setting, its metrics [epochs] (with folds, means over the folds and their
-    standard errors), and its final state (in the first fold)."""
+    standard errors), and its final state (in the first fold).
+
+    >>> history = {"loss": np.array([[0.5, 0.2], [0.5, 0.4]]), "valid_loss": np.array([[0.6, 0.7], [0.6, 0.5]])}
+    >>> found = train.Sweep([{"decay": 0.0}, {"decay": 0.1}], history, {}, [], "valid_loss", "min")
+    >>> found.best, found.rows[found.best]
+    (1, {'decay': 0.1, 'loss': 0.4, 'valid_loss': 0.5})
+    """
     settings: list[dict[str, Any]]
     history: dict[str, np.ndarray]      # [runs epochs]
     errors: dict[str, np.ndarray]
@@ -63,6 +69,14 @@ def sweep(make: Callable[..., tuple], settings: Mapping[str, Sequence] | Sequenc
 
     Metrics are those of the objective: means over each epoch, and "valid_…" after it on all held-out data, in one batch. All runs take
     the same number of epochs and are judged by the last: to stop earlier, pass fewer. Folds copy the data k times.
+
+    >>> def make(rate):
+    ...     step = train.make_step(train.supervised(layers.Dense(1), ops.squared_error), optim.gradient_descent(rate))
+    ...     return train.init(layers.Dense(1), step.optimizer, jax.random.key(0), jnp.ones((4, 1))), step
+    >>> data = jnp.ones((4, 1)), jnp.ones((4, 1))
+    >>> found = train.sweep(make, {"rate": [0.0, 0.1]}, data, data, epochs=2, batch_size=4)
+    >>> found.settings[found.best], sorted(found.history)       # a rate of 0 learns nothing
+    ({'rate': 0.1}, ['loss', 'valid_loss'])
     """
     trainings, static = _all(settings), (static,) if isinstance(static, str) else static
     if mode not in (None, "min", "max"):

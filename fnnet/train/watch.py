@@ -42,6 +42,12 @@ def jsonl(path: str | os.PathLike) -> JsonLines:
     """A log for `fit(..., on_epoch=train.jsonl("runs/a/log.jsonl"))`: one JSON object per epoch, NaN as null, ±∞ as ±1e999.
 
     A training run that is resumed or repeated replaces the lines of the epochs that it runs again.
+
+    >>> from pathlib import Path
+    >>> write = train.jsonl("log.jsonl")
+    >>> write(None, {"epoch": 1, "loss": 0.5})
+    >>> print(Path("log.jsonl").read_text().strip())
+    {"epoch": 1, "loss": 0.5}
     """
     return JsonLines(os.fspath(path))
 
@@ -70,7 +76,11 @@ class TensorBoard(Frozen):
 
 
 def tensorboard(folder: str | os.PathLike) -> TensorBoard:
-    """Scalars for TensorBoard, over the steps: `fit(..., on_epoch=train.tensorboard("runs/a"))`. Needs fnnet[tensorboard]."""
+    """Scalars for TensorBoard, over the steps: `fit(..., on_epoch=train.tensorboard("runs/a"))`. Needs fnnet[tensorboard].
+
+    >>> train.tensorboard("runs/a").folder
+    'runs/a'
+    """
     return TensorBoard(os.fspath(folder))
 
 
@@ -100,6 +110,15 @@ def on_step(step: Callable, f: Callable[[int, Mapping[str, Any]], Any], every: i
         epoch = train.make_epoch(train.on_step(step, print, every=100), batch_size=128)
 
     Metrics are as the step returns them, train.Mean for instance, as NumPy arrays: float(metrics["loss"]).
+
+    >>> seen, run = [], train.TrainState({}, {}, (), jnp.int32(0), jax.random.key(0))
+    >>> step = lambda run, batch: (run._replace(step=run.step + 1), {"loss": batch.sum()})
+    >>> watched = train.on_step(step, lambda number, metrics: seen.append((number, float(metrics["loss"]))), every=2)
+    >>> for i in range(4):
+    ...     run, metrics = watched(run, jnp.array([1.0, i]))
+    >>> jax.effects_barrier()
+    >>> sorted(seen)
+    [(2, 2.0), (4, 4.0)]
     """
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ValueError(f"every must be a whole number of steps ≥ 1; got {every!r}")
