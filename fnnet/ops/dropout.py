@@ -142,7 +142,7 @@ def check_key(name, key):
 def dropout_check(x, key, *, rate, channels):
     _check(x, key, rate=rate)
     if channels and jnp.ndim(x) < 2:
-        raise ValueError(f"dropout of channels takes x [n ... c]; got {list(jnp.shape(x))}")
+        raise ValueError(f"dropout with channels=True takes x [n ... c]; got {list(jnp.shape(x))}")
 
 
 relu_dropout.check(_check)
