@@ -14,6 +14,7 @@ from fnnet.train.batching import check_data, is_arrays, order, rows_in_order, ro
 from fnnet.train.checks import check_kinds, check_run, check_step
 from fnnet.train.loading import walk
 from fnnet.train.metrics import over_steps
+from fnnet.train.sharding import settled
 from fnnet.trees import Batch
 
 LOOPED = 8              # a scan of this many steps stays a loop, bit-identical to its parts; XLA may unroll a shorter one
@@ -39,19 +40,22 @@ class Epoch(Frozen):
             check_data(data, self.batch_size)
             data = jax.tree.map(jnp.asarray, data)
             traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((run, data)))
-            if traced or jax.tree.leaves(data)[0].shape[0] // self.batch_size >= LOOPED:
-                return self._scanned(run, data)         # one program, which can be differentiated when traced
+            if traced:
+                return self._scanned(run, data)         # one program, which can be differentiated
+            if jax.tree.leaves(data)[0].shape[0] // self.batch_size >= LOOPED:
+                after, metrics = self._scanned(run, data)
+                return settled(run, after), metrics
             rows = self.order(run, data)
-            run, seen = self.part(run, data, rows, self.metrics_of(run, data), 0, len(rows))
-            return run, self.means(seen)
-        run, seen = jax.tree.map(_own, run), []         # each state except the caller's is donated to the next step
+            after, seen = self.part(run, data, rows, self.metrics_of(run, data), 0, len(rows))
+            return settled(run, after), self.means(seen)
+        given, run, seen = run, jax.tree.map(_own, run), []         # each state except the caller's is donated to the next step
         for batch in walk(data):
             run, metrics = self._one(run, jax.tree.map(jnp.asarray, batch))
             seen.append(metrics)
         if not seen:
             raise ValueError("the data must yield at least one batch; got none; pass arrays, a list, or a function that returns a new "
                              "iterator for each epoch")
-        return run, over_steps(jax.tree.map(lambda *m: jnp.stack(m), *seen))
+        return settled(given, run), over_steps(jax.tree.map(lambda *m: jnp.stack(m), *seen))
 
     @functools.cached_property
     def _one(self):

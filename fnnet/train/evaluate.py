@@ -15,6 +15,7 @@ from fnnet.train.batching import check_data, is_arrays, part_of, weights_of
 from fnnet.train.checks import check_kinds, check_run
 from fnnet.train.loading import walk
 from fnnet.train.metrics import Collected, Mean, number
+from fnnet.train.sharding import automatic
 from fnnet.trees import Data
 
 
@@ -59,8 +60,9 @@ class Evaluate(Frozen):
 
     @functools.cached_property
     def _measure(self):
-        objective = self.objective
-        return jax.jit(lambda params, state, batch: objective(params, state, batch, train=False)[1][1])
+        def measured(run, batch):
+            return self.objective(*run, batch, train=False)[1][1]
+        return jax.jit(lambda params, state, batch: automatic(measured, (params, state), batch, out=lambda _: jax.P()))
 
 
 def make_evaluate(objective: Callable[..., Any], data: Data, *, batch_size: int = 1024, prefix: str = "valid_") -> Evaluate:

@@ -13,6 +13,7 @@ from jax import lax
 from fnnet.objects import Frozen, inner
 from fnnet.train.checks import check_parts, check_returned, check_rounding, check_run, update
 from fnnet.train.low_precision import FIRST, next_scale, unscaled
+from fnnet.train.sharding import automatic
 from fnnet.train.watch import check_watched, watched
 from fnnet.trees import Key
 
@@ -82,6 +83,9 @@ class Step(Frozen):
     def __call__(self, run, batch):
         check_run(run)
         check_rounding(run.params)
+        return automatic(self._taken, run, batch, out=lambda specs: (specs, jax.P()))
+
+    def _taken(self, run, batch):
         objective, sees = self.objective, []
         for look in _looks.value:
             objective, see = look(objective, run)

@@ -1,0 +1,105 @@
+"""The same training on eight devices, whatever is split among them, as on one."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fnnet import layers, ops, optim, train
+
+AUTO, EXPLICIT = jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit
+IMAGES = np.random.default_rng(0).normal(size=(32, 6, 6, 2))
+WORDS = np.random.default_rng(1).integers(0, 24, (16, 8))
+BLOCK = layers.transformer_block(layers.MultiHeadAttention(4), 16)
+NETWORKS = {
+    "dense": (layers.Serial(layers.Flatten(), layers.Dense(16), layers.LayerNorm(), ops.gelu, layers.Dense(8)), IMAGES),
+    "convolution": (layers.Serial(layers.Conv(8), layers.BatchNorm(), ops.relu, layers.GlobalAvgPool(), layers.Dense(8)), IMAGES),
+    "attention": (layers.Serial(layers.Embedding(24, 16), BLOCK, layers.Dense(24)), WORDS),
+    "recurrent": (layers.Serial(layers.Embedding(24, 8), layers.LSTM(8), layers.Dense(8)), WORDS),
+}
+ONE, TWO = ((8,), ("data",)), ((4, 2), ("data", "model"))
+SHAPES = {"data": ONE, "fsdp": ONE, "tensor": TWO, "fsdp+tensor": TWO}
+
+
+def mesh_of(layout, kind):
+    shape, names = SHAPES[layout]
+    return jax.make_mesh(shape, names, axis_types=(kind,) * len(shape))
+
+
+def training(name):
+    net, x = NETWORKS[name]
+    x = jnp.asarray(x)
+    labels = jnp.asarray(np.random.default_rng(2).integers(0, 8, x.shape[:1] if x.ndim > 2 else x.shape))
+    optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.adamw(1e-2))
+    objective = train.supervised(net, ops.softmax_cross_entropy)
+    run = train.init(net, optimizer, jax.random.key(0), x[:1])
+    run = jax.tree.map(lambda a: a.astype(float) if jnp.issubdtype(a.dtype, jnp.floating) else a, run)
+    return net, objective, train.make_epoch(train.make_step(objective, optimizer), batch_size=8), run, (x, labels)
+
+
+CASES = [(name, layout, kind) for kind in (EXPLICIT, AUTO) for layout in SHAPES for name in NETWORKS]
+
+
+@pytest.mark.sweep(8)
+@pytest.mark.parametrize("name, layout, kind", CASES, ids=lambda value: getattr(value, "name", value))
+def test_an_epoch_and_an_evaluation_are_those_of_one_device(name, layout, kind):
+    net, objective, epoch, run, data = training(name)
+    want, seen = epoch(run, data)
+    measured = train.make_evaluate(objective, data, batch_size=16)(want)
+    mesh = mesh_of(layout, kind)
+    with jax.set_mesh(mesh):
+        placed, spread = train.sharding.place(run, mesh, layout, roles=net.roles(run.params)), train.sharding.shard(data, mesh)
+        got, metrics = epoch(placed, spread)
+        again = train.make_evaluate(objective, spread, batch_size=16)(got)
+    # Gradients that are 0 but for rounding are divided by √S + ε: what is compared are parameters after eight steps of size 0.01.
+    chex.assert_trees_all_close(jax.device_get(got.params), jax.device_get(want.params), atol=1e-9)
+    assert abs(float(metrics["loss"]) - float(seen["loss"])) < 1e-12
+    assert all(abs(again[key] - measured[key]) < 1e-9 for key in measured)
+    for before, after in zip(jax.tree.leaves(placed[:3]), jax.tree.leaves(got[:3]), strict=True):
+        assert after.sharding.is_equivalent_to(before.sharding, before.ndim)
+
+
+def test_fully_sharded_every_device_holds_an_eighth_of_parameters_and_optimizer_state():
+    net = layers.Serial(layers.Embedding(64, 32), layers.transformer_block(layers.MultiHeadAttention(4), 32), layers.Dense(64))
+    run = train.init(net, optim.adam(1e-3), jax.random.key(0), jnp.zeros((1, 8), int))
+    placed = train.sharding.place(run, mesh_of("fsdp", AUTO), "fsdp")
+    here = jax.devices()[3]
+    for whole, split in ((run.params, placed.params), (run.opt_state, placed.opt_state)):
+        held = sum(part.data.nbytes for a in jax.tree.leaves(split) for part in a.addressable_shards if part.device == here)
+        assert held <= 1.1 / 8 * sum(a.nbytes for a in jax.tree.leaves(whole))
+
+
+def test_the_specs_of_each_role():
+    net = layers.Serial(layers.Embedding(24, 16), BLOCK, layers.Dense(24))
+    params = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 8), int))[0]
+    found = train.sharding.specs(params, mesh_of("tensor", AUTO), "tensor", roles=net.roles(params))
+    paths = {"/".join(str(getattr(step, "key", getattr(step, "idx", ""))) for step in path): spec
+             for path, spec in jax.tree_util.tree_leaves_with_path(found, is_leaf=lambda a: isinstance(a, jax.P))}
+    assert paths["0/w"] == jax.P("model", None) and paths["2/w"] == jax.P(None, "model") and paths["2/b"] == jax.P("model")
+    assert {spec for path, spec in paths.items() if path.endswith("/wo")} == {jax.P("model", None)}
+    assert {spec for path, spec in paths.items() if path.endswith("/wq")} == {jax.P(None, "model")}
+    assert {spec for path, spec in paths.items() if path.endswith(("gamma", "beta"))} == {jax.P(None)}
+
+
+def test_rules_precede_the_layout():
+    found = train.sharding.specs({"w": jnp.ones((8, 8)), "b": jnp.ones(8)}, mesh_of("tensor", AUTO), "fsdp+tensor",
+                                 rules={"w": jax.P(("data", "model"), None)})
+    assert found == {"w": jax.P(("data", "model"), None), "b": jax.P("model")}
+
+
+def test_what_does_not_divide_evenly_stays_whole():
+    found = train.sharding.specs({"w": jnp.ones((7, 16)), "u": jnp.ones((5, 3))}, mesh_of("fsdp", AUTO), "fsdp")
+    assert found == {"w": jax.P(None, "data"), "u": jax.P(None, None)}
+
+
+@pytest.mark.parametrize("call, sentence", [
+    (lambda mesh: train.sharding.specs({"w": jnp.ones((8, 8))}, mesh, "zero"), "layout must be one of data, fsdp, tensor, fsdp"),
+    (lambda mesh: train.sharding.specs({"w": jnp.ones((8, 8))}, mesh, "tensor"), "needs the mesh axis 'model'; the mesh has data: write"),
+    (lambda mesh: train.sharding.specs({"w": jnp.ones((8, 8))}, mesh, rules={"1/w": jax.P()}), "the rule '1/w' matches no parameter"),
+    (lambda mesh: train.sharding.specs({"w": jnp.ones((8, 8))}, mesh, roles={}), "roles must be a tree like params; got 0 roles"),
+    (lambda mesh: train.sharding.shard(jnp.ones((9, 2)), mesh), "must divide evenly over the 8 devices .* got 9: leave out the last 1"),
+])
+def test_wrong_calls_say_what_to_write(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call(mesh_of("fsdp", AUTO))
