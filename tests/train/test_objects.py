@@ -155,7 +155,7 @@ def test_inside_measures_a_wrapped_step(wrap):
 
 
 def test_inside_of_a_user_defined_step_raises():
-    with pytest.raises(TypeError, match=r"this step is user-defined: .*own_step.*diagnostics.inside\(objective\)"):
+    with pytest.raises(TypeError, match=r"got a user-defined one, .*own_step.*diagnostics.inside\(objective\)"):
         diagnostics.inside(own_step)
 
 

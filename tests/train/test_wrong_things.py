@@ -60,7 +60,7 @@ WRONG = {
                            "opt_state must belong to the step's optimizer"),
     "donated": (lambda: EPOCH(donated(), (X, Y)), "donated to a later step"),
     "donated evaluated": (lambda: train.make_evaluate(OBJECTIVE, (X, Y))(donated()), "donated to a later step"),
-    "label past the end": (lambda: train.fit(RUN, EPOCH, (X, np.where(np.arange(16) == 13, 3, Y))), "takes labels 0 to 2, .* the label 3"),
+    "label past the end": (lambda: train.fit(RUN, EPOCH, (X, np.where(np.arange(16) == 13, 3, Y))), "takes labels 0 to 2; got the label 3"),
     "label past the end of a batch": (lambda: train.fit(RUN, EPOCH, [(X, Y + 1)]), "takes labels 0 to 2; got the label 3"),
     "label evaluated": (lambda: train.fit(RUN, EPOCH, (X, Y), evaluate=train.make_evaluate(OBJECTIVE, (X, Y + 1))), "takes labels 0 to 2"),
     "pixels as targets": (lambda: fit_one(ops.binary_cross_entropy_with_logits, 255.0 * (Y > 0)), "in .0, 1.; .* 255: write target / 255"),
