@@ -1,7 +1,7 @@
 """Draws the pictures of the lectures: `python examples/lecture_pictures.py [FOLDER] [NAME …]`, a minute for all.
 
-Each is two functions: what is drawn, {line: (x, y)}, is computed by the library; the drawing shows those numbers, which are kept in the
-file's description, where a test compares them with what the library computes today.
+Each picture is two functions: one computes what is drawn, {line: (x, y)}, with the library, the other draws it. The numbers are also stored
+in the file's description, so that a test can compare them with what the library computes today.
 """
 
 import json
@@ -39,7 +39,7 @@ ACTIVATIONS = {"sigmoid": ops.sigmoid, "tanh": ops.tanh, "ReLU": ops.relu, "leak
 
 
 def activations():
-    z = np.linspace(-3, 3, 160, dtype=np.float32)                   # no kink among them
+    z = np.linspace(-3, 3, 160, dtype=np.float32)                   # none of them at a kink
     values = {f"{name}: g": (z, g(z)) for name, g in ACTIVATIONS.items()}
     return values | {f"{name}: g′": (z, jax.vmap(jax.grad(g))(z)) for name, g in ACTIVATIONS.items()}
 
@@ -148,7 +148,7 @@ GRID = np.stack(np.meshgrid(PLANE, PLANE), -1).reshape(-1, 2)
 
 
 def learned(net, weights=None, rate=0.5, steps=2000):
-    """A function of the seed: (the parameters, their losses after each step)."""
+    """A function of the seed that returns (the parameters, the losses after each step)."""
     def run(seed):
         params, state = net.init(jax.random.key(seed), CORNERS)
         params = params if weights is None else jax.tree.map(lambda a: jnp.full_like(a, weights), params)
@@ -345,7 +345,7 @@ def draw_templates(lines):
 
 
 def line(axis, lines, name, color, dash="-", **style):
-    """A line that the file names, so that its points can be read back."""
+    """A line with a name in the file, so that its points can be read back."""
     axis.plot(*lines[name], color=color, linestyle=dash, gid=name, **style)
 
 
@@ -357,13 +357,13 @@ PICTURES = {"activations": (activations, draw_activations), "learning_rates": (l
 
 
 def computed(name, pictures=PICTURES):
-    """What a picture draws, with four digits."""
+    """What a picture draws, to four digits."""
     return {key: [[float(f"{v:.4g}") for v in np.asarray(values, np.float64).tolist()] for values in pair]
             for key, pair in pictures[name][0]().items()}
 
 
 def draw(name, folder, pictures=PICTURES):
-    """Writes a picture, its numbers in the description; text stays text, which makes the file small."""
+    """Writes a picture with its numbers in the description; text is kept as text, so that the file is small."""
     lines, path = computed(name, pictures), Path(folder) / f"{name}.svg"
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": False}):
         pictures[name][1](lines).savefig(path, metadata={"Date": None})

@@ -19,7 +19,7 @@ def cost(params):
 
 
 def trained(steps=1000, rate=0.5):
-    """(the parameters after each step, as vectors; the function that makes parameters of a vector)."""
+    """(the parameters after each step, as vectors; the function that turns a vector into parameters)."""
     start, unravel = ravel_pytree(HIDDEN.init(jax.random.key(SOLVES), CORNERS)[0])
 
     def step(theta, _):
@@ -33,7 +33,7 @@ ALONG, ACROSS = np.linspace(-0.4, 1.3, 35), np.linspace(-1.0, 1.0, 31)
 
 
 def loss_surface():
-    """J(θ* + a·d₁ + b·d₂): d₁ leads to where training started, d₂ is a random direction across, as long as d₁."""
+    """J(θ* + a·d₁ + b·d₂): d₁ points to where training started, d₂ is a random direction orthogonal to it, of equal length."""
     path, unravel = trained()
     first = path[0] - path[-1]
     second = np.random.default_rng(0).normal(size=first.shape)
@@ -59,7 +59,7 @@ def draw_loss_surface(lines):
     return made
 
 
-# A network diagram: units, weights, and what one input makes of them
+# A network diagram: units, weights, and the activations for one input
 def network():
     path, unravel = trained()
     params, x = unravel(jnp.asarray(path[-1])), CORNERS[1]

@@ -66,7 +66,7 @@ def products_back(g, x):
 
 
 def singular(w):
-    """The singular vectors of its largest singular value, by 30 power iterations, which are not differentiated."""
+    """The singular vectors for the largest singular value of w, by 30 power iterations, which are not differentiated."""
     u = jax.lax.fori_loop(0, 30, lambda _, u: (v := w @ (w.T @ u)) / jnp.linalg.norm(v), jnp.ones(len(w), w.dtype))
     v = w.T @ u
     return jax.lax.stop_gradient((u, v / jnp.linalg.norm(v)))
