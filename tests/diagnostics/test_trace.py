@@ -141,7 +141,7 @@ def everything(x, y):
     return ops.tanh(c / 1e3) * jax.nn.silu(b) + (first * second[::-1]).sum() + jax.nn.relu(y) * x.astype(float), {"aux": a}
 
 
-def test_any_function_has_jax_gradients():
+def test_gradients_of_any_function_equal_those_of_jax():
     at = jnp.array(0.7), jnp.array(-0.4)
     found = diagnostics.trace(everything, *at)
     gradients = jax.grad(lambda *at: everything(*at)[0], (0, 1))(*at)

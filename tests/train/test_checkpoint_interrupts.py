@@ -146,7 +146,7 @@ def cut_inside(tmp_path, monkeypatch, data=DATA):
         train.fit(run, epoch, data, epochs=2, checkpoint=tmp_path)
 
 
-def test_slow_save_holds_the_history_at_its_start(tmp_path, monkeypatch):
+def test_slow_save_stores_the_history_as_of_its_start(tmp_path, monkeypatch):
     run, epoch = training(batch_size=30)
     train.fit(run, epoch, DATA, epochs=1, checkpoint=tmp_path)
     write, written, ended = storage.write, [], threading.Event()

@@ -110,7 +110,7 @@ class Keeper:
         return run, metrics
 
     def ended(self, run, best, history, monitor):
-        """To be called after an epoch: saves if it is time to. `best` is a state and its log."""
+        """Called after each epoch: saves if a save is due. `best` is a state and its log."""
         self.best = best
         encoded = self.log["history"]
         encoded = encoded + to_json(history[len(encoded):])

@@ -35,7 +35,7 @@ def differentiable(p, xs, others, cts):
 
 
 def by_differences(p):
-    """The problem with finite differences as the reference's gradient."""
+    """The same problem, with finite differences as the reference's gradient."""
     return p._replace(reference=_with_pullback(p, p.reference, _differences), numeric=True, forward=False)
 
 

@@ -72,7 +72,7 @@ class Evaluation:
 
     @property
     def truth(self):
-        """Whose gradients others are compared with: the rule's own if it is wrong anyway."""
+        """Which gradients others are compared with: the rule's own if it is wrong anyway."""
         return "reference" if self.right else "rule"
 
 
