@@ -26,8 +26,8 @@ SOLVED, UNSOLVED, BAD_FILE = 0, 1, 2
 LARGEST = 10**6             # bytes; a file written by hand is shorter
 SAME = 1e-6                 # relative error, since computations may order their sums differently
 MARK = "TODO"
-TRACED = {"TracerArrayConversionError": "JAX traces the backward pass: write jnp where np stands",
-          "TracerBoolConversionError": "JAX traces the backward pass, so that no if can look at a value: write jnp.where"}
+TRACED = {"TracerArrayConversionError": "JAX traces the backward pass: write jnp in place of np",
+          "TracerBoolConversionError": "JAX traces the backward pass, so an if cannot depend on a value: write jnp.where"}
 
 
 class Verdict(NamedTuple):

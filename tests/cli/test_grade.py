@@ -55,7 +55,7 @@ MISTAKES = [                                # exercise, text of the solution, wh
     ("momentum", "(1 - beta) * g", "g", r"weighted by 1 − β"),
     ("momentum", "return theta, v", "return v, theta", r"θ comes first, then V"),
     ("momentum", "return theta, v", "return theta", r"got 1 result, should be 2"),
-    ("sigmoid", "dz = dy", "import numpy as np\n    dz = np.asarray(dy)", r"write jnp where np stands"),
+    ("sigmoid", "dz = dy", "import numpy as np\n    dz = np.asarray(dy)", r"write jnp in place of np"),
     ("adam", "v / (1 - beta1**t)", "v", r"the bias correction of V is missing"),
     ("adam", "v_hat / jnp.sqrt(s_hat + eps)", "v / jnp.sqrt(s + eps)", r"the bias correction is missing"),
     ("adam", "jnp.sqrt(s_hat + eps)", "(jnp.sqrt(s_hat) + eps)", r"ε belongs inside the root"),
