@@ -21,7 +21,7 @@ def shown(cls: type[T]) -> type[T]:
     """Completes a class that has `parts()`, the lines of text and the Grids it consists of: `str` shows all of them, `repr` the same,
     cut after 60 lines, and a notebook shows them as HTML. A class that defines `__str__` keeps it."""
     if "__str__" not in vars(cls):
-        cls.__str__ = lambda self: text(self.parts())
+        setattr(cls, "__str__", lambda self: text(self.parts()))   # noqa: B010
     cls.__repr__ = lambda self: cut(str(self), f"print({cls.__name__}) shows")
     setattr(cls, "_repr_html_", lambda self: html(self.parts()))     # noqa: B010, the name is Jupyter's
     return cls

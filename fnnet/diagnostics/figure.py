@@ -31,12 +31,12 @@ def save(made: Any, path: File) -> File:
     return path
 
 
-def canvas(ax: Any, width: float = 8, height: float = 5):
+def canvas(ax: Any, width: float = 8, height: float = 5) -> Any:
     """The axes to draw on: those given, else the axes of a new figure."""
     return figure(width, height).subplots() if ax is None else ax
 
 
-def panels(ax: Any, width: float = 8, height: float = 5):
+def panels(ax: Any, width: float = 8, height: float = 5) -> Any:
     """The figure to draw several panels on: a new one, or a subfigure that takes the place of the axes given."""
     if ax is None:
         return figure(width, height)

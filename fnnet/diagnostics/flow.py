@@ -92,7 +92,7 @@ class Flow(NamedTuple):
         return draw_flow(self.record(), path, title=title, ax=ax)
 
 
-def draw_flow(record, path="gradient_flow.png", *, title=None, ax=None):
+def draw_flow(record: Any, path: File = "gradient_flow.png", *, title: str | None = None, ax: Any = None) -> Any:
     """Draws what Flow.record() returned.
 
     Writes `path` and returns it; given `ax`, draws there instead and returns the axes or subfigure.

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from fnnet.roles import by_name
 from fnnet.trees import Tree
@@ -42,7 +44,7 @@ def place(run: Any, mesh: jax.sharding.Mesh, layout: str = "data", *, roles: Tre
     (None, 'data')
     """
     wanted = specs(run[0], mesh, layout, roles=roles, rules=rules, data=data, model=model)
-    table = {_path(path): (np.shape(leaf), spec) for (path, leaf), spec in zip(
+    table: dict[str, Any] = {_path(path): (np.shape(leaf), spec) for (path, leaf), spec in zip(
         jax.tree_util.tree_leaves_with_path(run[0]), jax.tree.leaves(wanted, is_leaf=lambda spec: isinstance(spec, P)), strict=True)}
 
     def put(path, leaf):
@@ -118,7 +120,7 @@ def automatic(f: Callable[..., Any], run: Any, *args: Any, out: Callable[[Any], 
 def settled(before: Any, after: Any) -> Any:
     """The state where it was: on a mesh with Auto axes the partitioner may have left small arrays elsewhere."""
     def put(old, new):
-        if getattr(old, "sharding", None) is None or isinstance(new, jax.core.Tracer) or new.ndim != old.ndim:
+        if getattr(old, "sharding", None) is None or isinstance(new, Tracer) or new.ndim != old.ndim:
             return new
         return new if new.sharding.is_equivalent_to(old.sharding, new.ndim) else _put(new, old.sharding)
     first = next(iter(jax.tree.leaves(before)), None)
@@ -129,8 +131,7 @@ def settled(before: Any, after: Any) -> Any:
 
 def _split(leaf):
     sharding = getattr(jax.typeof(leaf), "sharding", None)
-    explicit = sharding is not None and jax.sharding.AxisType.Explicit in (sharding.mesh.axis_types or ())
-    return explicit and any(sharding.spec)
+    return sharding is not None and jax.sharding.AxisType.Explicit in (sharding.mesh.axis_types or ()) and any(sharding.spec)
 
 
 def _spec(path, shape, role, split_here, sizes, layout, data, model):
@@ -154,7 +155,7 @@ def _spec(path, shape, role, split_here, sizes, layout, data, model):
     return P(*axes)
 
 
-def _like_its_parameter(path, shape, table):
+def _like_its_parameter(path, shape, table) -> Any:
     """The spec of the parameter whose path ends this one and whose shape it has: moments and copies of parameters are laid out like
     them. Everything else is on every device."""
     steps = path.split("/")
@@ -167,7 +168,7 @@ def _like_its_parameter(path, shape, table):
 
 def _put(leaf, sharding):
     """The array there, of equal value in every process. A random key goes as its data: JAX moves no keys between processes."""
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
     if len({device.process_index for device in sharding.mesh.devices.flat}) > 1:
         return jax.make_array_from_callback(np.shape(leaf), sharding, lambda index: np.asarray(leaf)[index])

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from fnnet.objects import Frozen, inner
 from fnnet.train.checks import check_parts, check_returned, check_rounding, check_run, update
@@ -38,7 +39,7 @@ class TrainState(NamedTuple):
 
     def __repr__(self):
         """How much there is of each field; the fields themselves where these are not arrays (shapes, shardings, traced values)."""
-        if not all(isinstance(leaf, jax.Array | np.ndarray) and not isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(self)):
+        if not all(isinstance(leaf, jax.Array | np.ndarray) and not isinstance(leaf, Tracer) for leaf in jax.tree.leaves(self)):
             return f"TrainState({', '.join(f'{name}={value!r}' for name, value in self._asdict().items())})"
         counts = {name: [leaf.size for leaf in jax.tree.leaves(getattr(self, name))] for name in ("params", "state", "opt_state")}
         held = [f"{name}=<{sum(sizes):,} numbers in {len(sizes)} arrays>" for name, sizes in counts.items() if sizes]
