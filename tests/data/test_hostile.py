@@ -190,7 +190,7 @@ ARCHIVES = {
     "1e300": ({"x": np.array([1, 2, -1e300])}, r"x\[2\]: -1e\+300 is too large for float32"),
     "no examples": ({"x": np.ones((0, 2)), "y": np.ones(0)}, r"'x' must not be empty; got shape \[0, 2\]"),
     "objects": ({"x": np.array([{}, 1, 2], object)}, r"'x' must hold numbers .*; got object\[3\]"),
-    "text that is no array": ({"x": b"hello"}, "not a complete .npz archive .*magic"),
+    "text instead of an array": ({"x": b"hello"}, "not a complete .npz archive .*magic"),
     "an empty member": ({"x": b""}, "not a complete .npz archive"),
     "records": ({"x": np.zeros(3, "i4,f4")}, "'x' must hold numbers"),
     "dates": ({"x": np.zeros(3, "M8[s]")}, "'x' must hold numbers"),
