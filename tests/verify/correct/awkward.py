@@ -128,7 +128,8 @@ right("arithmetic", "float64", vjp(lambda x: jnp.tanh(x), lambda g, x: g / jnp.c
     spec="x: f(-300,300)")
 right("arithmetic", "better than autodiff: sigmoid", slope(jax.nn.sigmoid, lambda x: (a := jnp.exp(-jnp.abs(x))) / (1 + a)**2), X)
 right("arithmetic", "better than autodiff: sin x/x", slope(lambda x: jnp.sinc(x / jnp.pi), lambda x: jnp.where(
-    jnp.abs(x) < 0.3, -x / 3 + x**3 / 30 - x**5 / 840 + x**7 / 45360, (x * jnp.cos(x) - jnp.sin(x)) / jnp.where(x == 0, 1, x)**2)), 3 * V)
+    jnp.isinf(x), 0, jnp.where(jnp.abs(x) < 0.3, -x / 3 + x**3 / 30 - x**5 / 840 + x**7 / 45360,
+                               (x * jnp.cos(x) - jnp.sin(x)) / jnp.where(x == 0, 1, x)**2))), 3 * V)
 right("arithmetic", "cancellation", slope(lambda x: jnp.expm1(x) - x, jnp.expm1), X)
 right("arithmetic", "x − sin x", slope(lambda x: x - jnp.sin(x), lambda x: 2 * jnp.sin(x / 2)**2), X)
 right("arithmetic", "an offset of 100", vjp(lambda x: x - x.mean(-1, keepdims=True), lambda g, x: g - g.mean(-1, keepdims=True)), X + 100)
