@@ -41,7 +41,7 @@ def training(name):
 CASES = [(name, layout, kind) for kind in (EXPLICIT, AUTO) for layout in SHAPES for name in NETWORKS]
 
 
-@pytest.mark.sweep(8)
+@pytest.mark.sweep(16)
 @pytest.mark.parametrize("name, layout, kind", CASES, ids=lambda value: getattr(value, "name", value))
 def test_an_epoch_and_an_evaluation_are_those_of_one_device(name, layout, kind):
     net, objective, epoch, run, data = training(name)
