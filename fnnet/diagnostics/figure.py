@@ -33,18 +33,24 @@ def save(made: Any, path: File) -> File:
 
 def canvas(ax: Any, width: float = 8, height: float = 5) -> Any:
     """The axes to draw on: those given, else the axes of a new figure."""
-    return figure(width, height).subplots() if ax is None else ax
+    return figure(width, height).subplots() if ax is None else _axes(ax)
 
 
 def panels(ax: Any, width: float = 8, height: float = 5) -> Any:
     """The figure to draw several panels on: a new one, or a subfigure that takes the place of the axes given."""
     if ax is None:
         return figure(width, height)
-    if ax.get_subplotspec() is None:
+    if _axes(ax).get_subplotspec() is None:
         raise ValueError("ax must belong to a grid, since several panels take its place: write figure, ax = plt.subplots()")
     part = ax.figure.add_subfigure(ax.get_subplotspec())
     ax.remove()
     return part
+
+
+def _axes(ax):
+    if not hasattr(ax, "get_subplotspec"):
+        raise TypeError(f"ax must be matplotlib axes; got {type(ax).__name__}: write figure, ax = plt.subplots()")
+    return ax
 
 
 def finished(drawn: Any, ax: Any, path: File) -> Any:

@@ -43,6 +43,8 @@ def place(run: Any, mesh: jax.sharding.Mesh, layout: str = "data", *, roles: Tre
     >>> tuple(train.sharding.place(run, mesh, "fsdp").params["w"].sharding.spec)
     (None, 'data')
     """
+    if not isinstance(run, tuple) or not run:
+        raise TypeError(f"run must be a TrainState or a tuple that begins with the parameters; got {type(run).__name__}: write (params,)")
     wanted = specs(run[0], mesh, layout, roles=roles, rules=rules, data=data, model=model)
     table: dict[str, Any] = {_path(path): (np.shape(leaf), spec) for (path, leaf), spec in zip(
         jax.tree_util.tree_leaves_with_path(run[0]), jax.tree.leaves(wanted, is_leaf=lambda spec: isinstance(spec, P)), strict=True)}
@@ -65,6 +67,8 @@ def specs(params: Tree, mesh: jax.sharding.Mesh, layout: str = "data", *, roles:
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; got {layout!r}")
+    if not isinstance(mesh, jax.sharding.Mesh | jax.sharding.AbstractMesh):
+        raise TypeError(f'mesh must be a mesh of devices; got {mesh!r}: write jax.make_mesh((jax.device_count(),), ("data",))')
     needed = [axis for axis, part in ((data, "fsdp"), (model, "tensor")) if part in layout]
     if missing := [axis for axis in needed if axis not in mesh.shape]:
         raise ValueError(f"the layout {layout!r} needs the mesh axis {missing[0]!r}; the mesh has {', '.join(mesh.shape)}: write "
@@ -95,6 +99,8 @@ def shard(batch: Tree, mesh: jax.sharding.Mesh, *, data: str = "data") -> Tree:
     >>> tuple(x.sharding.spec)
     ('data',)
     """
+    if not isinstance(mesh, jax.sharding.Mesh) or data not in mesh.shape:
+        raise ValueError(f"mesh must be a mesh of devices with the axis {data!r}; got {mesh!r}: write jax.make_mesh((…,), ({data!r},))")
     sharding = jax.sharding.NamedSharding(mesh, P(data))
     processes = len({device.process_index for device in mesh.devices.flat})
 

@@ -85,6 +85,12 @@ def test_pictures_can_be_drawn_on_given_axes(tmp_path, monkeypatch, draw, axes):
     figure.canvas.draw()
 
 
+@pytest.mark.parametrize("draw", [lambda: diagnostics.first_layer(np.eye(4), (2, 2), ax=3), lambda: diagnostics.range_curve(RANGE, ax=3)])
+def test_axes_of_another_kind_raise(draw):
+    with pytest.raises(TypeError, match=re.escape("ax must be matplotlib axes; got int: write figure, ax = plt.subplots()")):
+        draw()
+
+
 def test_several_panels_need_axes_from_a_grid():
     with pytest.raises(ValueError, match=re.escape("write figure, ax = plt.subplots()")):
         diagnostics.first_layer(np.eye(4), (2, 2), ax=Figure().add_axes((0, 0, 1, 1)))

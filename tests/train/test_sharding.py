@@ -98,8 +98,11 @@ def test_what_does_not_divide_evenly_stays_whole():
     (lambda mesh: train.sharding.specs({"w": jnp.ones((8, 8))}, mesh, "tensor"), "needs the mesh axis 'model'; the mesh has data: write"),
     (lambda mesh: train.sharding.specs({"w": jnp.ones((8, 8))}, mesh, rules={"1/w": jax.P()}), "the rule '1/w' matches no parameter"),
     (lambda mesh: train.sharding.specs({"w": jnp.ones((8, 8))}, mesh, roles={}), "roles must be a tree like params; got 0 roles"),
+    (lambda mesh: train.sharding.specs({"w": jnp.ones((8, 8))}, 8), "mesh must be a mesh of devices; got 8: write jax.make_mesh"),
+    (lambda mesh: train.sharding.place({"w": jnp.ones((8, 8))}, mesh), "run must be a TrainState or a tuple .* got dict: write .params,."),
+    (lambda mesh: train.sharding.shard(jnp.ones((8, 2)), mesh, data="rows"), "with the axis 'rows'; got Mesh"),
     (lambda mesh: train.sharding.shard(jnp.ones((9, 2)), mesh), "must divide evenly over the 8 devices .* got 9: leave out the last 1"),
 ])
 def test_wrong_calls_say_what_to_write(call, sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
         call(mesh_of("fsdp", AUTO))
