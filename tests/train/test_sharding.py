@@ -1,5 +1,11 @@
 """The same training on eight devices, whatever is split among them, as on one."""
 
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -106,3 +112,19 @@ def test_what_does_not_divide_evenly_stays_whole():
 def test_wrong_calls_say_what_to_write(call, sentence):
     with pytest.raises((TypeError, ValueError), match=sentence):
         call(mesh_of("fsdp", AUTO))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["data", "fsdp"])
+def test_two_processes_train_like_one(layout):
+    """Each holds its half of the examples; the random key, too, goes to both."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    program, root = Path(__file__).with_name("process.py"), Path(__file__).parents[2]
+    started = [subprocess.Popen([sys.executable, program, str(rank), str(port), layout], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                text=True, env={**os.environ, "PYTHONPATH": str(root)}) for rank in (-1, 0, 1)]
+    said = [process.communicate(timeout=300)[0].splitlines()[-1].split(" ", 2) for process in started]
+    assert all(word == "loss" for word, *_ in said) and len({spec for *_, spec in said}) == 1
+    losses = [float(loss) for _, loss, _ in said]
+    assert losses[1] == losses[2] and abs(losses[0] - losses[1]) < 1e-12
