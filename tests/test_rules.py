@@ -25,7 +25,6 @@ def test_audit(op):
     verify.audit(op, examples=1).raise_if_failed()
 
 
-@pytest.mark.sweep(3)
 @RULES
 def test_value_and_gradient_with_other_settings(op):
     """The second example, in one program; the audit of every example is a slow test. The value of a value_and_grad

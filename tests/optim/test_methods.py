@@ -283,7 +283,6 @@ def by_ours(optimizer, dtype=jnp.float64):
     return jax.lax.scan(step, (params, optimizer.init(params)), (jnp.arange(STEPS), noise))[0]
 
 
-@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", METHODS)
 def test_50_steps_match_numpy(name):
     method = METHODS[name]

@@ -51,7 +51,6 @@ def test_every_schedule_is_tested_here(name):
         f"{place(name)} has no values in SCHEDULES of tests/optim/test_schedules.py: write some, computed by hand")
 
 
-@pytest.mark.sweep(3)
 @pytest.mark.parametrize("x64", [True, False])
 @pytest.mark.parametrize("schedule, values", SCHEDULES, ids=[f"{i} {s!r:.40}" for i, (s, _) in enumerate(SCHEDULES)])
 def test_schedules_at_their_corners(schedule, values, x64):
