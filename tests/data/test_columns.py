@@ -42,6 +42,8 @@ def test_words_among_numbers_raise_and_numbers_among_words_are_words():
         data.columns_of({"n": [1, 2, "12,5"]}, ["n"])
     with pytest.raises(ValueError, match="line 1, column 'n': '1_0' must be written with the digits"):
         data.columns_of({"n": ["1_0", 2, 3]}, ["n"])
+    with pytest.raises(ValueError, match="line 2, column 'n': must be a number; got 'a'"):         # words in half of the rows
+        data.columns_of({"n": [1, "a", 2, "a"]}, ["n"])
     assert data.columns_of({"n": ["A1", "7", "B2", "A1", "A1", "B2"]}, ["n"]).categories == (("7", "A1", "B2"),)
 
 
