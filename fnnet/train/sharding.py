@@ -124,15 +124,19 @@ def automatic(f: Callable[..., Any], run: Any, *args: Any, out: Callable[[Any], 
 
 
 def settled(before: Any, after: Any) -> Any:
-    """The state where it was: on a mesh with Auto axes the partitioner may have left small arrays elsewhere."""
+    """What was on a mesh where it was: with Auto axes the partitioner may have left small arrays elsewhere. What was on one device
+    stays where the step has put it, so that it can meet what is on the mesh."""
     def put(old, new):
-        if getattr(old, "sharding", None) is None or isinstance(new, Tracer) or new.ndim != old.ndim:
+        if not _on_mesh(old) or isinstance(new, Tracer) or new.ndim != old.ndim:
             return new
         return new if new.sharding.is_equivalent_to(old.sharding, new.ndim) else _put(new, old.sharding)
-    first = next(iter(jax.tree.leaves(before)), None)
-    if not isinstance(getattr(first, "sharding", None), jax.sharding.NamedSharding):        # `place` has put all of it, or nothing
+    if not _on_mesh(next(iter(jax.tree.leaves(before)), None)):         # the parameters come first; usually nothing is on a mesh
         return after
     return jax.tree.map(put, before, after)
+
+
+def _on_mesh(leaf):
+    return isinstance(getattr(leaf, "sharding", None), jax.sharding.NamedSharding)
 
 
 def _split(leaf):

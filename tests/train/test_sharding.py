@@ -66,6 +66,19 @@ def test_an_epoch_and_an_evaluation_are_those_of_one_device(name, layout, kind):
         assert after.sharding.is_equivalent_to(before.sharding, before.ndim)
 
 
+def test_a_state_of_which_only_the_parameters_are_placed_trains_on():
+    """The rest, on one device, follows them in the first epoch."""
+    net, x = layers.Dense(4), jnp.asarray(np.random.default_rng(3).normal(size=(32, 8)))
+    run = train.init(net, optim.adam(1e-2), jax.random.key(0), x[:1])
+    epoch = train.make_epoch(train.make_step(train.supervised(net, ops.softmax_cross_entropy), optim.adam(1e-2)), batch_size=8)
+    data, mesh = (x, jnp.arange(32) % 4), mesh_of("data", AUTO)
+    want = epoch(epoch(run, data)[0], data)[1]["loss"]
+    with jax.set_mesh(mesh):
+        placed, spread = run._replace(params=jax.device_put(run.params, jax.P())), train.sharding.shard(data, mesh)
+        got = epoch(epoch(placed, spread)[0], spread)[1]["loss"]
+    assert abs(float(got) - float(want)) < 1e-6
+
+
 def test_fully_sharded_every_device_holds_an_eighth_of_parameters_and_optimizer_state():
     net = layers.Serial(layers.Embedding(64, 32), layers.transformer_block(layers.MultiHeadAttention(4), 32), layers.Dense(64))
     run = train.init(net, optim.adam(1e-3), jax.random.key(0), jnp.zeros((1, 8), int))
