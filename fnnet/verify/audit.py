@@ -96,13 +96,14 @@ class Audit(NamedTuple):
 
 
 def audit(rule: Any, *, seed: int = 0, precisions: str | Sequence[str] = (), examples: int | None = None,
-          reference: Callable[..., Any] | None = None) -> Audit:
+          reference: Callable[..., Any] | None = None, explain: bool = True) -> Audit:
     """Checks every example of a rule in float64: value and gradient against the reference, autodiff and central differences, with
     random cotangents. The first example also: second derivatives; eager, vmap over every subset of arguments, scan and remat;
     float32; corner cases.
 
     precisions: those of "float32" and "bfloat16" in which every example is checked too; examples: check only the first so many;
-    reference: used in place of the decorated function where the gradient is intentionally not that function's derivative
+    reference: used in place of the decorated function where the gradient is intentionally not that function's derivative;
+    explain: whether a failure is explained by `check`, which takes up to ten seconds
 
     >>> @fn.rule
     ... def square(x):
@@ -138,7 +139,8 @@ def audit(rule: Any, *, seed: int = 0, precisions: str | Sequence[str] = (), exa
                     raise
                 checks.append(Check(i, "runs", float("inf"), 0.0, f"raises {type(error).__name__}: {sentence(error)}{place(error)}"))
     failed = next((check.example for check in checks if not check.ok), None)
-    found = Audit(rule.__name__, checks, None if failed is None else _explained(rule, reference, rule.examples[failed], seed))
+    told = None if failed is None or not explain else _explained(rule, reference, rule.examples[failed], seed)
+    found = Audit(rule.__name__, checks, told)
     if isinstance(rule, Rule):
         rule.audited = found                            # a notebook shows it with the rule
     return found

@@ -21,7 +21,9 @@ def changed(text):
 def test_each_kind_of_change_is_made():
     assert {"a - b", "a / b"} <= changed("a + b; a * b") and "b @ a" in changed("a @ b") and "x" in changed("-x") & changed("x.T")
     assert "a > b" in changed("a < b") and "1" in changed("y.sum(0)") and "y.mean(0)" in changed("y.sum(0)")
-    assert "jnp.where(m, b, a)" in changed("jnp.where(m, a, b)")
+    assert "jnp.where(m, b, a)" in changed("jnp.where(m, a, b)") and {"a", "b"} <= changed("a * b") and "False" in changed("f(x, y=True)")
+    passed = ast.parse("def bwd(dy, x, y):\n    return dy * x, -dy").body[0]
+    assert {(node.id, new.id) for node, new in mutate.exchanges(passed)} == {("dy", "x"), ("x", "y")}
 
 
 def test_mutants_lie_only_in_backward_passes_and_are_reproducible():
@@ -49,13 +51,16 @@ def test_outcomes_are_reported_and_survivors_shown_with_their_line():
     assert mutant.before in told.splitlines()[-1] and "check survived" in told
 
 
-@pytest.mark.parametrize("count", [pytest.param(6, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.fuzz)])
-def test_most_mutants_are_found_none_raises_and_the_run_resumes(count, tmp_path, capsys):
+PARTS = 20              # of ten mutants each: 200 with `pytest -m fuzz`
+
+
+@pytest.mark.parametrize("part", [pytest.param(part, marks=pytest.mark.fuzz if part else pytest.mark.slow) for part in range(PARTS)])
+def test_most_mutants_are_found_none_raises_and_the_run_resumes(part, tmp_path, capsys):
     file = tmp_path / "mutants.jsonl"
-    mutate.main([str(file), "--count", "2"])
-    mutate.main([str(file), "--count", str(count)])
+    mutate.main([str(file), "--count", "2", "--seed", str(part)])
+    mutate.main([str(file), "--count", "10", "--seed", str(part)])
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    assert len({row["id"] for row in rows}) == len(rows) == count
+    assert len({row["id"] for row in rows}) == len(rows) == 10
     outcomes = [row[name] for row in rows for name in ("audit", "check")]
     told = capsys.readouterr().out
     assert not [outcome for outcome in outcomes if outcome.startswith("raised")], told
