@@ -34,7 +34,7 @@ DEFAULTS = {
     "binary_focal": {**EACH_FEATURE, "gamma": 2.0, "alpha": 0.5}, "binary_hinge": {**EACH_FEATURE, "margin": 1.0},
     "softmax_cross_entropy": {**EACH_EXAMPLE, "label_smoothing": 0.0, "z_loss": 0.0, "ignore_index": None},
     "linear_cross_entropy": {**EACH_EXAMPLE, "b": None, "label_smoothing": 0.0, "z_loss": 0.0, "softcap": None, "ignore_index": None,
-                             "classes_first": False, "chunk": None},
+                             "classes_first": False, "chunk": None, "shards": None},
     "nll": {**EACH_EXAMPLE, "ignore_index": None}, "dice": {**EACH_EXAMPLE, "smooth": 1.0},
     "multiclass_poly": {**EACH_EXAMPLE, "epsilon": 1.0},
     "margin_ranking": {**EACH_FEATURE, "margin": 0.0},

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 from drawn import normal
 
-from fnnet import ops
+from fnnet import config, ops
 
 f32, f64 = jnp.float32, jnp.float64
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def backend(request):
+    """On a CPU a second pass is made where it is needed; elsewhere one pass computes both."""
+    with config.use(backend=request.param):
+        yield request.param
 
 
 def pulled(f, args, cotangents):
@@ -225,7 +232,7 @@ HUGE_AND_TINY = [1e25, 1.0, 1e-25]
 
 
 @pytest.mark.parametrize("scale", HUGE_AND_TINY)
-def test_lengths_whose_squares_overflow_or_underflow(scale):
+def test_lengths_whose_squares_overflow_or_underflow(scale, backend):
     """‖x‖ and x/‖x‖ in float32, where √Σ x² is ∞ or 0; other rows, of ordinary length or 0, are not affected."""
     rows = np.array([[1, 2, 2], [0, 0, 0], [3, 0, -4]])
     x = jnp.asarray(rows * np.array([[scale], [1], [1]]), f32)
@@ -327,7 +334,7 @@ def test_other_wrong_arguments_raise(call, sentence):
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("op", [ops.batch_norm, ops.batch_norm_relu], ids=lambda op: op.__name__)
 @pytest.mark.parametrize("scale", [1e15, 1e25, 1e30])
-def test_batch_norm_where_squares_overflow(op, scale):
+def test_batch_norm_where_squares_overflow(op, scale, backend):
     """z is about 1 whatever the scale; 1/σ is 10⁻³⁰ and 1/σ² is 0. One of three channels has ordinary magnitude."""
     (x, gamma, beta), (dy, *_) = arguments((16, 3), dtype=f64)
     x = x * jnp.array([[scale, 1.0, scale]])
@@ -348,7 +355,7 @@ LARGE = {"layer_norm": (ops.layer_norm, (6, 8), {}), "rms_norm": (ops.rms_norm, 
 @pytest.mark.sweep(3)
 @pytest.mark.parametrize("scale", [1e15, pytest.param(1e20, marks=pytest.mark.slow), 1e30])
 @pytest.mark.parametrize("op, shape, settings", LARGE.values(), ids=LARGE)
-def test_layer_and_group_norms_where_squares_overflow(op, shape, settings, scale):
+def test_layer_and_group_norms_where_squares_overflow(op, shape, settings, scale, backend):
     """y used to be 0 or NaN. Every second example has ordinary magnitude."""
     (x, *channels), (dy, *_) = arguments(shape, dtype=f64)
     x = x * jnp.where(jnp.arange(shape[0]) % 2, scale, 1.0).reshape((-1,) + (1,) * (len(shape) - 1))
@@ -370,7 +377,7 @@ def test_nan_stays_in_its_channel_of_batch_norm():
 
 
 @pytest.mark.parametrize("scale", [1e30, 1e-30])
-def test_weight_standardization_does_not_depend_on_scale(scale):
+def test_weight_standardization_does_not_depend_on_scale(scale, backend):
     w, dy = normal(0, (7, 3), "float32"), normal(1, (7, 3), "float32")
     y, pull = jax.vjp(lambda w: ops.weight_standardize(w, eps=0.0), w * scale)
     want, plain = jax.vjp(lambda w: ops.weight_standardize(w, eps=0.0), w)

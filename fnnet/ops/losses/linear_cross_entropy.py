@@ -29,11 +29,13 @@ from fnnet.rule import rule
 
 __all__ = ["linear_cross_entropy"]
 
+MODEL = "model"         # the mesh axis across which train.sharding splits the classes of W
+
 
 @rule
 def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=0.0, z_loss=0.0, softcap=None,
                          ignore_index=None,
-                         classes_first=False, chunk=None, reduction="mean") -> jax.Array:
+                         classes_first=False, chunk=None, shards=None, reduction="mean") -> jax.Array:
     """ℓ = log Σⱼeᶻʲ − zₖ,   z = x·W + b,   ∂ℓ/∂z = softmax(z) − t,   dx = dz·Wᵀ,   dW = xᵀ·dz,   db = Σ dz
     [Wijmans et al. 2025]
 
@@ -47,6 +49,9 @@ def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=
     z_loss ζ            adds ζ·(log Σⱼeᶻʲ)², which keeps the scores near 0   [Chowdhery et al. 2022]
     softcap c           z = c·tanh((x·W + b)/c), between −c and c
     ignore_index        rows with this label count neither in the loss nor in its mean, which is 0 if all are ignored
+    shards              the number of devices across which the classes of W are split, by default the size of the axis
+                        "model" of the mesh in use, or 1. Each device then processes its own classes in chunks; they
+                        exchange four numbers per row and dx. It changes no result
 
     Products and sums are computed in at least float32; dx, dW and db have the dtypes of x, W and b. A bias of −∞ masks
     a class. A label outside 0 … k − 1 raises an error or, if its value is not known, gives NaN. For several outputs,
@@ -82,19 +87,22 @@ def linear_cross_entropy(x, w, labels, b=None, weights=None, *, label_smoothing=
 
 @linear_cross_entropy.fwd
 def linear_cross_entropy_fwd(x, w, labels, b, weights, *, label_smoothing, z_loss, softcap, ignore_index, classes_first,
-                             chunk, reduction):
+                             chunk, shards, reduction):
     given, whole = [a for a in (x, w, b) if a is not None], integers(labels)
     true, weighing, _ = kept_labels(labels, weights, ignore_index, x.dtype) if whole else (labels, weights, None)
-    classes, *chunks = _chunks(x, w, classes_first, chunk)
+    classes, *chunks, shards = _chunks(x, w, classes_first, chunk, shards)
+    w2, b2 = _by_shard(w, int(not classes_first), shards), _by_shard(b, 0, shards)
+    offsets = _offsets(classes, shards, x.ndim - 1)
+    target = true[..., None] if whole and shards > 1 else true if whole else _by_shard(true, -1, shards)
 
     def step(so_far, start, size):
-        z, _ = _scores(x, _part(w, start, size, classes_first), b, start, softcap)
+        z, _ = _scores(x, _part(w2, start, size, classes_first), b2, start, softcap)
         # The result does not depend on the number subtracted, nor do its derivatives. In a row of −∞ it must be finite.
         top = lax.stop_gradient(jnp.maximum(z.max(-1), jnp.finfo(z.dtype).min))
         if not whole:
-            t = _smoothed(_some(true, start, size), classes, label_smoothing).astype(z.dtype)
+            t = _smoothed(_some(target, start, size), classes, label_smoothing).astype(z.dtype)
             return _joined(so_far, (top, *_of_distribution(z - top[..., None], t)))
-        here = one_hot(true, size, start)
+        here = one_hot(target, size, start + offsets)
         if so_far is not None:
             top = jnp.maximum(so_far[0], top)
         shifted = z - top[..., None]
@@ -107,6 +115,12 @@ def linear_cross_entropy_fwd(x, w, labels, b, weights, *, label_smoothing, z_los
                 so_far[3] + below + moved * jnp.asarray(start, top.dtype) if label_smoothing else None)
 
     top, others, about, below = _over_chunks(step, None, *chunks)
+    if shards > 1 and whole:
+        moved = top - top.max(-1, keepdims=True)
+        top, others, about = top.max(-1), (others * jnp.exp(moved)).sum(-1), about.sum(-1)
+        below = (below + moved * (classes // shards)).sum(-1) if label_smoothing else None
+    elif shards > 1:
+        top, others, about, below = _together(top, others, about, below)
     if whole:
         about = about - top
         # log Σ eᶻ − top, with the true class kept separate, so that a tiny rest is not lost
@@ -138,53 +152,66 @@ def _of_distribution(shifted, t):
 
 def _joined(one, other):
     """The sums over the classes so far combined with those of the next chunk, as if they were one chunk."""
-    if one is None:
-        return other
-    top = jnp.maximum(one[0], other[0])
-    (moved, rest, about, below), (moved2, rest2, about2, below2) = ((a[0] - top, *a[1:]) for a in (one, other))
-    others = jnp.where(moved == 0, rest + (1 + rest2) * jnp.exp(moved2), rest2 + (1 + rest) * jnp.exp(moved))
-    return top, others, about + about2, below + about * moved + below2 + about2 * moved2
+    return other if one is None else _together(*(jnp.stack(pair, -1) for pair in zip(one, other, strict=True)))
+
+
+def _together(tops, others, about, below):
+    """The sums over sets of classes [... sets], each relative to its largest score, as sums over all classes."""
+    top = tops.max(-1)
+    moved = tops - top[..., None]
+    largest = moved == 0                                        # their eᶻ is 1; one of them is left out of `others`
+    others = jnp.where(largest, others, (1 + others) * jnp.exp(moved)).sum(-1) + (largest.sum(-1, dtype=top.dtype) - 1)
+    return top, others, about.sum(-1), (below + about * moved).sum(-1)
 
 
 @linear_cross_entropy.bwd
 def linear_cross_entropy_bwd(dy, x, w, labels, b, top, others, about, loss, weights, *, label_smoothing, z_loss,
-                             softcap, ignore_index, classes_first, chunk, reduction):
+                             softcap, ignore_index, classes_first, chunk, shards, reduction):
     true, weighing, keep, whole = labels, weights, None, integers(labels)
     if whole:
         true, weighing, keep = kept_labels(labels, weights, ignore_index, top.dtype)
     dloss, dweights = spread(dy, top if loss is None else loss, weighing, reduction)
     dweights = dweights if weights is None or keep is None else dweights * keep
-    classes, *chunks = _chunks(x, w, classes_first, chunk)
+    classes, *chunks, shards = _chunks(x, w, classes_first, chunk, shards)
     rows = lambda a: a.reshape(math.prod(x.shape[:-1]), *a.shape[x.ndim - 1:])
     x2, true, dloss = rows(counted(x, weighing)), rows(true if whole else counted(true, weighing)), rows(dloss)
     top, others, about = (rows(counted(a, weighing)) for a in (top, others, about))
     dloss = jnp.where(valid(true, classes), dloss, jnp.nan) if whole else dloss
     dloss = dloss if weighing is None else counted(dloss, rows(weighing))
+    w2, b2 = _by_shard(w, int(not classes_first), shards), _by_shard(b, 0, shards)
+    offsets = _offsets(classes, shards)
+    true = true if whole else _by_shard(true, -1, shards)
+    if shards > 1:
+        dloss, top, others, about = (a[:, None] for a in (dloss, top, others, about))
+        true = true[:, None] if whole else true
     of_chunk: Any = (_slopes_of_labels if whole else _slopes_of_distributions)(
         dloss, true, top, others, about, classes, label_smoothing, z_loss)
     dproduct = _dw_classes_first if classes_first else _dw
+    along = w2.ndim - 2 if classes_first else w2.ndim - 1
 
     def step(carry, start, size):
         dx, dw, db, dt = carry
-        part = _part(w, start, size, classes_first)
-        z, slope = _scores(x2, part, b, start, softcap)
-        dz, dt_part = of_chunk(z, start, size)
+        part = _part(w2, start, size, classes_first)
+        z, slope = _scores(x2, part, b2, start, softcap)
+        dz, dt_part = of_chunk(z, start, size, offsets)
         if slope is not None:
             dz = dz * slope
         if b is not None:
-            db = lax.dynamic_update_slice_in_dim(db, dz.sum(0).astype(b.dtype), start, 0)
+            db = lax.dynamic_update_slice_in_dim(db, dz.sum(0).astype(b.dtype), start, db.ndim - 1)
         if dt is not None:
-            dt = lax.dynamic_update_slice_in_dim(dt, dt_part.astype(dt.dtype), start, 1)
+            dt = lax.dynamic_update_slice_in_dim(dt, dt_part.astype(dt.dtype), start, dt.ndim - 1)
         dz = dz.astype(x.dtype)
         dpart = by_device(x2, dz, cpu=partial(dproduct, apart=lax.optimization_barrier), default=dproduct)
-        dw = lax.dynamic_update_slice_in_dim(dw, dpart.astype(w.dtype), start, 0 if classes_first else 1)
-        return dx + jnp.matmul(dz, part.T, preferred_element_type=top.dtype), dw, db, dt
+        dw = lax.dynamic_update_slice_in_dim(dw, dpart.astype(w.dtype), start, along)
+        return dx + _dx(dz, part, top.dtype), dw, db, dt
 
-    empty = (jnp.zeros((), top.dtype), jnp.zeros_like(w), None if b is None else jnp.zeros_like(b),
+    empty = (jnp.zeros((), top.dtype), jnp.zeros_like(w2), None if b is None else jnp.zeros_like(b2),
              None if whole else jnp.zeros_like(true))
     dx, dw, db, dt = _over_chunks(step, empty, *chunks)
+    dx = dx.sum(0) if shards > 1 else dx
     dt = None if whole else counted(dt.reshape(labels.shape), weighing)
-    return like((dx.reshape(x.shape), x), (dw, w), (dt, labels), (db, b),
+    db = None if b is None else db.reshape(b.shape)
+    return like((dx.reshape(x.shape), x), (dw.reshape(w.shape), w), (dt, labels), (db, b),
                 (None if weights is None else dweights, weights))
 
 
@@ -196,10 +223,10 @@ def _slopes_of_labels(dloss, true, top, others, about, classes, label_smoothing,
     at_true = dloss * ((of_z * jnp.exp(about) - others) / total + label_smoothing)
     everywhere = dloss * (label_smoothing / classes)
 
-    def of_chunk(z, start, size):
-        here = one_hot(true, size, start)
-        dz = jnp.where(here, at_true[:, None], but_true(z - top[:, None], here) * scale[:, None])
-        return dz - everywhere[:, None] if label_smoothing else dz, None
+    def of_chunk(z, start, size, offsets):
+        here = one_hot(true, size, start + offsets)
+        dz = jnp.where(here, at_true[..., None], but_true(z - top[..., None], here) * scale[..., None])
+        return dz - everywhere[..., None] if label_smoothing else dz, None
     return of_chunk
 
 
@@ -209,11 +236,11 @@ def _slopes_of_distributions(dloss, true, top, others, about, classes, label_smo
     rest = jnp.log1p(others)
     scale, of_all = dloss / (1 + others), about + 2 * z_loss * (top + rest)
 
-    def of_chunk(z, start, size):
-        shifted = z - top[:, None]
+    def of_chunk(z, start, size, offsets):
+        shifted = z - top[..., None]
         t = _smoothed(_some(true, start, size), classes, label_smoothing).astype(z.dtype)
-        dz = (jnp.exp(shifted) * of_all[:, None] - t - t * others[:, None]) * scale[:, None]
-        return dz, (rest[:, None] - shifted) * ((1 - label_smoothing) * dloss)[:, None]
+        dz = (jnp.exp(shifted) * of_all[..., None] - t - t * others[..., None]) * scale[..., None]
+        return dz, (rest[..., None] - shifted) * ((1 - label_smoothing) * dloss)[..., None]
     return of_chunk
 
 
@@ -236,9 +263,9 @@ def _smoothed(t, classes, label_smoothing):
 def _scores(x, part, b, start, softcap):
     """The scores of some classes in the dtype of computation, and the slope of the soft cap, 1 − tanh² without
     cancellation."""
-    z = jnp.matmul(x, part, preferred_element_type=wide(x.dtype))
+    z = jnp.tensordot(x, part, 1, preferred_element_type=wide(x.dtype))
     if b is not None:
-        z = z + jnp.broadcast_to(lax.dynamic_slice_in_dim(b, start, part.shape[1]).astype(z.dtype), z.shape)
+        z = z + jnp.broadcast_to(_some(b, start, part.shape[-1]).astype(z.dtype), z.shape)
     if softcap is None:
         return z, None
     z = z / softcap
@@ -247,27 +274,54 @@ def _scores(x, part, b, start, softcap):
     return softcap * jnp.tanh(z), 4 * half * half
 
 
+def _dx(dz, part, dtype):
+    """dz·Wᵀ; with shards, the sum over the classes of each apart, [shards rows d]: the devices add them up once, at the
+    end."""
+    if part.ndim == 2:
+        return jnp.matmul(dz, part.T, preferred_element_type=dtype)
+    return jnp.einsum("nsk,dsk->snd", dz, part, preferred_element_type=dtype)
+
+
 def _dw(x, dz, apart=lambda a: a):
     """xᵀ·dz. On a CPU the compiler folds the transpose into the product, which makes it slower; `apart` prevents
     that."""
-    return jnp.matmul(apart(x.T), dz, preferred_element_type=wide(x.dtype))
+    return jnp.tensordot(apart(x.T), dz, 1, preferred_element_type=wide(x.dtype))
 
 
 def _dw_classes_first(x, dz, apart=lambda a: a):
-    return jnp.matmul(apart(dz.T), x, preferred_element_type=wide(x.dtype))
+    return jnp.tensordot(apart(jnp.moveaxis(dz, 0, -1)), x, 1, preferred_element_type=wide(x.dtype))
 
 
 def _part(w, start, size, classes_first):
-    part = lax.dynamic_slice_in_dim(w, start, size, 0 if classes_first else 1)
-    return part.T if classes_first else part
+    part = lax.dynamic_slice_in_dim(w, start, size, w.ndim - 2 if classes_first else w.ndim - 1)
+    return jnp.moveaxis(part, -1, 0) if classes_first else part
 
 
-def _chunks(x, w, classes_first, chunk):
-    """The number of classes, the size of the first chunk, where the others start, and their size."""
+def _by_shard(a, axis, shards):
+    """The classes along an axis as two axes, [shards classes/shards]."""
+    if a is None or shards == 1:
+        return a
+    axis %= a.ndim
+    return a.reshape(*a.shape[:axis], shards, a.shape[axis] // shards, *a.shape[axis + 1:])
+
+
+def _offsets(classes, shards, rows=1):
+    """The first class of each shard, [1 … shards 1] beside scores [rows … shards classes]; 0 if there is one."""
+    return jnp.arange(shards, dtype=jnp.int32).reshape((1,) * rows + (-1, 1)) * (classes // shards) if shards > 1 else 0
+
+
+def _chunks(x, w, classes_first, chunk, shards):
+    """The number of classes, the size of the first chunk, where the others start, their size, and the number of shards.
+    With shards, sizes and starts are those within each of them."""
     classes = w.shape[0 if classes_first else 1]
     size = min(classes, chunk or chunk_of(math.prod(x.shape[:-1]), classes))
-    first = (classes - 1) % size + 1
-    return classes, first, jnp.arange(first, classes, size, dtype=jnp.int32), size
+    if shards is None:
+        shards = jax.sharding.get_abstract_mesh().shape.get(MODEL, 1)
+    if size == classes or not is_whole(classes) or classes % shards:
+        shards = 1
+    size = max(1, size // shards)
+    first = (classes // shards - 1) % size + 1
+    return classes, first, jnp.arange(first, classes // shards, size, dtype=jnp.int32), size, shards
 
 
 def chunk_of(rows, classes):
@@ -286,7 +340,7 @@ def chunk_of(rows, classes):
 
 @linear_cross_entropy.check
 def linear_cross_entropy_check(x, w, labels, b, weights, *, label_smoothing, z_loss, softcap, ignore_index,
-                               classes_first, chunk, reduction):
+                               classes_first, chunk, shards, reduction):
     name, shapes = "linear_cross_entropy", [list(jnp.shape(a)) for a in (x, w)]
     if len(shapes[1]) != 2 or not shapes[0] or shapes[0][-1] != shapes[1][int(classes_first)]:
         other = not classes_first and len(shapes[1]) == 2 and shapes[0][-1:] == shapes[1][1:]
@@ -302,12 +356,14 @@ def linear_cross_entropy_check(x, w, labels, b, weights, *, label_smoothing, z_l
                          f"{list(jnp.shape(labels))}: give the rows to ignore a weight of 0, weights=...")
     check_reduction(name, weights, tuple(shapes[0][:-1]), reduction)
     check_limits(name, LIMITS,
-                 {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": softcap, "chunk": chunk})
+                 {"label_smoothing": label_smoothing, "z_loss": z_loss, "softcap": softcap, "chunk": chunk,
+                  "shards": shards})
 
 
 LIMITS = SOFTENED | {
     "softcap": (lambda cap: cap is None or cap > 0, "None or a positive number"),
     "chunk": (lambda chunk: chunk is None or chunk >= 1, "None or a number of classes ≥ 1"),
+    "shards": (lambda shards: shards is None or shards >= 1, "None or a number of devices ≥ 1"),
 }
 
 for settings in ({}, {"b": "k", "weights": sample.positive("n"), "chunk": 3, "label_smoothing": 0.1, "z_loss": 0.01},
@@ -317,6 +373,10 @@ linear_cross_entropy.example(x="n t d", w="k d", labels=sample.integers("n t", b
                              softcap=2.0,
                              reduction="sum")
 linear_cross_entropy.example(x="n d", w="d k", labels=sample.distribution("n k"), chunk=3)
+linear_cross_entropy.example(x="n d", w="d 8", labels=sample.integers("n", below=8), b="8", chunk=4, shards=2,
+                             label_smoothing=0.1, z_loss=0.01, reduction="none")
+linear_cross_entropy.example(x="n t d", w="9 d", labels=sample.distribution("n t 9"), chunk=6, shards=3,
+                             classes_first=True)
 linear_cross_entropy.example(x="n t d", w="k d", labels=sample.distribution("n t k"), b="k",
                              weights=sample.positive("n t"), classes_first=True, chunk=4, label_smoothing=0.1,
                              z_loss=0.01, softcap=2.0)

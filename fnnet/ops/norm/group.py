@@ -66,10 +66,11 @@ def instance_norm_bwd(dy, x, gamma, beta, near, off, rstd):
 
 def _plain(x, gamma, beta, groups, eps):
     wider, g, b = widen(x, gamma, beta)
-    z = wider.reshape(x.shape[0], math.prod(x.shape[1:-1]), groups, x.shape[-1] // groups)
+    flat = _flat(wider)
+    z = flat.reshape(*flat.shape[:2], groups, flat.shape[2] // groups)
     mean = z.mean((1, 3), keepdims=True)
     var = ((z - mean) ** 2).mean((1, 3), keepdims=True)
-    z = ((z - mean) / jnp.sqrt(var + eps)).reshape(x.shape)
+    z = ((z - mean) / jnp.sqrt(var + eps)).reshape(flat.shape).reshape(x.shape)
     return shifted(scaled(z, g), b).astype(x.dtype)
 
 
@@ -82,7 +83,7 @@ def _forward(x, gamma, beta, groups, eps):
     var = jnp.maximum(_pooled((d * d).mean(1), groups) - off * off, 0)
     apart = (*flat.shape[:2], groups, flat.shape[2] // groups)
     mean, rest, spread = (a[:, None, :, None] for a in (near, off, var))
-    rstd = inverse_deviation(wider, mean, rest, spread, (1, 3), eps, apart)[1][:, 0, :, 0]
+    rstd = inverse_deviation(flat, mean, rest, spread, (1, 3), eps, apart)[1][:, 0, :, 0]
     y = shifted((d - _spread(off, flat)) * scaled(_spread(rstd, flat), g), b)
     return y.reshape(x.shape).astype(x.dtype), (x, gamma, beta, near, off, rstd)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fnnet.numeric import check_real, is_real, is_whole, like, power, widen
+from fnnet.ops.norm.moments import multiples, where_needed
 from fnnet.rule import rule
 from fnnet.sample import apart
 
@@ -124,9 +125,17 @@ def length(x, axis):
         largest = jnp.where((largest > 0) & (largest < jnp.inf), jnp.minimum(largest, 1 / limits.tiny), 1)
         square = ((x / largest) ** 2).sum(axis, keepdims=True)
         return largest * jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))
+
+    def always(x, square):
+        low, high = multiples(x.dtype)
+        large, small = (jnp.sum((x * factor) ** 2, axis, keepdims=True) for factor in (low, high))
+        factor = jnp.where(safe, 1, jnp.where(square > few, low, high))
+        total = jnp.where(safe, square, jnp.where(square > few, large, small))
+        return jnp.where(total == 0, 0, jnp.sqrt(jnp.where(total == 0, 1, total)) / factor)
     square, limits = (x * x).sum(axis, keepdims=True), jnp.finfo(x.dtype)
     few = float(limits.tiny) / float(limits.eps)                # below, a relevant square may have been rounded to 0
-    return lax.cond(((square > few) & (square < jnp.inf)).all(), lambda x, square: jnp.sqrt(square), careful, x, square)
+    safe = (square > few) & (square < jnp.inf)
+    return where_needed(~safe.all(), careful, lambda x, square: jnp.sqrt(square), always, x, square)
 
 
 def inverse(norm):

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -28,7 +29,7 @@ def check_eps(name, eps):
 
 def inverse_deviation(x, near, off, var, axes, eps, shape=None):
     """var, 1/√(var + ε). Where (x − μ)² overflows, or underflows while ε is 0, although 1/σ is in range, 1/σ is
-    computed from (x − μ)/m, m the largest |x − μ|. `shape`: the shape to give x first, if its axes have to be split."""
+    computed from multiples of x − μ. `shape`: the shape to give x first, if its axes have to be split."""
     var = jnp.where(jnp.isnan(var) & jnp.isfinite(near), jnp.inf, var)          # ∞ − ∞
     mean, lost = near + off, jnp.isinf(var) | (var + eps == 0)
 
@@ -38,7 +39,34 @@ def inverse_deviation(x, near, off, var, axes, eps, shape=None):
         m = jnp.where(m == 0, 1, m)
         rest = 0 if isinstance(eps, int | float) and eps == 0 else eps / m / m       # XLA makes it 0/m², maybe 0/0
         return lax.rsqrt(((d / m) ** 2).mean(axes, keepdims=True) + rest) / m
-    return var, lax.cond(lost.any(), of_large, lambda x: lax.rsqrt(var + eps), x)
+
+    def always(x):
+        low, high = multiples(x.dtype)
+        d = (x if shape is None else x.reshape(shape)) - mean
+        over, under = jnp.isinf(var), lost & ~jnp.isinf(var)
+
+        def times(a, here):
+            return lax.rsqrt(jnp.where(here, ((d * a) ** 2).mean(axes, keepdims=True), 1)) * a
+        ordinary = lax.rsqrt(jnp.where(lost, 1, var + eps))
+        return jnp.where(over, times(low, over), jnp.where(under, times(high, under), ordinary))
+    return var, where_needed(lost.any(), of_large, lambda x: lax.rsqrt(var + eps), always, x)
+
+
+def where_needed(asked, yes, no, always, *arrays):
+    """yes(*arrays) or no(*arrays) on one CPU, where it saves a pass over the arrays; elsewhere always(*arrays), which
+    computes both in one pass: to choose, a GPU would wait for its host, and devices of a mesh for each other."""
+    def choice(*arrays):
+        return lax.cond(asked, yes, no, *arrays)
+    if not jax.sharding.get_abstract_mesh().empty:
+        return always(*arrays)
+    return by_device(*arrays, cpu=choice, default=always)
+
+
+def multiples(dtype):
+    """Powers of 2: the first times a number whose square overflows, and the second times one whose square underflows,
+    have squares of which 2³⁰ add up within range."""
+    bits = jnp.finfo(dtype).maxexp
+    return 2.0 ** (-bits * 5 // 8), 2.0 ** (bits * 25 // 32)
 
 
 def scaled(a, gamma):
