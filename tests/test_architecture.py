@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "layers": {"jax", "ops", "rule", "numeric", "shown", "roles", "hints"},
     "optim": {"jax", "numeric", "norms", "roles", "hints", "objects", "evaluation"},
     "data": {"numpy", "hints"},
-    "train": {"jax", "numpy", "norms", "roles", "shown", "hints", "objects", "evaluation"},
+    "train": {"jax", "numpy", "norms", "roles", "shown", "table", "hints", "objects", "evaluation"},
     "store": {"jax", "numpy", "ops", "layers", "data", "objects", "evaluation", "hints"},
     "measure": {"jax", "numpy", "rule", "sample", "table", "shown", "hints"},
     "verify": {"jax", "numpy", "rule", "sample", "table", "shown", "measure", "hints"},

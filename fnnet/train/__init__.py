@@ -11,14 +11,15 @@ from fnnet.train.loading import Prefetched, prefetch
 from fnnet.train.metrics import Mean, OverAll
 from fnnet.train.nonfinite import explain
 from fnnet.train.objective import Objective, supervised
+from fnnet.train.plan import MemoryPlan, memory_plan
 from fnnet.train.scores import auc, f1, precision, r2, recall, top_k
 from fnnet.train.step import Step, TrainState, init, make_step
 from fnnet.train.sweep import Sweep, sweep
 from fnnet.train.watch import jsonl, on_step, tensorboard
 
-__all__ = ["Epoch", "Evaluate", "Fit", "Mean", "Objective", "OverAll", "Prefetched", "RangeTest", "SizeCurve", "Step",
+__all__ = ["Epoch", "Evaluate", "Fit", "Mean", "MemoryPlan", "Objective", "OverAll", "Prefetched", "RangeTest", "SizeCurve", "Step",
            "Sweep", "TrainState", "auc", "augment", "epochs", "explain", "f1", "fit", "init", "jsonl", "make_epoch",
-           "make_evaluate", "make_step", "on_step", "precision", "prefetch", "r2", "range_test", "recall", "sharding",
+           "make_evaluate", "make_step", "memory_plan", "on_step", "precision", "prefetch", "r2", "range_test", "recall", "sharding",
            "size_curve", "supervised", "sweep", "tensorboard", "top_k"]
 
 _hints.give(__name__)

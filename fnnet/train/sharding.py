@@ -35,7 +35,8 @@ def place(run: Any, mesh: jax.sharding.Mesh, layout: str = "data", *, roles: Tre
 
     What does not divide evenly stays whole. The optimizer's state is laid out like the parameters it belongs to. Step, epoch,
     evaluate and fit are the same as on one device, on meshes with Auto and with Explicit axes: on the latter a step with split
-    parameters leaves its communication to the partitioner.
+    parameters leaves its communication to the partitioner. Shapes (of jax.eval_shape) become shapes with a sharding, from which a
+    program can be compiled before there are any arrays.
 
     >>> net, optimizer = layers.Dense(8), optim.adam(1e-3)
     >>> run = train.init(net, optimizer, jax.random.key(0), jnp.ones((1, 4)))
@@ -99,10 +100,12 @@ def shard(batch: Tree, mesh: jax.sharding.Mesh, *, data: str = "data") -> Tree:
     >>> tuple(x.sharding.spec)
     ('data',)
     """
-    if not isinstance(mesh, jax.sharding.Mesh) or data not in mesh.shape:
+    shapes = all(isinstance(a, jax.ShapeDtypeStruct) for a in jax.tree.leaves(batch))
+    kinds = jax.sharding.Mesh | jax.sharding.AbstractMesh if shapes else jax.sharding.Mesh
+    if not isinstance(mesh, kinds) or data not in mesh.shape:
         raise ValueError(f"mesh must be a mesh of devices with the axis {data!r}; got {mesh!r}: write jax.make_mesh((…,), ({data!r},))")
     sharding = jax.sharding.NamedSharding(mesh, P(data))
-    processes = len({device.process_index for device in mesh.devices.flat})
+    processes = 1 if shapes else len({device.process_index for device in mesh.devices.flat})
 
     def put(a):
         if processes > 1:
@@ -110,7 +113,7 @@ def shard(batch: Tree, mesh: jax.sharding.Mesh, *, data: str = "data") -> Tree:
         if np.shape(a)[0] % mesh.shape[data]:
             raise ValueError(f"the number of examples must divide evenly over the {mesh.shape[data]} devices of the mesh axis {data!r}; "
                              f"got {np.shape(a)[0]}: leave out the last {np.shape(a)[0] % mesh.shape[data]}")
-        return jax.device_put(a, sharding)
+        return _put(a, sharding)
     return jax.tree.map(put, batch)
 
 
@@ -177,7 +180,10 @@ def _like_its_parameter(path, shape, table) -> Any:
 
 
 def _put(leaf, sharding):
-    """The array there, of equal value in every process. A random key goes as its data: JAX moves no keys between processes."""
+    """The array there, of equal value in every process; for a shape, the shape there. A random key goes as its data: JAX moves no keys
+    between processes."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(_put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf))
     if len({device.process_index for device in sharding.mesh.devices.flat}) > 1:
