@@ -7,6 +7,7 @@ convolutions that autodiff generates.
 import time
 
 import jax
+import jax.numpy as jnp
 
 import fnnet as fn
 from fnnet import data, diagnostics, layers, ops, optim, train
@@ -20,7 +21,16 @@ net = layers.Serial(
     layers.Conv(64), ops.relu, layers.GlobalAvgPool(),          # the mean of each channel over all positions
     layers.Dropout(0.2), layers.Dense(10))
 optimizer = optim.adam(optim.cosine(5e-3, steps=33 * 12, warmup=33))
-objective = train.supervised(net, ops.softmax_cross_entropy)
+
+
+def moved(key, batch):
+    """Every second image moved by up to a pixel: with augmentation no epoch is like another."""
+    where, whether = jax.random.split(key)
+    images = train.augment.crop(where, batch[0], padding=1)
+    return jnp.where(jax.random.bernoulli(whether, 0.5, (len(images), 1, 1, 1)), images, batch[0]), batch[1]
+
+
+objective = train.supervised(net, ops.softmax_cross_entropy, augment=moved)
 step = train.make_step(objective, optimizer)
 epoch = train.make_epoch(step, batch_size=32)
 

@@ -1,24 +1,16 @@
-"""Draws the pictures of the lectures: `python examples/lecture_pictures.py [FOLDER] [NAME …]`, a minute for all.
+"""Pictures of the lectures: losses, optimizers, initialization, regularization. `python -m examples.pictures NAME …` draws them.
 
 Each picture is two functions: one computes what is drawn, {line: (x, y)}, with the library, the other draws it. The numbers are also stored
 in the file's description, so that a test can compare them with what the library computes today.
 """
 
-import json
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 
+from examples.drawing import COLORS, DASHES, line
 from fnnet import data, layers, ops, optim, train
-from fnnet.diagnostics.figure import BLUE, GREEN, ORANGE, PINK, SKY, YELLOW, figure
-
-FOLDER = Path(__file__).parent / "pictures"
-COLORS = (BLUE, ORANGE, GREEN, PINK, YELLOW, SKY)
-DASHES = ("-", "--", "-.", ":", "-", "--")
+from fnnet.diagnostics.figure import BLUE, ORANGE, figure
 
 
 def descent(optimizer, slope, start, steps):
@@ -34,22 +26,26 @@ def descent(optimizer, slope, start, steps):
 
 
 # Activations and their derivatives
-ACTIVATIONS = {"sigmoid": ops.sigmoid, "tanh": ops.tanh, "ReLU": ops.relu, "leaky ReLU, α = 0.1": lambda z: ops.leaky_relu(z, alpha=0.1),
-               "ELU, α = 1": ops.elu, "softmax of (z, 0)": lambda z: ops.softmax(jnp.stack([z, jnp.zeros_like(z)], -1))[..., 0]}
+ACTIVATIONS = {"identity": ops.identity, "sigmoid": ops.sigmoid, "tanh": ops.tanh, "ReLU": ops.relu,
+               "leaky ReLU, α = 0.1": lambda z: ops.leaky_relu(z, alpha=0.1), "ELU, α = 1": ops.elu,
+               "PReLU, a = 0.25 learned": lambda z: ops.prelu(z, jnp.array(0.25, z.dtype)),
+               "maxout of z/2 and −z": lambda z: ops.maxout(jnp.stack([z / 2, -z], -1)),
+               "softmax of (z, 0, 1), first output": lambda z: ops.softmax(jnp.stack([z, 0 * z, 1 + 0 * z], -1))[..., 0]}
 
 
 def activations():
-    z = np.linspace(-3, 3, 160, dtype=np.float32)                   # none of them at a kink
+    z = np.linspace(-3, 3, 80, dtype=np.float32)                    # none of them at a kink
     values = {f"{name}: g": (z, g(z)) for name, g in ACTIVATIONS.items()}
     return values | {f"{name}: g′": (z, jax.vmap(jax.grad(g))(z)) for name, g in ACTIVATIONS.items()}
 
 
 def draw_activations(lines):
-    made = figure(9, 5)
-    for axis, name in zip(made.subplots(2, 3, sharex=True, sharey=True).flat, ACTIVATIONS):
+    made = figure(9, 7.5)
+    for axis, name in zip(made.subplots(3, 3, sharex=True, sharey=True).flat, ACTIVATIONS):
         line(axis, lines, f"{name}: g", BLUE, label="g(z)")
         line(axis, lines, f"{name}: g′", ORANGE, "--", label="g′(z)")
-        axis.set(title=name, ylim=(-1.2, 3.2))
+        axis.set(ylim=(-3.2, 3.2))
+        axis.set_title(name, fontsize=10)
         axis.grid(alpha=0.3)
     made.axes[0].legend()
     made.supxlabel("z")
@@ -344,36 +340,8 @@ def draw_templates(lines):
     return made
 
 
-def line(axis, lines, name, color, dash="-", **style):
-    """A line with a name in the file, so that its points can be read back."""
-    axis.plot(*lines[name], color=color, linestyle=dash, gid=name, **style)
-
-
 PICTURES = {"activations": (activations, draw_activations), "learning_rates": (learning_rates, draw_learning_rates),
             "optimizer_paths": (optimizer_paths, draw_optimizer_paths), "batches": (batches, draw_batches), "xor": (xor, draw_xor),
             "polynomial": (polynomial, draw_polynomial), "initialization": (initialization, draw_initialization),
             "batch_norm": (batch_norm, draw_batch_norm), "hinge_and_softmax": (hinge_and_softmax, draw_hinge_and_softmax),
             "templates": (templates, draw_templates)}
-
-
-def computed(name, pictures=PICTURES):
-    """What a picture draws, to four digits."""
-    return {key: [[float(f"{v:.4g}") for v in np.asarray(values, np.float64).tolist()] for values in pair]
-            for key, pair in pictures[name][0]().items()}
-
-
-def draw(name, folder, pictures=PICTURES):
-    """Writes a picture with its numbers in the description; text is kept as text, so that the file is small."""
-    lines, path = computed(name, pictures), Path(folder) / f"{name}.svg"
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "path.simplify": False}):
-        pictures[name][1](lines).savefig(path, metadata={"Date": None})
-    text = path.read_text(encoding="utf-8")
-    end = text.index(">", text.index("<svg")) + 1
-    path.write_text(f"{text[:end]}\n <desc>{json.dumps(lines, ensure_ascii=False)}</desc>{text[end:]}", encoding="utf-8")
-    return path
-
-
-if __name__ == "__main__":
-    folder, *names = sys.argv[1:] or [FOLDER]
-    for name in names or PICTURES:
-        print(draw(name, folder))

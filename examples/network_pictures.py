@@ -1,13 +1,12 @@
-"""Draws four more pictures of the lectures, of networks in training: `python -m examples.network_pictures [FOLDER] [NAME …]`."""
-
-import sys
+"""Pictures of networks in training: a loss surface, a diagram, dropout, optimizers. `python -m examples.pictures NAME …` draws them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from examples.lecture_pictures import COLORS, CORNERS, DASHES, FOLDER, HIDDEN, XOR, draw, line
+from examples.drawing import COLORS, DASHES, line
+from examples.lecture_pictures import CORNERS, HIDDEN, XOR
 from fnnet import data, layers, ops, optim, train
 from fnnet.diagnostics.figure import BLUE, ORANGE, figure
 
@@ -154,8 +153,3 @@ def draw_optimizers_on_digits(lines):
 
 PICTURES = {"loss_surface": (loss_surface, draw_loss_surface), "network": (network, draw_network), "dropout": (dropout, draw_dropout),
             "optimizers_on_digits": (optimizers_on_digits, draw_optimizers_on_digits)}
-
-if __name__ == "__main__":
-    folder, *names = sys.argv[1:] or [FOLDER]
-    for name in names or PICTURES:
-        print(draw(name, folder, PICTURES))

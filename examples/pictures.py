@@ -1,16 +1,18 @@
-"""Draws the two pictures of the front page: `python examples/pictures.py [FOLDER]`.
+"""Draws the pictures of the course: `python -m examples.pictures [NAME …] [--out FOLDER]`, a few minutes for all.
 
-The gate needs Graphviz's dot; the training run takes half a minute.
+The gate needs Graphviz's dot.
 """
 
+import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
+from examples import drawing, lecture_pictures, network_pictures, neuron_pictures, training_pictures
 from fnnet import cli, diagnostics
 
-FOLDER = Path(__file__).parent / "pictures"
+# {name: (a function that computes what is drawn, one that draws it)}
+PICTURES = neuron_pictures.PICTURES | lecture_pictures.PICTURES | network_pictures.PICTURES | training_pictures.PICTURES
 
 
 def gate(path):
@@ -32,6 +34,17 @@ def digits(path):
     return path
 
 
+FRONT_PAGE = {"gate": gate, "digits": digits}
+
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
-    print(gate(folder / "gate.svg"), digits(folder / "digits.svg"))
+    parser = argparse.ArgumentParser(description="draws the pictures of the course")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join((*FRONT_PAGE, *PICTURES))}; default: all")
+    parser.add_argument("--out", type=Path, default=drawing.FOLDER, metavar="FOLDER")
+    given = parser.parse_args()
+    for name in given.names or (*FRONT_PAGE, *PICTURES):
+        if name in FRONT_PAGE:
+            print(FRONT_PAGE[name](given.out / f"{name}.svg"))
+        elif name in PICTURES:
+            print(drawing.write(name, *PICTURES[name], given.out))
+        else:
+            parser.error(f"NAME must be one of {', '.join((*FRONT_PAGE, *PICTURES))}; got {name}")

@@ -3,18 +3,17 @@
 import json
 import re
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from examples import lecture_pictures, network_pictures
+from examples.drawing import FOLDER, computed
+from examples.pictures import PICTURES
 from fnnet import diagnostics
 from fnnet.diagnostics import figure
 from fnnet.diagnostics.graph import to_dot
 
-FOLDER = Path(__file__).parents[1] / "examples" / "pictures"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -45,8 +44,8 @@ def test_learning_curve_lines_match_its_numbers(name, color):
     assert fitted[0, 0] > 0 > fitted[1, 1]
 
 
-PICTURES = lecture_pictures.PICTURES | network_pictures.PICTURES
-NO_LINES = {"templates", "network"}
+NO_LINES = {"templates", "network", "scores", "softmax", "linear_layers"}
+QUICK = {"perceptron", "scores", "softmax", "triplet", "activations", "learning_rates", "polynomial", "hinge_and_softmax"}
 
 
 def numbers(name):
@@ -73,12 +72,11 @@ def test_lecture_picture_lines_match_their_numbers(name):
     assert lines or name in NO_LINES
 
 
-@pytest.mark.sweep(5)
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in PICTURES])
 def test_lecture_pictures_show_computed_values(name):
     """Results of training differ a little between machines."""
     with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        now = lecture_pictures.computed(name, PICTURES)
+        now = computed(PICTURES[name][0])
     then = numbers(name)
     assert now.keys() == then.keys()
     for line in now:
@@ -99,6 +97,45 @@ def test_lecture_pictures_support_the_claims_of_the_lectures():
     assert with_norm[1][-1] < 0.2 < 2 < without[1][-1]
     fits = [values[1] for line, values in numbers("polynomial").items() if line.endswith("J_validation")]
     assert [fit[0] for fit in fits] == sorted(fit[0] for fit in fits) and min(fits, key=lambda fit: fit[1]) == fits[1]
+
+
+def test_pictures_of_neurons_and_scores_show_the_numbers_of_the_lectures():
+    gates, scores, softmax = numbers("perceptron"), numbers("scores"), numbers("softmax")
+    assert [z for name, (_, z) in gates.items() if "corners" in name] == [[0, 0, 0, 1], [0, 1, 1, 1]]                # AND, OR
+    assert set(gates["threshold: slope"][1]) == {0} and max(gates["σ(a): slope"][1]) == pytest.approx(0.25, rel=1e-3)
+    assert scores["s = Wx + b"][1] == [-96.8, 437.9, 60.75]
+    assert softmax["s"][1] == [3.2, 5.1, -1.7] and softmax["P"][1] == pytest.approx([0.13, 0.87, 0.001], abs=0.002)
+    assert softmax["L"][1][0] == pytest.approx(-np.log(softmax["P"][1][0]), rel=1e-3)
+    errors = {name: min(y) for name, (x, y) in numbers("tangent").items() if "float" in name}
+    assert errors["central, float64"] < errors["forward, float64"] < errors["forward, float32"] and errors["central, float32"] < 1e-5
+
+
+def test_pictures_of_layers_and_training_support_the_claims_of_the_lectures():
+    one, three, curved = (values[1] for name, values in numbers("linear_layers").items() if "accuracy" in name)
+    assert one[0] == pytest.approx(three[0], rel=1e-2) and curved[0] < one[0] / 3 and curved[1] > one[1] + 0.05
+    costs = numbers("hidden_units")["J"][1]
+    assert costs == sorted(costs, reverse=True) and costs[0] > 100 * costs[-1]
+    assert numbers("triplet")["L"][1][-1] == 0
+    moved = numbers("augmentation")
+    plain, better = (moved[f"{name}: J_validation"][1] for name in ("without", "half of them moved"))
+    assert better[-1] < 0.75 * plain[-1] and plain[-1] > min(plain)
+    layers = {name: delta[0] / delta[-1] for name, (_, delta) in numbers("vanishing").items()}
+    assert layers["sigmoid"] < 1e-6 < 1e-2 < min(ratio for name, ratio in layers.items() if "sigmoid" not in name and "¼" not in name)
+    regions = numbers("decision_regions")
+    worst, *others = (regions[f"{name}: J and accuracy on unseen points"][1]
+                      for name in ("no remedy", "early stopping", "dropout, p = 0.5", "L2, λ = 0.01"))
+    assert all(loss < 0.6 * worst[0] and right > worst[1] for loss, right in others)
+    sizes = numbers("learning_curves")
+    (bias, bias_unseen), (variance, variance_unseen) = ([sizes[f"{name}: {kind}"][1] for kind in ("J_train", "J_validation")]
+                                                        for name in ("high bias: degree 1", "high variance: degree 9"))
+    assert bias_unseen[-1] - bias[-1] < 0.02 and bias[-1] > 0.1 > variance_unseen[-1]
+    assert variance_unseen[0] - variance[0] > 10 * (variance_unseen[-1] - variance[-1])
+    best = np.argmin(sizes["λ: J_validation"][1])
+    assert 0 < best < len(sizes["λ: J_validation"][1]) - 1
+    constant, falling, _ = (values[1][-1] for name, values in numbers("decay").items() if name.endswith("J"))
+    assert falling < constant / 10
+    saturated, dead, healthy = (np.reshape(values[1], (-1, 40)) for name, values in numbers("histograms").items() if name.endswith("z³"))
+    assert saturated[:, [0, -1]].sum(1).min() > 0.5 and dead[:, 19:21].sum(1).min() > 0.99 and healthy[0, 19:21].sum() < 0.2
 
 
 def test_front_page_shows_the_run_that_is_drawn():
