@@ -1,9 +1,9 @@
 """Handwritten digits, from the file to the learning curve, with the pieces of the library.
 
 Everything is a pure function: net.init and net.apply, the objective, the optimizer's update, one step, one epoch.
-"""
 
-import sys
+    J = 1/m Σ L(f(x, θ), y) + λ Σ w²,   θ ← θ − α·∂J/∂θ
+"""
 
 import jax
 
@@ -30,6 +30,5 @@ for run, log in train.epochs(run, epoch, training, evaluate=evaluate, epochs=5):
 result = train.fit(run, epoch, training, epochs=25, evaluate=evaluate, monitor="valid_loss", patience=10)
 score = train.make_evaluate(objective, test, prefix="test_")(result.run)
 print(f"{result.stopped}; test accuracy {100 * score['test_accuracy']:.1f} %")
-path = sys.argv[1] if len(sys.argv) > 1 else "learning_curve.png"
-print(f"wrote {diagnostics.learning_curve(result.history, path)}")
+print(f"wrote {diagnostics.learning_curve(result.history, 'learning_curve.png')}")
 assert score["test_accuracy"] > 0.96

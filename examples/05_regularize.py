@@ -2,6 +2,8 @@
 
 Two overlapping half-moons, 80 examples, and a network far too large for them. Without a remedy it draws its boundary around
 single examples; each remedy smooths the boundary, and the error on new examples falls. Draws learning curves and decision regions.
+
+    J = 1/m Σ L(f(x), y) + λ Σ w²
 """
 
 import jax

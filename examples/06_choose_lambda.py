@@ -2,6 +2,8 @@
 
 A fifth of the training and validation labels are wrong, so that memorizing them is costly. All training runs on 200 digits, with two seeds
 each, are one compiled program. Then the same by cross-validation, a learning rate by the range test, and whether more examples would help.
+
+    J(θ) = 1/m Σ L(f(x, θ), y) + λ/(2m) Σ θ²
 """
 
 import jax

@@ -2,6 +2,8 @@
 
 σ′ ≤ ¼, and backpropagation multiplies by it at every layer: after 20 sigmoid layers nothing of δ is left at the first, which
 therefore does not learn. ReLU with He initialization, residual blocks and normalization each let δ through.
+
+    δ¹ = W²ᵀδ² · σ′(z¹),   σ′(z) = a(1 − a) ≤ ¼
 """
 
 import jax

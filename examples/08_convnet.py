@@ -2,6 +2,8 @@
 
 Its gradients are written as the convolutions that they are. This matters inside a loop, where a CPU takes many times as long for the
 convolutions that autodiff generates.
+
+    yᵢⱼ = Σ wₖₗ·x₍ᵢ₊ₖ₎₍ⱼ₊ₗ₎,   ∂L/∂wₖₗ = Σ δᵢⱼ·x₍ᵢ₊ₖ₎₍ⱼ₊ₗ₎
 """
 
 import time

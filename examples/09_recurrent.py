@@ -3,6 +3,8 @@
 Adding: given up to 30 numbers, return the sum of the two that are marked. A network that forgets them predicts 1, the mean, with a
 squared error of 1/6; the lowest possible is 0. Copying: four of eight symbols, then a pause, then the four again. A network that
 forgets them has a cross-entropy of log 8; the lowest possible is 0.
+
+    LSTM    c = f·c + i·g,   h = o·tanh c,   f, i, o = σ(Wx + Uh + b),   g = tanh(Wx + Uh + b), each with its own W, U, b
 """
 
 import math

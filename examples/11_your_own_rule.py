@@ -1,6 +1,8 @@
 """A third-party custom_vjp with a subtle mistake, found, explained and fixed.
 
-RMS normalization, y = γ·x/√(⟨x²⟩ + ε). The backward pass was written when γ was 1 everywhere, as at the start of training, and
+    y = γ·x/√(⟨x²⟩ + ε)
+
+This is RMS normalization. The backward pass was written when γ was 1 everywhere, as at the start of training, and
 γ was forgotten in it. At the initial values no comparison can detect this: a checker has to generate its own inputs.
 """
 

@@ -1,6 +1,8 @@
 """Every activation of the lectures: its value and its derivative, by the rule and by finite differences, and a picture of both.
 
 Where the derivative is small, little of the gradient passes: σ′ is at most ¼, tanh′ is 1 only at 0, and ReLU′ is 0 on half the line.
+
+    σ′(z) = a(1 − a) ≤ ¼,   tanh′(z) = 1 − a²,   ∂aⱼ/∂zₖ = aⱼ(δⱼₖ − aₖ) for a = softmax z
 """
 
 import jax

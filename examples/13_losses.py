@@ -1,4 +1,7 @@
-"""Every loss and penalty of the lectures with its δ, using the lectures' numbers; and what happens to units only in training."""
+"""Every loss and penalty of the lectures with its δ, using the lectures' numbers; and what happens to units only in training.
+
+    L = Σ max(0, sⱼ − sₖ + 1) over j ≠ k,   L = −log Pₖ,   Pⱼ = exp sⱼ/Σ exp sᵢ,   for the label k
+"""
 
 import jax
 import jax.numpy as jnp

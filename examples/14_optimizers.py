@@ -2,6 +2,8 @@
 
 Full batch, minibatch, example by example; gradient descent, momentum, Nesterov, RMSprop, Adam; with and without learning-rate decay.
 The objective is always the same: only the optimizer and the batch size change.
+
+    θ ← θ − α·g,   V ← βV + (1 − β)g,   θ ← θ − α·V,   S ← βS + (1 − β)g²,   θ ← θ − α·g/√(S + ε)
 """
 
 import jax

@@ -1,4 +1,7 @@
-"""The chain rule with the lectures' numbers, each gradient in three ways: by formula, by the rules, by finite differences."""
+"""The chain rule with the lectures' numbers, each gradient in three ways: by formula, by the rules, by finite differences.
+
+    ∂L/∂u = Σ ∂L/∂v · ∂v/∂u over the v that use u
+"""
 
 import jax
 import jax.numpy as jnp
