@@ -1,13 +1,13 @@
-"""Pictures of networks in training: a loss surface, a diagram, dropout, optimizers. `python -m examples.pictures NAME …` draws them."""
+"""Pictures of networks in training: a loss surface, diagrams, dropout. `python -m examples.pictures NAME …` draws them."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from examples.drawing import COLORS, DASHES, line
+from examples.drawing import COLORS, arrow, line
 from examples.lecture_pictures import CORNERS, HIDDEN, XOR
-from fnnet import data, layers, ops, optim, train
+from fnnet import ops
 from fnnet.diagnostics.figure import BLUE, ORANGE, figure
 
 SOLVES = 2                              # a seed from which the two hidden units of HIDDEN learn XOR
@@ -95,6 +95,57 @@ def draw_network(lines):
     return made
 
 
+# The backward pass in three steps: the error of the outputs, the error of the hidden units, the bottom weights
+INPUT, TARGET = np.array([[1.0, -0.5]], np.float32), np.array([[1.0, 0.0]], np.float32)
+FIRST, SECOND = np.array([[0.5, -1.0], [1.5, 0.5]], np.float32), np.array([[1.0, -0.5], [0.8, 1.2]], np.float32)
+
+
+def backward_steps():
+    """tanh units, identity outputs, E = ½ Σ (y − t)²; δ is the gradient with respect to what is added to a."""
+    def units(added, w1, w2):
+        z = ops.tanh(ops.dense(INPUT, w1) + added[0])
+        return z, ops.dense(z, w2) + added[1]
+
+    def error(*args):
+        return ops.squared_error(units(*args)[1], TARGET, scale=0.5, features="sum")
+    added = (jnp.zeros((1, 2)), jnp.zeros((1, 2)))
+    z, y = units(added, FIRST, SECOND)
+    (below, above), slope1, slope2 = jax.grad(error, (0, 1, 2))(added, FIRST, SECOND)
+    return {"x": ([], INPUT[0]), "z": ([], z[0]), "y": ([], y[0]), "t": ([], TARGET[0]), "δⱼ": ([], below[0]), "δₖ": ([], above[0]),
+            "wⱼᵢ": ([], FIRST.ravel()), "wₖⱼ": ([], SECOND.ravel()), "∂E/∂wⱼᵢ": ([], slope1.ravel()), "∂E/∂wₖⱼ": ([], slope2.ravel())}
+
+
+def draw_backward_steps(lines):
+    made = figure(11, 5)
+    values = {name: np.asarray(numbers) for name, (_, numbers) in lines.items()}
+    titles = ("1. errors of the outputs, and the top weights:\nδₖ = yₖ − tₖ,   ∂E/∂wₖⱼ = δₖ·zⱼ",
+              "2. errors of the hidden units, from those above:\nδⱼ = (1 − zⱼ²) Σ wₖⱼδₖ", "3. the bottom weights:\n∂E/∂wⱼᵢ = δⱼ·xᵢ")
+    shown = (("∂E/∂wₖⱼ", 1), ("wₖⱼ", 1), ("∂E/∂wⱼᵢ", 0))
+    for step, (axis, title, (label, layer)) in enumerate(zip(made.subplots(1, 3), titles, shown)):
+        for k in range(2):
+            for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                start, along = np.array([2.4 * i, 2.0 * k]), np.array([2.4 * (j - i), 2.0])
+                now, ends = k == layer, (0.8, 0.2) if step == 1 and k == layer else (0.2, 0.8)
+                color = (BLUE if step == 1 else ORANGE) if now else "lightgray"
+                arrow(axis, start + ends[0] * along, start + ends[1] * along, color, zorder=1)
+                if now:
+                    axis.text(*(start + (0.5 if i == j else 0.32) * along), f"{values[label][2 * i + j]:.2f}", color=color, fontsize=9,
+                              ha="center", va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+        for k, name in enumerate("xzy"):
+            for i, value in enumerate(values[name]):
+                axis.scatter(2.4 * i, 2 * k, s=1100, color="white", edgecolor="black", zorder=2)
+                axis.text(2.4 * i, 2 * k, f"{name}{'₁₂'[i]}\n{value:.2f}", ha="center", va="center", fontsize=9, zorder=3)
+        for name, height, since in (("δₖ", 4, 0), ("δⱼ", 2, 1)):
+            for i, value in enumerate(values[name] if step >= since else ()):
+                target = f"\nt = {values['t'][i]:.0f}" if height == 4 else ""
+                axis.text(2.4 * i + (0.42 if i else -0.42), height, f"δ = {value:.2f}{target}", ha="left" if i else "right", va="center",
+                          fontsize=9, color=BLUE if step == 1 and height == 2 else ORANGE)
+        axis.set(xlim=(-1.6, 4.0), ylim=(-0.6, 4.6))
+        axis.set_title(title, fontsize=10)
+        axis.axis("off")
+    return made
+
+
 # Dropout in training and at test time
 KEEP, MASKS = 0.8, 400
 
@@ -122,34 +173,5 @@ def draw_dropout(lines):
     return made
 
 
-# Which optimizer, when: five of them on the digits
-METHODS = {"gradient descent, α = 1": optim.gradient_descent(1.0), "momentum, α = 0.2": optim.momentum(0.2),
-           "Nesterov, α = 0.2": optim.nesterov(0.2), "RMSprop, α = 0.01": optim.rmsprop(0.01), "Adam, α = 0.02": optim.adam(0.02)}
-
-
-def optimizers_on_digits():
-    table = data.digits()
-    training = data.split(table.x, table.y)[0]
-    net = layers.Serial(layers.Dense(64), ops.relu, layers.Dense(10))
-    lines = {}
-    for name, method in METHODS.items():
-        run = train.init(net, method, jax.random.key(0), training[0][:1])
-        epoch = train.make_epoch(train.make_step(train.supervised(net, ops.softmax_cross_entropy), method), batch_size=32)
-        lines[name] = (np.arange(1, 11), [log["loss"] for _, log in train.epochs(run, epoch, training, epochs=10)])
-    return lines
-
-
-def draw_optimizers_on_digits(lines):
-    made = figure(7, 4)
-    axis = made.subplots()
-    for name, color, dash, marker in zip(lines, COLORS, DASHES, "osD^v"):
-        line(axis, lines, name, color, dash, label=name, marker=marker, markersize=4)
-    axis.set(yscale="log", xlabel="epoch", ylabel="J_train, mean over the epoch",
-             title="64 hidden ReLU units on the digits, batches of 32; each method at the best of four rates")
-    axis.title.set_fontsize(10)
-    axis.legend(fontsize=8)
-    return made
-
-
-PICTURES = {"loss_surface": (loss_surface, draw_loss_surface), "network": (network, draw_network), "dropout": (dropout, draw_dropout),
-            "optimizers_on_digits": (optimizers_on_digits, draw_optimizers_on_digits)}
+PICTURES = {"loss_surface": (loss_surface, draw_loss_surface), "network": (network, draw_network),
+            "backward_steps": (backward_steps, draw_backward_steps), "dropout": (dropout, draw_dropout)}

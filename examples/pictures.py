@@ -8,11 +8,12 @@ import json
 import tempfile
 from pathlib import Path
 
-from examples import drawing, lecture_pictures, network_pictures, neuron_pictures, training_pictures
+from examples import choices, drawing, lecture_pictures, network_pictures, neuron_pictures, training_pictures
 from fnnet import cli, diagnostics
 
 # {name: (a function that computes what is drawn, one that draws it)}
-PICTURES = neuron_pictures.PICTURES | lecture_pictures.PICTURES | network_pictures.PICTURES | training_pictures.PICTURES
+MODULES = neuron_pictures, lecture_pictures, network_pictures, training_pictures, choices
+PICTURES = {name: pair for module in MODULES for name, pair in module.PICTURES.items()}
 
 
 def gate(path):

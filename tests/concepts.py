@@ -98,9 +98,10 @@ dropout, batch normalization, stochastic depth | layers.Dropout layers.BatchNorm
 w₁ᵀx = w₂ᵀx, and L2 prefers the spread-out w₂ | ops.l2 | 13 | |
 preferring simple models | ops.l2 diagnostics.decision_boundary | 05 | decision_regions polynomial |
 cross-entropy −log P(Y = y | X = x) | ops.softmax_cross_entropy | 13 | softmax hinge_and_softmax | softmax_cross_entropy
-multinomial logistic regression | ops.softmax_cross_entropy layers.Dense | 14 | templates | softmax_cross_entropy
+multinomial logistic regression, by maximum likelihood | ops.softmax_cross_entropy layers.Dense | 14 | templates | softmax_cross_entropy
 scores are unnormalized log probabilities: eˢ/Σeˢ | ops.softmax ops.softmax_cross_entropy | 12 13 | softmax | softmax_cross_entropy
 triplet loss | ops.triplet | 13 | triplet |
+any loss you want, almost | rule | 03 11 | |
 the derivative as a limit; the gradient, of all partial derivatives | verify.forward_difference | 15 | tangent |
 loss 1.25347, W + h: −2.5, 0.6, 0 | verify.forward_difference | 15 | tangent | gradient_checking
 calculus instead of differences | rule gradient_check | 03 | | gradient_checking
@@ -110,12 +111,14 @@ the choice of the learning rate | train.range_test train.sweep | 06 | learning_r
 local optima and oscillation | optim.gradient_descent | 14 | xor loss_surface learning_rates |
 epochs: all training data once | train.make_epoch train.epochs | 04 | digits |
 number of layers and hidden units: by the validation set | train.sweep | 06 | |
-the error goes from higher layers to lower layers | layers.Serial ops.dense | 02 | | dense
+the error goes from higher layers to lower layers, top weights first | layers.Serial ops.dense | 02 | backward_steps | dense
+err = dL/d act · d act/d raw, and w ← w − η·err·in | layers.Serial ops.dense | 02 | backward_steps | dense
 dL/dwₖⱼ = dL/dyₖ · dyₖ/daₖ · daₖ/dwₖⱼ for output units | ops.sigmoid ops.squared_error | 15 | | dense sigmoid
 dL/dwⱼᵢ = dL/dzⱼ · dzⱼ/daⱼ · daⱼ/dwⱼᵢ for hidden units | ops.sigmoid ops.tanh | 15 | | dense tanh
-δⱼ = h′(aⱼ) Σ wₖⱼδₖ and ∂E/∂wⱼᵢ = δⱼzᵢ | layers.Serial | 02 | | dense
+δⱼ = h′(aⱼ) Σ wₖⱼδₖ and ∂E/∂wⱼᵢ = δⱼzᵢ | layers.Serial | 02 | backward_steps | dense
 sigmoid units and squared error: δₖ = yₖ(1 − yₖ)(yₖ − tₖ) | ops.sigmoid ops.squared_error | 15 | | sigmoid
-tanh and identity: δₖ = yₖ − tₖ, δⱼ = (1 − zⱼ²) Σ wₖⱼδₖ | ops.tanh | 02 | | tanh
+tanh and identity: δₖ = yₖ − tₖ, δⱼ = (1 − zⱼ²) Σ wₖⱼδₖ | ops.tanh | 02 | backward_steps | tanh
+for each example: outputs, errors, update | train.make_epoch | 14 | batches |
 computation graphs: upstream and downstream gradients | diagnostics.trace | 15 | gate |
 f = (x + y)z at −2, 5, −4: −4, −4, 3 | diagnostics.trace | 15 | gate |
 training with little data: augmented examples | train.augment.crop | 08 | augmentation |""",
@@ -123,17 +126,19 @@ training with little data: augmented examples | train.augment.crop | 08 | augmen
 L layers of s_l units | layers.Serial diagnostics.summary | 02 | |
 how much a small change of the weights changes the loss | optim.gradient_descent | 14 | loss_surface | gradient_checking
 weights ~ N(0, σ²), then gradient and update until convergence | layers.initializers.normal train.epochs | 14 | histograms initialization |
+∂J/∂θ⁽¹⁾ = ∂J/∂y · ∂y/∂z₁ · ∂z₁/∂θ⁽¹⁾ | diagnostics.trace | 15 | gate |
 equal weights stay equal: why they are random | layers.initializers.normal layers.initializers.zeros | 14 | initialization |
 a⁽¹⁾ = x, z⁽²⁾ = Θ⁽¹⁾a⁽¹⁾, a⁽²⁾ = g(z⁽²⁾), … | layers.Serial | 02 | |
-δ⁽⁴⁾ = a⁽⁴⁾ − y, δ⁽³⁾ = Θ⁽³⁾ᵀδ⁽⁴⁾ .* g′(z⁽³⁾) | ops.dense ops.sigmoid | 15 | | dense sigmoid
+δ⁽⁴⁾ = a⁽⁴⁾ − y, δ⁽³⁾ = Θ⁽³⁾ᵀδ⁽⁴⁾ .* g′(z⁽³⁾) | ops.dense ops.sigmoid | 15 | backward_steps | dense sigmoid
 without nonlinear activations all layers are one | ops.identity | 12 | linear_layers xor |
 each layer may have another activation | layers.Serial | 04 | |
 sigmoid: for the final layer | ops.sigmoid | 12 | activations | sigmoid
 tanh: a scaled sigmoid, symmetric | ops.tanh | 12 | activations | tanh
 small gradients where |z| is large; ReLU | ops.relu diagnostics.gradient_flow | 07 | vanishing activations |
+ReLU does not activate all units at the same time | ops.relu | 12 | activations |
 dead neurons, and leaky ReLU | ops.leaky_relu diagnostics.gradient_flow | 07 12 | activations |
 softmax | ops.softmax | 12 | softmax activations | softmax_cross_entropy
-which activation, when | diagnostics.gradient_flow | 07 12 | activations |
+which activation, when | diagnostics.gradient_flow | 07 12 | activations_on_digits vanishing |
 gradient checking: (J(θ + ε) − J(θ − ε))/2ε | gradient_check | 03 | tangent | gradient_checking
 diff = ‖dθ_approx − dθ‖/(‖dθ_approx‖ + ‖dθ‖) | verify.relative_error | 15 | tangent | gradient_checking
 momentum: V = βV + (1 − β)dθ, θ = θ − αV | optim.momentum | 14 | optimizer_paths | momentum
@@ -144,6 +149,7 @@ which optimizer, when | optim.adam optim.momentum | 14 | optimizers_on_digits op
 learning rate decay α₀/(1 + rate·epoch) | optim.inverse_time_decay | 14 | decay |
 batch normalization of z | ops.batch_norm layers.BatchNorm | 07 13 | batch_norm | batch_norm
 training error 1 %, test error 10 %: variance; both high: bias | diagnostics.bias_or_variance | 05 06 | learning_curves polynomial |
+training and test data of different distributions | diagnostics.bias_or_variance | 05 06 | |
 regularization moves bias and variance | ops.l2 diagnostics.validation_curve | 06 | learning_curves polynomial |
 h(x) = θ₀ + θ₁x + …, with λ/(2m) Σ θⱼ² | ops.l2 | 06 | polynomial |
 λ = 0.01, 0.02, 0.04, … 10 by the validation error | train.sweep diagnostics.validation_curve | 06 | learning_curves polynomial |

@@ -33,6 +33,11 @@ def _rules():
     cli.main(["rules", "--markdown"])
 
 
+def _choices():
+    from examples import choices
+    print(choices.tables())
+
+
 def _figures(*argv):
     from bench import readme
     readme.main(argv)
@@ -43,6 +48,7 @@ COMMANDS = {
     "python tests/concepts.py": lambda: print(concepts.markdown()),
     "python tests/lectures.py": lambda: print(lectures.markdown()),
     "python tests/names.py": lambda: print(names.tables()),
+    "python -m examples.choices": _choices,
     "python -m bench.readme": _figures,
     "python -m bench.readme --front": lambda: _figures("--front"),
 }

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from examples import choices
 from examples.drawing import FOLDER, computed
 from examples.pictures import PICTURES
 from fnnet import diagnostics
@@ -44,8 +45,8 @@ def test_learning_curve_lines_match_its_numbers(name, color):
     assert fitted[0, 0] > 0 > fitted[1, 1]
 
 
-NO_LINES = {"templates", "network", "scores", "softmax", "linear_layers"}
-QUICK = {"perceptron", "scores", "softmax", "triplet", "activations", "learning_rates", "polynomial", "hinge_and_softmax"}
+NO_LINES = {"templates", "network", "backward_steps", "scores", "softmax", "linear_layers"}
+QUICK = {"backward_steps", "perceptron", "scores", "softmax", "triplet", "activations", "learning_rates", "polynomial", "hinge_and_softmax"}
 
 
 def numbers(name):
@@ -110,6 +111,15 @@ def test_pictures_of_neurons_and_scores_show_the_numbers_of_the_lectures():
     assert errors["central, float64"] < errors["forward, float64"] < errors["forward, float32"] and errors["central, float32"] < 1e-5
 
 
+def test_picture_of_the_backward_pass_matches_the_formulas():
+    seen = {name: np.array(values) for name, (_, values) in numbers("backward_steps").items()}
+    z, above = seen["z"], seen["y"] - seen["t"]
+    np.testing.assert_allclose(seen["δₖ"], above, atol=1e-3)
+    np.testing.assert_allclose(seen["δⱼ"], (1 - z**2) * (seen["wₖⱼ"].reshape(2, 2) @ above), atol=1e-3)
+    np.testing.assert_allclose(seen["∂E/∂wₖⱼ"].reshape(2, 2), np.outer(z, above), atol=1e-3)
+    np.testing.assert_allclose(seen["∂E/∂wⱼᵢ"].reshape(2, 2), np.outer(seen["x"], seen["δⱼ"]), atol=1e-3)
+
+
 def test_pictures_of_layers_and_training_support_the_claims_of_the_lectures():
     one, three, curved = (values[1] for name, values in numbers("linear_layers").items() if "accuracy" in name)
     assert one[0] == pytest.approx(three[0], rel=1e-2) and curved[0] < one[0] / 3 and curved[1] > one[1] + 0.05
@@ -136,6 +146,18 @@ def test_pictures_of_layers_and_training_support_the_claims_of_the_lectures():
     assert falling < constant / 10
     saturated, dead, healthy = (np.reshape(values[1], (-1, 40)) for name, values in numbers("histograms").items() if name.endswith("z³"))
     assert saturated[:, [0, -1]].sum(1).min() > 0.5 and dead[:, 19:21].sum(1).min() > 0.99 and healthy[0, 19:21].sum() < 0.2
+
+
+def test_choices_of_activation_and_optimizer_show_what_the_page_says():
+    found = numbers("activations_on_digits")
+    shallow, deep = ({name: found[f"{size}, {name}"][1][-1] for name in choices.ACTIVATIONS} for size in choices.NETS)
+    assert max(cost for name, cost in shallow.items() if name != "identity") < 0.3
+    assert deep["sigmoid"] > 1 > 0.3 > max(deep[name] for name in ("tanh", "ReLU", "leaky ReLU", "ELU"))
+    found = numbers("optimizers_on_digits")
+    best = {name: choices.RATES[int(found[f"{name}: best"][1][0])] for name in choices.OPTIMIZERS}
+    assert best["Adam"] < 0.1 * best["gradient descent"] and best["momentum, β = 0.9"] < 0.2 * best["gradient descent"]
+    assert max(min(found[f"{name}: J at the best α"][1]) for name in choices.OPTIMIZERS) < 0.1
+    assert min(found[f"{name}: J against α"][1][-1] for name in choices.OPTIMIZERS) > 2
 
 
 def test_front_page_shows_the_run_that_is_drawn():
