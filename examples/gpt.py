@@ -1,4 +1,4 @@
-"""A small GPT: scores for the symbol after a text, for layers.generate. To be imported; 10_attention.py teaches it to sort."""
+"""A small GPT: scores for the symbol after a text, for layers.generate. To be imported; 15_attention.py teaches it to sort."""
 
 from dataclasses import dataclass
 
