@@ -73,19 +73,19 @@ def draw_learning_rates(lines):
 
 
 # Five methods on one surface
-BOWL = np.array([1.0, 20.0])
-METHODS = {"gradient descent": optim.gradient_descent(0.09), "momentum, β = 0.9": optim.momentum(0.2, average=True),
-           "Nesterov, β = 0.9": optim.nesterov(0.02), "RMSprop": optim.rmsprop(0.15, beta=0.9), "Adam": optim.adam(0.25)}
+BOWL = np.array([1.0, 60.0])
+METHODS = {"gradient descent": optim.gradient_descent(0.03), "momentum, β = 0.9": optim.momentum(0.05, average=True),
+           "Nesterov, β = 0.9": optim.nesterov(0.015), "RMSprop": optim.rmsprop(0.15, beta=0.9), "Adam": optim.adam(0.15)}
 
 
 def optimizer_paths():
-    paths = {name: descent(method, lambda theta, _: theta * BOWL.astype(np.float32), (-4.0, 1.0), 40) for name, method in METHODS.items()}
+    paths = {name: descent(method, lambda theta, _: theta * BOWL.astype(np.float32), (-4.0, 0.6), 40) for name, method in METHODS.items()}
     return {name: tuple(path.T) for name, path in paths.items()}
 
 
 def draw_optimizer_paths(lines):
     made = figure(9, 5.4)
-    a, b = np.meshgrid(np.linspace(-4.6, 1.6, 60), np.linspace(-1.3, 1.3, 60))
+    a, b = np.meshgrid(np.linspace(-4.6, 1.6, 60), np.linspace(-0.8, 0.8, 60))
     cost = (BOWL[0] * a**2 + BOWL[1] * b**2) / 2
     axes = made.subplots(2, 3, sharex=True, sharey=True).flat
     for axis, name, color in zip(axes, METHODS, COLORS):
@@ -96,7 +96,7 @@ def draw_optimizer_paths(lines):
         axis.set_title(f"{name}\nJ = {(BOWL[0] * x**2 + BOWL[1] * y**2) / 2:.2g} after 40 steps", fontsize=10)
     axes[len(METHODS)].set_visible(False)
     made.supxlabel("θ₁")
-    made.supylabel("θ₂,   J(θ) = ½(θ₁² + 20 θ₂²)")
+    made.supylabel("θ₂,   J(θ) = ½(θ₁² + 60 θ₂²)")
     return made
 
 

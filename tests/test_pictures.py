@@ -94,6 +94,8 @@ def test_lecture_pictures_support_the_claims_of_the_lectures():
     assert 0.1 < xor["share of stuck seeds"][1][0] < 0.9
     for start, units in (("all weights 0", 1), ("all weights 0.5", 1), ("W ~ N(0, 1)", 4)):
         assert len({tuple(starts[f"{start}: unit {j}"][1]) for j in range(1, 5)}) == units
+    plain, *others = (0.5 * (x[-1]**2 + 60 * y[-1]**2) for x, y in numbers("optimizer_paths").values())
+    assert max(others) < plain / 5                                  # momentum and the others are faster
     without, with_norm = numbers("batch_norm").values()
     assert with_norm[1][-1] < 0.2 < 2 < without[1][-1]
     fits = [values[1] for line, values in numbers("polynomial").items() if line.endswith("J_validation")]
