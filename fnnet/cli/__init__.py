@@ -1,4 +1,4 @@
-"""The command line: rules, explain, audit, compare, train, predict, report, graph, grade, config."""
+"""The command line: rules, explain, audit, compare, train, predict, report, graph, playground, grade, config."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import re
 import sys
 
 from fnnet import hints
-from fnnet.cli import config, grade, graph, rules, tables, training
+from fnnet.cli import config, grade, graph, playground, rules, tables, training
 
 
 def main(argv=None):
@@ -49,6 +49,6 @@ def _parsed(argv):
 def _parser():
     parser = argparse.ArgumentParser(prog="fnnet", description="Neural networks with hand-derived, verified gradients.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for room in (rules, training, tables, graph, grade, config):
+    for room in (rules, training, tables, graph, playground, grade, config):
         room.add(commands)
     return parser, commands
