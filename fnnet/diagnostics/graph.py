@@ -118,4 +118,4 @@ def _direction(nodes):
     depths = []
     for node in nodes:
         depths.append(1 + max((depths[u] for u in node.inputs), default=-1))
-    return "LR" if max(depths) <= 6 and all(np.size(node.value) == 1 for node in nodes) else "TB"
+    return "LR" if max(depths) <= 6 and all(not isinstance(node.value, tuple) and np.size(node.value) == 1 for node in nodes) else "TB"

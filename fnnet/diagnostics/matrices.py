@@ -6,17 +6,18 @@ import re
 import numpy as np
 
 from fnnet.diagnostics.graph import visible
-from fnnet.diagnostics.trace import say
+from fnnet.diagnostics.trace import WRITTEN, say
 
 SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 DIGITS = str.maketrans("0123456789", SUPERSCRIPTS)
 ROWS, COLUMNS, NARROW = 8, 8, 4         # the largest matrix that is written out, and the widest beside others in a table
+ELEMENTWISE = {"add": np.add, "add_any": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
 AUTOMATIC = re.compile(r"v\d+")         # the name of a node that the user has not named
 
 
 def lettered(trace):
     """The same trace, with dense layers and the activations after them named as in the lectures."""
-    names, layer = {}, 0
+    trace, names, layer = _single(trace), {}, 0
     for i, node in enumerate(trace.nodes):
         if _dense(node, trace):
             layer += 1
@@ -26,8 +27,10 @@ def lettered(trace):
                 leaf = trace.nodes[node.inputs[k]]
                 if leaf.kind == "input" and (k or layer == 1) and node.inputs[k] not in names:
                     names[node.inputs[k]] = letter + up * bool(k)
-        elif layer and len(node.inputs) == 1 and names.get(node.inputs[0], "").startswith("z") and _like_input(node, trace):
-            names[i] = f"a{str(layer).translate(DIGITS)}"
+        elif len(node.inputs) == 1 and names.get(node.inputs[0], "").startswith("z") and _like_input(node, trace):
+            name = f"a{names[node.inputs[0]][1:]}"
+            if name not in names.values():          # z may be used twice, as by a residual connection
+                names[i] = name
     names = {i: name for i, name in names.items() if trace.nodes[i].kind == "input" or AUTOMATIC.fullmatch(trace.nodes[i].name)}
     if {node.name for i, node in enumerate(trace.nodes) if i not in names} & {*names.values()}:
         return trace
@@ -47,7 +50,7 @@ def steps(trace):
 
 def cell(value):
     """A value in a table: its numbers if there are few."""
-    small = np.ndim(value) == 2 and np.size(value) > NARROW and np.shape(value)[1] <= NARROW
+    small = not isinstance(value, tuple) and np.ndim(value) == 2 and np.size(value) > NARROW and np.shape(value)[1] <= NARROW
     return matrix("", value, "") if small else html.escape(visible(say(value)))
 
 
@@ -66,10 +69,30 @@ def matrix(name, value, kind="value"):
     return Html(f'<table class="m {kind}"><caption>{head}</caption>{body}</table>')
 
 
+def _single(trace):
+    """The same trace, in which a node with several outputs has only the one on which the loss depends, if it is one: batch
+    normalization also returns the mean and the variance."""
+    used = {}
+    for i, node in enumerate(trace.nodes):
+        if isinstance(node.value, tuple):
+            found = [k for k, gradient in enumerate(node.gradient) if np.any(gradient)]
+            if len(found) <= 1:
+                used[i] = found[0] if found else 0
+    if not used:
+        return trace
+    nodes = []
+    for i, node in enumerate(trace.nodes):
+        messages = tuple(message[used[u]] if u in used else message for u, message in zip(node.inputs, node.messages))
+        value, gradient = (part[used[i]] if i in used else part for part in (node.value, node.gradient))
+        nodes.append(node._replace(value=value, gradient=gradient, messages=messages))
+    return trace._replace(nodes=tuple(nodes))
+
+
 def _dense(node, trace):
     """Whether a node is x·W + b, or x·W, for examples x [n d]."""
-    dims = [np.ndim(trace.nodes[u].value) for u in node.inputs]
-    return node.kind == "dense" and dims in ([2, 2, 1], [2, 2]) and np.ndim(node.value) == 2
+    if node.kind != "dense" or any(isinstance(part, tuple) for part in (node.value, *(trace.nodes[u].value for u in node.inputs))):
+        return False
+    return [np.ndim(trace.nodes[u].value) for u in node.inputs] in ([2, 2, 1], [2, 2]) and np.ndim(node.value) == 2
 
 
 def _like_input(node, trace):
@@ -94,29 +117,46 @@ def _d(trace, node):
 
 
 def _forward(trace, i, said):
-    node = trace.nodes[i]
-    if np.size(node.value) == 1 or isinstance(node.value, tuple):
+    """A node's operation in matrices: those of its inputs, and its own."""
+    node, inputs = trace.nodes[i], [trace.nodes[u] for u in trace.nodes[i].inputs]
+    given = [matrix(u.name, u.value) for u in inputs]
+    if isinstance(node.value, tuple) or any(isinstance(u.value, tuple) for u in inputs) or not (inputs or np.size(node.value) > 1):
         return f"forward: {said}", ""
-    given = [matrix(trace.nodes[u].name, trace.nodes[u].value) for u in node.inputs]
     result = matrix(node.name, node.value)
     if _dense(node, trace):
-        x, w, *b = (trace.nodes[u].name for u in node.inputs)
+        x, w, *b = (u.name for u in inputs)
         parts = [given[0], "·", given[1], *(["+", *given[2:]] if b else []), "=", result]
         return f"forward: {node.name} = {' + '.join([f'{x}·{w}', *b])}", _line(parts)
-    return f"forward: {said}", _line([node.kind, given[0], "=", result] if len(given) == 1 else [result])
+    if all(np.size(u.value) == 1 for u in inputs):
+        return f"forward: {said}", _line([result]) if np.size(node.value) > 1 else ""
+    if node.kind in ELEMENTWISE and len(inputs) == 2 and _is(node, ELEMENTWISE[node.kind], inputs):
+        return f"forward: {said}", _line([given[0], WRITTEN[node.kind].strip("{} "), given[1], "=", result])
+    if len(inputs) == 1 and node.kind not in WRITTEN:
+        return f"forward: {said}", _line([node.kind, given[0], "=", result]) + _formula(node)
+    return f"forward: {said}", _line([*given, "→", result]) + _formula(node)
+
+
+def _is(node, operation, inputs):
+    """Whether a node is an operation of its inputs as they are shown, not transposed or broadcast."""
+    a, b = (u.value for u in inputs)
+    return np.shape(a) == np.shape(b) and np.allclose(operation(a, b), node.value, rtol=1e-4)
 
 
 def _gradient(trace, i, said):
     """The messages that reach a node, each with its formula, and their sum."""
     node = trace.nodes[i]
-    if np.size(node.value) == 1 or isinstance(node.value, tuple):
+    users = [(v, k) for v in trace.nodes for k, u in enumerate(v.inputs) if u == i]
+    if isinstance(node.value, tuple) or (np.size(node.value) == 1 and not any(_dense(v, trace) for v, _ in users)):
         return f"backward: {said}", ""
-    terms = [_message(trace, v, k) for v in trace.nodes for k, u in enumerate(v.inputs) if u == i]
+    terms = [_message(trace, v, k) for v, k in users]
     d, whole = _d(trace, node), f"∂{trace.loss}/∂{node.name}"
     letters = " + ".join(term[0] for term in terms)
     parts = [part for k, term in enumerate(terms) for part in (["+"] * bool(k) + term[1])]
-    said = f"backward: {d if d == whole else f'{d} = {whole}'} = {letters}"
-    return said, _line([*parts, "=", matrix(d, node.gradient, "gradient")] if parts else [matrix(d, node.gradient, "gradient")])
+    said = f"backward: {d if d == whole else f'{d} = {whole}'} = {letters}" + f" = {say(node.gradient)}" * (np.size(node.value) == 1)
+    if len(terms) == 1 and len(parts) == 1:         # the message is the gradient
+        parts = []
+    formulas = "".join(dict.fromkeys(_formula(v) for v, _ in users if not _dense(v, trace)))
+    return said, _line([*parts, *(["="] if parts else []), matrix(d, node.gradient, "gradient")]) + formulas
 
 
 def _message(trace, v, k):
@@ -138,6 +178,13 @@ def _message(trace, v, k):
     return f"{d}·∂{v.name}/∂{u.name}", [matrix("", v.messages[k], "gradient")]
 
 
+def _formula(node):
+    """A rule's own formula, as a line of HTML; "" for other operations."""
+    words = " ".join(visible(re.sub(r"\[[^]]*\d{4}\]$", "", node.formula)).split())
+    return f"<small>{html.escape(f'{node.kind}: {words}')}</small>" if words else ""
+
+
 def _line(parts):
-    """Words and matrices side by side."""
-    return "".join(part if isinstance(part, Html) else f"<span>{html.escape(visible(part))}</span>" for part in parts)
+    """Words, signs and matrices side by side."""
+    return "".join(part if isinstance(part, Html) else f"<{tag}>{html.escape(visible(part))}</{tag}>"
+                   for part in parts for tag in ["b" if len(part) == 1 else "span"])

@@ -2,13 +2,12 @@
 
 import json
 import math
-import re
 from numbers import Integral, Real
 from pathlib import Path
 
 from fnnet import hints
+from fnnet.diagnostics.web import filled
 
-WEB = Path(__file__).with_name("web")
 DATA = ("xor", "clouds", "circles", "moons", "sine")
 ACTIVATIONS = ("tanh", "sigmoid", "relu", "identity")
 WEIGHTS = ("random", "equal", "zero")
@@ -40,10 +39,7 @@ def playground(path: str | Path = "playground.html", *, data: str = "xor", noise
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     start = json.dumps({**settings, "data_seed": seed}, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
-    parts = {name: (WEB / file).read_text(encoding="utf-8").strip()
-             for name, file in {"COLORS": "colors.css", "NETWORK": "network.js", "PAGE": "playground.js"}.items()} | {"START": start}
-    template = (WEB / "playground.html").read_text(encoding="utf-8")
-    path.write_text(re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template), encoding="utf-8")
+    path.write_text(filled("playground.html", START=start), encoding="utf-8")
     return path
 
 

@@ -93,12 +93,12 @@ class Trace(NamedTuple):
     def draw(self, path="graph.svg", *, depth=None):
         """Draws the computation graph, with values and gradients on its edges; writes and returns the path.
 
-        A network is folded to this depth, 0 for not at all; by default to its top-level parts if it has more than 12 nodes. The suffix
-        selects the format: .svg and .png need Graphviz; .dot and .mmd (Mermaid) are text; .html is a page that steps through both
-        passes. Without Graphviz, its source text is written instead, as .dot.
+        A network is folded to this depth, 0 for not at all; by default to its top-level parts if it has more than 12 nodes, in a page
+        more than 24. The suffix selects the format: .svg and .png need Graphviz; .dot and .mmd (Mermaid) are text; .html is a page that
+        steps through both passes. Without Graphviz, its source text is written instead, as .dot.
         """
         from fnnet.diagnostics.graph import draw
-        depth = int(len(self.nodes) > 12) if depth is None else depth
+        depth = int(len(self.nodes) > (24 if str(path).endswith(".html") else 12)) if depth is None else depth
         return draw(self.fold(depth) if depth else self, path)
 
 

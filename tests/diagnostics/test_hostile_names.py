@@ -6,17 +6,19 @@ import shutil
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
+import jax.numpy as jnp
 import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 from fnnet import diagnostics
+from fnnet.diagnostics import matrices
 from fnnet.diagnostics.graph import visible
 
 NAMES = [
     "</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "</pre><b>", "</svg>", "<!--", "-->", "]]>",
     '"', '"]; n0 -> n1; x [label="', '"]; click n0 href "javascript:alert(1)"', "'", "`*x*`", "\\", '\\"',
     "\\N \\G \\L \\n", "&amp;", "&#60;", "#60;", "#quot;", "%%{init: {'securityLevel': 'loose'}}%%", "%% comment", "{{x}}",
-    "$$x$$", "@{ shape: circle }", "fa:fa-car", "a|b", "end", "subgraph x", '<IMG SRC="/etc/passwd"/>', "STEPS ROWS GRAPH LOSS",
+    "$$x$$", "@{ shape: circle }", "fa:fa-car", "a|b", "end", "subgraph x", '<IMG SRC="/etc/passwd"/>', "{{ROWS}} {{colors.css}} {{",
     "é 漢字 ∂ 𝜃", "x" * 500, "a\nb", "a\r\nb", "a\tb", "\0", "\x07", "\x1b[31mred", "\u202egnp.exe", "\u2028", "\ud800",
 ]
 TAGS = {"svg", "g", "title", "polygon", "path", "text", "ellipse"}
@@ -75,6 +77,16 @@ def test_name_is_text_in_a_page(tmp_path, name):
     plain = Tags(drawn("q", tmp_path / "plain.html").read_text(encoding="utf-8"))
     page = Tags(drawn(name, tmp_path / "g.html").read_text(encoding="utf-8"))
     assert page.found == plain.found and visible(name) in page.texts
+
+
+def test_names_are_text_in_the_matrices_of_a_page():
+    def f(x):
+        for name in NAMES:
+            x = checkpoint_name(2 * x, name)
+        return x.sum()
+    found = Tags("".join(line for *_, line in matrices.steps(diagnostics.trace(f, jnp.ones(2)))))
+    assert {*found.found} <= {("table", "class"), ("span", "class"), ("caption",), ("tr",), ("td",), ("span",), ("b",), ("small",)}
+    assert {f"{visible(name)} [2]" for name in NAMES} <= {*found.texts}
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)

@@ -109,6 +109,47 @@ def test_the_matrices_of_a_step_give_its_result():
             close(found["∂L/∂a¹"] * found["tanh′(z¹)"], found["δ¹"])
 
 
+def pass_through(net, x, loss=lambda y: (y**2).sum()):
+    """The trace of one training pass of a network."""
+    params, state = net.init(jax.random.key(0), x)
+    return diagnostics.trace(lambda params, x: loss(net.apply(params, state, x, key=jax.random.key(1), train=True)[0]), params, x)
+
+
+def told(trace):
+    return [sentence for _, _, sentence, _ in matrices.steps(matrices.lettered(trace))]
+
+
+def test_nodes_with_several_outputs_are_steps_too(tmp_path):
+    """Batch normalization returns the mean and the variance too, which a training step passes on."""
+    traced = pass_through(layers.Serial(layers.BatchNorm(), layers.Dense(2)), jnp.ones((8, 3)))
+    assert traced.draw(tmp_path / "page.html", depth=0).exists()
+    assert {"forward: z¹ = v1·W¹ + b¹", "backward: ∂L/∂v1 = δ¹·(W¹)ᵀ", "backward: ∂L/∂x = ∂L/∂v1·∂v1/∂x"} <= {*told(traced)}
+    both = diagnostics.trace(lambda x: (lambda a, b: (a * b).sum())(*jnp.split(x, 2)), jnp.ones(2))      # depends on both outputs
+    assert both.draw(tmp_path / "both.html", depth=0).exists()
+    assert [isinstance(node.value, tuple) for node in matrices.lettered(both).nodes].count(True) == 1
+
+
+def test_names_are_unique_where_z_is_used_twice():
+    net = layers.Serial(layers.Dense(3), layers.Residual(layers.Serial(layers.Dense(3), ops.tanh)))
+    traced = matrices.lettered(pass_through(net, jnp.ones((2, 3))))
+    names = [node.name for node in traced.nodes]
+    assert len(set(names)) == len(names) and traced["a²"].operation == "tanh(z²)" and traced["a¹"].operation == "identity(z¹)"
+    line, = [line for _, i, _, line in matrices.steps(traced)[:len(names)] if names[i] == "v5"]
+    assert [*re.findall("<caption>(.*?) \\[", line)] == ["a²", "a¹", "v5"] and "<b>+</b>" in line
+
+
+def test_gradient_of_one_bias_is_a_sum_over_the_examples():
+    found = [s for s in told(pass_through(layers.Dense(1), jnp.ones((2, 3)))) if s.startswith("backward: ∂L/∂b¹")]
+    assert re.fullmatch(r"backward: ∂L/∂b¹ = Σ δ¹ over the examples = -?[\d.]+", *found)
+
+
+def test_operation_of_transposed_matrices_is_not_written_as_one_of_these():
+    x, y = jnp.arange(4.0).reshape(2, 2), jnp.ones((2, 2))
+    (_, _, _, plain), (_, _, _, turned) = (matrices.steps(diagnostics.trace(f, x, y))[2] for f in (
+        lambda x, y: (x + y).sum(), lambda x, y: (x.T + y).sum()))
+    assert "<b>+</b>" in plain and "<b>+</b>" not in turned and "→" in turned
+
+
 def test_user_given_names_are_kept():
     net = layers.Serial(layers.Dense(2))
     params, state = net.init(jax.random.key(0), jnp.ones((2, 3)))

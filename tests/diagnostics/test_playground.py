@@ -16,6 +16,7 @@ import pytest
 
 from fnnet import cli, diagnostics, layers, ops, optim, train
 from fnnet.cli.playground import OPTIONS
+from fnnet.diagnostics.web import PAGES
 
 sys.path.insert(0, str(Path(__file__).parent))
 import browser
@@ -25,7 +26,7 @@ module = sys.modules["fnnet.diagnostics.playground"]         # whose function ha
 NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="no node on the PATH, which runs the page's JavaScript without a browser")
 needs_browser = pytest.mark.skipif(browser.BROWSER is None, reason="no chromium or google-chrome on the PATH, and no CHROMIUM=… given")
-NETWORK = (module.WEB / "network.js").read_text(encoding="utf-8")
+NETWORK = (PAGES / "network.js").read_text(encoding="utf-8")
 
 # (data, noise, hidden layers, units, activation, method, α, λ, batch size of 24 examples), each choice once at least
 CASES = [("xor", 0.2, 1, 4, "tanh", "gradient descent", 0.5, 0.0, 24),
