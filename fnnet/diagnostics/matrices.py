@@ -65,7 +65,7 @@ def matrix(name, value, kind="value"):
     if rows.shape[0] > ROWS or rows.shape[1] > COLUMNS:
         return Html(f'<span class="{kind}">{html.escape(visible(say(value)))}</span>')
     body = "".join("<tr>" + "".join(f"<td>{v:.3g}</td>" for v in row) + "</tr>" for row in rows.tolist())
-    head = html.escape(visible(f"{name} [{' '.join(map(str, np.shape(value)))}]".strip()))
+    head = html.escape(f"{visible(name)} [{' '.join(map(str, np.shape(value)))}]".strip())
     return Html(f'<table class="m {kind}"><caption>{head}</caption>{body}</table>')
 
 
