@@ -11,13 +11,14 @@ from fnnet.diagnostics.classifying import Confusion
 from fnnet.diagnostics.curves import learning_curve
 from fnnet.diagnostics.flow import draw_flow
 from fnnet.diagnostics.run_file import read_run
+from fnnet.diagnostics.web import filled
 
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
-h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid #ccc }
-pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem } svg { max-width: 100%; height: auto }
-table { border-collapse: collapse } td, th { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd }
-td:first-child, th:first-child { text-align: left }
+body { max-width: 60rem; margin: 2rem auto }
+h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 1px solid var(--line) }
+pre { background: var(--operation); padding: .8rem; overflow-x: auto; font-size: .85rem }
+svg { max-width: 100%; height: auto; background: white }
+td, th { text-align: right } td:first-child, th:first-child { text-align: left }
 """
 LABEL = 20          # characters of a name in a picture
 
@@ -64,7 +65,8 @@ def report(run: str | Path | dict, path: str | Path = "report.html") -> Path:
                                                                         ("device", found["device"])]))
     title = f"fnnet: {found['data']}"
     page = (f"<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{html.escape(title)}</title>"
-            f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1>\n" + "\n".join(sections) + "\n</body></html>\n")
+            f"<style>{filled('colors.css')}{STYLE}</style></head><body><h1>{html.escape(title)}</h1>\n" + "\n".join(sections)
+            + "\n</body></html>\n")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")

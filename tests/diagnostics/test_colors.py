@@ -16,6 +16,7 @@ from fnnet.diagnostics.web import PAGES
 sys.path.insert(0, str(Path(__file__).parent))
 import browser
 from test_page import gate, needs_browser
+from test_report import RUN
 
 CSS = (PAGES / "colors.css").read_text(encoding="utf-8")
 SCHEMES = dict(zip(("light", "dark"), (dict(re.findall(r"--(\w+): (#\w{6})", part)) for part in re.split("@media", CSS)), strict=True))
@@ -30,8 +31,8 @@ VISION = {"protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0
 
 def linear(color):
     """Linear red, green and blue of #rrggbb or rgb(r, g, b)."""
-    found = [int(color[i:i + 2], 16) for i in (1, 3, 5)] if color.startswith("#") else [float(v) for v in re.findall(r"[\d.]+", color)[:3]]
-    v = np.array(found) / 255
+    found = [int(color[i:i + 2], 16) for i in (1, 3, 5)] if color.startswith("#") else re.findall(r"\d+\.?\d*", color)[:3]
+    v = np.array(found, float) / 255
     return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
 
 
@@ -62,6 +63,14 @@ def test_colors_meet_level_aa(scheme):
     assert not low
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_points_stand_out_from_the_shades_of_the_decision_regions(scheme):
+    share = float(re.search(r"SHADE = ([\d.]+)", (PAGES / "playground.js").read_text(encoding="utf-8"))[1])
+    page, *shades = (np.array([int(SCHEMES[scheme][name][i:i + 2], 16) for i in (1, 3, 5)]) for name in ("page", "value", "gradient"))
+    for shade, name in product(shades, ("value", "gradient")):
+        assert contrast(SCHEMES[scheme][name], str((page + share * (shade - page)).tolist())) >= 3
+
+
 @pytest.mark.parametrize("scheme, vision", [*product(SCHEMES, VISION)])
 def test_value_and_gradient_differ_with_every_color_vision(scheme, vision):
     """In shades of gray alone nothing but the shape, the dashes or the ∂ tells them apart."""
@@ -74,7 +83,8 @@ FOUND = """(() => {
   const found = [], walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const text = walk.currentNode.data.trim(), element = walk.currentNode.parentElement, style = getComputedStyle(element);
-    if (!text || /^(SCRIPT|NOSCRIPT|STYLE|title)$/.test(element.tagName) || !element.getClientRects().length) continue;
+    if (!text || !element.getClientRects().length || /^(SCRIPT|NOSCRIPT|STYLE|title)$/.test(element.tagName)) continue;
+    if (element.closest('svg')?.querySelector('defs')) continue;                // a picture by matplotlib, on white
     const shape = element.closest('g.node')?.querySelector('path, polygon, ellipse');
     let back = shape ? getComputedStyle(shape).fill : 'rgba(0, 0, 0, 0)';
     for (let e = element; e && back === 'rgba(0, 0, 0, 0)'; e = e.parentElement) back = getComputedStyle(e).backgroundColor;
@@ -92,7 +102,8 @@ def test_text_of_every_page_is_readable(scheme, tmp_path):
     params, state = net.init(jax.random.key(0), x)
     network = diagnostics.trace(lambda params, x: ops.softmax_cross_entropy(net.apply(params, state, x)[0], jnp.arange(8) % 2), params, x)
     pages = [diagnostics.trace(gate, -2.0, 5.0, -4.0).draw(tmp_path / "gate.html"), network.draw(tmp_path / "network.html"),
-             network.draw(tmp_path / "folded.html", depth=1), diagnostics.playground(tmp_path / "playground.html")]
+             network.draw(tmp_path / "folded.html", depth=1), diagnostics.playground(tmp_path / "playground.html"),
+             diagnostics.report(RUN, tmp_path / "report.html")]
     for path in pages:
         with browser.opened(path, tmp_path / f"profile {path.stem}") as page:
             page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])

@@ -203,7 +203,7 @@ function line(pen, places, name, dashes = [], width = 2) {
 
 const rgb = hex => [1, 3, 5].map(i => parseInt(hex.slice(i, i + 2), 16));
 const predict = X => forward(net, X).a[net.L].map(row => row[0]);
-const GRID = 60;
+const GRID = 60, SHADE = 0.35;             // points have a contrast of 3 to the deepest shade of either class
 
 /* ŷ over the plane: the shade of a class deepens with its probability; a line where ŷ = ½. */
 function drawPlane() {
@@ -214,7 +214,7 @@ function drawPlane() {
   const page = rgb(color("page")), sides = [rgb(color("value")), rgb(color("gradient"))];
   inside(() => {
     for (let i = 0; i < GRID; i++) for (let j = 0; j < GRID; j++) {
-      const p = (found[i][j] + found[i][j + 1] + found[i + 1][j] + found[i + 1][j + 1]) / 4, share = Math.abs(2 * p - 1) * 0.45;
+      const p = (found[i][j] + found[i][j + 1] + found[i + 1][j] + found[i + 1][j + 1]) / 4, share = SHADE * Math.abs(2 * p - 1);
       const mixed = page.map((v, k) => Math.round(v + share * (sides[p > 0.5 ? 1 : 0][k] - v)));
       pen.fillStyle = `rgb(${mixed})`;
       const [l, r, t, b] = [x(at(j)), x(at(j + 1)), y(at(i + 1)), y(at(i))].map(Math.round);
@@ -284,7 +284,8 @@ const accuracy = ({X, Y}) => predict(X).filter((p, i) => (p > 0.5) === (Y[i][0] 
 
 function describe(found) {
   const {step, train, test} = curve.at(-1), shrinks = penalty(net, settings.penalty, data.train.X.length);
-  one("readout").textContent = `After ${step} steps J_train = ${digits(train)} and J_test = ${digits(test)}.`
+  one("readout").textContent = `After ${step} step${step === 1 ? "" : "s"} `
+    + (finite() ? `J_train = ${digits(train)} and J_test = ${digits(test)}.` : "J is not finite.")
     + (data.regression || !finite() ? "" : ` Accuracy ${percent(accuracy(data.train))} on training, ${percent(accuracy(data.test))} on test examples.`)
     + (settings.penalty ? ` Not drawn: the penalty λ/(2m) Σ W² = ${digits(shrinks)}, which training minimizes as well.` : "");
   one("legend").textContent = data.regression
@@ -294,6 +295,7 @@ function describe(found) {
   const last = up(net.L), n = settings.batch_size < data.train.X.length ? "n" : "m", lines = {
     forward: `zˡ = aˡ⁻¹·Wˡ + bˡ, aˡ = g(zˡ), ŷ = a${last} = ${data.regression ? "" : "σ("}z${last}${data.regression ? "" : ")"}`,
     "": ACTIVATIONS[settings.activation].formula,
+    loss: `J = 1/m Σ ${data.regression ? "½(ŷ − y)²" : "−[y log ŷ + (1 − y) log(1 − ŷ)]"}${settings.penalty ? " + λ/(2m) Σ W²" : ""}`,
     backward: `δ${last} = ŷ − y, δˡ = δˡ⁺¹·(Wˡ⁺¹)ᵀ ⊙ g′(zˡ), ∂J/∂Wˡ = 1/${n} (aˡ⁻¹)ᵀ·δˡ + λ/m Wˡ, ∂J/∂bˡ = 1/${n} Σ δˡ`
       + (n === "n" ? ", n being the number of examples in a step" : ""),
     update: METHODS[settings.method].formula + ", with dθ = ∂J/∂θ, for every θ in Wˡ and bˡ",
@@ -303,9 +305,9 @@ function describe(found) {
   one("layers").replaceChildren(cells("th", ["layer l", "units", "rms of Wˡ", "rms of δˡ", "rms of ∂J/∂Wˡ"]),
     ...range(1, net.L).map(l => cells("td", [`${l}${l === net.L ? " (output)" : ""}`, String(net.W[l][0].length), digits(rms(net.W[l])),
                                             digits(rms(found.delta[l])), digits(rms(found.dW[l]))])));
-  if (one("numbers").open) one("numbers").lastElementChild.replaceChildren(...range(1, net.L).flatMap(l => [
+  if (one("numbers").open) one("numbers").lastElementChild.replaceChildren(...range(1, net.L).map(l => build("div", {},
     matrix(`W${up(l)}`, net.W[l], "value"), matrix(`b${up(l)}`, net.b[l], "value"),
-    matrix(`∂J/∂W${up(l)}`, found.dW[l], "gradient"), matrix(`∂J/∂b${up(l)}`, found.db[l], "gradient")]));
+    matrix(`∂J/∂W${up(l)}`, found.dW[l], "gradient"), matrix(`∂J/∂b${up(l)}`, found.db[l], "gradient"))));
 }
 
 function matrix(name, A, kind) {
