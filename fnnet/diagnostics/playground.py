@@ -2,8 +2,9 @@
 
 import json
 import math
-from numbers import Integral, Real
 from pathlib import Path
+
+import numpy as np
 
 from fnnet import hints
 from fnnet.diagnostics.web import filled
@@ -12,7 +13,8 @@ DATA = ("xor", "clouds", "circles", "moons", "sine")
 ACTIVATIONS = ("tanh", "sigmoid", "relu", "identity")
 WEIGHTS = ("random", "equal", "zero")
 METHODS = ("gradient descent", "momentum", "RMSprop", "Adam")
-LARGEST = {"examples": 1000, "hidden_layers": 6, "units": 64}          # a step stays below a tenth of a second
+# Of the largest network, a step on all examples takes about a tenth of a second.
+WHOLE = {"examples": (1, 500), "hidden_layers": (0, 6), "units": (1, 32), "batch_size": (1, 500), "seed": (0, 10**6)}
 
 
 def playground(path: str | Path = "playground.html", *, data: str = "xor", noise: float = 0.2, examples: int = 60,
@@ -50,15 +52,15 @@ def _check(settings):
             close = hints.closest(settings[name], known) if isinstance(settings[name], str) else ""
             wanted = f"did you mean {close!r}?" if close else f"write {known[0]!r}"
             raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}; got {settings[name]!r}: {wanted}")
-    for name, low in {"examples": 1, "hidden_layers": 0, "units": 1, "batch_size": 1, "seed": 0}.items():
-        value, high = settings[name], LARGEST.get(name, 2**31 - 2)
+    for name, (low, high) in WHOLE.items():
+        value = settings[name]
         if name == "batch_size" and value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
             raise ValueError(f"{name} must be a whole number from {low} to {high}; got {value!r}: write {name}={max(low, 1)}")
         settings[name] = int(value)
     for name in ("noise", "learning_rate", "penalty"):
         value = settings[name]
-        if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating) or not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a number ≥ 0; got {value!r}: write {name}=0.1")
         settings[name] = float(value)

@@ -121,7 +121,7 @@ def test_page_is_one_file_that_loads_nothing(tmp_path):
     ({"data": "</script><script>alert(1)"}, "data must be one of"),
     ({"activation": None}, "activation must be one of 'tanh', 'sigmoid', 'relu', 'identity'; got None: write 'tanh'"),
     ({"method": ["Adam"]}, "method must be one of"),
-    ({"units": 0}, "units must be a whole number from 1 to 64; got 0: write units=1"),
+    ({"units": 0}, "units must be a whole number from 1 to 32; got 0: write units=1"),
     ({"units": 2.0}, "units must be a whole number"),
     ({"hidden_layers": True}, "hidden_layers must be a whole number from 0 to 6; got True"),
     ({"batch_size": 0}, "batch_size must be a whole number"), ({"examples": None}, "examples must be a whole number"),
@@ -161,6 +161,10 @@ def test_page_trains_as_fnnet_does_and_reacts_to_clicks_and_keys(tmp_path):
         assert page.value("[steps, net.W[1]]") == [0, start["W"][1]]
         press("w")
         assert page.value("net.W[1]") != start["W"][1]
+        shade = "[...one('plane').getContext('2d').getImageData(60, 20, 1, 1).data].slice(0, 3).reduce((a, b) => a + b)"
+        light = page.value(shade)
+        page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+        assert page.value(f"new Promise(go => setTimeout(() => go({shade}), 50))") < 300 < 450 < light        # drawn again
         page.click("#run")
         ran = "new Promise(go => setTimeout(() => go([running, steps > 3, one('run').textContent]), 300))"
         assert page.value(ran) == [True, True, "stop"]

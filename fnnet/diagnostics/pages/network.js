@@ -14,7 +14,14 @@
 const make = (rows, columns, f) => Array.from({length: rows}, (_, i) => Array.from({length: columns}, (_, j) => f(i, j)));
 const each = (A, f) => A.map((row, i) => row.map((v, j) => f(v, i, j)));
 const transpose = A => A[0].map((_, j) => A.map(row => row[j]));
-const times = (A, B) => A.map(row => B[0].map((_, j) => row.reduce((sum, v, k) => sum + v * B[k][j], 0)));
+function times(A, B) {                                              // A·B: element i, j is row i of A times column j of B
+  const columns = transpose(B);
+  return A.map(row => columns.map(column => {
+    let sum = 0;
+    for (let k = 0; k < row.length; k++) sum += row[k] * column[k];
+    return sum;
+  }));
+}
 const sumOfRows = A => [A[0].map((_, j) => A.reduce((sum, row) => sum + row[j], 0))];
 const total = A => A.reduce((sum, row) => row.reduce((s, v) => s + v, sum), 0);
 const rms = A => Math.sqrt(total(each(A, v => v * v)) / (A.length * A[0].length));      // root of the mean of the squares
