@@ -1,19 +1,29 @@
 """The command line: rules, explain, audit, compare, train, predict, report, graph, playground, grade, config."""
 
 import argparse
+import functools
 import os
 import re
 import sys
 
 from fnnet import hints
-from fnnet.cli import config, grade, graph, playground, rules, tables, training
+from fnnet.cli import config, grade, graph, launch, playground, rules, tables, training
 
 
 def main(argv=None):
     """Runs one command; returns the exit status. User errors are reported as one sentence on stderr."""
-    args = _parsed(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parsed(argv)
+    if not getattr(args, "distributed", False):
+        return _run(args.run, args)
+    if launch.CONTROL in os.environ:
+        return launch.in_child(lambda: _run(args.run, args))
+    return _run(functools.partial(launch.supervise, argv), args)
+
+
+def _run(run, args):
     try:
-        return args.run(args) or 0
+        return run(args) or 0
     except KeyboardInterrupt:
         print("fnnet: interrupted", file=sys.stderr)
         return 130

@@ -1,9 +1,11 @@
 """train: everything from data to a test score, with hand-written rules, audited first. report: a saved run as a page."""
 
+import contextlib
 import difflib
 import json
 import math
 import platform
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +13,7 @@ import jax
 import numpy as np
 
 from fnnet import data, diagnostics, layers, ops, optim, store, train, verify
-from fnnet.cli import tables
+from fnnet.cli import launch, tables
 from fnnet.cli.command import command
 from fnnet.diagnostics.figure import figure
 from fnnet.rule import Rule, autodiff
@@ -45,6 +47,7 @@ def add(commands):
     sub.add_argument("--autodiff", action="store_true", help="train the same network with JAX's autodiff instead of the rules")
     sub.add_argument("--check", action="store_true", help="first check the gradient of the whole network against finite differences")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
+    launch.options(sub)
 
 
 def _report(args):
@@ -70,20 +73,23 @@ def _train(args):
             value, bound = getattr(args, name), f" and < {high}" if high < math.inf else ""
             bound = " and finite" if isinstance(value, float) and not math.isfinite(value) else bound
             raise ValueError(f"--{name.replace('_', '-')} must be ≥ {low}{bound}; got {value}")
+    launch.check(args)
+    resumes, mesh = launch.resumes(args), launch.started(args) if args.distributed else None
+    first = mesh is None or jax.process_index() == 0        # one of several processes writes
+    say = print if first else _silent
     given = _load(args)
     args.out = args.out or str(Path("runs", Path(args.data).stem, "learning_curve.png"))
     sizes = [len(y) for _, y in given[:3]]
     if args.batch_size > sizes[0]:
         raise ValueError(f"--batch-size must be at most the number of training examples, {sizes[0]}; got {args.batch_size}")
-    _make_room(args)
+    if first:
+        _make_room(args)
     net = _network(args, len(given.classes) if given.classes else given.training[1].shape[1])
     loss = LOSSES[args.loss] if given.classes else ops.squared_error
-    print(f"{given.what}: {sizes[0]} for training, {sizes[1]} for validation, {sizes[2]} for testing\n{net}")
-    audits = [verify.audit(rule) for rule in _used(net, loss, args.decay)]
-    for report in audits:
-        report.raise_if_failed()
-        print(f"audited {report.rule:<24} against autodiff {report.worst('gradient'):.0e}, differences {report.worst('differences'):.0e}")
-
+    say(f"{given.what}: {sizes[0]} for training, {sizes[1]} for validation, {sizes[2]} for testing\n{net}")
+    if resumes:
+        say(f"resuming from {launch.checkpoint_of(args)}, whose rules were audited when it began")
+    audits = _audited(_used(net, loss, args.decay)) if first and (args.save or not resumes) else []
     steps = args.epochs * (sizes[0] // args.batch_size)
     optimizer = optim.chain(optim.clip_by_global_norm(1.0), optim.adam(optim.cosine(args.rate, steps=steps, warmup=min(50, steps // 10))))
     penalty = (lambda params: args.decay * ops.l2(ops.weights_of(params))) if args.decay else None
@@ -91,17 +97,27 @@ def _train(args):
     if args.autodiff:
         objective = autodiff(objective)
     run = train.init(net, optimizer, jax.random.key(args.seed), given.training[0][:1])
-    if args.check:
+    if args.check and first:
         batch = tuple(a[:64] for a in given.training)
         report = verify.gradient_check(lambda params: objective(params, run.state, batch, key=run.key, train=True), run.params)
         print(report)
         report.raise_if_failed()
 
     epoch = train.make_epoch(train.make_step(objective, optimizer), batch_size=args.batch_size)
-    result = train.fit(run, epoch, given.training, epochs=args.epochs, evaluate=train.make_evaluate(objective, given.validation),
-                       patience=args.patience, progress=not args.quiet)
-    scores = {part: train.make_evaluate(objective, getattr(given, part), prefix="")(result.run)
-              for part in (("training", "validation", "test") if args.save else ("test",))}
+    held, training = given, given.training
+    with contextlib.ExitStack() as stack:
+        if mesh is not None:
+            stack.enter_context(jax.set_mesh(mesh))
+            run, training = train.sharding.place(run, mesh, args.layout), launch.to_train_on(mesh, training, args.batch_size)
+            held = given._replace(**{part: launch.to_evaluate(mesh, getattr(given, part)) for part in _parts(args)})
+        result = train.fit(run, epoch, training, epochs=args.epochs, evaluate=train.make_evaluate(objective, held.validation),
+                           patience=args.patience, progress=not args.quiet, checkpoint=launch.checkpoint_of(args))
+        if (received := result.stopped.partition(":")[0]) in signal.Signals.__members__:
+            return 128 + signal.Signals[received]
+        scores = {part: train.make_evaluate(objective, getattr(held, part), prefix="")(result.run) for part in _parts(args)}
+        result = result._replace(run=train.distributed.gather(result.run) if mesh is not None else result.run)
+    if not first:
+        return 0
     result, scores = _in_units(given, result, scores)
     print(_ended(result))
     kept, said = _kept(args, given, net, result, scores)
@@ -114,6 +130,24 @@ def _train(args):
         print(flow)
         print(f"wrote {_save(args, given, net, audits, result, scores, flow)}")
     print(_next(args, loss))
+    return 0
+
+
+def _silent(*_):
+    """Prints nothing: what the processes after the first one say."""
+
+
+def _audited(rules):
+    audits = [verify.audit(rule) for rule in rules]
+    for report in audits:
+        report.raise_if_failed()
+        print(f"audited {report.rule:<24} against autodiff {report.worst('gradient'):.0e}, differences {report.worst('differences'):.0e}")
+    return audits
+
+
+def _parts(args):
+    """What is evaluated: validation after each epoch, the others at the end."""
+    return ("training", "validation", "test") if args.save else ("validation", "test")
 
 
 def _in_units(given, result, scores):

@@ -2,7 +2,7 @@
 only through their protocols, init/apply and init/update."""
 
 from fnnet import hints as _hints
-from fnnet.train import augment, sharding
+from fnnet.train import augment, distributed, sharding
 from fnnet.train.choose import RangeTest, SizeCurve, range_test, size_curve
 from fnnet.train.epoch import Epoch, make_epoch
 from fnnet.train.evaluate import Evaluate, make_evaluate
@@ -18,7 +18,7 @@ from fnnet.train.sweep import Sweep, sweep
 from fnnet.train.watch import jsonl, on_step, tensorboard
 
 __all__ = ["Epoch", "Evaluate", "Fit", "Mean", "MemoryPlan", "Objective", "OverAll", "Prefetched", "RangeTest", "SizeCurve", "Step",
-           "Sweep", "TrainState", "auc", "augment", "epochs", "explain", "f1", "fit", "init", "jsonl", "make_epoch",
+           "Sweep", "TrainState", "auc", "augment", "distributed", "epochs", "explain", "f1", "fit", "init", "jsonl", "make_epoch",
            "make_evaluate", "make_step", "memory_plan", "on_step", "precision", "prefetch", "r2", "range_test", "recall", "sharding",
            "size_curve", "supervised", "sweep", "tensorboard", "top_k"]
 

@@ -4,6 +4,7 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from fnnet.objects import accepted, inner
@@ -81,12 +82,21 @@ def check_values(run, objective, data):
 
     def trace(data):
         jax.eval_shape(lambda run: objective(run.params, run.state, data, key=run.key, train=True), run)
+    data = jax.tree.map(_here, data)
     try:
         trace(data)
     except Exception as error:
         if _fits_no_size(objective, run, data):         # a network for a single batch size
             return
         raise error from None
+
+
+def _here(leaf):
+    """Of an array that several processes hold, the rows that this one holds."""
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+        return leaf
+    parts = {part.index[0].start: part.data for part in leaf.addressable_shards}
+    return np.concatenate([parts[start] for start in sorted(parts)]) if leaf.ndim else leaf
 
 
 def _fits_no_size(objective, run, data):

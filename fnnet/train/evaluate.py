@@ -13,6 +13,7 @@ from fnnet.evaluation import evaluation_params
 from fnnet.objects import Frozen
 from fnnet.train.batching import check_data, is_arrays, part_of, weights_of
 from fnnet.train.checks import check_kinds, check_run
+from fnnet.train.distributed import gather
 from fnnet.train.loading import walk
 from fnnet.train.metrics import Collected, Mean, number
 from fnnet.train.sharding import automatic
@@ -40,7 +41,7 @@ class Evaluate(Frozen):
         for batch in self._batches():
             weights = weights_of(batch)
             count = len(jax.tree.leaves(batch)[0]) if weights is None else float(weights.sum())
-            for name, metric in jax.device_get(self._measure(params, run.state, batch)).items():
+            for name, metric in gather(self._measure(params, run.state, batch)).items():
                 metric = _summed(name, metric, count)
                 found[name] = found[name].merge(metric) if name in found else metric
             total += count

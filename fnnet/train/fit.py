@@ -149,7 +149,7 @@ def _fit(run, epoch, data, epochs, evaluate, patience, monitored, keeper, hooks,
     if keeper and (saved := keeper.begin(run, data)):
         last, history = saved.last, saved.log["history"]
         best = keeper.best = _best_of(saved, monitored)
-    done, bar = len(history), _bar(epochs, len(history)) if progress else None
+    done, bar = len(history), _bar(epochs, len(history)) if progress and jax.process_index() == 0 else None
     if epochs < done:
         warnings.warn(f"{saved.path} already holds {done} epochs, more than epochs={epochs}: nothing is trained, and the state is "
                       f"that after epoch {done}", stacklevel=3)

@@ -27,6 +27,8 @@ class JsonLines(Frozen):
     path: str
 
     def __call__(self, run, log):
+        if jax.process_index():                         # one of several processes writes
+            return
         path, line = Path(self.path), _json(log)
         path.parent.mkdir(parents=True, exist_ok=True)
         if _last_epoch(path) >= log["epoch"]:           # resumed before the end of the log, or started over
@@ -41,7 +43,7 @@ class JsonLines(Frozen):
 def jsonl(path: str | os.PathLike) -> JsonLines:
     """A log for `fit(..., on_epoch=train.jsonl("runs/a/log.jsonl"))`: one JSON object per epoch, NaN as null, ±∞ as ±1e999.
 
-    A training run that is resumed or repeated replaces the lines of the epochs that it runs again.
+    A training run that is resumed or repeated replaces the lines of the epochs that it runs again. Of several processes the first writes.
 
     >>> from pathlib import Path
     >>> write = train.jsonl("log.jsonl")
@@ -58,6 +60,8 @@ class TensorBoard(Frozen):
     folder: str
 
     def __call__(self, run, log):
+        if jax.process_index():
+            return
         for name, value in log.items():
             if isinstance(value, int | float) and name not in ("epoch", "step"):
                 self._writer.add_scalar(name, value, log["step"])

@@ -14,6 +14,7 @@ import jax
 from fnnet.train.checkpoint import storage
 from fnnet.train.checkpoint.lock import Lock
 from fnnet.train.checkpoint.storage import Damaged, Mismatch
+from fnnet.train.distributed import agree
 
 KEPT = 2            # if a failed write or the disk damages one, the other is intact
 
@@ -51,12 +52,14 @@ class Folder:
         `run` and `within()` provide the structure, dtypes and shardings to restore to.
         """
         wrong = []
-        for number in sorted(self._numbers(), reverse=True):
-            path = self.path / str(number)
+        for number in self._agreed_numbers():
+            path, found = self.path / str(number), None
             try:
                 found = self._read(path, run, within)
             except Damaged as damage:
                 wrong.append(f"{path} is damaged: {damage}")
+            if not (readable := agree([found is not None])).all():
+                wrong += [] if found is None else [f"{path} cannot be read by process {int(readable.argmin())}"]
                 continue
             for text in wrong:
                 warnings.warn(f"{text}; resuming from {path}, the newest intact checkpoint before it", stacklevel=5)
@@ -82,11 +85,18 @@ class Folder:
         return Saved(trees["last"], best, so_far, log, path)
 
     def save(self, last, best, within, log):
-        """Starts saving once the previous save has finished. The arrays may be donated as soon as this returns."""
+        """Starts saving once the previous save has finished. The arrays may be donated as soon as this returns.
+
+        Several processes, which communicate while they save, do not train at the same time."""
         self.wait()
         trees = {"last": last, "best": None if best is last else best, "within": within}
         trees = {name: tree for name, tree in trees.items() if tree is not None}
         log = log | {"best_is_last": best is last}
+        if jax.process_count() > 1:
+            self._write(storage.snapshot(trees), log)
+            if self.error is not None:                  # the others cannot know
+                raise self.error
+            return
         self.writer = threading.Thread(target=self._write, args=(storage.snapshot(trees), log), daemon=True)
         self.writer.start()
 
@@ -145,6 +155,17 @@ class Folder:
 
     def __exit__(self, kind, *_):
         self.close(wait=kind is None or not issubclass(kind, KeyboardInterrupt))
+
+    def _agreed_numbers(self):
+        """The numbers of the checkpoints, newest first. All processes must see the same."""
+        numbers = sorted(self._numbers(), reverse=True)
+        seen = agree([*numbers, *[0] * (KEPT + 1)][:KEPT + 1])
+        if (seen != seen[0]).any():
+            who = int((seen != seen[0]).any(1).argmax())
+            raise ValueError(f"checkpoint must be a folder that all processes share; the newest checkpoint in {self.path} is "
+                             f"{seen[0, 0] or 'none'} for process 0 and {seen[who, 0] or 'none'} for process {who}: give a folder on a "
+                             "network file system")
+        return numbers
 
     def _numbers(self):
         return [int(path.name) for path in self.path.iterdir() if re.fullmatch(r"[0-9]+", path.name) and path.is_dir()]

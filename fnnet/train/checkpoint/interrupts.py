@@ -37,6 +37,12 @@ class Interrupts:
         _say(f"{self.received.name}: saving the training in {self.folder} {self.when}, then exiting. "
              "Repeat to exit immediately")
 
+    def note_of_another(self, number):
+        """The signal was received by another process of this training, which all of them save and end."""
+        self.__exit__()
+        self.received = number
+        _say(f"{number.name} in another process: saving the training in {self.folder}, then exiting")
+
     def leave(self, where):
         """Says how to resume, then does what the signal would have done."""
         if self.received is None:

@@ -1,6 +1,7 @@
 """An epoch that saves: in parts where it can be divided, so that a long epoch is saved midway and signals are handled promptly."""
 
 import contextlib
+import signal
 import time
 import warnings
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from fnnet.train.checkpoint.fingerprint import changes, fingerprint
 from fnnet.train.checkpoint.folder import Folder
 from fnnet.train.checkpoint.history import from_json, to_json
 from fnnet.train.checkpoint.interrupts import Interrupts
+from fnnet.train.distributed import agree
 from fnnet.train.epoch import Epoch
 from fnnet.train.nonfinite import explain, not_finite
 
@@ -40,6 +42,8 @@ class Keeper:
         self.log: dict[str, Any] = {"history": [], "best_epoch": None, "monitor": None}
         self.saved, self.steps, self.began = 0, 0, time.monotonic()
         self.newest = None                              # the last saved state
+        self.alone = jax.process_count() == 1
+        self.ending = False                             # whether some process has received a signal, as all of them know
         self.stopped = None                             # the signal that ended the training, if its handler returned
 
     def __enter__(self):
@@ -99,7 +103,7 @@ class Keeper:
             self.pace = max(1, int((stop - start) * min(4, PART / max(time.monotonic() - began, 1e-6))))
             self.steps += stop - start
             position = position | {"done": stop}
-            if stop < len(rows) and (self.interrupts.received or self._due(ended=False)):
+            if stop < len(rows) and self._to_save(ended=False):
                 if not_finite(run, {}):
                     raise FloatingPointError(explain(before, self.epoch, _Rest(data, rows[first:])))
                 self._save(run, seen, position)
@@ -117,7 +121,7 @@ class Keeper:
         self.log = {"history": encoded, "best_epoch": best and best[1]["epoch"], "monitor": monitor}
         if not self.divided:
             self.steps = history[-1]["step"] - (history[-2]["step"] if len(history) > 1 else 0) + self.steps
-        if self.interrupts.received or self._due(ended=True):
+        if self._to_save(ended=True):
             self._save(run, None, None)
 
     def finish(self, run):
@@ -125,6 +129,17 @@ class Keeper:
         if self.newest is not run and self.log["history"]:
             self._save(run, None, None)
         self.folder.wait()
+
+    def _to_save(self, ended):
+        """Whether to save now. All processes save together: on a signal that any of them received, else when the first one's clock says
+        so, whose pace they follow, too."""
+        received = self.interrupts.received
+        met = agree([received or 0, self._due(ended), self.pace])
+        self.pace = int(met[0, 2])
+        self.ending = bool(met[:, 0].any())
+        if self.ending and not received:
+            self.interrupts.note_of_another(signal.Signals(met[:, 0].max()))
+        return self.ending or bool(met[0, 1])
 
     def _due(self, ended):
         if self.every.unit == "tenth" and self.folder.busy:
@@ -137,7 +152,7 @@ class Keeper:
         log = self.log | {"settings": self.settings, "position": position}
         self.folder.save(run, self.best and self.best[0], within, log)
         self.saved, self.steps, self.began, self.newest = len(self.log["history"]), 0, time.monotonic(), run
-        if self.interrupts.received:
+        if self.ending or (self.alone and self.interrupts.received):
             done = len(self.log["history"])
             where = f"after epoch {done}"
             if position is not None:
