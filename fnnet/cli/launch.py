@@ -67,26 +67,28 @@ def supervise(argv, args):
     if os.name != "posix":
         raise OSError("--distributed needs Linux or macOS")
     check(args)
-    read, write = os.pipe()
-    received = []
+    (read, write), received, children = os.pipe(), [], []
 
     def forward(number, frame):
         received.append(number)
         if len(received) == 1:
             os.write(write, bytes([number]))
-        else:
+        for child in children if len(received) > 1 else ():
             child.kill()
+    handlers = {number: signal.getsignal(number) for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN}
+    for number in handlers:
+        signal.signal(number, forward)
     # The child inherits the mask. It gets each signal once, from here, whether the terminal or the scheduler signals it too or not.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        child = subprocess.Popen([sys.executable, "-m", "fnnet", *argv], pass_fds=(read,), env={**os.environ, CONTROL: str(read)})
-        for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, forward)
+        children += [subprocess.Popen([sys.executable, "-m", "fnnet", *argv], pass_fds=(read,), env={**os.environ, CONTROL: str(read)})]
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    os.close(read)
-    status = child.wait()
+        os.close(read)
+    status = children[0].wait()
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    os.close(write)
     if len(received) > 1:
         return 128 + received[0]
     if status >= 0 and status != LOST:

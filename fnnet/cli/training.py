@@ -77,7 +77,7 @@ def _train(args):
     resumes, mesh = launch.resumes(args), launch.started(args) if args.distributed else None
     first = mesh is None or jax.process_index() == 0        # one of several processes writes
     say = print if first else _silent
-    given = _load(args)
+    given = _widened(_load(args))
     args.out = args.out or str(Path("runs", Path(args.data).stem, "learning_curve.png"))
     sizes = [len(y) for _, y in given[:3]]
     if args.batch_size > sizes[0]:
@@ -131,6 +131,15 @@ def _train(args):
         print(f"wrote {_save(args, given, net, audits, result, scores, flow)}")
     print(_next(args, loss))
     return 0
+
+
+def _widened(given):
+    """In float64 where JAX_ENABLE_X64=1 asks for it."""
+    if not jax.config.jax_enable_x64:                       # pyright: ignore[reportAttributeAccessIssue]
+        return given
+    def wide(pair):
+        return tuple(a.astype(np.float64) if a.dtype == np.float32 else a for a in pair)
+    return given._replace(training=wide(given.training), validation=wide(given.validation), test=wide(given.test))
 
 
 def _silent(*_):

@@ -200,7 +200,8 @@ def _completed(asked):
             for name, text in given.items():
                 if asked[name] is None and text is not None:
                     if not text.isdigit():
-                        raise ValueError(f"{count if name == 'processes' else number} must be a whole number; got {text!r}: {scheduler} sets it")
+                        variable = count if name == "processes" else number
+                        raise ValueError(f"{variable} must be a whole number; got {text!r}: {scheduler} sets it")
                     asked[name] = int(text)
             return scheduler, asked
     return None, asked
@@ -215,7 +216,8 @@ def _check(asked, scheduler):
     coordinator, processes, process = asked.values()
     found = re.fullmatch(r"(?:\[[0-9a-fA-F:.%\w]+\]|[^:\s\[\]]+):(\d+)", coordinator) if isinstance(coordinator, str) else None
     if coordinator is not None and not (found and 0 < int(found[1]) < 2**16):
-        raise ValueError(f'coordinator must be "HOST:PORT", HOST being the machine of process 0; got {coordinator!r}; write "10.0.0.1:1234"')
+        raise ValueError(f'coordinator must be "HOST:PORT", HOST being the machine of process 0; got {coordinator!r}; write '
+                         '"10.0.0.1:1234"')
     if processes is not None and (isinstance(processes, bool) or not isinstance(processes, int) or processes < 1):
         raise ValueError(f"processes must be a whole number ≥ 1; got {processes!r}")
     if process is not None and (isinstance(process, bool) or not isinstance(process, int) or not 0 <= process < (processes or 2**31)):
@@ -232,8 +234,8 @@ def _reach(coordinator, timeout):
             return socket.create_connection((host.strip("[]"), int(port)), timeout=min(10, timeout)).close()
         except OSError as error:
             if time.monotonic() > end:
-                raise TimeoutError(f"process 0 did not answer at {coordinator} within {timeout} seconds ({error}): start all processes within "
-                                   "that time, process 0 on that host, with a port that a firewall lets through") from None
+                raise TimeoutError(f"process 0 did not answer at {coordinator} within {timeout} seconds ({error}): start all processes "
+                                   "within that time, process 0 on that host, with a port that a firewall lets through") from None
             time.sleep(0.2)
 
 
@@ -241,13 +243,14 @@ def _explained(error, asked, scheduler):
     """What to do about an error of jax.distributed.initialize."""
     text, first = str(error), (str(error).splitlines() or [""])[0]
     if "must be called before" in text:
-        return RuntimeError("train.distributed.start must be called before anything computes or asks for a device: write it right after the "
-                            "imports")
+        return RuntimeError("train.distributed.start must be called before anything computes or asks for a device: write it right "
+                            "after the imports")
     if "should be defined" in text or "must be defined" in text:
         if scheduler:
             return ValueError(f"{scheduler} does not say here where process 0 runs ({first}): write coordinator=\"HOST:PORT\", or, under "
                               "SLURM, start the processes with srun")
-        return ValueError(f"start must be told about the processes, as neither SLURM, Open MPI nor Kubernetes started this one: write {BY_HAND}")
+        return ValueError("start must be told about the processes, as neither SLURM, Open MPI nor Kubernetes started this one: write "
+                          f"{BY_HAND}")
     if "start RPC server" in text:
         return OSError(f"process 0 cannot listen at {asked['coordinator']}: the port is in use there, or this is not that host: choose "
                        "another port, the same in all processes")

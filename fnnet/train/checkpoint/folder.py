@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import threading
 import time
 import warnings
@@ -16,6 +17,7 @@ from fnnet.train.checkpoint.lock import Lock
 from fnnet.train.checkpoint.storage import Damaged, Mismatch
 from fnnet.train.distributed import agree
 
+SHOWS = 20          # seconds within which one host sees what another one writes on a network file system
 KEPT = 2            # if a failed write or the disk damages one, the other is intact
 
 
@@ -36,15 +38,34 @@ class Folder:
         self.path = _local(path)
         self.first = jax.process_index() == 0           # one of several processes manages the folder
         self.lock = Lock(self.path) if self.first else None
+        self._check_shared()
         if self.first:
             for torn in self.path.glob("*.orbax-checkpoint-tmp*"):
                 storage.remove(torn)
         self.whole: list[int] = []                      # known to be intact, oldest first
-        self.next = max(self._numbers(), default=0) + 1
+        self.next = max(self._agreed_numbers(), default=0) + 1
         self.writer: threading.Thread | None = None
         self.error: Exception | None = None
         self.took = 0.0                                 # seconds that the last save took
         self.finished = time.monotonic()
+
+    def _check_shared(self):
+        """That all processes see one folder: the first one puts a file there, which the others find."""
+        if jax.process_count() == 1:
+            return
+        mark = self.path / f"shared-{agree([secrets.randbelow(2**31)])[0, 0]}"
+        if self.first:
+            mark.touch()
+        agree([0])
+        end = time.monotonic() + SHOWS
+        while not (found := mark.exists()) and time.monotonic() < end:
+            time.sleep(0.1)
+        found = agree([found])[:, 0]
+        if self.first:
+            mark.unlink()
+        if not found.all():
+            raise ValueError(f"checkpoint must be a folder that all processes share; what process 0 writes in {self.path} does not show "
+                             f"there in process {int(found.argmin())}: give a folder on a network file system")
 
     def latest(self, run, within: Callable[[], Any]) -> Saved | None:
         """The newest intact checkpoint; None if there is none yet. A warning names each damaged one.
@@ -157,15 +178,12 @@ class Folder:
         self.close(wait=kind is None or not issubclass(kind, KeyboardInterrupt))
 
     def _agreed_numbers(self):
-        """The numbers of the checkpoints, newest first. All processes must see the same."""
+        """The numbers of the checkpoints, newest first; of several processes, as the first one sees them."""
         numbers = sorted(self._numbers(), reverse=True)
-        seen = agree([*numbers, *[0] * (KEPT + 1)][:KEPT + 1])
-        if (seen != seen[0]).any():
-            who = int((seen != seen[0]).any(1).argmax())
-            raise ValueError(f"checkpoint must be a folder that all processes share; the newest checkpoint in {self.path} is "
-                             f"{seen[0, 0] or 'none'} for process 0 and {seen[who, 0] or 'none'} for process {who}: give a folder on a "
-                             "network file system")
-        return numbers
+        if jax.process_count() == 1:
+            return numbers
+        listed = [*numbers, *[0] * (KEPT + 1)][:KEPT + 1]       # while the newest is written, the one before the two kept may be there
+        return [int(number) for number in agree(listed)[0] if number]
 
     def _numbers(self):
         return [int(path.name) for path in self.path.iterdir() if re.fullmatch(r"[0-9]+", path.name) and path.is_dir()]
