@@ -94,7 +94,7 @@ def measure_steps(args):
     from bench.workloads import WORKLOADS
     from fnnet.table import table
 
-    found, missing = [], []
+    found, missing = [], {}
     for workload in WORKLOADS:
         if workload.name not in args.only if args.only else args.quick and workload.name in LONG:
             continue

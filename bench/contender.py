@@ -1,10 +1,12 @@
 """The interface of everything that is timed: a fresh state, and a call that advances it."""
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bench.workloads import Workload
 
@@ -26,23 +28,33 @@ class Contender(NamedTuple):
 
     def losses(self, calls):
         """The losses of the first calls."""
-        state, found = self.fresh(), []
-        for i in range(calls):
-            state, loss = self.advance(state, i)
-            found.append(loss)
-        return [float(jnp.mean(jnp.asarray(loss))) for loss in found]
+        return self.runner().begin(calls)[1]
 
     def runner(self):
-        """run(n): makes n calls, then waits for all of them."""
-        state, made = self.fresh(), 0
+        return Runner(self)
 
-        def run(n):
-            nonlocal state, made
-            for i in range(made, made + n):
-                state, loss = self.advance(state, i)
-            made += n
-            self.wait((state, loss))
-        return run
+
+class Runner:
+    """runner(n) makes n calls, each after the last, then waits for all of them."""
+
+    def __init__(self, contender):
+        self.contender, self.state, self.made = contender, contender.fresh(), 0
+
+    def __call__(self, n):
+        advance, state = self.contender.advance, self.state
+        for i in range(self.made, self.made + n):
+            state, loss = advance(state, i)
+        self.state, self.made = state, self.made + n
+        self.contender.wait((state, loss))
+        return loss
+
+    def begin(self, calls):
+        """(seconds of the first call, which compiles; the losses of the first calls)."""
+        start = time.perf_counter()
+        losses = [self(1)]
+        took = time.perf_counter() - start
+        losses += [self(1) for _ in range(calls - 1)]
+        return took, [float(np.mean(np.asarray(loss))) for loss in losses]
 
 
 def job(workload, dtype="float32"):

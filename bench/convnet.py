@@ -9,8 +9,6 @@ from jax import lax
 
 from fnnet import layers, ops, train
 
-PEERS = {"optax", "flax linen"}
-
 
 class Sizes(NamedTuple):
     side: int               # of an image, with one channel
@@ -70,21 +68,3 @@ def arranged(net, p):
 
 def objective(net):
     return train.supervised(net, ops.softmax_cross_entropy)
-
-
-def linen(workload, linen):
-    (a, b), hidden, classes = workload.sizes.filters, workload.sizes.hidden, workload.sizes.classes
-
-    class Net(linen.Module):
-        @linen.compact
-        def __call__(self, x):
-            x = linen.relu(linen.Conv(a, (3, 3), padding="VALID")(x))
-            x = linen.relu(linen.Conv(b, (3, 3), padding="VALID")(x))
-            x = linen.max_pool(x, (2, 2), (2, 2))
-            x = linen.relu(linen.Dense(hidden)(x.reshape(x.shape[0], -1)))
-            return linen.Dense(classes)(x)
-
-    def placed(p):
-        places = {"k1": "Conv_0", "k2": "Conv_1", "w1": "Dense_0", "w2": "Dense_1"}
-        return {place: {"kernel": p[name], "bias": p["b" + name]} for name, place in places.items()}
-    return Net(), placed

@@ -73,17 +73,3 @@ def arranged(net, pairs):
 
 def objective(net):
     return train.supervised(net, ops.softmax_cross_entropy)
-
-
-def linen(workload, linen):
-    (*hidden, out), dropout = workload.sizes[1:], workload.dropout
-
-    class Net(linen.Module):
-        @linen.compact
-        def __call__(self, x):
-            for width in hidden:
-                x = linen.relu(linen.Dense(width)(x))
-                if dropout:
-                    x = linen.Dropout(dropout, deterministic=False)(x)
-            return linen.Dense(out)(x)
-    return Net(), lambda pairs: {f"Dense_{i}": {"kernel": w, "bias": b} for i, (w, b) in enumerate(pairs)}

@@ -9,8 +9,6 @@ from jax import lax
 
 from fnnet import layers, ops, train
 
-PEERS = {"optax", "flax linen"}
-
 
 class Sizes(NamedTuple):
     length: int             # of a sequence, in steps
@@ -49,22 +47,6 @@ def forward(p, x, key, dropout):
     start = jnp.zeros((x.shape[0], p["wh"].shape[0]), x.dtype)
     (h, _), _ = lax.scan(step, (start, start), jnp.swapaxes(x, 0, 1))
     return h @ p["w_out"] + p["b_out"]
-
-
-def linen(workload, linen):
-    *_, k, classes = workload.sizes
-
-    class Net(linen.Module):
-        @linen.compact
-        def __call__(self, x):
-            return linen.Dense(classes)(linen.RNN(linen.OptimizedLSTMCell(k, param_dtype=x.dtype))(x)[:, -1])
-
-    def placed(p):
-        gates = {f"i{name}": {"kernel": w} for name, w in zip("ifgo", jnp.split(p["wx"], 4, 1), strict=True)}
-        hidden = {f"h{name}": {"kernel": w, "bias": b} for name, w, b in
-                  zip("ifgo", jnp.split(p["wh"], 4, 1), jnp.split(p["b"], 4), strict=True)}
-        return {"OptimizedLSTMCell_0": gates | hidden, "Dense_0": {"kernel": p["w_out"], "bias": p["b_out"]}}
-    return Net(), placed
 
 
 def network(workload):

@@ -18,7 +18,7 @@ def machine():
     """What the figures depend on, without names of hosts or people."""
     device = jax.devices()[0]
     packages = {}
-    for name in ("jax", "jaxlib", "numpy", "optax", "flax", "equinox", "torch"):
+    for name in ("jax", "jaxlib", "numpy", "optax", "flax", "equinox", "dm-haiku", "torch"):
         try:
             packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

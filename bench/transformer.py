@@ -9,8 +9,6 @@ import numpy as np
 
 from fnnet import layers, ops
 
-PEERS = {"optax", "flax linen"}
-
 
 class Sizes(NamedTuple):
     words: int
@@ -58,28 +56,6 @@ def forward(p, x, key, dropout):
     h = h + jnp.einsum("nhts,nshe,hed->ntd", jax.nn.softmax(scores), v, p["wo"])
     h = h + jax.nn.gelu(norm(h, 1) @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"]
     return norm(h, 2) @ p["out"]
-
-
-def linen(workload, linen):
-    words, length, d, heads, hidden = workload.sizes
-
-    class Net(linen.Module):
-        @linen.compact
-        def __call__(self, x):
-            h = linen.Embed(words, d)(x) + self.param("places", linen.initializers.normal(), (length, d))
-            a = linen.LayerNorm(epsilon=1e-5)(h)
-            h = h + linen.MultiHeadDotProductAttention(heads, use_bias=False)(a, mask=linen.make_causal_mask(x))
-            a = linen.Dense(hidden)(linen.LayerNorm(epsilon=1e-5)(h))
-            h = h + linen.Dense(d)(linen.gelu(a))
-            return linen.Dense(words, use_bias=False)(linen.LayerNorm(epsilon=1e-5)(h))
-
-    def placed(p):
-        norms = {f"LayerNorm_{i}": {"scale": p[f"gamma{i}"], "bias": p[f"beta{i}"]} for i in range(3)}
-        attention = {name: {"kernel": p[w]} for name, w in (("query", "wq"), ("key", "wk"), ("value", "wv"), ("out", "wo"))}
-        return {**norms, "Embed_0": {"embedding": p["words"]}, "places": p["places"], "MultiHeadDotProductAttention_0": attention,
-                "Dense_0": {"kernel": p["w1"], "bias": p["b1"]}, "Dense_1": {"kernel": p["w2"], "bias": p["b2"]},
-                "Dense_2": {"kernel": p["out"]}}
-    return Net(), placed
 
 
 # The same in fnnet

@@ -18,6 +18,16 @@ class Workload(NamedTuple):
     model: ModuleType = perceptron      # with examples, weights, forward (plain JAX), network, arranged, objective (fnnet)
 
     @property
+    def kind(self):
+        return self.model.__name__.rpartition(".")[2]
+
+    @property
+    def small(self):
+        """The same mathematics at sizes whose losses are compared in a second, without dropout and at a rate that lets mistakes show."""
+        sizes = SMALL.get(self.kind) or (6, *[5] * min(len(self.sizes) - 2, 5), 3)
+        return self._replace(sizes=sizes, batch=4, batches=3, dropout=0.0, rate=max(self.rate, 0.01))
+
+    @property
     def title(self):
         if self.model is not perceptron:
             return f"{self.name} {self.sizes}, batch {self.batch}, {self.optimizer}"
@@ -28,6 +38,8 @@ class Workload(NamedTuple):
                 + (f", dropout {self.dropout}" if self.dropout else ""))
 
 
+SMALL = {"convnet": convnet.Sizes(8, (3, 4), 5, 3), "recurrent": recurrent.Sizes(5, 2, 4, 3),
+         "transformer": transformer.Sizes(7, 5, 8, 2, 12)}
 WORKLOADS = (
     Workload("a", (64, 128, 10), 32, "adam", 1e-3, batches=64, target=("fnnet epoch", 0.5)),
     Workload("b", (784, 512, 256, 10), 128, "adam", 1e-3, dropout=0.2, target=("fnnet step", 1.05)),

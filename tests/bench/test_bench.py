@@ -8,14 +8,12 @@ import sys
 import jax
 import pytest
 
-from bench import ahead, clock, convnet, forms, inside, ours, peers, plain, readme, recurrent, results, rules, steps, sweeps, transformer
+from bench import ahead, clock, forms, inside, ours, peers, plain, readme, results, rules, steps, sweeps
 from bench.contender import job
 from bench.workloads import WORKLOADS, Workload
 
 SMALL = Workload("s", (6, 5, 5, 3), 4, "momentum", 0.05, dropout=0.5, batches=3)
-TEXTS = Workload("t", transformer.Sizes(7, 5, 8, 2, 12), 4, "momentum", 0.05, batches=3, model=transformer)
-IMAGES = Workload("i", convnet.Sizes(8, (3, 4), 5, 3), 4, "momentum", 0.05, batches=3, model=convnet)
-SEQUENCES = Workload("r", recurrent.Sizes(5, 2, 4, 3), 4, "momentum", 0.05, batches=3, model=recurrent)
+KINDS = {w.kind: w for w in WORKLOADS}
 
 
 @pytest.fixture(autouse=True)
@@ -33,11 +31,10 @@ def test_all_contenders_compute_the_same(optimizer):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workload", [
-    pytest.param(IMAGES, id="convnet"), pytest.param(TEXTS, id="transformer", marks=pytest.mark.slow),
-    pytest.param(SEQUENCES, id="LSTM", marks=pytest.mark.slow)])
-def test_all_contenders_have_the_same_network(workload):
-    steps.agree(workload, plain.contenders(workload) | ours.contenders(workload) | peers.available(workload.model)[0], 6)
+@pytest.mark.parametrize("kind", ["convnet", "recurrent", "transformer"])
+def test_all_contenders_have_the_same_network(kind):
+    workload = KINDS[kind].small
+    steps.agree(workload, plain.contenders(workload) | ours.contenders(workload), 6)
 
 
 @pytest.mark.slow
@@ -64,13 +61,27 @@ def test_epoch_visits_the_data_once():
         assert contender.losses(2) == pytest.approx([mean, mean], rel=1e-6)      # the second epoch has another order
 
 
-@pytest.mark.parametrize("name", peers.PEERS)
-def test_peers_are_timed_or_named(name):
-    found, missing = peers.available()
+SLOW = {"torch compiled"}               # a minute of compilation each
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("kind, name", [
+    pytest.param(kind, name, marks=pytest.mark.slow if name in SLOW or kind != "perceptron" else ())
+    for kind in KINDS for name in peers.PEERS if kind in peers.ONLY_FOR.get(name, {kind})])
+def test_peers_compute_the_same_or_are_named(kind, name):
+    found, missing = peers.available(kind)
     assert (name in found) != (name in missing)
     if name in missing:
-        pytest.skip(f"{name} is not installed")
-    steps.agree(SMALL, {steps.BASE: plain.per_step, name: found[name]}, 6)
+        pytest.skip(f"{name}: {missing[name]}")
+    steps.agree(KINDS[kind].small, {steps.BASE: plain.per_step, name: found[name]}, 20)
+
+
+def test_gain_is_on_the_best_other_contender():
+    x = {"plain JAX step": 1.0, "torch": 0.5, "fnnet step": 0.4, "fnnet epoch": 0.25, "fnnet step, autodiff": 0.9}
+    y = {"plain JAX step": 1.0, "torch": 1.2, "fnnet step": 2.0, "fnnet epoch": 4.0}
+    rows = [{"workload": name, "contender": contender, "ratio": ratio} for name, of in {"x": x, "y": y}.items() for contender, ratio in of.items()]
+    assert steps.ours_to_best(rows) == {"x": ("torch", 2.0), "y": ("plain JAX step", 0.5)}
+    assert steps.mean_gain(rows) == pytest.approx(1)
 
 
 def test_ratio_compares_times_within_a_round(monkeypatch):
@@ -93,7 +104,7 @@ def test_ratio_compares_times_within_a_round(monkeypatch):
 @pytest.mark.slow
 def test_forms_have_one_row_each():
     rows, missing = steps.run(SMALL, rounds=2, least=0.001, only={steps.BASE, "fnnet step", "fnnet epoch"}, check=0)
-    assert [row["contender"] for row in rows] == [steps.BASE, "fnnet step", "fnnet epoch"] and missing == []
+    assert [row["contender"] for row in rows] == [steps.BASE, "fnnet step", "fnnet epoch"] and missing == {}
     assert rows[0]["ratio"] == 1 and all(row["ms"] > 0 for row in rows)
 
 
