@@ -1,5 +1,6 @@
 """Suggestions for unknown names: other libraries' names for the same thing, and the closest spelling."""
 
+import importlib
 import sys
 import warnings
 from collections.abc import Iterable
@@ -185,14 +186,21 @@ SETTINGS = {
 }
 
 
-def give(module: str, renamed: dict[str, str] | None = None) -> None:
+def give(module: str, renamed: dict[str, str] | None = None, lazy: dict[str, str] | None = None) -> None:
     """Makes a module suggest what to write when it is asked for a name that it does not have.
 
-    renamed: old names that still work for one version, with a DeprecationWarning, and their new names.
+    renamed: old names that still work for one version, with a DeprecationWarning, and their new names. lazy: names to be imported
+    when they are first used, and the submodules that have them; "" for a submodule itself.
     """
     face = sys.modules[module]
 
     def missing(name: str):
+        if lazy and name in lazy:
+            found = importlib.import_module(f"{module}.{lazy[name] or name}")
+            if lazy[name]:
+                found = getattr(found, name)
+                setattr(face, name, found)
+            return found
         if renamed and name in renamed:
             warnings.warn(f"{module}.{name} is now {module}.{renamed[name]}; the old name will be removed in the next version",
                           DeprecationWarning, stacklevel=2)
@@ -202,6 +210,8 @@ def give(module: str, renamed: dict[str, str] | None = None) -> None:
             said += f": {hint}"
         raise AttributeError(said, obj=face)            # without name=, or Python adds its own suggestion
     face.__getattr__ = missing
+    if lazy:
+        face.__dir__ = lambda: sorted({*vars(face), *lazy})
 
 
 def named(name: str, module: str = "fnnet") -> str:
@@ -252,7 +262,7 @@ def plain(name: str) -> str:
 
 
 def _names(room):
-    return getattr(sys.modules.get(f"fnnet.{room}" if room else "fnnet"), "__all__", ())
+    return getattr(importlib.import_module(f"fnnet.{room}" if room else "fnnet"), "__all__", ())
 
 
 def _path(room, name):

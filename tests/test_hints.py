@@ -113,9 +113,14 @@ def test_importing_an_unknown_name_is_an_import_error():
     assert cli.main
 
 
-def test_import_does_not_load_difflib():
-    """difflib is loaded with the first hint."""
-    code = "import sys, jax; before = set(sys.modules); import fnnet; print(*set(sys.modules) - before, sep='\\n')"
+def test_import_loads_little_more_than_jax():
+    """Modules are loaded when they are first used, difflib with the first hint; the hint for a name knows modules not yet loaded."""
+    code = ("import sys, jax; before = set(sys.modules); import fnnet; print(*set(sys.modules) - before, sep='\\n')\n"
+            "try: fnnet.Conv2d\nexcept AttributeError as error: print('said', error)\n"
+            "assert fnnet.summary is fnnet.diagnostics.summary and 'summary' in vars(fnnet)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
-    assert "fnnet.hints" in loaded and not loaded & {"difflib", "fnnet.cli"}
+    names, _, said = done.stdout.partition("said")
+    loaded = set(names.split())
+    assert "fnnet.hints" in loaded and len(loaded) <= 12
+    assert not loaded & {"difflib", "fnnet.cli", *(f"fnnet.{room}" for room in hints.ROOMS)}
+    assert "write layers.Conv" in said
