@@ -43,6 +43,13 @@ def weights(workload):
         "b" + name: np.zeros(shape[-1], np.float32) for name, shape in shapes.items()}
 
 
+def operations(workload):
+    """Floating-point operations of the products of a training step, for one example."""
+    side, (a, b), hidden, classes = workload.sizes
+    first, second = 2 * (side - 2) ** 2 * 9 * a, 2 * (side - 4) ** 2 * 9 * a * b
+    return 3 * (first + second + 2 * workload.sizes.features * hidden + 2 * hidden * classes) - first
+
+
 def forward(p, x, key, dropout):
     """The scores, as an experienced JAX user writes them."""
     def conv(x, w):

@@ -25,6 +25,7 @@ class Case(NamedTuple):
     promised: tuple = ()            # (figure, "plain" or "best", the largest ratio allowed to it), …
     buys: str = ""                  # what is gained in return if the best form takes less than 0.95 of hand's time
     random: bool = False            # each form draws its own random numbers, so errors mean nothing
+    operations: float = 0.0         # floating-point operations of the products, forward and both gradients
 
 
 def normal(*shapes, dtype=jnp.float32, scale=1.0):
@@ -200,19 +201,20 @@ def sequence(gates, n=8, t=1024, d=128, k=128):
 
 CASES = [
     Case("attention", "causal, 2048 tokens, 8 heads of 64", lambda: normal(*[(1, 2048, 8, 64)] * 3),
-         functools.partial(ops.attention, causal=True), causal, causal_in_pieces, (("seconds", "plain", 0.35), ("temp", "plain", 1 / 40))),
+         functools.partial(ops.attention, causal=True), causal, causal_in_pieces, (("seconds", "plain", 0.35), ("temp", "plain", 1 / 40)),
+         operations=6 * 2048**2 * 512),
     Case("linear_cross_entropy", "2048×256×32768", lambda: (*normal((2048, 256), (256, 32768), scale=0.06), labels(2048, 32768)),
          ops.linear_cross_entropy, lambda x, w, k: cross_entropy(x @ w, k), linear_classes_in_pieces,
          (("temp", "plain", 1 / 20), ("seconds", "best", 1.0)),
-         buys="a quarter of the scratch, a sixth of the saved bytes, and no blocks to write by hand"),
+         buys="a quarter of the scratch, a sixth of the saved bytes, and no blocks to write by hand", operations=6 * 2048 * 256 * 32768),
     Case("maxout", "of 4, 512×512", lambda: normal((512, 512, 4)), ops.maxout, lambda x: x.max(-1), pairs_of_maxima,
          (("seconds", "plain", 0.2),)),
     Case("max_pool", "2×2, 32×32×32×64", lambda: normal((32, 32, 32, 64)), functools.partial(ops.max_pool, window=2), windows_of_two,
          largest_of_slices, (("seconds", "plain", 0.2),)),
     Case("lstm", "1024 steps, 8 of 128", lambda: sequence(4), gated(ops.lstm, 4), lstm, None,
-         (("seconds", "plain", 0.5), ("saved", "plain", 1 / 8))),
+         (("seconds", "plain", 0.5), ("saved", "plain", 1 / 8)), operations=6 * 8 * 1024 * 256 * 512),
     Case("gru", "1024 steps, 8 of 128", lambda: sequence(3), gated(ops.gru, 3), gru, None,
-         (("seconds", "plain", 0.5), ("saved", "plain", 1 / 8))),
+         (("seconds", "plain", 0.5), ("saved", "plain", 1 / 8)), operations=6 * 8 * 1024 * 256 * 384),
     Case("batch_norm", "64×28×28×128", lambda: normal((64, 28, 28, 128), (128,), (128,), (64, 28, 28, 128)),
          weighted(lambda *a: ops.batch_norm(*a)[0]), weighted(batch_norm), weighted(batch_norm_by_squares),
          (("seconds", "plain", 1 / 1.5), ("temp", "plain", 0.01)),
@@ -220,11 +222,12 @@ CASES = [
     Case("layer_norm", "4096×768", lambda: normal((4096, 768), (768,), (768,)), ops.layer_norm, layer_norm, None,
          (("saved", "plain", 0.1),)),
     Case("dense_stack", "16 layers, tanh, 1024×256", lambda: (*normal((1024, 256), (16, 256, 256), scale=0.06), jnp.zeros((16, 256))),
-         functools.partial(ops.dense_stack, activation="tanh"), stack(jnp.tanh), stack(jnp.tanh, remat=True), (("temp", "plain", 0.5),)),
+         functools.partial(ops.dense_stack, activation="tanh"), stack(jnp.tanh), stack(jnp.tanh, remat=True), (("temp", "plain", 0.5),),
+         operations=6 * 16 * 1024 * 256**2),
     Case("reversible", "64 blocks, tanh, 2×1024×128", lambda: normal(*[(1024, 128)] * 2, *[(64, 128, 128)] * 2, scale=0.06),
          functools.partial(ops.reversible, f=tanh_layer, g=tanh_layer), coupled(), coupled(remat=True),
          (("temp", "plain", 1 / 20), ("seconds", "best", 1.05)),
-         buys="the scratch and saved bytes of a single block, however many there are"),
+         buys="the scratch and saved bytes of a single block, however many there are", operations=6 * 64 * 2 * 1024 * 128**2),
     Case("dropout", "4096×2048", lambda: (*normal((4096, 2048)), jax.random.key(1)), ops.dropout, dropout, None,
          (("seconds", "plain", 1 / 2.5), ("temp", "plain", 0.01)), random=True),
     Case("binary_cross_entropy_with_logits", "4096×256",
@@ -237,7 +240,8 @@ CASES = [
     Case("conv", f"{LAYERS} in a loop; best: in none, 16×14×14×64",
          lambda: (normal((16, 14, 14, 64))[0], normal((LAYERS, 3, 3, 64, 64), scale=0.04)[0]),
          looped(ops.conv), looped(convolution), unrolled(convolution), (("seconds", "best", 1.5),),
-         buys="a program that does not grow with the number of layers: the best form has no loop"),
+         buys="a program that does not grow with the number of layers: the best form has no loop",
+         operations=6 * LAYERS * 16 * 14**2 * 9 * 64**2),
 ]
 
 
@@ -246,12 +250,13 @@ def chosen(only):
 
 
 def measured(case, seconds, exact=True):
-    forms = {"hand": case.hand, "best": case.best, "plain": case.plain}         # the last one serves as the truth
-    found = fn.compare({name: f for name, f in forms.items() if f}, *case.arrays(), seconds=seconds, exact=exact).figures
+    forms, arrays = {"hand": case.hand, "best": case.best, "plain": case.plain}, case.arrays()      # the last form serves as the truth
+    found = fn.compare({name: f for name, f in forms.items() if f}, *arrays, seconds=seconds, exact=exact).figures
+    least = 2 * sum(a.nbytes for a in arrays if jnp.issubdtype(a.dtype, jnp.floating))      # every array is read, and its gradient written
     if not case.random and max(figures["error"] for figures in found.values()) > 1e-3:
         raise AssertionError(f"the forms of {case.rule} must agree; got errors {[(name, f['error']) for name, f in found.items()]}")
-    return [{"rule": case.rule, "sizes": case.sizes, "form": name, "ms": 1e3 * figures["seconds"], **figures,
-             "error": None if case.random else figures["error"]} for name, figures in found.items()]
+    return [{"rule": case.rule, "sizes": case.sizes, "form": name, "ms": 1e3 * figures["seconds"], "products": case.operations,
+             "bytes": least, **figures, "error": None if case.random else figures["error"]} for name, figures in found.items()]
 
 
 def targets(*, only=None):

@@ -26,6 +26,12 @@ def weights(workload):
             for d, k in pairwise(workload.sizes)]
 
 
+def operations(workload):
+    """Floating-point operations of the products of a training step, for one example."""
+    forward = [2 * d * k for d, k in pairwise(workload.sizes)]
+    return 3 * sum(forward) - forward[0]
+
+
 def forward(params, x, key, dropout):
     *hidden, (w, b) = params
     for i, (wi, bi) in enumerate(hidden):

@@ -6,7 +6,9 @@ import sys
 from bench.results import HERE
 from fnnet.table import size, table
 
-COLUMNS = ("fnnet epoch", "fnnet step", "plain JAX epoch", "optax", "flax linen", "flax nnx", "equinox", "torch")
+COLUMNS = ("fnnet epoch", "fnnet step", "plain JAX epoch", "optax", "stax", "flax linen", "flax nnx", "equinox", "haiku", "torch",
+           "torch compiled")
+FIRST = ("plain JAX step", "fnnet step", "fnnet epoch", "flax linen", "equinox", "torch", "torch compiled")
 
 
 def newest():
@@ -16,40 +18,120 @@ def newest():
 
 
 def markdown(found):
+    """The page; parts that the results do not have are left out."""
     about = found["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if name not in ("jaxlib", "numpy"))
-    return "\n\n".join([
-        f"{about['device']}, {about['cores']} cores, {found['date']}, Python {about['python']}, {versions}.",
-        "A training step: for plain JAX, ms per step with one jitted call each; for the others, their time relative to it.",
-        steps(found["steps"]),
-        "Value and gradient of a rule at the sizes where it gains most: ms and bytes of the rule; ratios to the code one writes first and, "
-        "in parentheses, to the best known alternative without a custom rule.", forms(found["forms"]),
-        "; ".join(f"16 training runs of workload {row['workload'][0]} at once: {row['gain on plain JAX']:.1f} times as fast as "
-                  "one after another in plain JAX" for row in found["sweeps"]) + "."])
+    texts = [f"{about['device']}, {about['cores']} cores, {found['date']}, Python {about['python']}, {versions}."]
+    for part, write in PARTS.items():
+        if part in found:
+            texts += write(found)
+    return "\n\n".join(texts)
 
 
-def steps(rows):
-    by_workload = {}
-    for row in rows:
-        by_workload.setdefault(row["workload"], {})[row["contender"]] = row
-    cells = [(name, f"{of['plain JAX step']['ms']:.3g}", *(f"{of[column]['ratio']:.2f}" if column in of else "" for column in COLUMNS))
-             for name, of in by_workload.items()]
-    return table(("workload", "plain JAX step", *COLUMNS), cells, markdown=True)
+def steps(found):
+    from bench.steps import mean_gain, ours_to_best
+    rows, best = found["steps"], ours_to_best(found["steps"])
+    timed = {row["contender"] for row in rows}
+    columns, calls = ([column for column in of if column in timed] for of in (COLUMNS, FIRST))
+
+    def cell(of, column):
+        last = f" ({of['torch, channels last']['ratio']:.2f})" if column == "torch" and "torch, channels last" in of else ""
+        return f"{of[column]['ratio']:.2f}{last}" if column in of else ""
+    cells, first = [], []
+    for name, of in grouped(rows).items():
+        other, gain = best[name]
+        cells.append((name, f"{of['plain JAX step']['ms']:.3g}", *(cell(of, column) for column in columns), f"{gain:.2f} ({other})"))
+        first.append((name[0], *(f"{of[column]['first s']:.2g}" if column in of else "" for column in calls)))
+    return ["A training step: for plain JAX, ms per step with one jitted call each; for the others, their time relative to it (in "
+            "parentheses: PyTorch with channels last). Last: the time of the fastest that is not fnnet relative to fnnet's, in the "
+            f"geometric mean {mean_gain(rows):.2f}. An empty cell: no such network in that library, or not installed. PyTorch has as many "
+            "threads as XLA.",
+            table(("workload", "plain JAX step", *columns, "best other : fnnet"), cells, markdown=True), picture(found, "ratios"),
+            "The first call, which traces and compiles, in seconds:", table(("workload", *calls), first, markdown=True)]
 
 
-def forms(rows):
+def machine(found):
+    peaks, work = found["machine peaks"]["peaks"], found["machine peaks"]["work"]
+    cells = []
+    for name, of in grouped(found["steps"]).items():
+        seconds = min(row["ms"] for contender, row in of.items() if contender.startswith("fnnet")) / 1e3
+        cells.append((name, f"{work[name]['operations'] / 1e6:.3g}", f"{work[name]['operations'] / seconds / 1e9:.3g}",
+                      *shares(work[name]["operations"], work[name]["bytes"], seconds, peaks)))
+    return [f"The machine: products {peaks['GFLOP/s']['float32']:.0f} GFLOP/s in float32, memory {peaks['GB/s']:.1f} GB/s, both measured. "
+            "fnnet's fastest step beside them; bytes are the parameters with the optimizer's state and the batch, read and written once.",
+            table(("workload", "million operations", "GFLOP/s", "of the peak", "of the bandwidth"), cells, markdown=True),
+            picture(found, "roofline")]
+
+
+def shares(operations, moved, seconds, peaks):
+    """Percentages of the peak of products and of the bandwidth."""
+    from bench.machine import share
+    return tuple(f"{100 * of:.0f} %" for of in share(operations, moved, seconds, peaks).values())
+
+
+def forms(found):
     by_case = {}
-    for row in rows:
+    for row in found["forms"]:
         by_case.setdefault((row["rule"], row["sizes"]), {})[row["form"]] = row
+    peaks = found.get("machine peaks", {}).get("peaks")
 
     def ratios(of, figure):
         """hand : plain (hand : best); empty if a form has 0."""
         parts = [of["hand"][figure] / of[form][figure] if of[form][figure] else None for form in ("plain", "best") if form in of]
         words = ["" if part is None else f"{part:.2g}" for part in parts]
         return words[0] + (f" ({words[1]})" if words[1:] and words[1] else "")
+
+    def of_the_machine(row):
+        return shares(row["products"], row["bytes"], row["seconds"], peaks) if peaks and "products" in row else ()
     cells = [(f"`{rule}` {sizes}", f"{of['hand']['ms']:.3g}", ratios(of, "seconds"), size(of["hand"]["saved"]), ratios(of, "saved"),
-              size(of["hand"]["temp"]), ratios(of, "temp")) for (rule, sizes), of in by_case.items()]
-    return table(("rule", "ms", "time", "saved", "saved, ratio", "temporary", "temporary, ratio"), cells, markdown=True)
+              size(of["hand"]["temp"]), ratios(of, "temp"), *of_the_machine(of["hand"])) for (rule, sizes), of in by_case.items()]
+    header = ("rule", "ms", "time", "saved", "saved, ratio", "temporary", "temporary, ratio", "of the peak", "of the bandwidth")
+    return ["Value and gradient of a rule at the sizes where it gains most: ms and bytes of the rule; ratios to the code one writes first "
+            "and, in parentheses, to the best known alternative without a custom rule.",
+            table(header[:len(cells[0])], cells, markdown=True)]
+
+
+def sweeps(found):
+    return ["; ".join(f"16 training runs of workload {row['workload'][0]} at once: {row['gain on plain JAX']:.1f} times as fast as "
+                      "one after another in plain JAX" for row in found["sweeps"]) + "."]
+
+
+def scaling(found):
+    cells = []
+    for row in found["scaling"]:
+        hand, plain = row["exponents"]["hand"], row["exponents"]["plain"]
+        cells.append((row["case"], row["what"], f"{row['sizes'][0]}–{row['sizes'][-1]}", f"{row['exponents']['operations']:.2f}",
+                      *(f"{of[figure]:.2f}" for figure in ("seconds", "temp", "saved") for of in (hand, plain))))
+    heads = (f"{figure}, {form}" for figure in ("time", "temporary", "saved") for form in ("fnnet", "plain JAX"))
+    return ["How value and gradient grow: exponents fitted without the smallest size, beside that of the number of operations.",
+            table(("grows", "of", "sizes", "operations", *heads), cells, markdown=True), picture(found, "scaling")]
+
+
+def startup(found):
+    of = found["startup"]
+    cells = [(row["workload"], row["form"], f"{row['cold']:.2f}", f"{row['cached']:.2f}") for row in of["first step"]]
+    digits = ", ".join(f"{name} {row['seconds']:.1f} s ({row['epochs']} epochs)" for name, row in of["digits"].items())
+    return [f"`import fnnet` takes {of['import ratio']:.2f} of the time of `import jax` ({of['import']['jax']:.2f} s): ops, layers and the "
+            "other parts are loaded when they are first used. "
+            f"From the import to 97 % of held-out digits, compilation included: {digits}. The first step, in seconds:",
+            table(("workload", "", "cold", "with the compilation cache"), cells, markdown=True)]
+
+
+# Parts of the results, in the order of the page.
+PARTS = {"steps": steps, "machine peaks": machine, "forms": forms, "sweeps": sweeps, "scaling": scaling, "startup": startup}
+
+
+def picture(found, name):
+    from bench import pictures
+    return f"![{pictures.TITLES[name]}](pictures/{name}.svg)"
+
+
+def grouped(rows):
+    """{workload: {contender: row}}."""
+    of = {}
+    for row in rows:
+        of.setdefault(row["workload"], {})[row["contender"]] = row
+    return of
 
 
 FRONT = {

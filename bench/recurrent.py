@@ -37,6 +37,13 @@ def weights(workload):
             "w_out": draw(k, classes), "b_out": np.zeros(classes, np.float32)}
 
 
+def operations(workload):
+    """Floating-point operations of the products of a training step, for one example."""
+    length, d, k, classes = workload.sizes
+    inputs, hidden = 2 * length * d * 4 * k, 2 * length * k * 4 * k
+    return 3 * (inputs + hidden + 2 * k * classes) - inputs
+
+
 def forward(p, x, key, dropout):
     """The scores, as an experienced JAX user writes them: a scan over time, one product for the four gates."""
     def step(state, x):

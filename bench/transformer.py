@@ -44,6 +44,12 @@ def weights(workload):
             "w2": draw(hidden, d, fan=hidden), "b2": np.zeros(d, np.float32), "out": draw(d, words, fan=d)}
 
 
+def operations(workload):
+    """Floating-point operations of the products of a training step, for one text: attention to the words before, half of all pairs."""
+    words, length, d, _, hidden = workload.sizes
+    return 3 * 2 * length * (4 * d * d + length * d + 2 * d * hidden + d * words)
+
+
 def forward(p, x, key, dropout):
     """The scores of the next word, as an experienced JAX user writes them."""
     def norm(h, i):

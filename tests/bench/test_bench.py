@@ -79,7 +79,7 @@ def test_peers_compute_the_same_or_are_named(kind, name):
 def test_gain_is_on_the_best_other_contender():
     x = {"plain JAX step": 1.0, "torch": 0.5, "fnnet step": 0.4, "fnnet epoch": 0.25, "fnnet step, autodiff": 0.9}
     y = {"plain JAX step": 1.0, "torch": 1.2, "fnnet step": 2.0, "fnnet epoch": 4.0}
-    rows = [{"workload": name, "contender": contender, "ratio": ratio} for name, of in {"x": x, "y": y}.items() for contender, ratio in of.items()]
+    rows = [{"workload": name, "contender": contender, "ratio": of[contender]} for name, of in {"x": x, "y": y}.items() for contender in of]
     assert steps.ours_to_best(rows) == {"x": ("torch", 2.0), "y": ("plain JAX step", 0.5)}
     assert steps.mean_gain(rows) == pytest.approx(1)
 
@@ -189,7 +189,7 @@ def test_compiler_for_another_jax_is_not_used(monkeypatch):
 
 
 def test_missing_compilers_are_reported(monkeypatch, capsys):
-    from bench.__main__ import measure_ahead
+    from bench.parts import measure_ahead
     monkeypatch.setattr(ahead, "devices", lambda: ({}, ["TPU v5e", "NVIDIA H100"]))
     assert not measure_ahead(None)
     assert "not installed: the compilers for TPU v5e and NVIDIA H100. pip install" in capsys.readouterr().out
