@@ -51,6 +51,7 @@ from fnnet.ops.conv import conv, conv_transpose
 from fnnet.ops.dense_stack import dense_stack
 from fnnet.ops.dropout import dropout, relu_dropout, stochastic_depth
 from fnnet.ops.embedding import embedding
+from fnnet.ops.grouped import grouped_product
 from fnnet.ops.images import fold, pad, pixel_shuffle, pixel_unshuffle, resize, unfold
 from fnnet.ops.linear import dense
 from fnnet.ops.losses import (
@@ -109,14 +110,14 @@ __all__ = ["absolute_error", "adaptive_avg_pool", "adaptive_max_pool", "attentio
            "binary_cross_entropy_with_logits", "binary_focal", "binary_hinge", "celu", "conv", "conv_transpose",
            "cosine_distance", "ctc", "dense", "dense_low_rank", "dense_stack", "dice", "dropout", "einsum",
            "elastic_net", "elu", "embedding", "entmax15", "fold", "gaussian_nll", "geglu", "gelu", "glu", "group_norm",
-           "gru", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "huber", "identity",
-           "instance_norm", "kl_divergence", "l1", "l2", "l2_norm", "l2_normalize", "layer_norm", "leaky_relu",
-           "linear_cross_entropy", "log1mexp", "log_cosh", "log_sigmoid", "log_softmax", "logmeanexp", "logsumexp",
-           "lp_normalize", "lp_pool", "lstm", "margin_ranking", "max_pool", "max_pool_with_indices", "max_unpool",
-           "maxout", "mish", "multiclass_focal", "multiclass_hinge", "multiclass_poly", "nll", "nt_xent", "pad",
-           "pinball", "pixel_shuffle", "pixel_unshuffle", "poisson_nll", "power_iteration", "prelu", "reglu", "relu",
-           "relu6", "relu_dropout", "relu_max_pool", "relu_squared", "resize", "reversible", "rms_norm", "rnn", "rope",
-           "rules", "selu", "sigmoid", "silu", "sinusoidal", "soft_shrink", "soft_sign", "softmax",
+           "grouped_product", "gru", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "huber",
+           "identity", "instance_norm", "kl_divergence", "l1", "l2", "l2_norm", "l2_normalize", "layer_norm",
+           "leaky_relu", "linear_cross_entropy", "log1mexp", "log_cosh", "log_sigmoid", "log_softmax", "logmeanexp",
+           "logsumexp", "lp_normalize", "lp_pool", "lstm", "margin_ranking", "max_pool", "max_pool_with_indices",
+           "max_unpool", "maxout", "mish", "multiclass_focal", "multiclass_hinge", "multiclass_poly", "nll", "nt_xent",
+           "pad", "pinball", "pixel_shuffle", "pixel_unshuffle", "poisson_nll", "power_iteration", "prelu", "reglu",
+           "relu", "relu6", "relu_dropout", "relu_max_pool", "relu_squared", "resize", "reversible", "rms_norm", "rnn",
+           "rope", "rules", "selu", "sigmoid", "silu", "sinusoidal", "soft_shrink", "soft_sign", "softmax",
            "softmax_cross_entropy", "softplus", "softsign", "sparse_plus", "sparse_sigmoid", "sparsemax",
            "spectral_normalize", "squared_error", "squareplus", "standard_deviation", "stochastic_depth", "swiglu",
            "swish", "tanh", "tanh_shrink", "threshold", "triplet", "unfold", "variance", "weight_standardize",
