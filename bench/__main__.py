@@ -7,9 +7,10 @@ steps    whole training steps of the workloads a to h: plain JAX, fnnet per step
 machine  the peak of products and the memory bandwidth, which the other figures are read beside
 scaling  how time and memory grow with width, depth, batch, length and vocabulary
 startup  the import, the first step cold and with the compilation cache, and the time to 97 % on the digits
+devices  how a training step is divided among 1, 2, 4 and 8 devices, simulated on a CPU
 sweeps   sixteen training runs at once, compared with one after another
 inside   the cost of measuring the layers of a network during training
-page     what bench/README.md shows: machine, steps, forms, sweeps, scaling and startup
+page     what bench/README.md shows: machine, steps, forms, sweeps, scaling, startup and devices
 all      everything above (the default)
 ahead    bytes of scratch memory of the rules as planned by the compilers for a TPU and a GPU, if those are installed; nothing is run.
          Not included in all
@@ -30,7 +31,8 @@ import os
 import sys
 import time
 
-WHAT = ("rules", "steps", "machine", "scaling", "startup", "sweeps", "inside", "forms", "page", "all", "ahead", "device", "pictures")
+WHAT = ("rules", "steps", "machine", "scaling", "startup", "devices", "sweeps", "inside", "forms", "page", "all", "ahead", "device",
+        "pictures")
 
 
 def main():

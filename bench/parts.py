@@ -2,7 +2,7 @@
 
 import math
 
-from bench import ahead, forms, inside, machine, rules, scaling, startup, steps, sweeps
+from bench import ahead, devices, forms, inside, machine, rules, scaling, startup, steps, sweeps
 from bench.workloads import WORKLOADS
 from fnnet import ops
 from fnnet.table import milliseconds, size, table
@@ -72,6 +72,15 @@ def measure_startup(args):
     return found
 
 
+def measure_devices(args):
+    found = devices.run(rounds=3 if args.quick else 9)
+    cells = [(row["layout"], row["grows"], row["devices"], row["batch"], milliseconds(row["ms"] / 1e3), size(row["held"]),
+              size(row["exchanged"])) for row in found]
+    header = ("layout", "what grows", "devices", "batch", "ms", "held by each", "exchanged")
+    print("\n" + table(header, cells, markdown=args.markdown), flush=True)
+    return found
+
+
 def measure_rules(args):
     found, end = [], args.began + QUICK_SECONDS if args.quick and not args.only else math.inf
     for row in rules.run(quick=args.quick, only=args.only, end=end):
@@ -123,10 +132,10 @@ def measure_ahead(args):
 
 
 PARTS = {"machine": measure_machine, "steps": measure_steps, "forms": measure_forms, "sweeps": measure_sweeps, "scaling": measure_scaling,
-         "startup": measure_startup, "inside": measure_inside, "rules": measure_rules, "ahead": measure_ahead}
+         "startup": measure_startup, "devices": measure_devices, "inside": measure_inside, "rules": measure_rules, "ahead": measure_ahead}
 SAVED = {"machine": "machine peaks"}           # the names of parts in the results, where another: "machine" describes it
 # What each word of the command line measures. The page is bench/README.md.
-PAGE = ("machine", "steps", "forms", "sweeps", "scaling", "startup")
+PAGE = ("machine", "steps", "forms", "sweeps", "scaling", "startup", "devices")
 MEANS = {**{part: (part,) for part in PARTS}, "rules": ("rules", "forms"), "page": PAGE,
          "all": tuple(part for part in PARTS if part != "ahead")}
 IN_QUICK = ("machine", "steps", "rules")        # of a quick run of all

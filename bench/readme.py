@@ -117,8 +117,26 @@ def startup(found):
             table(("workload", "", "cold", "with the compilation cache"), cells, markdown=True)]
 
 
+def devices(found):
+    cells = []
+    for layout, grows in dict.fromkeys((row["layout"], row["grows"]) for row in found["devices"]):
+        rows = [row for row in found["devices"] if (row["layout"], row["grows"]) == (layout, grows)]
+        for row in rows:
+            one = row["ms"] / rows[0]["ms"]
+            kinds = ", ".join(f"{times} {kind}" for kind, times in row["exchanges"].items())
+            title = f"`{layout}`, " + ("batch grows" if grows == "work" else "same batch")
+            cells.append((title, row["devices"], row["batch"], f"{row['ms']:.3g}", f"{one:.2f}", size(row["held"]),
+                          size(row["exchanged"]), kinds))
+    return ["A training step of 784-1024-1024-10 with Adam on 1, 2, 4 and 8 simulated devices, which share the cores of this "
+            "machine: this shows what each device holds and what they exchange, not how fast eight real devices are. With perfect division "
+            "and no cost of exchange the same batch takes the same time on any number of simulated devices, n times the batch n times as "
+            "long.",
+PARTS = {"steps": steps, "machine peaks": machine, "forms": forms, "sweeps": sweeps, "scaling": scaling, "startup": startup,
+         "devices": devices}
+
 # Parts of the results, in the order of the page.
-PARTS = {"steps": steps, "machine peaks": machine, "forms": forms, "sweeps": sweeps, "scaling": scaling, "startup": startup}
+            table(("layout", "devices", "batch", "ms", ": one device", "held by each", "exchanged", "exchanges"), cells,
+                  markdown=True)]
 
 
 def picture(found, name):

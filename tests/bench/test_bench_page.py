@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import jax
 import pytest
 
-from bench import machine, parts, pictures, readme, scaling, startup
+from bench import devices, machine, parts, pictures, readme, scaling, startup
 from bench.workloads import WORKLOADS
 
 TITLES = [workload.title for workload in WORKLOADS]
@@ -28,7 +28,9 @@ RECORD = {
                                "plain": {"seconds": 1.0, "temp": 0.0, "saved": 1.0}}}],
     "startup": {"import": {"jax": 0.5, "fnnet": 0.55}, "import ratio": 1.1,
                 "first step": [{"workload": "a", "form": "fnnet step", "cold": 1.25, "cached": 0.25}],
-                "digits": {"fnnet": {"seconds": 2.5, "epochs": 9, "accuracy": 0.97}}}}
+                "digits": {"fnnet": {"seconds": 2.5, "epochs": 9, "accuracy": 0.97}}},
+    "devices": [{"layout": "fsdp", "grows": "work", "devices": n, "batch": 64 * n, "loss": 2.0, "ms": 1.5 * n, "held": 2**20 // n,
+                 "exchanged": 2**21, "exchanges": {"all-gather": 6}} for n in (1, 2)]}
 
 
 @pytest.fixture(autouse=True)
@@ -168,3 +170,19 @@ def test_each_word_of_the_command_line_measures_known_parts():
     assert all(set(means) <= set(parts.PARTS) for means in parts.MEANS.values()) and set(parts.PAGE) <= set(parts.MEANS["all"])
     assert {parts.SAVED.get(part, part) for part in parts.PAGE} == {*readme.PARTS}
     assert Path(pictures.FOLDER).parent == Path(readme.HERE).parent
+
+
+def test_devices_are_compared_with_one():
+    text = readme.markdown(RECORD)
+    assert re.search(r"\| `fsdp`, batch grows \| +2 \| +128 \| +3 \| +2.00 \| +512k \| +2.0M \| 6 all-gather \|", text)
+
+
+@pytest.mark.slow
+def test_simulated_devices_hold_their_share_and_have_the_loss_of_one():
+    rows = devices.run(rounds=1)
+    of = {(row["layout"], row["grows"], row["devices"]): row for row in rows}
+    assert len(of) == len(rows) == 16
+    for layout in devices.LAYOUTS:
+        assert abs(of[layout, "devices", 8]["loss"] - of[layout, "devices", 1]["loss"]) < 1e-5
+    assert of["fsdp", "devices", 8]["held"] < 1.1 / 8 * of["fsdp", "devices", 1]["held"]
+    assert of["data", "devices", 1]["exchanges"] == {} and set(of["data", "devices", 8]["exchanges"]) == {"all-reduce"}
