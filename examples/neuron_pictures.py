@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from examples.drawing import COLORS, arrow, line, numbers
-from fnnet import layers, ops, optim
+from fnnet import data, layers, ops, optim
 from fnnet.diagnostics.figure import BLUE, ORANGE, figure
 
 # The perceptron: weighted inputs, and a threshold
@@ -262,6 +262,45 @@ def region(axis, chance, training, test=None):
     return shade
 
 
+# A convolution: every output looks at a small part of the image, with the same weights
+KERNELS = {"horizontal edges": [[1, 1, 1], [0, 0, 0], [-1, -1, -1]], "vertical edges": [[1, 0, -1], [1, 0, -1], [1, 0, -1]],
+           "mean": [[1 / 9] * 3] * 3}
+DIGIT, AT = 7, (2, 3)                                  # the digit that is shown, and the output whose input is framed
+
+
+def convolution():
+    table = data.digits()
+    image = table.x[table.y == DIGIT][0].reshape(8, 8)
+    kernels = np.array(list(KERNELS.values()), np.float32)
+    found = ops.conv(image[None, :, :, None], kernels.transpose(1, 2, 0)[:, :, None], padding="VALID")
+    return {"image": ([], image.ravel())} | {f"{name}: y": ([], found[0, :, :, k].ravel()) for k, name in enumerate(KERNELS)}
+
+
+def draw_convolution(lines):
+    made = figure(10, 4.4)
+    whole, right = made.subfigures(1, 2, width_ratios=(2, 3))
+    image, (i, j) = np.reshape(lines["image"][1], (8, 8)), AT
+    axis = whole.subplots()
+    axis.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(image):
+        axis.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color="white" if value > 0.5 else "black")
+    frame(axis, j - 0.5, i - 0.5, 3)
+    axis.set(xticks=[], yticks=[], title="x, 8 × 8 pixels")
+    for column, (name, kernel) in zip(right.subplots(2, 3, height_ratios=(1, 1.6)).T, KERNELS.items()):
+        numbers(column[0], kernel, "{:.2g}", limit=1)
+        column[0].set_title(f"w: {name}", fontsize=10)
+        y = np.reshape(lines[f"{name}: y"][1], (6, 6))
+        column[1].imshow(y, cmap="PuOr", vmin=-3, vmax=3)
+        frame(column[1], j - 0.5, i - 0.5, 1)
+        column[1].set(xticks=[], yticks=[], xlabel=f"framed: {y[AT]:.2f}")
+        column[1].set_title("yᵢⱼ = Σ wₖₗ x₍ᵢ₊ₖ₎₍ⱼ₊ₗ₎", fontsize=10)
+    return made
+
+
+def frame(axis, left, top, size):
+    axis.plot([left, left + size, left + size, left, left], [top, top, top + size, top + size, top], color=ORANGE, linewidth=2.5)
+
+
 # Triplet loss: the positive comes closer than the negative
 START = np.array([[0.0, 0.0], [1.6, 0.9], [0.9, -0.5]], np.float32)
 NAMES, MARGIN = ("anchor", "positive", "negative"), 0.5
@@ -299,4 +338,5 @@ def draw_triplet(lines):
 
 PICTURES = {"perceptron": (perceptron, draw_perceptron), "scores": (scores, draw_scores), "softmax": (softmax, draw_softmax),
             "tangent": (tangent, draw_tangent), "hidden_units": (hidden_units, draw_hidden_units),
-            "linear_layers": (linear_layers, draw_linear_layers), "triplet": (triplet, draw_triplet)}
+            "linear_layers": (linear_layers, draw_linear_layers), "triplet": (triplet, draw_triplet),
+            "convolution": (convolution, draw_convolution)}

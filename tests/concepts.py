@@ -81,6 +81,7 @@ a multi-layer network is a nonlinear classifier | diagnostics.decision_boundary 
 more hidden units approximate more functions | layers.Dense | 10 | hidden_units |
 a neuron: weighted inputs, then a function of their sum | ops.dense ops.identity | 01 | perceptron |
 output over threshold: the neuron fires | ops.dense ops.sigmoid | 01 04 | perceptron |
+units that see a small part of the image, as Hubel and Wiesel found | layers.Conv | 13 | convolution | convolution
 neurons are cascaded, each layer has its weights | layers.Serial | 09 | network |
 deep networks, lots of hidden layers | layers.Serial layers.Residual | 12 | vanishing batch_norm |
 no closed form: weights are found step by step | optim.gradient_descent | 08 | optimizer_paths |

@@ -45,8 +45,9 @@ def test_learning_curve_lines_match_its_numbers(name, color):
     assert fitted[0, 0] > 0 > fitted[1, 1]
 
 
-NO_LINES = {"templates", "network", "backward_steps", "scores", "softmax", "linear_layers"}
-QUICK = {"backward_steps", "perceptron", "scores", "softmax", "triplet", "activations", "learning_rates", "polynomial", "hinge_and_softmax"}
+NO_LINES = {"templates", "network", "backward_steps", "convolution", "scores", "softmax", "linear_layers"}
+QUICK = {"backward_steps", "convolution", "perceptron", "scores", "softmax", "triplet", "activations", "learning_rates", "polynomial",
+         "hinge_and_softmax"}
 
 
 def numbers(name):
@@ -139,6 +140,8 @@ def test_pictures_of_neurons_and_scores_show_the_numbers_of_the_lectures():
     assert scores["s = Wx + b"][1] == [-96.8, 437.9, 60.75]
     assert softmax["s"][1] == [3.2, 5.1, -1.7] and softmax["P"][1] == pytest.approx([0.13, 0.87, 0.001], abs=0.002)
     assert softmax["L"][1][0] == pytest.approx(-np.log(softmax["P"][1][0]), rel=1e-3)
+    image, y = (np.reshape(numbers("convolution")[name][1], (side, side)) for name, side in (("image", 8), ("horizontal edges: y", 6)))
+    assert y[2, 3] == pytest.approx(image[2, 3:6].sum() - image[4, 3:6].sum(), abs=1e-3)
     errors = {name: min(y) for name, (x, y) in numbers("tangent").items() if "float" in name}
     assert errors["central, float64"] < errors["forward, float64"] < errors["forward, float32"] and errors["central, float32"] < 1e-5
 
