@@ -1,6 +1,8 @@
 """A GPT on eight devices: its parameters split twice, over "data" and over "model". What that takes is planned before anything runs.
 
 On a machine with one processor the eight devices are simulated, which shows that the numbers are right and what is exchanged, not speed.
+
+    ∂J/∂W = ¼ Σ ∂Jᵢ/∂W over the four parts of a batch,   xW = (xW¹, xW²) over the two parts of a layer
 """
 
 import os
