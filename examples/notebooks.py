@@ -24,7 +24,7 @@ SYMBOLS = {"·": r"\cdot ", "−": "-", "∂": r"\partial ", "Σ": r"\sum ", "�
            "…": r"\ldots "}
 OPERATORS = {"tanh", "log", "exp", "max", "min"}
 WORD = r"(?<![A-Za-z\\])[A-Za-z]{3,}(?![A-Za-z])"
-WORDS = re.compile(rf" ?{WORD}(?: {WORD})*(?: (?=\w))?")
+WORDS = re.compile(rf" ?{WORD}(?: (?:{WORD}|(?:of|an?|to|in|is|by|on|at|or)(?= )))*(?: (?=\w))?")
 
 
 def latex(formula):

@@ -77,7 +77,8 @@ def test_formulas_of_a_notebook_are_latex(example):
     ("δ¹ = W²ᵀδ² · σ′(z¹)", r"\delta ^{1} = W^{2\top}\delta ^{2} \cdot  \sigma '(z^{1})"),
     ("y = γ·x/√(⟨x²⟩ + ε)", r"y = \gamma \cdot x/\sqrt{\langle x^{2}\rangle  + \varepsilon }"),
     ("z = tanh a,   E = ½ Σ (yₖ − tₖ)²", r"z =\tanh a,\qquad E = \frac{1}{2} \sum  (y_{k} - t_{k})^{2}"),
-    ("Q·Kᵀ/√d over the keys", r"Q\cdot K^{\top}/\sqrt{d}\ \mathrm{over\ the\ keys}")])
+    ("Q·Kᵀ/√d over the keys", r"Q\cdot K^{\top}/\sqrt{d}\ \mathrm{over\ the\ keys}"),
+    ("xW over the parts of a batch", r"xW\ \mathrm{over\ the\ parts\ of\ a\ batch}")])
 def test_formula_as_latex(formula, latex):
     assert notebooks.latex(formula) == latex
 
