@@ -185,6 +185,9 @@ def _formula(node):
 
 
 def _line(parts):
-    """Words, signs and matrices side by side."""
-    return "".join(part if isinstance(part, Html) else f"<{tag}>{html.escape(visible(part))}</{tag}>"
-                   for part in parts for tag in ["b" if len(part) == 1 else "span"])
+    """Words, signs and matrices side by side; an equals sign stays with its result when the line wraps."""
+    shown = [part if isinstance(part, Html) else f"<{tag}>{html.escape(visible(part))}</{tag}>"
+             for part in parts for tag in ["b" if len(part) == 1 else "span"]]
+    if len(shown) > 2 and parts[-2] in "=→":
+        shown[-2:] = [f'<span class="result">{"".join(shown[-2:])}</span>']
+    return "".join(shown)

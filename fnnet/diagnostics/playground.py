@@ -40,7 +40,7 @@ def playground(path: str | Path = "playground.html", *, data: str = "xor", noise
     _check(settings)                # so that the page holds no text from outside
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    start = json.dumps({**settings, "data_seed": seed}, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
+    start = json.dumps(settings, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
     path.write_text(filled("playground.html", START=start), encoding="utf-8")
     return path
 

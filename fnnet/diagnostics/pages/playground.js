@@ -1,7 +1,9 @@
 "use strict";
 /* The page around network.js: sliders, buttons, keys and drawings. `start` holds the settings that the page opens with. */
 
-const settings = {...start, batch_size: start.batch_size ?? Infinity}, one = id => document.getElementById(id);
+const settings = {...start, data_seed: start.seed, batch_size: start.batch_size ?? Infinity}, one = id => document.getElementById(id);
+/* Random numbers of their own for the examples, the weights and the order of minibatches, so that these are independent. */
+const fresh = {data: () => random(1e6 + settings.data_seed), weights: () => random(settings.seed), order: () => random(2e6 + settings.seed)};
 let net, run, data, curve, steps, running = false;         // curve: J_train and J_test after each step
 
 // ---- Controls: a slider has values, a menu has options; restart says what a change begins anew -------------------------------------
@@ -56,7 +58,7 @@ function buildControl({name, label, options, values, shown = String, restart}) {
 
 function change(name, value, restart) {
   settings[name] = value;
-  if (restart === "method") run = training(net, settings.method, random(settings.seed + 2));
+  if (restart === "method") run = training(net, settings.method, fresh.order());
   if (restart === "data") newData();
   if (restart === "data" || restart === "weights") newWeights();
   if (!finite()) advance(0);
@@ -67,15 +69,15 @@ function change(name, value, restart) {
 // ---- Training --------------------------------------------------------------------------------------------------------------------
 
 function newData() {
-  const r = random(settings.data_seed);
+  const r = fresh.data();
   data = {train: examples(settings.data, settings.examples, settings.noise, r), test: examples(settings.data, 200, settings.noise, r),
           ...DATA[settings.data]};
 }
 
 function newWeights() {
   const hidden = Array(settings.hidden_layers).fill(settings.units);
-  net = network([data.regression ? 1 : 2, ...hidden, 1], settings.activation, Boolean(data.regression), settings.weights, random(settings.seed));
-  run = training(net, settings.method, random(settings.seed + 2));
+  net = network([data.regression ? 1 : 2, ...hidden, 1], settings.activation, Boolean(data.regression), settings.weights, fresh.weights());
+  run = training(net, settings.method, fresh.order());
   curve = [];
   steps = 0;
   record();
