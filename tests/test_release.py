@@ -49,6 +49,7 @@ def test_wheel_contains_the_package_and_trains(dist, tmp_path):
     python = environment(tmp_path, f"fnnet[all] @ {wheel.as_uri()}")
     out = shell(python, "-m", "fnnet", "train", "digits", "--quiet", cwd=tmp_path)
     assert "test accuracy 98" in out and (tmp_path / "runs" / "digits" / "learning_curve.png").exists()
+    assert "wrote playground.html" in shell(python, "-m", "fnnet", "playground", cwd=tmp_path)        # the templates of pages are there
     assert shell(python, "-c", "import fnnet; print(fnnet.__version__)", cwd=tmp_path).strip() == fnnet.__version__
 
 
