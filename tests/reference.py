@@ -13,8 +13,8 @@ from html import escape
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("ops", "layers", "layers.initializers", "optim", "train", "train.augment", "train.sharding", "data", "diagnostics", "verify",
-         "measure", "store", "rule", "config")
+ROOMS = ("ops", "layers", "layers.initializers", "optim", "train", "train.augment", "train.distributed", "train.sharding", "data",
+         "diagnostics", "verify", "measure", "store", "rule", "config")
 FACES = ["fnnet", *(f"fnnet.{room}" for room in ROOMS)]
 
 

@@ -17,7 +17,7 @@ def main(argv=None):
     if not getattr(args, "distributed", False):
         return _run(args.run, args)
     if launch.CONTROL in os.environ:
-        return launch.in_child(lambda: _run(args.run, args))
+        return launch.in_child(lambda: _run(functools.partial(launch.watched, args.run), args))
     return _run(functools.partial(launch.supervise, argv), args)
 
 

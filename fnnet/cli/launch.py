@@ -2,6 +2,7 @@
 
 import _thread
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ from fnnet import train
 CONTROL = "FNNET_CONTROL"       # the variable with the file descriptor from which the child reads the signals that its parent received
 LOST = 75                       # the exit status when another process was lost: starting again may help (EX_TEMPFAIL)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-OF_LOST_PEERS = ("Gloo", "NCCL", "RCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "coordination", "Connection", "barrier")
+# How errors of XLA begin, which JAX raises as JaxRuntimeError, or ValueError where an array is read, and what those about peers speak of.
+OF_LOST_PEERS = re.compile(r"[A-Z_]{5,}: .*(Gloo|NCCL|RCCL|coordination|[Cc]onnection|[Bb]arrier|[Pp]eer)|(UNAVAILABLE|ABORTED): ", re.DOTALL)
 
 
 def options(sub):
@@ -122,9 +124,6 @@ def in_child(run):
         status = run()
     except SystemExit as end:
         status = end.code
-    except jax.errors.JaxRuntimeError as error:
-        traceback.print_exc()
-        status = LOST if any(word in str(error) for word in OF_LOST_PEERS) else 1
     except BaseException:
         traceback.print_exc()
         status = 1
@@ -133,6 +132,17 @@ def in_child(run):
         sys.stderr.flush()
         os._exit(status)
     return 0
+
+
+def watched(run, args):
+    """run(args); the exit status LOST after an error that tells that another process was lost."""
+    try:
+        return run(args)
+    except Exception as error:
+        if not OF_LOST_PEERS.match(str(error)):
+            raise
+        traceback.print_exc()
+        return LOST
 
 
 def _obey(control):

@@ -4,6 +4,7 @@ import functools
 import os
 import re
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
     Arguments left out are taken from the environment: SLURM (srun) and Open MPI (mpirun, before version 5) give all of them;
     an indexed Kubernetes job and Open MPI 5 give the process, so that coordinator and processes remain; JAX_COORDINATOR_ADDRESS
     gives the coordinator; JAX finds Cloud TPUs by itself. It must be called before anything computes or asks for a device.
-    Another call with the same arguments, or with none, does nothing.
+    Another call with the same arguments, or with none, does nothing. Afterwards an uncaught exception ends its process at once,
+    and JAX ends the other processes, which could not train on.
 
     >>> train.distributed.start("localhost:1234", processes=2, process=2)
     Traceback (most recent call last):
@@ -72,6 +74,8 @@ def start(coordinator: str | None = None, processes: int | None = None, process:
     except (RuntimeError, ValueError) as error:
         raise _explained(error, asked, scheduler) from error
     agree([0])              # on CPUs, Gloo's first connection fails if one process comes 30 s after another, as it might later on
+    if jax.process_count() > 1:
+        sys.excepthook = functools.partial(_leave, sys.excepthook)
     _started.update({name: value for name, value in asked.items() if value is not None})
 
 
@@ -237,6 +241,14 @@ def _reach(coordinator, timeout):
                 raise TimeoutError(f"process 0 did not answer at {coordinator} within {timeout} seconds ({error}): start all processes "
                                    "within that time, process 0 on that host, with a port that a firewall lets through") from None
             time.sleep(0.2)
+
+
+def _leave(show, kind, error, traceback):
+    """Shows an uncaught exception and ends the process at once: JAX's farewell would wait for the others, which wait for this one."""
+    show(kind, error, traceback)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130 if issubclass(kind, KeyboardInterrupt) else 1)
 
 
 def _explained(error, asked, scheduler):

@@ -84,6 +84,22 @@ def test_a_signal_is_handed_on_and_a_second_one_ends_the_training(child, tmp_pat
     assert cli.main(TRAIN) == 128 + number and signal.getsignal(number) is before
 
 
+@pytest.mark.parametrize("error, status", [
+    (ValueError("UNKNOWN: Gloo AllGather failed: Read error [127.0.0.1]:32153: Connection reset by peer"), launch.LOST),
+    (RuntimeError("UNAVAILABLE: Failed to send RPC to the leader"), launch.LOST),
+    (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"), None),
+    (ValueError("--rate must be ≥ 0; got a Connection"), None),
+])
+def test_errors_about_lost_processes_are_recognized(error, status, capsys):
+    def fail(args):
+        raise error
+    if status is None:
+        with pytest.raises(type(error)):
+            launch.watched(fail, None)
+    else:
+        assert launch.watched(fail, None) == status and str(error) in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options, sentence", [
     (["--coordinator", "localhost:1"], "--coordinator is for training with other processes: write --distributed as well"),
     (["--processes", "2"], "--processes is for training with other processes: write --distributed as well"),
