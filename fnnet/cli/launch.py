@@ -19,7 +19,8 @@ CONTROL = "FNNET_CONTROL"       # the variable with the file descriptor from whi
 LOST = 75                       # the exit status when another process was lost: starting again may help (EX_TEMPFAIL)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How errors of XLA begin, which JAX raises as JaxRuntimeError, or ValueError where an array is read, and what those about peers speak of.
-OF_LOST_PEERS = re.compile(r"[A-Z_]{5,}: .*(Gloo|NCCL|RCCL|coordination|[Cc]onnection|[Bb]arrier|[Pp]eer)|(UNAVAILABLE|ABORTED): ", re.DOTALL)
+OF_LOST_PEERS = re.compile(r"[A-Z_]{5,}: .*(Gloo|NCCL|RCCL|coordination|[Cc]onnection|[Bb]arrier|[Pp]eer)|(UNAVAILABLE|ABORTED): ",
+                           re.DOTALL)
 
 
 def options(sub):

@@ -28,7 +28,7 @@ from fnnet.cli import launch, training
 SECONDS = 60            # for the message of the command
 PATIENCE = 600          # in which anything here ends
 RESUMES = 5             # after which a training may end
-TRAIN = ["train", "table.csv", "--target", "label", "--net", "linear", "--batch-size", "8", "--epochs", "20", "--quiet", "--resume",
+TRAIN = ["train", "table.csv", "--target", "label", "--net", "linear", "--batch-size", "8", "--epochs", "40", "--quiet", "--resume",
          "--distributed", "--processes", "2"]
 MESSAGE = "start the same command again in every process"
 
@@ -146,7 +146,7 @@ def main(kills, folder, seed=0):
     os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"}
     model, whole, longest, late = Path("runs", "table", "model.safetensors"), b"", 0.0, 0.0
-    for here in (folder / "compiling", folder / "unbroken"):
+    for here in (*([] if (folder / "cache").exists() else [folder / "compiling"]), folder / "unbroken"):
         make_table(here)
         begun = time.monotonic()
         statuses, said, _, late = attempt(here)
@@ -161,9 +161,9 @@ def main(kills, folder, seed=0):
         make_table(here)
         while took is not None:
             after = rng.random() < 0.5
-            kill = (rng.uniform(0, late if after else longest), after, rng.randrange(2), rng.random() < 0.5)
+            kill = (rng.uniform(0, late / 2 if after else longest), after, rng.randrange(2), rng.random() < 0.5)
             statuses, said, took, _ = attempt(here, kill if met["kills"] < kills and resumed < RESUMES else None)
-            if took is None and statuses == [0, 0]:
+            if statuses[0] == 0 and (took is None or statuses[1] in (0, -signal.SIGKILL)):      # it ended before it was killed
                 break
             saved = len(checkpoints(here))
             right = took is not None and took <= SECONDS and statuses[0] == 75 and MESSAGE in said[0].splitlines()[-1]
