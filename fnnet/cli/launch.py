@@ -124,7 +124,7 @@ def in_child(run):
     try:
         status = run()
     except SystemExit as end:
-        status = end.code
+        status = end.code if isinstance(end.code, int) else 1
     except BaseException:
         traceback.print_exc()
         status = 1
@@ -149,7 +149,7 @@ def watched(run, args):
 def _obey(control):
     """Handles the signals that the parent received as if this process had; ends the process when the parent has ended."""
     while number := os.read(control, 1):
-        _thread.interrupt_main(number[0])
+        _thread.interrupt_main(signal.Signals(number[0]))
     os._exit(LOST)
 
 

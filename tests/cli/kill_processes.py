@@ -19,6 +19,7 @@ import traceback
 import warnings
 from pathlib import Path
 
+import jax
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -143,8 +144,10 @@ def main(kills, folder, seed=0):
     launch.subprocess.Popen = Forked
     training._audited = lambda rules: []
     folder, rng = Path(folder).absolute(), random.Random(seed)
-    os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                   "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"}
+    jax.config.update("jax_compilation_cache_dir", str(folder / "cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
     model, whole, longest, late = Path("runs", "table", "model.safetensors"), b"", 0.0, 0.0
     for here in (*([] if (folder / "cache").exists() else [folder / "compiling"]), folder / "unbroken"):
         make_table(here)

@@ -152,7 +152,7 @@ class Keeper:
         log = self.log | {"settings": self.settings, "position": position}
         self.folder.save(run, self.best and self.best[0], within, log)
         self.saved, self.steps, self.began, self.newest = len(self.log["history"]), 0, time.monotonic(), run
-        if self.ending or (self.alone and self.interrupts.received):
+        if (received := self.interrupts.received) and (self.ending or self.alone):
             done = len(self.log["history"])
             where = f"after epoch {done}"
             if position is not None:
@@ -160,7 +160,7 @@ class Keeper:
                 where = f"in epoch {done + 1}, after {position['done']} of its {steps} steps,"
             if self.folder.wait():
                 self.interrupts.leave(where)
-            self.stopped = f"{self.interrupts.received.name}: saved {where} in {self.folder.path}"
+            self.stopped = f"{received.name}: saved {where} in {self.folder.path}"
             raise Stopped
 
     def _division(self, data):
