@@ -102,7 +102,7 @@ def measure_rules(args):
 def measure_forms(args):
     found, cells = [], []
     for case in forms.chosen(args.only):
-        found += (rows := forms.measured(case, 1.0 if args.quick else 3.0, exact=not args.quick))
+        found += (rows := forms.measured(case, 1.0 if args.quick else 2.5, exact=not args.quick))
         heads = [(case.rule, case.sizes)] + [("", "")] * (len(rows) - 1)
         cells += [(*head, row["form"], milliseconds(row["seconds"]), f"{row['seconds'] / rows[0]['seconds']:.2f}", size(row["saved"]),
                    size(row["temp"]), "" if row["error"] is None else f"{row['error']:.0e}",

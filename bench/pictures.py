@@ -77,7 +77,7 @@ def draw_ratios(figure, drawn):
     ax.set(xscale="log", xlabel="time : plain JAX, one call per step")
     ax.invert_yaxis()
     ax.grid(axis="y", alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False)
+    figure.legend(loc="outside right center", frameon=False)
 
 
 def draw_roofline(figure, drawn):

@@ -17,7 +17,7 @@ CACHED = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CAC
 IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 
 
-def run(*, rounds=5, names="abdf"):
+def run(*, rounds=5, names="bdf"):
     """{"import": {module: seconds}, "import ratio", "first step": [{"workload", "form", "cold", "cached"}], "digits": {library: {…}}}."""
     return {**imports(rounds), "first step": [first(name, form) for name in names for form in FORMS], "digits": digits(min(rounds, 3))}
 

@@ -114,8 +114,11 @@ def test_importing_an_unknown_name_is_an_import_error():
 
 
 def test_import_loads_little_more_than_jax():
-    """Modules are loaded when they are first used, difflib with the first hint; the hint for a name knows modules not yet loaded."""
+    """Modules are loaded when they are first used, be it in a function that is being traced; difflib with the first hint, which knows
+    names of modules not yet loaded."""
     code = ("import sys, jax; before = set(sys.modules); import fnnet; print(*set(sys.modules) - before, sep='\\n')\n"
+            "load = lambda x: [getattr(fnnet, room) for room in fnnet.hints.ROOMS] and x\n"
+            "with jax.checking_leaks(): jax.jit(load)(2.0)\n"
             "try: fnnet.Conv2d\nexcept AttributeError as error: print('said', error)\n"
             "assert fnnet.summary is fnnet.diagnostics.summary and 'summary' in vars(fnnet)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
