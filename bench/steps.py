@@ -13,7 +13,7 @@ ROUNDED = {("flax nnx", "transformer"): 1e-5}        # jax.nn.dot_product_attent
 FIRST = 3               # steps at full size whose losses must agree in float32; more would be rounding, amplified
 
 
-def run(workload, *, rounds=15, least=0.03, only=None, check=20):
+def run(workload, *, rounds=11, least=0.03, only=None, check=20):
     """Rows of one workload: {"contender", "ms" per step, "ratio" to plain JAX per step, "first s": the first call, which compiles},
     and {name: why it is missing} of other libraries.
 
