@@ -131,12 +131,12 @@ def devices(found):
             "machine: this shows what each device holds and what they exchange, not how fast eight real devices are. With perfect division "
             "and no cost of exchange the same batch takes the same time on any number of simulated devices, n times the batch n times as "
             "long.",
-PARTS = {"steps": steps, "machine peaks": machine, "forms": forms, "sweeps": sweeps, "scaling": scaling, "startup": startup,
-         "devices": devices}
+            table(("layout", "devices", "batch", "ms", ": one device", "held by each", "exchanged", "exchanges"), cells, markdown=True)]
+
 
 # Parts of the results, in the order of the page.
-            table(("layout", "devices", "batch", "ms", ": one device", "held by each", "exchanged", "exchanges"), cells,
-                  markdown=True)]
+PARTS = {"steps": steps, "machine peaks": machine, "forms": forms, "sweeps": sweeps, "scaling": scaling, "startup": startup,
+         "devices": devices}
 
 
 def picture(found, name):
