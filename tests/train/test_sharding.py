@@ -141,3 +141,18 @@ def test_two_processes_train_like_one(layout):
     assert all(word == "loss" for word, *_ in said) and len({spec for *_, spec in said}) == 1
     losses = [float(loss) for _, loss, _ in said]
     assert losses[1] == losses[2] and abs(losses[0] - losses[1]) < 1e-12
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "dense" else pytest.mark.slow) for name in NETWORKS
+                                  if name != "convolution"])          # whose batch statistics are those of each device in shard_map
+def test_gradient_inside_shard_map_is_that_of_one_device(name):
+    net, objective, _, run, (x, labels) = training(name)
+
+    def gradient(params, x, labels):
+        return jax.grad(lambda params: objective(params, run.state, (x, labels), key=None)[0])(params)
+
+    def averaged(params, x, labels):
+        return jax.grad(lambda params: jax.lax.pmean(objective(params, run.state, (x, labels), key=None)[0], "data"))(params)
+    split = jax.P("data")
+    mapped = jax.shard_map(averaged, mesh=mesh_of("data", AUTO), in_specs=(jax.P(), split, split), out_specs=jax.P())
+    chex.assert_trees_all_close(jax.jit(mapped)(run.params, x, labels), jax.jit(gradient)(run.params, x, labels), rtol=1e-11, atol=1e-13)
