@@ -26,8 +26,9 @@ def place(run: Any, mesh: jax.sharding.Mesh, layout: str = "data", *, roles: Tre
     layout  "data"          every device has all parameters; batches are split (`shard`) over the mesh axis "data"
             "fsdp"          each parameter is also split over "data", along the longest of its axes that divides evenly: ZeRO-3,
                             parameters, gradients and optimizer state take 1/devices of the memory
-            "tensor"        weights [… d k] are split over the mesh axis "model" along k, tables [v d] along v, biases and scales [k]
-                            like the weight beside them; the output projection of attention along d
+            "tensor"        weights [… d k] are split over the mesh axis "model" along the longer of d and k, k if they are equal, and
+                            the output projection of attention along d, so that what lies between two weights stays where it is
+                            computed; tables [v d] along v; biases and scales [k] like the weight beside them
             "fsdp+tensor"   both
     roles   of each parameter, net.roles(params): by default those that its name suggests
     rules   {"2/*/w": jax.P(None, "model")}, specs by path, which precede the layout's: the paths are those of `specs`
@@ -83,7 +84,7 @@ def specs(params: Tree, mesh: jax.sharding.Mesh, layout: str = "data", *, roles:
     if unused := [pattern for pattern in rules if not fnmatch.filter(paths, pattern)]:
         raise ValueError(f"the rule {unused[0]!r} matches no parameter: the paths are {', '.join(paths[:8])}{', …' * (len(paths) > 8)}")
     split_here = {path.rpartition("/")[0]: np.shape(leaf)[-1] for path, (_, leaf), role in zip(paths, found, named)
-                  if role == "weight" and np.ndim(leaf) > 1 and path.rpartition("/")[2] not in BACK}
+                  if role == "weight" and np.ndim(leaf) > 1 and _along(path, np.shape(leaf)) == -1}
     made = []
     for path, (_, leaf), role in zip(paths, found, named):
         given = [spec for pattern, spec in rules.items() if fnmatch.fnmatch(path, pattern)]
@@ -154,11 +155,11 @@ def _spec(path, shape, role, split_here, sizes, layout, data, model):
         if axes and axes[axis] is None and shape[axis] and shape[axis] % sizes[name] == 0:
             axes[axis] = name
     if "tensor" in layout and shape:
-        folder, _, name = path.rpartition("/")
+        folder = path.rpartition("/")[0]
         if role == "table":
             split(-2 if len(shape) > 1 else 0, model)
         elif role == "weight" and len(shape) > 1:
-            split(-2 if name in BACK else -1, model)
+            split(_along(path, shape), model)
         elif split_here.get(folder) == shape[-1]:
             split(-1, model)
     if "fsdp" in layout:
@@ -166,6 +167,11 @@ def _spec(path, shape, role, split_here, sizes, layout, data, model):
             if data not in axes:
                 split(axis, data)
     return P(*axes)
+
+
+def _along(path, shape):
+    """The axis of a weight [… d k] that is split: k, or d if the input is longer than the output."""
+    return -2 if path.rpartition("/")[2] in BACK or shape[-2] > shape[-1] else -1
 
 
 def _like_its_parameter(path, shape, table) -> Any:
