@@ -87,6 +87,8 @@ def _train(args):
     net = _network(args, len(given.classes) if given.classes else given.training[1].shape[1])
     loss = LOSSES[args.loss] if given.classes else ops.squared_error
     say(f"{given.what}: {sizes[0]} for training, {sizes[1]} for validation, {sizes[2]} for testing\n{net}")
+    if mesh is not None and (rest := sizes[0] % args.batch_size):
+        say(f"{rest} training examples beyond the last whole batch are left out")
     if resumes:
         say(f"resuming from {launch.checkpoint_of(args)}, whose rules were audited when it began")
     audits = _audited(_used(net, loss, args.decay)) if first and (args.save or not resumes) else []

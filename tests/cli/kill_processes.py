@@ -139,6 +139,12 @@ def checkpoints(folder):
     return {path.name for path in (folder / "runs/table/checkpoint").glob("*") if path.name.isdigit()}
 
 
+def arrays(folder):
+    """The bytes of each array of the model that was saved; the order of the names in the file's header is not always the same."""
+    from safetensors.numpy import load_file
+    return {name: a.tobytes() for name, a in load_file(folder / "runs/table/model.safetensors").items()}
+
+
 def main(kills, folder, seed=0):
     import orbax.checkpoint  # noqa: F401     (once, for all forks)
     launch.subprocess.Popen = Forked
@@ -148,14 +154,14 @@ def main(kills, folder, seed=0):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-    model, whole, longest, late = Path("runs", "table", "model.safetensors"), b"", 0.0, 0.0
+    whole, longest, late = {}, 0.0, 0.0
     for here in (*([] if (folder / "cache").exists() else [folder / "compiling"]), folder / "unbroken"):
         make_table(here)
         begun = time.monotonic()
         statuses, said, _, late = attempt(here)
         if statuses != [0, 0]:
             raise SystemExit(f"the unbroken training ended with {statuses}:\n{said[0]}\n---\n{said[1]}")
-        whole, longest = (here / model).read_bytes(), time.monotonic() - begun
+        whole, longest = arrays(here), time.monotonic() - begun
         print(f"{here.name}: {longest:.1f} s, {late:.1f} s of them after the first save", file=sys.stderr, flush=True)
     met = dict.fromkeys(("kills", "trainings", "bit-identical", "after a save", "of the child", "of process 0"), 0)
     waits = []
@@ -179,7 +185,7 @@ def main(kills, folder, seed=0):
             for name, counts in zip(met, (True, False, False, saved > 0, kill[-1], kill[-2] == 0)):
                 met[name] += counts
         met["trainings"] += 1
-        met["bit-identical"] += (here / model).read_bytes() == whole
+        met["bit-identical"] += arrays(here) == whole
     print(json.dumps(met | {"longest wait": round(max(waits), 1), "mean wait": round(sum(waits) / len(waits), 1)}))
 
 
