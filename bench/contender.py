@@ -57,6 +57,11 @@ class Runner:
         return took, [float(np.mean(np.asarray(loss))) for loss in losses]
 
 
+def cast(params, workload):
+    """The parameters in the dtype of the products."""
+    return params if workload.compute == "float32" else jax.tree.map(lambda w: w.astype(workload.compute), params)
+
+
 def job(workload, dtype="float32"):
     x, y = workload.model.examples(workload)
     x, y = jnp.asarray(x, dtype if x.dtype == "float32" else None), jnp.asarray(y)

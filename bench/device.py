@@ -199,7 +199,7 @@ def training(small):
 
 
 def training_rows(workload, dtype, rounds, least):
-    """A row for each contender: seconds of a step and of the first call, and the first losses, with parameters and arrays of `dtype`."""
+    """A row for each contender: seconds of a step and of the first call, and the first losses; products in `dtype`, parameters float32."""
     import jax
 
     from bench import clock, ours, peers, plain
@@ -207,7 +207,7 @@ def training_rows(workload, dtype, rounds, least):
     builds = {name: plain.contenders(workload)[name] for name in ("plain JAX step",)} | ours.contenders(workload)
     found, _ = peers.available(workload.kind)
     builds |= {name: found[name] for name in ("torch", "torch compiled")[:1 if rounds < 5 else 2] if name in found}
-    this, rows = job(workload, dtype), []
+    this, rows = job(workload._replace(compute=dtype)), []
     for name, build in builds.items():
         row = {"form": name}
         try:

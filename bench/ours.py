@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 import fnnet as fn
-from bench.contender import Contender, cycle
+from bench.contender import Contender, cast, cycle
 from fnnet import optim, train
 
 OPTIMIZERS = {"descent": optim.gradient_descent, "momentum": optim.momentum, "adam": optim.adam}
@@ -18,7 +18,12 @@ def _training(job):
         run = train.init(net, optimizer, jax.random.key(0), job.x[:w.batch])
         params = w.model.arranged(net, jax.tree.map(jnp.array, job.weights))     # a copy: the state is donated
         return run._replace(params=params, opt_state=optimizer.init(params))
-    return fresh, train.make_step(w.model.objective(net), optimizer)
+    objective = w.model.objective(net)
+
+    def in_lower_precision(params, *args, **settings):
+        loss, rest = objective(cast(params, w), *args, **settings)
+        return loss.astype(jnp.float32), rest
+    return fresh, train.make_step(objective if w.compute == "float32" else in_lower_precision, optimizer)
 
 
 def _loss(advance):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax, random
 
 from bench import perceptron
-from bench.contender import Contender, cycle
+from bench.contender import Contender, cast, cycle
 
 
 def cross_entropy(logits, labels):
@@ -49,7 +49,8 @@ def _training(job, forward, arrange):
     init, update = OPTIMIZERS[job.workload.optimizer](job.workload.rate)
 
     def loss(params, x, y, key):
-        return cross_entropy(forward(params, x, key, job.workload.dropout), y)
+        logits = forward(cast(params, job.workload), x, key, job.workload.dropout)
+        return cross_entropy(logits if job.workload.compute == "float32" else logits.astype(jnp.float32), y)
 
     def step(state, batch):
         params, memory, key = state

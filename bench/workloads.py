@@ -15,6 +15,7 @@ class Workload(NamedTuple):
     dropout: float = 0.0        # the fraction dropped after every hidden layer
     batches: int = 16           # per epoch
     target: tuple = ()          # the fnnet form that is compared with plain JAX per step, and the largest ratio allowed
+    compute: str = "float32"            # the dtype of products: parameters stay in the dtype of the job
     model: ModuleType = perceptron      # with examples, weights, forward (plain JAX), network, arranged, objective (fnnet)
 
     @property

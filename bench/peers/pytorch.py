@@ -113,7 +113,8 @@ def step(job, channels_last=False, compiled=False):
         net, optimizer = state
         x, y = batches[i % len(batches)]
         optimizer.zero_grad()
-        loss = F.cross_entropy(net(x), y)
+        with torch.autocast(device, torch.bfloat16, enabled=w.compute == "bfloat16"):
+            loss = F.cross_entropy(net(x), y)
         loss.backward()
         optimizer.step()
         return state, loss.detach()

@@ -60,6 +60,15 @@ def test_item_runs_on_this_device(item):
         assert row.get("failed", "not installed").endswith("not installed"), row
 
 
+@pytest.mark.slow
+def test_products_in_bfloat16_change_the_losses_a_little():
+    workload = next(workload for name, workload, _ in device.training(small=True) if name == "f")
+    full, low = ({row["form"]: row["losses"] for row in device.training_rows(workload, dtype, 1, 0.001) if "losses" in row}
+                 for dtype in ("float32", "bfloat16"))
+    for form, losses in low.items():
+        assert losses != full[form] and losses == pytest.approx(full[form], rel=0.05)
+
+
 def test_audits_that_do_not_end_are_stopped(monkeypatch):
     monkeypatch.setattr(device, "AUDITS", ("-c", "print('a start', flush=True); import time; time.sleep(60)"))
     found = device.audits(0.5)
