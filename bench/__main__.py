@@ -81,8 +81,8 @@ def measure(args):
           + ("" if about["malloc tuned"] or about["platform"] != "cpu" else ", malloc not tuned"), flush=True)
     if args.targets:
         kept = True
-        for part in set(chosen) & set(PROMISED):
-            for line in PROMISED[part](only=args.only):
+        for part in chosen:
+            for line in PROMISED[part](only=args.only) if part in PROMISED else ():
                 print(line, flush=True)
                 kept &= line.startswith("PASS")
         return 0 if kept else 1
