@@ -21,7 +21,7 @@ def measure_machine(args):
 
 
 def measure_steps(args):
-    found, missing = [], {}
+    found, absent = [], {}
     for workload in WORKLOADS:
         if workload.name not in args.only if args.only else args.quick and workload.name in LONG:
             continue
@@ -31,11 +31,12 @@ def measure_steps(args):
             print(f"\nNOT MEASURED: {error}", flush=True)
             continue
         found += rows
+        absent |= {f"{workload.name}, {name}" if why.startswith("failed") else name: why for name, why in missing.items()}
         cells = [(row["contender"], f"{row['ms']:.3f}", f"{row['ratio']:.2f}", f"{row['first s']:.2f}") for row in rows]
         print(f"\n{workload.title}\n" + table(("", "ms per step", ": plain JAX step", "first call, s"), cells, markdown=args.markdown),
               flush=True)
     if found and not args.quick:
-        print("\nlosses agree" + "".join(f"; {name}: {why}" for name, why in missing.items()), flush=True)
+        print("\nlosses agree" + "".join(f"; {name}: {why}" for name, why in absent.items()), flush=True)
         print(f"best other contender : fnnet, geometric mean {steps.mean_gain(found):.2f}", flush=True)
     return found
 

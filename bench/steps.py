@@ -26,10 +26,18 @@ def run(workload, *, rounds=11, least=0.03, only=None, check=20):
         builds = {name: build for name, build in builds.items() if name in only}
     if check:
         agree(workload.small, {name: build for name, build in builds.items() if name != "torch compiled"}, check)
-    this = job(workload)
-    contenders = {name: build(this) for name, build in builds.items()}
-    runners = {name: c.runner() for name, c in contenders.items()}
-    begun = {name: runner.begin(FIRST) for name, runner in runners.items()}
+    this, contenders, runners, begun = job(workload), {}, {}, {}
+    for name, build in builds.items():
+        try:
+            contender = build(this)
+            runner = contender.runner()
+            begun[name] = runner.begin(FIRST)
+        except Exception as error:
+            if name not in found:
+                raise
+            missing[name] = f"failed: {type(error).__name__}: {str(error).strip().partition(chr(10))[0][:200]}"
+            continue
+        contenders[name], runners[name] = contender, runner
     if check and not workload.dropout:
         same(workload, {name: losses for name, (_, losses) in begun.items() if contenders[name].steps == 1}, 1e-3)
     times = clock.interleaved(runners, rounds=rounds, least=least)

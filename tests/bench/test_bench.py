@@ -76,6 +76,16 @@ def test_peers_compute_the_same_or_are_named(kind, name):
     steps.agree(KINDS[kind].small, {steps.BASE: plain.per_step, name: found[name]}, 20)
 
 
+def test_peer_that_fails_is_named_and_the_others_are_timed(monkeypatch):
+    def broken(job):
+        raise RuntimeError("no compiler\nand more")
+    monkeypatch.setattr(peers, "available", lambda kind: ({"torch compiled": broken}, {}))
+    monkeypatch.setattr(plain, "contenders", lambda workload: {steps.BASE: plain.per_step})
+    monkeypatch.setattr(ours, "contenders", lambda workload: {})
+    rows, missing = steps.run(SMALL, rounds=1, least=0.0001, check=0)
+    assert [row["contender"] for row in rows] == [steps.BASE] and missing == {"torch compiled": "failed: RuntimeError: no compiler"}
+
+
 def test_gain_is_on_the_best_other_contender():
     x = {"plain JAX step": 1.0, "torch": 0.5, "fnnet step": 0.4, "fnnet epoch": 0.25, "fnnet step, autodiff": 0.9}
     y = {"plain JAX step": 1.0, "torch": 1.2, "fnnet step": 2.0, "fnnet epoch": 4.0}
