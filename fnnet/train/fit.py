@@ -118,7 +118,7 @@ def fit(run: TrainState, epoch: Callable[..., tuple[TrainState, Any]], data: Dat
     of which the previous one is used. checkpoint_every sets how often: 5 or "5 epochs", "500 steps", "10 minutes"; by default
     after each epoch, less often if saving would take more than a tenth of the time. Steps and minutes also count inside an
     epoch over arrays, but not over an iterable. SIGTERM and Ctrl-C save before they end the training; a second one ends it
-    immediately.
+    immediately. Several processes (`train.distributed`) share the folder and save together, on a signal to any of them.
 
     >>> step = train.make_step(train.supervised(layers.Dense(1), ops.squared_error), optim.gradient_descent(0.3))
     >>> data = jnp.array([[0.0], [1.0]]), jnp.array([[1.0], [3.0]])         # y = 2x + 1
