@@ -102,10 +102,11 @@ def memory_plan(net: Any, optimizer: Any, batch: Tree, mesh: jax.sharding.Mesh |
     if mesh is not None:
         roles = net.roles(run.params) if hasattr(net, "roles") else by_name(run.params)
         run, batch = sharding.place(run, mesh, layout, roles=roles, rules=rules), sharding.shard(batch, mesh)
-    of = [sum(map(_bytes, jax.tree.leaves(part))) for part in (run.params, run.opt_state, run.state, batch)]
+    params, opt_state, state, given = (sum(map(_bytes, jax.tree.leaves(part))) for part in (run.params, run.opt_state, run.state, batch))
     saved, working = (found // (1 if mesh is None else mesh.shape["data"]) for found in _activations(objective, run, batch))
-    compiled, exchanges = _compiled(objective, optimizer, run, batch, mesh) if compile else (None, {})
-    plan = MemoryPlan(layout, 1 if mesh is None else mesh.size, *of, of[0], saved, working, compiled, exchanges)
+    compiled, moved = _compiled(objective, optimizer, run, batch, mesh) if compile else (None, {})
+    devices = 1 if mesh is None else mesh.size
+    plan = MemoryPlan(layout, devices, params, opt_state, state, given, params, saved, working, compiled, moved)
     if limit is None or plan.total <= limit:
         return plan
     return plan._replace(advice=(f"needs {size(plan.total)}, more than {size(limit)}:",
@@ -170,9 +171,9 @@ def _compiled(objective, optimizer, run, batch, mesh):
     else:
         with jax.set_mesh(mesh):
             program = step.lower(run, batch).compile()
-    found = program.memory_analysis()
+    found: Any = program.memory_analysis()
     fresh = max(0, found.output_size_in_bytes - found.alias_size_in_bytes)
-    return (found.argument_size_in_bytes, found.temp_size_in_bytes + fresh), exchanges(program.as_text())
+    return (found.argument_size_in_bytes, found.temp_size_in_bytes + fresh), exchanges(program.as_text() or "")
 
 
 def _advice(objective, optimizer, batch, mesh, layout, rules, limit, compile):

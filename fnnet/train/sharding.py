@@ -15,11 +15,12 @@ from fnnet.trees import Tree
 __all__ = ["place", "shard", "specs"]
 
 P = jax.sharding.PartitionSpec
+Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
 LAYOUTS = ("data", "fsdp", "tensor", "fsdp+tensor")
 BACK = {"wo"}               # weights whose input, not whose output, is split by "tensor": it comes from weights whose output is
 
 
-def place(run: Any, mesh: jax.sharding.Mesh, layout: str = "data", *, roles: Tree | None = None, rules: Mapping[str, Any] | None = None,
+def place(run: Any, mesh: Mesh, layout: str = "data", *, roles: Tree | None = None, rules: Mapping[str, Any] | None = None,
           data: str = "data", model: str = "model") -> Any:
     """A TrainState, or any tuple that begins with the parameters, on the devices of a mesh.
 
@@ -56,7 +57,7 @@ def place(run: Any, mesh: jax.sharding.Mesh, layout: str = "data", *, roles: Tre
     return jax.tree_util.tree_map_with_path(put, run)
 
 
-def specs(params: Tree, mesh: jax.sharding.Mesh, layout: str = "data", *, roles: Tree | None = None, rules: Mapping[str, Any] | None = None,
+def specs(params: Tree, mesh: Mesh, layout: str = "data", *, roles: Tree | None = None, rules: Mapping[str, Any] | None = None,
           data: str = "data", model: str = "model") -> Tree:
     """The PartitionSpec of each parameter in a layout, in a tree like params; see `place`.
 
@@ -92,7 +93,7 @@ def specs(params: Tree, mesh: jax.sharding.Mesh, layout: str = "data", *, roles:
     return jax.tree.unflatten(jax.tree.structure(params), made)
 
 
-def shard(batch: Tree, mesh: jax.sharding.Mesh, *, data: str = "data") -> Tree:
+def shard(batch: Tree, mesh: Mesh, *, data: str = "data") -> Tree:
     """Arrays whose first axis, the examples, is split over the mesh axis "data".
 
     With several processes each gives its own part of the examples, as many as every other.
@@ -106,10 +107,10 @@ def shard(batch: Tree, mesh: jax.sharding.Mesh, *, data: str = "data") -> Tree:
     if not isinstance(mesh, kinds) or data not in mesh.shape:
         raise ValueError(f"mesh must be a mesh of devices with the axis {data!r}; got {mesh!r}: write jax.make_mesh((…,), ({data!r},))")
     sharding = jax.sharding.NamedSharding(mesh, P(data))
-    processes = 1 if shapes else len({device.process_index for device in mesh.devices.flat})
+    processes = 1 if isinstance(mesh, jax.sharding.AbstractMesh) else len({device.process_index for device in mesh.devices.flat})
 
     def put(a):
-        if processes > 1:
+        if processes > 1 and not shapes:
             return jax.make_array_from_process_local_data(sharding, np.asarray(a))
         if np.shape(a)[0] % mesh.shape[data]:
             raise ValueError(f"the number of examples must divide evenly over the {mesh.shape[data]} devices of the mesh axis {data!r}; "

@@ -114,11 +114,12 @@ def linear_cross_entropy_fwd(x, w, labels, b, weights, *, label_smoothing, z_los
         return (top, so_far[1] * jnp.exp(moved) + others, so_far[2] + about,
                 so_far[3] + below + moved * jnp.asarray(start, top.dtype) if label_smoothing else None)
 
+    below: Any
     top, others, about, below = _over_chunks(step, None, *chunks)
     if shards > 1 and whole:
         moved = top - top.max(-1, keepdims=True)
         top, others, about = top.max(-1), (others * jnp.exp(moved)).sum(-1), about.sum(-1)
-        below = (below + moved * (classes // shards)).sum(-1) if label_smoothing else None
+        below = below if below is None else (below + moved * (classes // shards)).sum(-1)
     elif shards > 1:
         top, others, about, below = _together(top, others, about, below)
     if whole:
@@ -155,7 +156,7 @@ def _joined(one, other):
     return other if one is None else _together(*(jnp.stack(pair, -1) for pair in zip(one, other, strict=True)))
 
 
-def _together(tops, others, about, below):
+def _together(tops, others, about, below) -> Any:
     """The sums over sets of classes [... sets], each relative to its largest score, as sums over all classes."""
     top = tops.max(-1)
     moved = tops - top[..., None]
@@ -297,7 +298,7 @@ def _part(w, start, size, classes_first):
     return jnp.moveaxis(part, -1, 0) if classes_first else part
 
 
-def _by_shard(a, axis, shards):
+def _by_shard(a, axis, shards) -> Any:
     """The classes along an axis as two axes, [shards classes/shards]."""
     if a is None or shards == 1:
         return a
