@@ -1,6 +1,6 @@
 """What `audit` and `check` find among mistakes generated in the library's own backward passes, one at a time:
 
-    python -m tests.verify.mutate runs/mutants.jsonl --count 200 [--seed 0] [--audit]     # resumes where the file ends
+    python -m tests.verify.mutate runs/mutants.jsonl --count 200 [--seed 0] [--audit] [--part 1/2]    # resumes where the file ends
 
 A mutant is one change of an operator, a sign, a comparison, a constant, an axis, a transposition, the two sides of a `where`, or a call; an
 operand left out; or an argument in the place of another.
@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 import json
 import linecache
+import os
 import pathlib
 import random
 import signal
@@ -22,6 +23,9 @@ import time
 import types
 import warnings
 from typing import NamedTuple
+
+# Most of the time is compilation, of programs that run once.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1")
 
 import jax
 
@@ -208,12 +212,14 @@ def main(argv):
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--audit", action="store_true", help="the audit alone")
+    parser.add_argument("--part", default="1/1", help="i/n: every nth of them from the ith on, for n processes with a file each")
     args = parser.parse_args(argv)
     rows = [json.loads(line) for line in args.file.read_text().splitlines()] if args.file.exists() else []
     chosen, known = list(all_mutants()), {row["id"] for row in rows}
     random.Random(args.seed).shuffle(chosen)
     args.file.parent.mkdir(parents=True, exist_ok=True)
-    for mutant in [m for m in chosen[:args.count] if m.id not in known]:
+    first, parts = map(int, args.part.split("/"))
+    for mutant in [m for m in chosen[:args.count][first - 1::parts] if m.id not in known]:
         rows.append(tried(mutant, args.audit))
         with args.file.open("a") as out:
             out.write(json.dumps(rows[-1]) + "\n")
