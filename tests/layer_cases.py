@@ -15,7 +15,8 @@ KEY = jax.random.key(0)
 LAYERS = {name: thing for name, thing in ((name, getattr(layers, name)) for name in layers.__all__)
           if isinstance(thing, type) and issubclass(thing, layers.Layer) and thing is not layers.Layer}
 # The value of a setting without a default, by its name; a layer inside is the first of these that works.
-SETTINGS = {"features": 8, "symbols": 11, "depth": 2, "rate": 0.4, "groups": 2, "heads": 2, "times": 2, "length": 9, "p": 3.0}
+SETTINGS = {"features": 8, "symbols": 11, "depth": 2, "rate": 0.4, "groups": 2, "heads": 2, "times": 2, "length": 9, "p": 3.0, "experts": 4,
+            "hidden": 6}
 INSIDE = (layers.Dense(8), layers.GRU(8), layers.Dense(4), ops.tanh)
 INPUTS = {
     "rows": normal(0, (5, 8), jnp.float64),

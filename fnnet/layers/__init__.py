@@ -18,6 +18,7 @@ from fnnet.layers.conv import (
     LpPool,
     MaxPool,
 )
+from fnnet.layers.experts import MixtureOfExperts, balance
 from fnnet.layers.generation import beam_search, generate
 from fnnet.layers.layer import Function, Layer, as_layer, watch
 from fnnet.layers.norm import (
@@ -37,9 +38,9 @@ from fnnet.layers.stack import Coupling, Repeat
 __all__ = ["GRU", "LSTM", "RNN", "AdaptiveAvgPool", "AdaptiveMaxPool", "AvgPool", "BatchNorm", "Bidirectional",
            "Bilinear", "Conv", "ConvTranspose", "Coupling", "Dense", "DenseStack", "DepthwiseConv", "Dropout",
            "Embedding", "First", "Flatten", "Frozen", "Function", "Gated", "GlobalAvgPool", "GlobalMaxPool",
-           "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "LoRA", "LpPool", "MaxPool", "Maxout",
+           "GroupNorm", "InstanceNorm", "Layer", "LayerNorm", "LoRA", "LpPool", "MaxPool", "Maxout", "MixtureOfExperts",
            "MultiHeadAttention", "PReLU", "Parallel", "Positions", "RMSNorm", "Repeat", "Residual", "Serial", "Shared",
-           "SpectralNorm", "StochasticDepth", "WeightNorm", "WeightStandardization", "as_layer", "beam_search",
-           "generate", "initializers", "transformer_block", "watch", "with_cache"]
+           "SpectralNorm", "StochasticDepth", "WeightNorm", "WeightStandardization", "as_layer", "balance",
+           "beam_search", "generate", "initializers", "transformer_block", "watch", "with_cache"]
 
 _hints.give(__name__)

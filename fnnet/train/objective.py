@@ -32,6 +32,7 @@ class Objective(Frozen):
     metrics: tuple[tuple[str, Callable], ...] = ()
     precision: str | None = None
     augment: Callable | None = None
+    state_penalty: Callable | None = None
 
     def __call__(self, params, state, batch, *, key=None, train=True):
         if train and self.augment is not None:
@@ -44,8 +45,9 @@ class Objective(Frozen):
             raise ValueError(f"the loss of a batch must be one number; got shape {list(jnp.shape(value))}; take its mean: write "
                              "lambda prediction, y: loss(prediction, y).mean()")
         measured = measure(self.metrics, self.loss, value, prediction, y, weights, train)
-        if self.penalty is not None:
-            value = value + jnp.asarray(self.penalty(params)).astype(value.dtype)
+        penalties = [f(tree) for f, tree in ((self.penalty, params), (self.state_penalty, state)) if f is not None]
+        if penalties:
+            value = value + sum(jnp.asarray(penalty).astype(value.dtype) for penalty in penalties)
             measured["objective"] = replace(measured["loss"], total=value.astype(float) * measured["loss"].count)
         return value, (state, measured)
 
@@ -70,14 +72,15 @@ def _augmented(augment, batch, key):
 
 def supervised(net: Any, loss: Callable[..., Any], penalty: Callable[[Tree], Any] | None = None,
                metrics: Mapping[str, Callable[..., Any]] | None = None, *, precision: str | None = None,
-               augment: Callable[..., Any] | None = None) -> Objective:
+               augment: Callable[..., Any] | None = None, state_penalty: Callable[[Tree], Any] | None = None) -> Objective:
     """The objective of supervised learning: objective(params, state, batch, *, key, train) -> loss, (state, metrics).
 
     batch is (x, y), (x, y, weights) or {"x": …, "y": …, "weights": …}; x and y are arrays or trees of arrays, as the network and
     the loss expect them. A row with weight 0, or whose label the loss ignores, adds exactly 0 to the loss and its gradients, even if
     its features are NaN or its loss is infinite. `penalty(params)` is added to what is minimized; the metric "loss" excludes it, so
-    that training and validation are comparable, and "objective" includes it. "accuracy" is added automatically if y holds integer
-    labels and the prediction a score for each class; labels that the loss ignores do not count.
+    that training and validation are comparable, and "objective" includes it. `state_penalty(state)` is the same for the state that the
+    network returns, as in lambda state: 0.01 * layers.balance(state) for a mixture of experts. "accuracy" is added automatically if
+    y holds integer labels and the prediction a score for each class; labels that the loss ignores do not count.
 
     `metrics` maps names to functions of (prediction, y), or of (prediction, y, weights) if batches have weights. Each returns a
     number, the mean over the batch, or (sum, count) if it counts something other than rows. A metric that is not a mean over batches
@@ -104,4 +107,4 @@ def supervised(net: Any, loss: Callable[..., Any], penalty: Callable[[Tree], Any
                             f"train.{metric.__name__}({'5' * (metric.__name__ == 'top_k')})")
     if augment is not None and not callable(augment):
         raise TypeError(f"augment must be a function (key, batch) -> batch; got {augment!r}")
-    return Objective(net, loss, penalty, tuple((metrics or {}).items()), precision, augment)
+    return Objective(net, loss, penalty, tuple((metrics or {}).items()), precision, augment, state_penalty)

@@ -18,6 +18,7 @@ P = jax.sharding.PartitionSpec
 Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
 LAYOUTS = ("data", "fsdp", "tensor", "fsdp+tensor")
 BACK = {"wo"}               # weights whose input, not whose output, is split by "tensor": it comes from weights whose output is
+EXPERTS = {"expert_up", "expert_down"}      # weights [… experts d k], of which each device has those of some experts
 
 
 def place(run: Any, mesh: Mesh, layout: str = "data", *, roles: Tree | None = None, rules: Mapping[str, Any] | None = None,
@@ -29,7 +30,8 @@ def place(run: Any, mesh: Mesh, layout: str = "data", *, roles: Tree | None = No
                             parameters, gradients and optimizer state take 1/devices of the memory
             "tensor"        weights [… d k] are split over the mesh axis "model" along the longer of d and k, k if they are equal, and
                             the output projection of attention along d, so that what lies between two weights stays where it is
-                            computed; tables [v d] along v; biases and scales [k] like the weight beside them
+                            computed; tables [v d] along v; biases and scales [k] like the weight beside them; the weights of
+                            a mixture of experts [e d k] along e, by expert
             "fsdp+tensor"   both
     roles   of each parameter, net.roles(params): by default those that its name suggests
     rules   {"2/*/w": jax.P(None, "model")}, specs by path, which precede the layout's: the paths are those of `specs`
@@ -171,8 +173,10 @@ def _spec(path, shape, role, split_here, sizes, layout, data, model):
 
 
 def _along(path, shape):
-    """The axis of a weight [… d k] that is split: k, or d if the input is longer than the output."""
-    return -2 if path.rpartition("/")[2] in BACK or shape[-2] > shape[-1] else -1
+    """The axis of a weight [… d k] that is split: k, or d if the input is longer than the output; that of the experts."""
+    if (name := path.rpartition("/")[2]) in EXPERTS and len(shape) > 2:
+        return -3
+    return -2 if name in BACK or shape[-2] > shape[-1] else -1
 
 
 def _like_its_parameter(path, shape, table) -> Any:

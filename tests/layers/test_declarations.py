@@ -66,6 +66,7 @@ DEFAULTS = {
     "Bidirectional": "(body)", "First": "(body)",
     "MultiHeadAttention": "(heads, *, kv_heads=None, size=None, causal=False, window=None, rotary=None, softcap=None, "
                           "rate=0.0, bias=True, weights=glorot(distribution='normal'))",
+    "MixtureOfExperts": "(experts, hidden, *, top=2, activation=gelu, product=None, weights=he(distribution='normal'))",
     "Serial": "(*layers)", "Residual": "(body, shortcut=None)", "Parallel": "(*layers, join='concat')",
     "Shared": "(layer)",
     "Frozen": "(layer)", "Repeat": "(layer, times, keep='everything')", "Coupling": "(f, g)",
