@@ -46,7 +46,7 @@ from fnnet.ops.activations import (
     tanh_shrink,
     threshold,
 )
-from fnnet.ops.attention import attention, rope, sinusoidal
+from fnnet.ops.attention import attention, ring_attention, rope, sinusoidal
 from fnnet.ops.conv import conv, conv_transpose
 from fnnet.ops.dense_stack import dense_stack
 from fnnet.ops.dropout import dropout, relu_dropout, stochastic_depth
@@ -116,9 +116,9 @@ __all__ = ["absolute_error", "adaptive_avg_pool", "adaptive_max_pool", "attentio
            "logsumexp", "lp_normalize", "lp_pool", "lstm", "margin_ranking", "max_pool", "max_pool_with_indices",
            "max_unpool", "maxout", "mish", "multiclass_focal", "multiclass_hinge", "multiclass_poly", "nll", "nt_xent",
            "pad", "pinball", "pixel_shuffle", "pixel_unshuffle", "poisson_nll", "power_iteration", "prelu", "reglu",
-           "relu", "relu6", "relu_dropout", "relu_max_pool", "relu_squared", "resize", "reversible", "rms_norm", "rnn",
-           "rope", "rules", "selu", "sigmoid", "silu", "sinusoidal", "soft_shrink", "soft_sign", "softmax",
-           "softmax_cross_entropy", "softplus", "softsign", "sparse_plus", "sparse_sigmoid", "sparsemax",
+           "relu", "relu6", "relu_dropout", "relu_max_pool", "relu_squared", "resize", "reversible", "ring_attention",
+           "rms_norm", "rnn", "rope", "rules", "selu", "sigmoid", "silu", "sinusoidal", "soft_shrink", "soft_sign",
+           "softmax", "softmax_cross_entropy", "softplus", "softsign", "sparse_plus", "sparse_sigmoid", "sparsemax",
            "spectral_normalize", "squared_error", "squareplus", "standard_deviation", "stochastic_depth", "swiglu",
            "swish", "tanh", "tanh_shrink", "threshold", "triplet", "unfold", "variance", "weight_standardize",
            "weights_of"]
