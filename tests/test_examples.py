@@ -15,8 +15,9 @@ from examples.gpt import gpt, next_symbol
 from examples.resnet import resnet
 from fnnet import autodiff, layers, ops, optim, train
 
-EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
-LONG = {"08", "10", "11", "12", "13", "14", "15", "16"}   # half a CPU minute each, and more than the rest of the examples together
+FOLDER = Path(__file__).parents[1] / "examples"
+EXAMPLES = [*sorted(FOLDER.glob("[0-9]*.py")), FOLDER / "pipeline.py"]
+LONG = {"08", "10", "11", "12", "13", "14", "15", "16", "pi"}   # half a CPU minute each, and more than the rest of the examples together
 ALIKE = {"02", "04", "05", "06", "09"}              # a check as in the README, `train digits`; tables whose claims other tests check
 
 
