@@ -76,7 +76,7 @@ class MixtureOfExperts(Layer):
         return params, {"balance": jnp.ones((), dtype), "load": jnp.full(self.experts, 1 / self.experts, dtype)}
 
     def apply(self, params, state, x, *, key=None, train=False):
-        router, up, down = (given(self, params, name) for name in self.parameters)
+        router, up, down = (given(self, params, name) for name in ("router", "expert_up", "expert_down"))
         if not jnp.ndim(x) or jnp.shape(x)[-1] != router.shape[0]:
             raise ValueError(f"{self!r} was initialized for {router.shape[0]} features; got x {list(jnp.shape(x))}")
 
@@ -90,8 +90,10 @@ class MixtureOfExperts(Layer):
         if explicit(x):
             # Which rows go where is known only at run time, so the partitioner chooses what is communicated.
             out = (jax.typeof(x).sharding, *(jax.sharding.NamedSharding(jax.typeof(x).sharding.mesh, jax.P()),) * 2)
-            routed = jax.sharding.auto_axes(routed, out_sharding=out)
-        y, balance, load = routed(x, router, up, down)
+            automatic: Any = jax.sharding.auto_axes(routed, out_sharding=out)            # typed as a decorator, too
+            y, balance, load = automatic(x, router, up, down)
+        else:
+            y, balance, load = routed(x, router, up, down)
         if train:
             now = {"balance": balance, "load": lax.stop_gradient(load)}
             state = {name: now[name].astype(given(self, state, name, "state").dtype) for name in now}

@@ -98,7 +98,7 @@ def _scores(q, k, axis, j, causal, scale):
     return jnp.where((i[:, None] + first >= i[None, :])[None, None], s, -jnp.inf)
 
 
-def _around(axis, causal, block, carry, held, grads):
+def _around(axis, causal, block, carry, held, grads) -> Any:
     """carry after block(carry, held, j) for the keys and values of each device j, beginning with its own. What has been
     added to grads, which travel with them, comes back to the device whose they are."""
     count = lax.axis_size(axis)
