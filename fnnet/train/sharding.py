@@ -26,7 +26,7 @@ def place(run: Any, mesh: Mesh, layout: str = "data", *, roles: Tree | None = No
     """A TrainState, or any tuple that begins with the parameters, on the devices of a mesh.
 
     layout  "data"          every device has all parameters; batches are split (`shard`) over the mesh axis "data"
-            "fsdp"          each parameter is also split over "data", along the longest of its axes that divides evenly: ZeRO-3,
+            "fsdp"          each parameter is also split over "data", along the longer of its last two axes that divides evenly: ZeRO-3,
                             parameters, gradients and optimizer state take 1/devices of the memory
             "tensor"        weights [… d k] are split over the mesh axis "model" along the longer of d and k, k if they are equal, and
                             the output projection of attention along d, so that what lies between two weights stays where it is
@@ -166,7 +166,9 @@ def _spec(path, shape, role, split_here, sizes, layout, data, model):
         elif split_here.get(folder) == shape[-1]:
             split(-1, model)
     if "fsdp" in layout:
-        for axis in sorted(range(len(shape)), key=lambda axis: -shape[axis]):
+        # The axes of a weight itself are its last two; those before them, the depth of layers.Repeat for instance, are looped over.
+        own = len(shape) - (2 if role in ("weight", "table") else 1)
+        for axis in sorted(range(len(shape)), key=lambda axis: (axis < own, -shape[axis])):
             if data not in axes:
                 split(axis, data)
     return P(*axes)

@@ -112,6 +112,15 @@ def test_what_does_not_divide_evenly_stays_whole():
     assert found == {"w": jax.P(None, "data"), "u": jax.P(None, None)}
 
 
+def test_stacked_layers_are_split_within_each_layer():
+    """And not along the depth, over which the layers' loop goes."""
+    net = layers.Repeat(layers.Serial(layers.Dense(16), layers.LayerNorm()), 64)
+    params = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 16)))[0]
+    found = jax.tree.leaves(train.sharding.specs(params, mesh_of("fsdp", AUTO), "fsdp", roles=net.roles(params)),
+                            is_leaf=lambda a: isinstance(a, jax.P))
+    assert all(spec[0] is None and "data" in spec for spec in found)
+
+
 @pytest.mark.parametrize("call, sentence", [
     (lambda mesh: train.sharding.specs({"w": jnp.ones((8, 8))}, mesh, "zero"), "layout must be one of data, fsdp, tensor, fsdp"),
     (lambda mesh: train.sharding.specs({"w": jnp.ones((8, 8))}, mesh, "tensor"), "needs the mesh axis 'model'; the mesh has data: write"),
