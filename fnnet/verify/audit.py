@@ -96,14 +96,15 @@ class Audit(NamedTuple):
 
 
 def audit(rule: Any, *, seed: int = 0, precisions: str | Sequence[str] = (), examples: int | None = None,
-          reference: Callable[..., Any] | None = None, explain: bool = True) -> Audit:
+          reference: Callable[..., Any] | None = None, explain: bool = True,
+          fail_fast: bool = False) -> Audit:
     """Checks every example of a rule in float64: value and gradient against the reference, autodiff and central differences, with
     random cotangents. The first example also: second derivatives; eager, vmap over every subset of arguments, scan and remat;
     float32; corner cases.
 
     precisions: those of "float32" and "bfloat16" in which every example is checked too; examples: check only the first so many;
     reference: used in place of the decorated function where the gradient is intentionally not that function's derivative;
-    explain: whether a failure is explained by `check`, which takes up to ten seconds
+    explain: whether a failure is explained by `check`, which takes up to ten seconds; fail_fast: stop at the first failed check
 
     >>> @fn.rule
     ... def square(x):
@@ -134,10 +135,14 @@ def audit(rule: Any, *, seed: int = 0, precisions: str | Sequence[str] = (), exa
             try:
                 for found in _example(rule, cases, example, seed, i == 0, precisions, given):
                     checks.append(Check(i, *found))
+                    if fail_fast and not checks[-1].ok:
+                        break
             except Exception as error:                  # an exception from a rule is a failed check
                 if not _differentiable(cases[1]):
                     raise
                 checks.append(Check(i, "runs", float("inf"), 0.0, f"raises {type(error).__name__}: {sentence(error)}{place(error)}"))
+            if fail_fast and not all(check.ok for check in checks):
+                break
     failed = next((check.example for check in checks if not check.ok), None)
     told = None if failed is None or not explain else _explained(rule, reference, rule.examples[failed], seed)
     found = Audit(rule.__name__, checks, told)

@@ -27,8 +27,9 @@ def test_failure_names_the_argument_and_the_cause_in_a_narrow_table():
 def test_intentional_gradient_passes_with_its_reference():
     def bwd(dy):
         return dy
-    failed = audit(sine(bwd), explain=False)
+    failed, first = audit(sine(bwd), explain=False), audit(sine(bwd), explain=False, fail_fast=True)
     assert not failed.ok and failed.report is None
+    assert first.checks == failed.checks[:2] and first.checks[-1].name == "gradient"
     audit(sine(bwd), reference=lambda x: x + jax.lax.stop_gradient(jnp.sin(x) - x)).raise_if_failed()
 
 
