@@ -71,8 +71,18 @@ def signal_when(path, number):
 READ = "touch began; number=$(dd bs=1 count=1 if=/dev/fd/$FNNET_CONTROL 2>/dev/null | od -An -tu1)"
 
 
+@pytest.fixture
+def heeded():
+    """A process in the background of a shell ignores SIGINT, and what it starts does too."""
+    before = {number: signal.signal(number, handler) for number, handler in
+              ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_handed_on_and_a_second_one_ends_the_training(child, tmp_path, number):
+def test_a_signal_is_handed_on_and_a_second_one_ends_the_training(child, tmp_path, number, heeded):
     before = signal.getsignal(number)
     child(f"{READ}; exit $((100 + number))")
     signal_when(tmp_path / "began", number)
@@ -156,7 +166,7 @@ def test_two_processes_train_like_one_and_the_training_resumes_with_one(tmp_path
 
 @pytest.mark.slow           # about 60 s of computing
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_in_one_process_saves_and_ends_all(tmp_path, number, status):
+def test_ctrl_c_in_one_process_saves_and_ends_all(tmp_path, number, status, heeded):
     make_table(tmp_path)
     port = free_port()
     both = [started(tmp_path, "--epochs", "100000", "--patience", "100000", process=i, port=port) for i in (0, 1)]
