@@ -1,7 +1,7 @@
 """A network in stages on four devices: each has the parameters of one stage, and small batches follow one another through them.
 
-Each device applies its stage to the small batch it has received and passes the result on, forward by ppermute; the gradient
-goes the same way back, as ppermute is differentiated. With m small batches and s stages, each device is idle in s − 1 of
+Each device applies its stage to the small batch it has received and passes the result on by ppermute; the gradient passes
+through the stages in reverse, by the derivative of ppermute. With m small batches and s stages, each device is idle in s − 1 of
 m + s − 1 turns (GPipe, Huang et al. 2019). The devices are simulated by the CPU.
 
     python examples/pipeline.py

@@ -21,7 +21,7 @@ __all__ = ["MemoryPlan", "memory_plan"]
 
 PARTS = ("parameters", "optimizer", "state", "batch", "gradients", "saved", "working")
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-BITS = {"pred": 8, "c64": 64, "c128": 128, "bf16": 16}          # of a dtype whose name does not end in its bits
+BITS = {"pred": 8}                                              # of a dtype whose name does not give them
 
 
 class Exchange(NamedTuple):
@@ -191,7 +191,8 @@ def _advice(objective, optimizer, batch, mesh, layout, rules, limit, compile):
         if not words:
             continue
         smaller = jax.tree.map(lambda a: jax.ShapeDtypeStruct((a.shape[0] // parts, *a.shape[1:]), a.dtype), batch)
-        total = memory_plan(objective, optimizer, smaller, mesh, other, rules=rules, compile=compile).total
+        plan = memory_plan(objective, optimizer, smaller, mesh, other, rules=rules, compile=compile)
+        total = plan.total + (plan.gradients if parts > 1 else 0)           # which accumulate adds up
         yield f"  {words}: {size(total)}{', fits' if total <= limit else ''}"
         if total <= limit:
             return
@@ -219,7 +220,8 @@ def exchanges(text: str) -> dict[str, Exchange]:
             hit = re.search(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(", line)
             if hit and times[name]:
                 before = found.get(hit[2], Exchange(0, 0))
-                found[hit[2]] = Exchange(before.times + times[name], before.bytes + times[name] * _bytes_of(hit[1]))
+                received = _received(hit[1]) if hit[3] and hit[2] in ("all-gather", "collective-permute") else hit[1]
+                found[hit[2]] = Exchange(before.times + times[name], before.bytes + times[name] * _bytes_of(received))
     return found
 
 
@@ -241,6 +243,13 @@ def _computations(text):
         elif name is not None:
             found[name].append(line)
     return found
+
+
+def _received(shapes):
+    """The second member, what is received, of (f32[2]{0}, f32[8]{0}, …) or ((f32[2]{0}, …), (f32[8]{0}, …), …): those of an exchange
+    that has started begin with what is sent."""
+    tuples = re.findall(r"\(([^()]*)\)", shapes.strip()[1:-1])
+    return tuples[1] if len(tuples) > 1 else re.findall(r"\w+\[[\d,]*\]", shapes)[1]
 
 
 def _bytes_of(shapes):

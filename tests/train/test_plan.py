@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fnnet import layers, ops, optim, train
+from fnnet.table import size
 from fnnet.train.plan import exchanges
 
 S = jax.ShapeDtypeStruct
@@ -75,6 +76,24 @@ def test_advice_names_a_setting_that_fits():
     one = train.memory_plan(DENSE, optim.adam(1e-3), ROWS, compile=False).total
     smaller = train.memory_plan(DENSE, optim.adam(1e-3), ROWS, limit=0.9 * one, compile=False).advice
     assert "optim.accumulate(optimizer, 2) and batches of 256" in smaller[1]
+
+
+def test_advice_counts_the_sum_of_gradients_that_accumulate_keeps():
+    half = (S((256, 64), jnp.float32), S((256,), jnp.int32))
+    needed = train.memory_plan(DENSE, optim.accumulate(optim.adam(1e-3), 2), half, compile=False).total
+    limit = train.memory_plan(DENSE, optim.adam(1e-3), half, compile=False).total
+    told = train.memory_plan(DENSE, optim.adam(1e-3), ROWS, limit=limit, compile=False).advice[1]
+    assert "optim.accumulate(optimizer, 2)" in told and size(needed) in told and "fits" not in told
+
+
+def test_exchanges_that_have_started_count_what_is_received():
+    text = """ENTRY %main (p: f32[2]) -> f32[8] {
+  %a = (f32[2]{0}, f32[8]{0}) all-gather-start(f32[2]{0} %p), dimensions={0}
+  %b = ((f32[2]{0}, bf16[4]{0}), (f32[8]{0}, bf16[16]{0})) all-gather-start(f32[2]{0} %p, bf16[4]{0} %q), dimensions={0}
+  %c = (f32[6]{0}, f32[6]{0}, u32[], u32[]) collective-permute-start(f32[6]{0} %r)
+  %d = f32[3]{0} all-reduce-start(f32[3]{0} %s), to_apply=%sum
+}"""
+    assert exchanges(text) == {"all-gather": (2, 32 + 32 + 32), "collective-permute": (1, 24), "all-reduce": (1, 12)}
 
 
 def test_a_hundred_billion_parameters_by_shapes_alone():
