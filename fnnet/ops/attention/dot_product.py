@@ -230,4 +230,4 @@ def _fit(q, k, v):
 attention.example(q="n t 2 c", k="n t 2 c", v="n t 2 c", causal=True)
 attention.example(q="2 s 4 32", k="2 s 2 32", v="2 s 2 32", causal=True)
 attention.example(q="n t 4 c", k="n 6 2 c", v="n 6 2 5", bias="4 1 6", mask=sample.booleans("n 1 1 6"), softcap=2.0)
-attention.example(q="2 t 2 c", k="2 s 2 c", v="2 s 2 c", key=sample.key(), window=3, rate=0.25)
+attention.example(q="2 t 2 c", k="2 s 2 c", v="2 s 2 c", key=sample.key(), window=3, rate=0.25, block=2)
