@@ -140,10 +140,18 @@ def watched(run, args):
     try:
         return run(args)
     except Exception as error:
-        if not OF_LOST_PEERS.match(str(error)):
+        if not any(OF_LOST_PEERS.match(str(one)) for one in _with_context(error)):
             raise
         traceback.print_exc()
         return LOST
+
+
+def _with_context(error):
+    """An error and those in whose handling it was raised: while a backend starts, JAX puts words of its own before XLA's. An error
+    raised from another one explains it, and ends the list."""
+    while error is not None:
+        yield error
+        error = None if error.__suppress_context__ else error.__context__
 
 
 def _obey(control):

@@ -94,9 +94,19 @@ def test_a_signal_is_handed_on_and_a_second_one_ends_the_training(child, tmp_pat
     assert cli.main(TRAIN) == 128 + number and signal.getsignal(number) is before
 
 
+def within(error, words, explains=False):
+    """An error that was raised while another one was handled."""
+    raised = RuntimeError(words)
+    raised.__context__, raised.__cause__ = error, error if explains else None
+    raised.__suppress_context__ = explains          # as `raise … from error` does
+    return raised
+
+
 @pytest.mark.parametrize("error, status", [
     (ValueError("UNKNOWN: Gloo AllGather failed: Read error [127.0.0.1]:32153: Connection reset by peer"), launch.LOST),
     (RuntimeError("UNAVAILABLE: Failed to send RPC to the leader"), launch.LOST),
+    (within(RuntimeError("UNAVAILABLE: Socket closed"), "Unable to initialize backend 'cpu': UNAVAILABLE: Socket closed"), launch.LOST),
+    (within(RuntimeError("UNAVAILABLE: Socket closed"), "the coordinator must be reachable", explains=True), None),
     (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"), None),
     (ValueError("--rate must be ≥ 0; got a Connection"), None),
 ])
