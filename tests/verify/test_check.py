@@ -98,6 +98,13 @@ def test_factor_made_of_the_output_is_named(backward, guess):
     assert verify.check(f, X[0], thorough=False).failures[0].looks_like == guess
 
 
+def test_a_permutation_in_place_of_its_inverse_is_named():
+    f = jax.custom_vjp(lambda x: jnp.sort(x))
+    f.defvjp(lambda x: (f(x), x), lambda x, g: (g[jnp.argsort(x)],))
+    report = verify.check(f, jnp.array([0.5, 2.0, 3.0, -1.0, 1.0]), thorough=False)
+    assert report.failures[0].looks_like.startswith("the right numbers in other places: a permutation in place of its inverse")
+
+
 def test_ignored_scalar_cotangent_is_not_reported_as_a_constant_factor():
     f = jax.custom_vjp(lambda x: jnp.sin(x).sum())
     f.defvjp(lambda x: (f(x), x), lambda x, g: (jnp.cos(x),))
