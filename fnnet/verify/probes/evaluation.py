@@ -109,6 +109,7 @@ def look(findings, check, label, at, leaves, cts, values=True):
     p = at.p
     xs, others = p.split(leaves)
     plain, plain_aux, (y, aux, g), (y0, aux0, g0) = at.program(xs, others, cts)
+    g0 = tolerance.unknown_where_nan(g0, g, y0)
     growth = tolerance.growth(at.given, xs)
     factor = growth * max(1e-300, max((tolerance.largest(np.asarray(c)) for c in cts), default=1.0))
     if values:

@@ -95,6 +95,7 @@ def variants(p, found, thorough=True):
     """(label, problem) for other shapes."""
     yield from _ranks(p, thorough)
     yield from _broadcast(p, found, thorough)
+    yield from _alone(p, found, thorough)
     if thorough and not any(d.dims for d in p.domains):
         yield from _less(p, found)
         yield from _neighbors(p, found)
@@ -141,6 +142,19 @@ def _broadcast(p, found, thorough):
             count += 1
             label = f"axis {a} of {p.names[i]} of size 1, broadcast"
             yield label + ("" if np.ndim(p.leaves[i]) < most else ANEW), resized(p, {(i, a): 1})
+
+
+def _alone(p, found, thorough):
+    """One axis of size 1 enlarged where others of size 1 are not, if the reference broadcasts them: x [1 d] and a bias [1 d] may be
+    the only row of a batch and what is added to every row."""
+    if any(d.dims for d in p.domains):
+        return
+    free, count = {axis for g in found if len(g) == 1 for axis in g}, 0
+    ones = [(i, a) for i in p.real for a in range(np.ndim(p.leaves[i])) if _size(p, (i, a)) == 1 and (i, a) not in free]
+    for i, a in sorted(ones, key=lambda axis: axis[::-1])[:TRIALS // 4]:
+        if count < BROADCAST[thorough] and _runs(p, {(i, a): 3}):
+            count += 1
+            yield f"axis {a} of {p.names[i]} of size 3, by itself", resized(p, {(i, a): 3})
 
 
 BROADCAST = {False: 2, True: 6}                 # axes, in the quick form and in the thorough one

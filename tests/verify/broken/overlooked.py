@@ -129,3 +129,5 @@ broken("layer", "rows of the batch leak into one another", vjp(lambda x: jax.nn.
     y := jax.nn.softmax(x), y * (g - (y * g).sum(-1, keepdims=True).mean(0, keepdims=True)))[1]), X, caught="gradient")
 broken("second order", "of the inner rule alone", vjp(lambda x: jnp.sin(x), lambda g, x: g * slope(lambda x: jnp.cos(x), jnp.sin)(x)), V,
        caught="second order", reference=lambda x: jnp.sin(x))
+broken("shape", "a bias of one row, averaged, beside one example", vjp(lambda x, b: x + b, lambda g, x, b: (
+    g, g.mean((0, 1), keepdims=True))), normal(1, 1, 2), normal(1, 1, 2, seed=1), caught="shapes")

@@ -188,3 +188,23 @@ right("arithmetic", "attention that keeps the logarithm of its sums", vjp(attent
     normal(2, 5, 4, seed=2))
 right("arguments", "segments, fewer than rows or columns", vjp(lambda i, x: jax.ops.segment_sum(x, i, 3), lambda g, i, x: (None, g[i])),
       jnp.array([0, 0, 1, 2]), normal(4, 9))
+
+
+def decaying(k, v, w):
+    return jax.lax.scan(lambda s, kv: (jnp.exp(-w) * s + kv[0] * kv[1],) * 2, jnp.zeros_like(w), (k, v))[1]
+
+
+def decaying_back(g, k, v, w):
+    s = decaying(k, v, w)
+    h = jax.lax.scan(lambda c, g: (g + jnp.exp(-w) * c,) * 2, jnp.zeros_like(w), g, reverse=True)[1]
+    return h * v, h * k, -jnp.exp(-w) * (h[1:] * s[:-1]).sum(0)
+
+
+def largest_so_far_back(g, x):
+    last = jax.lax.cummax(jnp.where(x >= jax.lax.cummax(x), jnp.arange(x.size), 0))
+    return jnp.zeros_like(x).at[last].add(g)
+
+
+# Where w is −1000 the values are NaN, and so is the rule's gradient; autodiff's is not, by chance.
+right("running", "a state that decays by e^−w", vjp(decaying, decaying_back), normal(5, 3), normal(5, 3, seed=1), jnp.abs(normal(3)))
+right("arithmetic", "running maximum, ties to the last", vjp(lambda x: jax.lax.cummax(x), largest_so_far_back), normal(7))
