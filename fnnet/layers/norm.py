@@ -7,6 +7,7 @@ eps is 1e-5 by default, and 1e-6 for RMSNorm.
 import math
 import warnings
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from fnnet import ops
 from fnnet.layers.basic import DenseStack
 from fnnet.layers.layer import Layer, as_layer, count, given, no_cache, roles_of, shape_and_dtype
-from fnnet.numeric import is_real, is_whole, wide
+from fnnet.numeric import explicit, is_real, is_whole, wide
 
 __all__ = ["BatchNorm", "GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm", "SpectralNorm", "WeightNorm",
            "WeightStandardization"]
@@ -52,6 +53,12 @@ class BatchNorm(_Normalization):
     x [n ... d]; params gamma, beta [d]; state mean, var [d], at least float32. relu=True applies ReLU in the same rule.
     Training on a single example without positions gives a warning, because its variance is 0.
 
+    On a mesh of devices the statistics are those of the whole batch. groups=8 normalizes each of 8 equal parts of the
+    batch, in order, with its own statistics [Hoffer et al. 2017], and the running statistics use their mean over the
+    parts. With as many groups as devices, these are the statistics of each device, and normalizing needs no
+    communication; unlike statistics that follow the devices, they are the same on any number of them. Inside
+    jax.shard_map, statistics are those of the examples on each device: average the state with jax.lax.pmean.
+
     >>> net, x = layers.BatchNorm(), jnp.array([[1.0], [3.0]])
     >>> params, state = net.init(jax.random.key(0), x)
     >>> y, state = net.apply(params, state, x, train=True)
@@ -64,11 +71,13 @@ class BatchNorm(_Normalization):
     scale: bool = True
     bias: bool = True
     relu: bool = False
+    groups: int = 1
 
     def __post_init__(self):
         if not 0 <= self.momentum <= 1:
             raise ValueError(f"the momentum of BatchNorm must be from 0 to 1; got {self.momentum!r}: the number of "
                              "channels follows from x")
+        count(self, "groups", self.groups)
         super().__post_init__()
 
     def init(self, key, x):
@@ -82,16 +91,41 @@ class BatchNorm(_Normalization):
         if not train:
             y = ops.batch_norm_inference(x, gamma, beta, **running, eps=self.eps)
             return ops.relu(y) if self.relu else y, state
+        self._check_examples(x)
         self._warn_of_one(x)
-        y, *batch = (ops.batch_norm_relu if self.relu else ops.batch_norm)(x, gamma, beta, eps=self.eps)
+        y, *batch = self._normalized(x, gamma, beta)
         m = self.momentum
         return y, {name: m * old + (1 - m) * jax.lax.stop_gradient(new).astype(old.dtype)
                    for (name, old), new in zip(running.items(), batch, strict=True)}
 
+    def _normalized(self, x, gamma, beta):
+        def whole(x, gamma, beta):
+            return (ops.batch_norm_relu if self.relu else ops.batch_norm)(x, gamma, beta, eps=self.eps)
+
+        def grouped(x, gamma, beta):
+            parts = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
+            y, mean, var = jax.vmap(whole, (0, None, None))(parts, gamma, beta)
+            return y.reshape(x.shape), mean.mean(0), var.mean(0)
+        if self.groups == 1:
+            return whole(x, gamma, beta)
+        if not explicit(x):
+            return grouped(x, gamma, beta)
+        # The groups may be split over the devices in another way than the examples are.
+        out = (jax.typeof(x).sharding, *(jax.sharding.NamedSharding(jax.typeof(x).sharding.mesh, jax.P()),) * 2)
+        automatic: Any = jax.sharding.auto_axes(grouped, out_sharding=out)              # typed as a decorator, too
+        return automatic(x, gamma, beta)
+
+    def _check_examples(self, x):
+        if self.groups > 1 and is_whole(x.shape[0]) and x.shape[0] % self.groups:
+            raise ValueError(f"the number of examples must divide evenly into the {self.groups} groups of {self!r}; got "
+                             f"x {list(x.shape)}: use batches of a multiple of {self.groups}")
+
     def _warn_of_one(self, x):
         values = math.prod(x.shape[:-1])
+        values = values // self.groups if is_whole(values) else values
         if is_whole(values) and values == 1:
-            warnings.warn(f"{self!r} was trained on one value of each feature, x {list(x.shape)}, whose variance is "
+            warnings.warn(f"{self!r} was trained on one value of each feature"
+                          f"{' in each group' * (self.groups > 1)}, x {list(x.shape)}, whose variance is "
                           "0: y is β whatever x is. Use batches of two or more examples, or LayerNorm()", stacklevel=4)
 
 

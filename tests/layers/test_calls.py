@@ -204,6 +204,8 @@ def test_batch_norm_of_one_example_warns():
     with pytest.warns(UserWarning, match=r"BatchNorm\(\) was trained on one value of each feature, x \[1, 5\]") as seen:
         net.apply(params, state, X[:1], train=True)
     assert seen[0].filename == __file__
+    with pytest.warns(UserWarning, match=r"BatchNorm\(groups=2\) was trained on one value of each feature in each group, x \[2, 5\]"):
+        BatchNorm(groups=2).apply(params, state, X[:2], train=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         net.apply(params, state, X[:1])

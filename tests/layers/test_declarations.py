@@ -52,7 +52,7 @@ DEFAULTS = {
     "Embedding": "(symbols, features, *, weights=normal(stddev=1.0))", "PReLU": "(*, start=0.25, shared=False)",
     "Dropout": "(rate, *, channels=False)",
     "Positions": "(length, *, weights=normal(stddev=0.02))", "StochasticDepth": "(rate)", "Function": "(f, **settings)",
-    "BatchNorm": "(*, momentum=0.9, eps=1e-05, scale=True, bias=True, relu=False)",
+    "BatchNorm": "(*, momentum=0.9, eps=1e-05, scale=True, bias=True, relu=False, groups=1)",
     "LayerNorm": "(*, eps=1e-05, scale=True, bias=True)", "RMSNorm": "(*, eps=1e-06, scale=True)",
     "GroupNorm": "(groups, *, eps=1e-05, scale=True, bias=True)",
     "InstanceNorm": "(*, eps=1e-05, scale=True, bias=True)",

@@ -27,6 +27,7 @@ NETS = {
     "BatchNorm": BatchNorm(),
     "BatchNorm with relu": BatchNorm(relu=True),
     "BatchNorm without scale": BatchNorm(scale=False, bias=False),
+    "BatchNorm in groups": BatchNorm(groups=5),
     "LayerNorm": LayerNorm(),
     "LayerNorm without bias": LayerNorm(eps=1e-3, bias=False),
     "RMSNorm": RMSNorm(),
@@ -73,6 +74,28 @@ def test_batch_norm_with_relu_is_batch_norm_and_relu():
         y, after = both.apply(params, state, X, train=train)
         want, (kept, _) = one.apply((params, {}), (state, {}), X, train=train)
         chex.assert_trees_all_close((y, after), (want, kept), rtol=1e-12)
+
+
+@pytest.mark.sweep(2)
+@pytest.mark.parametrize("relu", [True, False])
+def test_batch_norm_in_groups_is_batch_norm_of_each_part(relu):
+    """Value, gradient and running statistics, which use the mean over the groups."""
+    net, one, x = BatchNorm(groups=3, relu=relu, momentum=0.8), BatchNorm(relu=relu, momentum=0.8), normal(1, (6, 4, 5), jnp.float64) + 1
+    params, state = net.init(KEY, x)
+    params = jax.tree.map(lambda a: a + 0.1 * normal(0, a.shape, a.dtype), params)
+
+    def in_parts(params, state, x, train):
+        ys, states = zip(*(one.apply(params, state, x[i:i + 2], train=train) for i in (0, 2, 4)), strict=True)
+        return jnp.concatenate(ys), jax.tree.map(lambda *a: sum(a) / 3, *states)
+
+    def of(apply):
+        def loss(params, x):
+            y, after = apply(params, state, x, train=True)
+            return jnp.sin(y + jnp.arange(1.0, y.size + 1).reshape(y.shape)).sum(), (y, after)
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)
+    got, want = jax.jit(lambda params, x: (of(net.apply)(params, x), of(autodiff(in_parts))(params, x)))(params, x)
+    chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-12)
+    chex.assert_trees_all_equal(net.apply(params, state, x[:5]), one.apply(params, state, x[:5]))           # evaluation has no groups
 
 
 def test_statistics_stay_in_float32_with_half_precision():
@@ -143,6 +166,9 @@ def test_a_parameter_inside_a_wrapper_has_its_name():
     (lambda: BatchNorm(eps=float("nan")), "the eps of BatchNorm"),
     (lambda: BatchNorm(momentum=64),
      r"momentum of BatchNorm must be from 0 to 1; got 64: the number of channels follows from x"),
+    (lambda: BatchNorm(groups=0), "groups of BatchNorm must be a whole number ≥ 1; got 0"),
+    (lambda: BatchNorm(groups=2).apply(*BatchNorm().init(KEY, X), X, train=True),
+     r"must divide evenly into the 2 groups of BatchNorm\(groups=2\); got x \[5, 4, 6\]: use batches of a multiple of 2"),
     (lambda: WeightStandardization(Dense(2), 2), "the eps of WeightStandardization"),
     (lambda: BatchNorm().init(KEY, jnp.ones(())), r"BatchNorm\(\) normalizes x \[... d\]; got a scalar"),
     (lambda: BatchNorm().apply(BatchNorm().init(KEY, X)[0], {}, X),

@@ -10,7 +10,7 @@ import pytest
 from layer_cases import LAYERS, made
 
 import fnnet as fn
-from fnnet import ops, train
+from fnnet import layers, ops, train
 
 AUTO, EXPLICIT = jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit
 EXCHANGE = re.compile(r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
@@ -72,6 +72,42 @@ def test_layer_on_eight_devices_has_the_gradient_of_one(name, layout, kind):
     assert same(got, jax.jit(f)(params, x, state))
     if layout == "data":
         assert exchanges <= on_mesh(fn.autodiff(f), layout, kind, params, x, state)[1]
+
+
+@pytest.mark.sweep(2)
+@pytest.mark.parametrize("groups", [8, 2])
+@pytest.mark.parametrize("kind", [EXPLICIT, AUTO], ids=["explicit", "auto"])
+def test_batch_norm_in_groups_needs_no_communication_for_its_statistics(kind, groups):
+    """With a group for each device, as with statistics of each device; the numbers are those of one device, with any number of groups."""
+    net, x = layers.BatchNorm(groups=groups, relu=True), jnp.asarray(np.random.default_rng(0).normal(size=(32, 3, 4)))
+    params, state = net.init(jax.random.key(0), x)
+
+    def f(params, x, state):
+        def total(params, x):
+            y, after = net.apply(params, state, x, train=True)
+            return jnp.sin(y).sum(), (y, after)
+        return jax.grad(total, (0, 1), has_aux=True)(params, x)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        run, split = train.sharding.place((params, state), mesh), train.sharding.shard(x, mesh)
+        trained = jax.jit(lambda run, x: f(run[0], x, run[1]))
+        assert same(jax.device_get(trained(run, split)), jax.jit(f)(params, x, state))
+        alone = jax.jit(lambda run, x: (lambda grads, aux: (grads[1], aux[0]))(*f(run[0], x, run[1]))).lower(run, split).compile()
+    assert bool(EXCHANGE.findall(alone.as_text())) == (groups < 8)
+
+
+def test_inside_shard_map_batch_statistics_are_those_of_each_device():
+    """As with a group for each device, once the state is averaged."""
+    net, x = layers.BatchNorm(), jnp.asarray(np.random.default_rng(0).normal(size=(16, 3)))
+    params, state = net.init(jax.random.key(0), x)
+
+    def apart(params, state, x):
+        y, after = net.apply(params, state, x, train=True)
+        return y, jax.lax.pmean(after, "data")
+    split = jax.P("data")
+    mapped = jax.shard_map(apart, mesh=jax.make_mesh((8,), ("data",), axis_types=(AUTO,)), in_specs=(jax.P(), jax.P(), split),
+                           out_specs=(split, jax.P()))
+    assert same(jax.jit(mapped)(params, state, x), layers.BatchNorm(groups=8).apply(params, state, x, train=True))
 
 
 @pytest.mark.parametrize("settings", [{"b": True}, {"softcap": 3.0, "label_smoothing": 0.1, "classes_first": True}, {"soft": True}])
