@@ -117,8 +117,8 @@ class BatchNorm(_Normalization):
 
     def _check_examples(self, x):
         if self.groups > 1 and is_whole(x.shape[0]) and x.shape[0] % self.groups:
-            raise ValueError(f"the number of examples must divide evenly into the {self.groups} groups of {self!r}; got "
-                             f"x {list(x.shape)}: use batches of a multiple of {self.groups}")
+            raise ValueError(f"the number of examples must divide evenly into the {self.groups} groups of {self!r}; "
+                             f"got x {list(x.shape)}: use batches of a multiple of {self.groups}")
 
     def _warn_of_one(self, x):
         values = math.prod(x.shape[:-1])
