@@ -38,6 +38,9 @@ def rows_of(data, rows):
     """The rows of each array. On an Explicit mesh each batch is sharded as the data are."""
     def take(a):
         spread = jax.typeof(a).sharding
+        if rows.shape[-1] % (parts := _parts(spread)):
+            raise ValueError(f"on a mesh with Explicit axes the batch size must divide evenly over the {parts} devices that the data are "
+                             f"split over; got {rows.shape[-1]}: write batch_size={-(-rows.shape[-1] // parts) * parts}")
         over = [None] * (rows.ndim - 1) + list(spread.spec)
         return a.at[rows].get(mode="promise_in_bounds", out_sharding=jax.P(*over) if any(over) else None)
     return jax.tree.map(take, data)
@@ -50,11 +53,15 @@ def part_of(data, start, stop):
         spread = jax.typeof(a).sharding
         if not any(spread.spec):
             return a[start:stop]
-        names = spread.spec[0] or ()
-        parts = math.prod(spread.mesh.shape[name] for name in ((names,) if isinstance(names, str) else names))
-        first = spread.spec[0] if (min(stop, a.shape[0]) - start) % parts == 0 else None
+        first = spread.spec[0] if (min(stop, a.shape[0]) - start) % _parts(spread) == 0 else None
         return a.at[start:stop].get(out_sharding=jax.P(first, *spread.spec[1:]))
     return jax.tree.map(take, data)
+
+
+def _parts(sharding):
+    """Into how many parts the examples are split."""
+    names = sharding.spec[0] if len(sharding.spec) else None
+    return math.prod(sharding.mesh.shape[name] for name in ((names,) if isinstance(names, str) else names or ()))
 
 
 def parts_of(batch):

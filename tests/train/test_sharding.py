@@ -66,6 +66,35 @@ def test_an_epoch_and_an_evaluation_are_those_of_one_device(name, layout, kind):
         assert after.sharding.is_equivalent_to(before.sharding, before.ndim)
 
 
+@pytest.mark.sweep(32)
+@pytest.mark.parametrize("name, layout, kind", sorted(CASES, key=lambda case: case[:2] != ("dense", "fsdp")),
+                         ids=lambda value: getattr(value, "name", value))
+def test_accumulated_gradients_are_those_of_one_device(name, layout, kind):
+    """Over epochs that end between two updates, so that part of the next sum is compared; fully sharded, the sum is, too."""
+    net, objective, _, run, data = training(name)
+    optimizer = optim.accumulate(optim.chain(optim.clip_by_global_norm(1.0), optim.momentum(0.1)), every=3)
+    run = run._replace(opt_state=optimizer.init(run.params))
+    epoch = train.make_epoch(train.make_step(objective, optimizer), batch_size=8)
+    want, seen = epoch(epoch(run, data)[0], data)
+    mesh = mesh_of(layout, kind)
+    with jax.set_mesh(mesh):
+        placed = train.sharding.place(run, mesh, layout, roles=net.roles(run.params))
+        split = train.sharding.shard(data, mesh)
+        got, metrics = epoch(epoch(placed, split)[0], split)
+    total = got.opt_state.inner[0].total
+    chex.assert_trees_all_close(jax.device_get(got[:3]), jax.device_get(want[:3]), rtol=1e-12, atol=1e-12)
+    assert abs(float(metrics["loss"]) - float(seen["loss"])) < 1e-12 and max(abs(leaf).max() for leaf in jax.tree.leaves(total)) > 1e-3
+    for p, t in zip(jax.tree.leaves(got.params), jax.tree.leaves(total), strict=True):
+        assert t.sharding.is_equivalent_to(p.sharding, t.ndim)
+    if layout == "fsdp":
+        assert held(total) <= 1.1 / 8 * sum(a.nbytes for a in jax.tree.leaves(total))
+
+
+def held(tree):
+    """Bytes on one of the devices."""
+    return sum(part.data.nbytes for a in jax.tree.leaves(tree) for part in a.addressable_shards if part.device == jax.devices()[3])
+
+
 def test_a_state_of_which_only_the_parameters_are_placed_trains_on():
     """The rest, on one device, follows them in the first epoch."""
     net, x = layers.Dense(4), jnp.asarray(np.random.default_rng(3).normal(size=(32, 8)))
@@ -79,14 +108,21 @@ def test_a_state_of_which_only_the_parameters_are_placed_trains_on():
     assert abs(float(got) - float(want)) < 1e-6
 
 
+@pytest.mark.parametrize("steps", [1, 8])
+def test_a_batch_size_that_does_not_divide_evenly_over_the_devices_says_what_to_write(steps):
+    x, mesh = jnp.ones((16 * steps, 2)), mesh_of("data", EXPLICIT)
+    epoch = train.make_epoch(train.make_step(train.supervised(layers.Dense(2), ops.squared_error), optim.sgd(0.1)), batch_size=12)
+    run = train.init(layers.Dense(2), optim.sgd(0.1), jax.random.key(0), x)
+    with jax.set_mesh(mesh), pytest.raises(ValueError, match="must divide evenly over the 8 devices .* got 12: write batch_size=16"):
+        epoch(train.sharding.place(run, mesh), train.sharding.shard((x, x), mesh))
+
+
 def test_fully_sharded_every_device_holds_an_eighth_of_parameters_and_optimizer_state():
     net = layers.Serial(layers.Embedding(64, 32), layers.transformer_block(layers.MultiHeadAttention(4), 32), layers.Dense(64))
     run = train.init(net, optim.adam(1e-3), jax.random.key(0), jnp.zeros((1, 8), int))
     placed = train.sharding.place(run, mesh_of("fsdp", AUTO), "fsdp")
-    here = jax.devices()[3]
     for whole, split in ((run.params, placed.params), (run.opt_state, placed.opt_state)):
-        held = sum(part.data.nbytes for a in jax.tree.leaves(split) for part in a.addressable_shards if part.device == here)
-        assert held <= 1.1 / 8 * sum(a.nbytes for a in jax.tree.leaves(whole))
+        assert held(split) <= 1.1 / 8 * sum(a.nbytes for a in jax.tree.leaves(whole))
 
 
 def test_the_specs_of_each_role():
