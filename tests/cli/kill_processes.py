@@ -172,7 +172,7 @@ def main(kills, folder, seed=0):
             after = rng.random() < 0.5
             kill = (rng.uniform(0, late / 2 if after else longest), after, rng.randrange(2), rng.random() < 0.5)
             statuses, said, took, _ = attempt(here, kill if met["kills"] < kills and resumed < RESUMES else None)
-            if statuses[0] == 0 and (took is None or statuses[1] in (0, -signal.SIGKILL)):      # it ended before it was killed
+            if statuses[0] == 0 and (took is None or statuses[1] in (0, 75, -signal.SIGKILL)):      # the other needed it no more
                 break
             saved = len(checkpoints(here))
             right = took is not None and took <= SECONDS and statuses[0] == 75 and MESSAGE in said[0].splitlines()[-1]
