@@ -15,6 +15,7 @@ import pytest
 from fnnet import ops, verify
 from fnnet.verify.case.example import arguments
 from fnnet.verify.oracle import differences
+from fnnet.verify.probes import unrolled
 from tests.verify.broken import kinds, overlooked
 
 X = jnp.arange(12.0).reshape(3, 4) / 5 - 1
@@ -264,3 +265,27 @@ for _ in range(3):
     done = subprocess.run([sys.executable, "-c", looks], capture_output=True, text=True, env={
         **os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "XLA_FLAGS": "", "MALLOC_PERTURB_": "165"})
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("count, most", [(lambda sizes: 40, 1030), (lambda sizes: 10 + 30 * sizes[0], 70), (lambda sizes: sizes[0]**2, 45),
+                                         (lambda sizes: None, 1030), (lambda sizes: 3000, 1030)])
+def test_axes_along_which_python_loops_are_given_fewer_elements(count, most):
+    """About as many as 2000 operations allow, even if they were; XLA would compile 1030 steps for minutes."""
+    length, rows = unrolled.limited([1030, 4], [5, 3], count)
+    assert most - 10 < length <= most and length % 2 == 0 and rows == 4
+
+
+@pytest.mark.slow
+def test_a_loop_in_python_is_checked_at_more_steps_than_given():
+    def running(x):
+        sums = [x[0]]
+        for row in x[1:]:
+            sums.append(jnp.tanh(sums[-1] + row))
+        return jnp.stack(sums)
+
+    def backward(saved, g):
+        return (jax.vjp(running, *saved)[1](g)[0].at[:max(0, len(g) - 24)].set(0),)
+    f = jax.custom_vjp(running)
+    f.defvjp(lambda x: (running(x), (x,)), backward)
+    report = verify.check(f, jnp.ones((2, 4)), thorough=False)
+    assert [check.name for check in report.failures] == ["shapes"]

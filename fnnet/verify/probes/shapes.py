@@ -1,5 +1,6 @@
 """Other shapes of the same arguments: which axes belong together is found by probing the reference."""
 
+import functools
 import itertools
 import math
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 from fnnet.verify.case.inputs import draw
 from fnnet.verify.case.spec import Domain
+from fnnet.verify.probes import unrolled
 
 TRIALS = 60             # how often the reference may be probed
 LARGE, LONG = "large and odd", "one long axis"      # labels
@@ -118,8 +120,16 @@ def variants(p, found, thorough=True):
         plans += [(f"axis {g[0][1]} of {p.names[g[0][0]]} of size {s}", [s if k == j else t for k, t in enumerate(old)])
                   for s in (1, 2) for j, g in enumerate(found)][:8]
     tried = [old]
+
+    def of_groups(sizes):
+        return {axis: s for g, s in zip(found, sizes) for axis in g}
+
+    @functools.cache
+    def count(sizes):
+        return unrolled.operations(resized(p, of_groups(sizes)))
     for label, sizes in plans:
-        changed = {axis: s for g, s in zip(found, sizes) for axis in g}
+        sizes = unrolled.limited(sizes, old, count)
+        changed = of_groups(sizes)
         if sizes in tried or not _runs(p, changed):
             continue
         tried.append(sizes)
