@@ -48,7 +48,9 @@ def digits(rounds):
 
 
 def output(*argv, **environment):
-    done = subprocess.run([sys.executable, *argv], env={**os.environ, **environment}, capture_output=True, text=True)
+    """What a Python process prints. Bytecode is saved by the first, as pip saves that of installed packages."""
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **environment}
+    done = subprocess.run([sys.executable, *argv], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"python {' '.join(argv)} failed:\n{done.stderr}")
     return done.stdout

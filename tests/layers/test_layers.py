@@ -169,6 +169,17 @@ def test_initializers_have_their_documented_spread(initializer, std):
     assert abs(float(stack.std()) / std - 1) < 0.02                     # leading axes are separate matrices
 
 
+@pytest.mark.parametrize("make, wanted", [
+    (initializers.normal(0.5), lambda *of: 0.5 * jax.random.normal(*of)),
+    (initializers.truncated_normal(0.5, -1.0, 3.0), lambda *of: 0.5 * jax.random.truncated_normal(of[0], -1.0, 3.0, *of[1:])),
+    (initializers.uniform(1.0, 3.0), lambda *of: jax.random.uniform(*of, 1.0, 3.0))])
+def test_random_weights_are_drawn_as_vectors_yet_are_those_of_jax_random(make, wanted):
+    of = KEY, (3, 5), jnp.float32
+    chex.assert_trees_all_equal(make(*of), wanted(*of))
+    assert "shape=(15,)" in str(jax.make_jaxpr(lambda: make(*of))())        # compiled several times as fast
+    assert "shape=(3, 5)" in str(jax.make_jaxpr(lambda key: make(key, *of[1:]))(KEY))       # so that a sharded draw stays sharded
+
+
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (2, 5, 5)])
 def test_orthogonal(shape):
     w = initializers.orthogonal(2.0)(KEY, shape, jnp.float64)
