@@ -163,8 +163,11 @@ def _any_rank(here, cts):
     i = next(i for i, v in enumerate(q.leaves) if np.ndim(v))
     turned = [np.swapaxes(v, 0, 1) if j == i else v for j, v in enumerate(q.leaves)]
     one, two = (tolerance.numbers(here.run(leaves, cts).reference.values) for leaves in (q.leaves, turned))
-    return all(tolerance.measure([a], [b]) < SAME or (a.ndim > 1 and a.shape[0] == a.shape[1]
-                                                      and tolerance.measure([np.swapaxes(a, 0, 1)], [b]) < SAME) for a, b in zip(one, two))
+    finite = all(np.isfinite(a).all() for a in (*one, *two))            # measure skips what is not
+    return finite and all(
+        tolerance.measure([a], [b]) < SAME
+        or (a.ndim > 1 and a.shape[0] == a.shape[1] and tolerance.measure([np.swapaxes(a, 0, 1)], [b]) < SAME)
+        for a, b in zip(one, two, strict=True))
 
 
 def _lane_by_lane(whole, one):

@@ -208,3 +208,23 @@ def largest_so_far_back(g, x):
 # Where w is −1000 the values are NaN, and so is the rule's gradient; autodiff's is not, by chance.
 right("running", "a state that decays by e^−w", vjp(decaying, decaying_back), normal(5, 3), normal(5, 3, seed=1), jnp.abs(normal(3)))
 right("arithmetic", "running maximum, ties to the last", vjp(lambda x: jax.lax.cummax(x), largest_so_far_back), normal(7))
+
+
+def pairs(x):
+    d = x[:, None] - x[None]
+    itself = jnp.eye(x.shape[0], dtype=x.dtype)
+    return d, (d * d).sum(-1) + itself, 1 - itself
+
+
+def energy(x):
+    _, apart, other = pairs(x)
+    return (other * (apart**-2 - 1 / apart)).sum() / 2
+
+
+def energy_back(g, x):
+    d, apart, other = pairs(x)
+    return 2 * g * ((other * (apart**-2 - 2 * apart**-3))[..., None] * d).sum(1)
+
+
+# Of shape [4 4 2], the energy is NaN whatever the order of the axes, which says nothing about how it treats them.
+right("shape", "the energy of all pairs, for one rank", vjp(energy, energy_back), 2 * normal(4, 2))
