@@ -115,8 +115,6 @@ class MixtureOfExperts(Layer):
             share = share.astype(rows.dtype)
             if not model:
                 return self._local(rows, chosen, share, up, down), chosen
-            # Cast here, as indexing rows with other indices on each device lost part of their gradient (JAX 0.10, 0.12)
-            rows = lax.pcast(rows, model, to="varying")
             y = self._local(rows, chosen, share, up, down, lax.axis_index(model) * up.shape[0])
             return lax.psum(y, model), chosen
         if not (data or model):
@@ -131,12 +129,18 @@ class MixtureOfExperts(Layer):
         expert = chosen.reshape(n * top)
         if first is not None:           # those of other devices come last, in no group
             expert = jnp.where((expert >= first) & (expert < first + experts), expert - first, experts)
-        order = jnp.argsort(expert, stable=True)
+        order = _order(expert)
         sizes = jax.nn.one_hot(expert, experts, dtype=jnp.int32).sum(0, dtype=jnp.int32)
         h = ops.grouped_product(rows[order // top], up, sizes)
         u = self.activation(h) if self.product is None else self.product(h[:, :self.hidden], h[:, self.hidden:])
-        y = ops.grouped_product(u, down, sizes)[jnp.argsort(order)]
+        y = ops.grouped_product(u, down, sizes)[_order(order)]
         return (y.reshape(n, top, rows.shape[1]) * share[..., None]).sum(1)
+
+
+def _order(a):
+    """jnp.argsort(a, stable=True). In shard_map, the result of jnp.argsort has the type of an array that is the same on
+    all devices even where a is not (JAX 0.10 to 0.12), and whatever is indexed with it loses part of its gradient."""
+    return lax.sort((a, jnp.arange(a.shape[0], dtype=jnp.int32)), num_keys=1, is_stable=True)[1]
 
 
 def balance(state: Tree) -> Any:
