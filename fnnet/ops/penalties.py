@@ -1,11 +1,12 @@
 """Penalties on the weights. Each takes a parameter tree and sums over all its arrays: pass `weights_of(params)` to
 leave out the biases, as in `penalty=lambda params: 0.01 * ops.l2(ops.weights_of(params))`. Squares and sums are
-computed in at least float32; None and integer arrays are ignored."""
+computed in at least float32; None and integer arrays are ignored. Of a complex array, w² means |w|², and gradients are
+those of jax.grad, which are conjugated."""
 
 import jax
 import jax.numpy as jnp
 
-from fnnet.numeric import wide
+from fnnet.numeric import square, wide
 from fnnet.roles import decays
 from fnnet.rule import rule
 from fnnet.sample import apart, tree
@@ -23,12 +24,12 @@ def l2(params) -> jax.Array:
     >>> jax.grad(ops.l2)({"w": jnp.array([3.0, -4.0])})["w"].tolist()
     [6.0, -8.0]
     """
-    return _total(lambda w: w * w, params)
+    return _total(square, params)
 
 
 @l2.bwd
 def l2_bwd(dy, params):
-    return _each(lambda w: 2 * w, params, dy)
+    return _each(lambda w: 2 * jnp.conj(w), params, dy)
 
 
 @rule
@@ -45,7 +46,7 @@ def l1(params) -> jax.Array:
 
 @l1.bwd
 def l1_bwd(dy, params):
-    return _each(jnp.sign, params, dy)
+    return _each(_sign, params, dy)
 
 
 @rule
@@ -57,12 +58,12 @@ def elastic_net(params, *, beta=1.0) -> jax.Array:
     >>> jax.grad(ops.elastic_net)({"w": jnp.array([3.0, -4.0])})["w"].tolist()
     [7.0, -9.0]
     """
-    return _total(lambda w: beta * w * w + jnp.abs(w), params)
+    return _total(lambda w: beta * square(w) + jnp.abs(w), params)
 
 
 @elastic_net.bwd
 def elastic_net_bwd(dy, params, *, beta):
-    return _each(lambda w: 2 * beta * w + jnp.sign(w), params, dy)
+    return _each(lambda w: 2 * beta * jnp.conj(w) + _sign(w), params, dy)
 
 
 def weights_of(params: Tree) -> list[jax.Array]:
@@ -79,19 +80,24 @@ def weights_of(params: Tree) -> list[jax.Array]:
     return jax.tree.map(lambda w, yes: w if yes else None, params, decays(params))
 
 
-def _real(w):
-    return jnp.issubdtype(jnp.result_type(w), jnp.floating)
+def _counts(w):
+    return jnp.issubdtype(jnp.result_type(w), jnp.inexact)
+
+
+def _sign(w):
+    """The derivative of |w|."""
+    return jnp.conj(jnp.sign(w))
 
 
 def _total(f, params):
-    sums = [f(w.astype(wide(w.dtype))).sum() for w in map(jnp.asarray, jax.tree.leaves(params)) if _real(w)]
+    sums = [f(w.astype(wide(w.dtype))).sum() for w in map(jnp.asarray, jax.tree.leaves(params)) if _counts(w)]
     widest = max((s.dtype for s in sums), key=lambda dtype: dtype.itemsize, default=jnp.dtype(jnp.float32))
     return sum((s.astype(widest) for s in sums), jnp.zeros((), widest))
 
 
 def _each(slope, params, dy):
     def cotangent(w):
-        return (slope(w.astype(wide(w.dtype))) * dy.astype(wide(w.dtype))).astype(w.dtype) if _real(w) else None
+        return (slope(w.astype(wide(w.dtype))) * dy.astype(wide(w.dtype))).astype(w.dtype) if _counts(w) else None
     return jax.tree.map(cotangent, params),
 
 

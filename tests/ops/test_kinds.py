@@ -46,6 +46,11 @@ def test_complex_numbers_raise(name):
         getattr(ops, name)(jnp.ones(3, jnp.complex64))
 
 
+def test_a_complex_gate_raises():
+    with pytest.raises(TypeError, match="got complex64"):
+        ops.reglu(jnp.ones(3, jnp.complex64), jnp.ones(3, jnp.complex64))
+
+
 @pytest.mark.parametrize("op", [op for op in ops.rules() if ".losses." in op.reference.__module__], ids=lambda op: op.__name__)
 def test_losses_reject_complex_numbers_in_each_argument(op):
     arrays, settings = sample.inputs(op, op.examples[0])

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnnet import ops
+from fnnet import autodiff, ops
 
 PENALTIES = pytest.mark.parametrize("op", [ops.l1, ops.l2, ops.elastic_net], ids=lambda op: op.__name__)
 
@@ -87,3 +87,16 @@ def test_half_precision_neither_overflows_nor_underflows(op):
 def test_corners(op):
     assert (jax.grad(op)(jnp.array([0.0, -0.0])) == 0).all()
     assert op(jnp.array([jnp.inf])) == jnp.inf and jnp.isnan(op(jnp.array([jnp.nan])))
+
+
+@PENALTIES
+def test_complex_weights_count_by_their_magnitude(op):
+    """They were left out. Optimizers train them, so that a penalty of 0 would not be noticed."""
+    w = jnp.array([3 + 4j, -1j, 2.0])
+    parts = [w.real, w.imag]
+    magnitudes = jnp.abs(w)
+    assert abs(op(w) - op(magnitudes)) < 1e-12 and op([w, parts[0]]) == op(w) + op(parts[0])
+    chex.assert_trees_all_close(jax.grad(op)(w), jax.grad(autodiff(op))(w), rtol=1e-12)
+    ahead = 1e-6 * (0.6 - 0.3j)
+    want = (op(w + ahead) - op(w - ahead)) / 2
+    assert abs((jax.grad(op)(w) * ahead).sum().real - want) < 1e-12

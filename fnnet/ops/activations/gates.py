@@ -311,6 +311,7 @@ def product_check(x, gate):
 
 for inexact in (silu, gelu, mish, glu, swiglu, geglu):
     inexact.takes = "floats"
+reglu.takes = "real"
 for pointwise in (silu, gelu, mish):
     pointwise.example(x="n d")
     pointwise.example(x="n t d")
