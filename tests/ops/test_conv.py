@@ -156,10 +156,12 @@ def products(name):
 
 
 def test_every_form_is_chosen_in_some_case():
-    assert {name: products(name)[1] for name in CHOSEN} == CHOSEN and {*CHOSEN.values(), "row by row"} == set(RUN)
+    assert {name: products(name)[1] for name in CHOSEN} == CHOSEN and {*CHOSEN.values(), "row by row", "patches"} == set(RUN)
     assert form((3, 3, 32, 64), 1, (64, 24, 24)).name == "row by row"
+    assert form((3, 3, 1, 32), 1, (64, 26, 26)).name == form((3, 3, 3, 64), 1, (16, 112, 112)).name == "patches"
     for shape, places in (((3, 3, 32, 64), (32, 24, 24)), ((3, 3, 16, 64), (64, 24, 24)), ((3, 3, 32, 32), (128, 24, 24)),
-                          ((5, 5, 32, 64), (64, 24, 24)), ((3, 3, 64, 64), (4, 112, 112)), ((3, 32, 64), (64, 576))):
+                          ((5, 5, 32, 64), (64, 24, 24)), ((3, 3, 64, 64), (4, 112, 112)), ((3, 32, 64), (64, 576)),
+                          ((3, 3, 3, 16), (64, 32, 32)), ((3, 3, 4, 32), (64, 32, 32)), ((5, 5, 1, 32), (64, 28, 28))):
         assert form(shape, 1, places).name == "convolution"
 
 
@@ -187,13 +189,14 @@ def test_every_form_of_every_product_under_every_transformation(name, product, m
 
 @pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", ["same", "even kernel, strides", "dilated", "wide padding", "negative padding", "many places"])
-def test_row_by_row_form(name, monkeypatch):
-    """An image at a time, and all at once."""
+@pytest.mark.parametrize("form, sizes", [("row by row", (1, 10**6)), ("patches", (1,))])
+def test_forms_of_dw_over_many_places(name, form, sizes, monkeypatch):
+    """Row by row: an image at a time, and all at once."""
     f, x, y = products(name)[0]["to_kernel"]
     grads = jax.grad(lambda x, y: jnp.sin(f(x, y)).sum(), (0, 1))
     want = jax.jit(lambda x, y: (f(x, y), grads(x, y)))(x, y)
-    instead(monkeypatch, "convolution", RUN["row by row"])
-    for at_once in 1, 10**6:
+    instead(monkeypatch, "convolution", RUN[form])
+    for at_once in sizes:
         monkeypatch.setattr(chapter, "AT_ONCE", at_once)
 
         def everything(x, y):
