@@ -368,7 +368,7 @@ LIMITS = SOFTENED | {
 }
 
 for settings in ({}, {"b": "k", "weights": sample.positive("n"), "chunk": 3, "label_smoothing": 0.1, "z_loss": 0.01},
-                 {"b": "k", "ignore_index": 5, "chunk": 4, "reduction": "none"}):
+                 {"b": "k", "weights": sample.positive("n"), "ignore_index": 5, "chunk": 4, "reduction": "none"}):
     linear_cross_entropy.example(x="n d", w="d k", labels=sample.integers("n", below="k"), **settings)
 linear_cross_entropy.example(x="n t d", w="k d", labels=sample.integers("n t", below="k"), classes_first=True, chunk=2,
                              softcap=2.0,
