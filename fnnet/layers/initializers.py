@@ -26,8 +26,9 @@ def fans(shape):
 
 
 def _draw(numbers, key, shape, dtype, *bounds):
-    """numbers(key, shape, dtype, *bounds), drawn as a vector: on a CPU the same numbers of shape [256 10] take five times
-    as long to compile, because XLA unrolls the 10. A traced draw keeps its shape, so that each shard can draw its own."""
+    """numbers(key, shape, dtype, *bounds), drawn as a vector: on a CPU the same numbers of shape [256 10] take five
+    times as long to compile, because XLA unrolls the 10. A traced draw keeps its shape, so that each shard can draw
+    its own."""
     if isinstance(key, Tracer):
         return numbers(key, shape, dtype, *bounds)
     return _vector(numbers, key, tuple(shape), dtype, *bounds)
