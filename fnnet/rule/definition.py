@@ -8,7 +8,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import jax
 
-from fnnet.rule.derivative import EVERY, as_array, as_taken, differentiable, explained, set_aside
+from fnnet.rule.derivative import EVERY, as_array, as_taken, differentiable, explained, set_aside, varying_alike
 from fnnet.rule.signature import listed, pick, split, written
 from fnnet.shown import html, latex
 
@@ -135,7 +135,7 @@ class Rule(Generic[P, R]):
             if self._check is not None:
                 self._check(arrays, settings)
             if op is None:
-                return self.reference(*jax.tree.map(as_array, tuple(arrays)), **settings)
+                return self.reference(*varying_alike(jax.tree.map(as_array, tuple(arrays))), **settings)
             return op(*arrays)
         except Exception as error:
             if sentence := explained(error, self, settings):

@@ -88,7 +88,7 @@ def differentiable(rule, key):
     op.defvjp(forward, backward)
 
     def call(*arrays):
-        return op(*_varying_alike(arrays))
+        return op(*varying_alike(arrays))
     call.__name__ = rule.__name__
     # A bare custom_vjp is traced at every eager call, 100 µs; a jitted one takes 5. Under an outer jit it is inlined.
     return jax.jit(call, inline=True)
@@ -195,9 +195,10 @@ def _tie(y, arrays):
     return jax.tree.map(lambda leaf: jnp.where(either, leaf, leaf), y)
 
 
-def _varying_alike(arrays):
+def varying_alike(arrays):
     """Inside shard_map, makes every real array vary over all axes that any of them varies over. The sum over devices
-    that share an array (autodiff's psum) is then the transpose of this cast, and no rule needs to know about it."""
+    that share an array (autodiff's psum) is then the transpose of this cast, and no rule needs to know about it, nor
+    does a reference whose loop or condition would otherwise mix arrays that vary with arrays that do not."""
     axes = frozenset().union(*(_varying(jax.typeof(leaf)) for leaf in jax.tree.leaves(arrays)))
     if not axes:
         return arrays

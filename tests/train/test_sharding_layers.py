@@ -41,7 +41,8 @@ def gradient(layer):
 
 def on_mesh(f, layout, kind, params, x, state):
     """What f gives on eight devices, and how many exchanges its program has."""
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+    shape = {"tensor": (2, 4), "fsdp+tensor": (4, 2)}.get(layout, (8,))
+    mesh = jax.make_mesh(shape, ("data", "model")[:len(shape)], axis_types=(kind,) * len(shape))
     with jax.set_mesh(mesh):
         placed = train.sharding.place((params, state), mesh, layout)
 
@@ -72,6 +73,27 @@ def test_layer_on_eight_devices_has_the_gradient_of_one(name, layout, kind):
     assert same(got, jax.jit(f)(params, x, state))
     if layout == "data":
         assert exchanges <= on_mesh(fn.autodiff(f), layout, kind, params, x, state)[1]
+
+
+EXPERTS = layers.Residual(layers.Serial(layers.LayerNorm(), layers.MixtureOfExperts(8, 4)))
+COUPLING = layers.Coupling(layers.Serial(layers.LayerNorm(), layers.Dense(8), ops.gelu, layers.Dense(4)), layers.MultiHeadAttention(1))
+STACKS = {"dense": layers.Repeat(layers.Serial(layers.Dense(8), layers.BatchNorm(), layers.Dropout(0.3)), 2, keep="inputs"),
+          "transformer": layers.Repeat(layers.transformer_block(layers.MultiHeadAttention(4), 8), 2),
+          "transformer, inputs": layers.Repeat(layers.transformer_block(layers.MultiHeadAttention(4), 8), 2, keep="inputs"),
+          "experts": layers.Repeat(EXPERTS, 2), "experts, inputs": layers.Repeat(EXPERTS, 2, keep="inputs"),
+          "coupling, nothing": layers.Repeat(COUPLING, 2, keep="nothing")}
+
+
+@pytest.mark.sweep(36)
+@pytest.mark.parametrize("kind", [EXPLICIT, AUTO], ids=["explicit", "auto"])
+@pytest.mark.parametrize("layout", ["tensor", "fsdp", "fsdp+tensor"])
+@pytest.mark.parametrize("name", STACKS)
+def test_stacked_layers_with_split_parameters_have_the_gradient_of_one_device(name, layout, kind):
+    """Whatever the forward pass saves: everything, the inputs of the layers, nothing."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 2, 8)))
+    params, state = STACKS[name].init(jax.random.key(0), x)
+    f = gradient(STACKS[name])
+    assert same(on_mesh(f, layout, kind, params, x, state)[0], jax.jit(f)(params, x, state))
 
 
 @pytest.mark.sweep(2)

@@ -81,7 +81,7 @@ def ctc_bwd(dy, logits, labels, lengths, label_lengths, alphas, loss, weights, *
     blanks, skip, inside, steps = _paths(labels, lengths, label_lengths, blank, logits)
     e, p = _scores(logits, blanks, inside)
     dloss, dweights = spread(dy, example_like(logits) if loss is None else loss, weights, reduction)
-    last = jnp.where(_last(inside), jnp.zeros((), p.dtype), -jnp.inf)
+    last = jnp.where(_last(inside), jnp.zeros_like(alphas[0]), -jnp.inf)         # in shard_map it varies as α does
     skipped = _shift(skip, -2, False)                               # whether s + 2 may follow s
 
     def step(beta, now):
