@@ -41,7 +41,7 @@ def dense_bwd(dy, x, w, b, *, compute_dtype):
     n = math.prod(x.shape[:-1])
     rows, drows = _as(compute_dtype, x).reshape(n, x.shape[-1]), dy.reshape(n, dy.shape[-1])
     dw = transposed_product(rows, drows, wide(w.dtype))
-    dx = _product(dy, _as(compute_dtype, w).T, wide(x.dtype))
+    dx = times_transpose(dy, _as(compute_dtype, w), wide(x.dtype))
     db = None if b is None else drows.sum(0, dtype=wide(b.dtype)).astype(b.dtype)
     return dx.astype(x.dtype), dw.astype(w.dtype), db
 
@@ -69,6 +69,12 @@ def dense_check(x, w, b, *, compute_dtype):
                          f"{jnp.shape(w)[0] if jnp.ndim(w) else 'to be a matrix'}")
     if b is not None and jnp.shape(b) != (k,):
         raise ValueError(f"dense takes a bias b [{k}] for w {[rows, k]}: b is {list(jnp.shape(b))}")
+
+
+def times_transpose(g, w, dtype=None):
+    """g·wᵀ, g [... k], w [d k] → [... d]. Written without a transpose: of weights split over devices, w and wᵀ would be
+    gathered apart, once in the forward and once more in the backward pass."""
+    return lax.dot_general(g, w, (((g.ndim - 1,), (1,)), ((), ())), preferred_element_type=dtype)
 
 
 def transposed_product(x, g, dtype=None):
