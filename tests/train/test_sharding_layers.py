@@ -13,7 +13,8 @@ import fnnet as fn
 from fnnet import layers, ops, train
 
 AUTO, EXPLICIT = jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit
-GATHERED_ONCE = {"Dense", "MultiHeadAttention", "Repeat", "Serial"}     # layers whose split weights are gathered as often as by autodiff
+# Layers whose split parameters are gathered no more often than by autodiff.
+GATHERED_ONCE = {"Dense", "LayerNorm", "MultiHeadAttention", "RMSNorm", "Repeat", "Serial"}
 EXCHANGE = re.compile(r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
 

@@ -44,9 +44,10 @@ def layer_norm_fwd(x, gamma, beta, *, eps):
 def layer_norm_bwd(dy, x, gamma, beta, near, off, rstd):
     wider, dy, g = widen(x, dy, gamma)
     n, z, off = x.shape[-1], (wider - near) * rstd, off * rstd  # of z: 1/σ² may be 0 where 1/σ is not
-    mean = weighted_sum(dy, g) / n                              # ⟨dz⟩
-    b = off * mean - weighted_sum(dy * z, g) / n                # −⟨dz·z⟩
-    dx = rstd * (scaled(dy, g) + b * z - (mean + b * off))
+    dz = scaled(dy, g)
+    mean = weighted_sum(dy, g, dz) / n                          # ⟨dz⟩
+    b = off * mean - weighted_sum(dy * z, g, dz * z) / n        # −⟨dz·z⟩
+    dx = rstd * (dz + b * z - (mean + b * off))
     dgamma = None if gamma is None else (dy * (z - off)).sum(front(x))
     return like((dx, x), (dgamma, gamma), (None if beta is None else dy.sum(front(x)), beta))
 
@@ -77,10 +78,10 @@ def rms_norm_fwd(x, gamma, *, eps):
 @rms_norm.bwd
 def rms_norm_bwd(dy, x, gamma, r):
     wider, dy, g = widen(x, dy, gamma)
-    z = wider * r
-    b = -weighted_sum(dy * z, g) / x.shape[-1]
+    z, dz = wider * r, scaled(dy, g)
+    b = -weighted_sum(dy * z, g, dz * z) / x.shape[-1]
     dgamma = None if gamma is None else (dy * z).sum(front(x))
-    return like((r * (scaled(dy, g) + b * z), x), (dgamma, gamma))
+    return like((r * (dz + b * z), x), (dgamma, gamma))
 
 
 def _check(name, eps, x, *channels):

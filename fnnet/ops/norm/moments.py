@@ -89,11 +89,13 @@ def front(x):
     return tuple(range(x.ndim - 1))
 
 
-def weighted_sum(a, gamma):
-    """Σ γ·a over the last axis, a [... d] → [... 1]. On a CPU the sum is fastest as a matrix-vector product; elsewhere
-    it is fused into the loop that computes a, and a product would be rounded to the precision of matrix products.
+def weighted_sum(a, gamma, product):
+    """Σ γ·a over the last axis, a [... d] → [... 1], given the product γ·a. On a CPU the sum is fastest as a
+    matrix-vector product; elsewhere it is fused into the loop that computes a, and a product would be rounded to the
+    precision of matrix products. On a mesh, the given product is summed: γ split over devices is gathered once for
+    everything that uses it.
     """
-    if gamma is None:
-        return a.sum(-1, keepdims=True)
+    if gamma is None or not jax.sharding.get_abstract_mesh().empty:
+        return product.sum(-1, keepdims=True)
     return by_device(a, gamma, cpu=lambda a, gamma: (a @ gamma)[..., None],
                      default=lambda a, gamma: (a * along(gamma, a)).sum(-1, keepdims=True))
