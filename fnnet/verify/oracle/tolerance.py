@@ -149,8 +149,9 @@ def off(got, want, allowed):
 
 
 def unknown_where_nan(want, got, values):
-    """The gradients `want`, NaN (unknown) where `got` is, if a value of the function is NaN: nobody can use the gradient then, and which
-    of its elements are finite depends on the order of operations. (That NaN is not replaced by a number is another check.)"""
+    """Marks elements of the right gradient as unknown (NaN) where the rule's are NaN, if a value of the function is NaN. The gradient is of
+    no use then, and which of its elements are finite depends on the order of operations. Another check is that a rule does not replace NaN
+    by a number."""
     if not any(np.isnan(a).any() for a in numbers(values)):
         return want
     return [np.where(np.isnan(g), np.nan, w) for g, w in zip(numbers(got), numbers(want))]
