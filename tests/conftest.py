@@ -2,7 +2,6 @@
 
 import gc
 import os
-import shutil
 from collections import Counter
 from importlib.metadata import version
 
@@ -24,20 +23,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tracing makes many short-lived objects: collecting them more rarely, and leaving Python's lines out of the programs, saves a tenth.
 gc.set_threshold(200_000, 20, 100)
 jax.config.update("jax_traceback_in_locations_limit", 0)
-
-
-# Compiled programs are kept in .pytest_cache: the next run of the suite takes two thirds of the time. Those that compile faster than
-# this are not worth a file. Each process has a folder of its own, as JAX does not write these files at once.
-KEPT, MEGABYTES = 0.02, 400
-
-
-def pytest_configure(config):
-    if getattr(config, "cache", None):
-        folder = config.cache.mkdir(f"programs-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}")
-        if sum(file.stat().st_size for file in folder.iterdir()) > MEGABYTES * 2**20:
-            shutil.rmtree(folder)
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", KEPT)
 
 
 def pytest_xdist_auto_num_workers(config):
